@@ -1,0 +1,24 @@
+"""Make a language model forget, and prove that it did.
+
+>>> from expunge import methods, unlearn  # doctest: +SKIP
+>>> result = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method=methods.blur_npo(beta=0.1))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["InputError", "Result", "methods", "unlearn"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch and transformers only when something that needs them is asked for."""
+    import importlib
+
+    homes = {"unlearn": "api", "Result": "api", "InputError": "errors"}
+    if name == "methods":
+        return importlib.import_module("expunge.methods")
+    if name in homes:
+        return getattr(importlib.import_module(f"expunge.{homes[name]}"), name)
+    raise AttributeError(f"module 'expunge' has no attribute {name!r}")

@@ -1,0 +1,322 @@
+"""Three lines for a user: ``unlearn(model, forget=…, retain=…, method=…)`` gives the unlearned model and its record."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from expunge import __version__, record, recipe
+from expunge.data import chat, check, collate, refusals, sources, streams
+from expunge.data.example import Example, Row
+from expunge.errors import InputError
+from expunge.method import METHODS, Method, build
+from expunge.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Result:
+    """The unlearned model in memory, its tokenizer, the record, and the folder that holds all three."""
+
+    model: Any
+    tokenizer: Any
+    record: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows and their tokens, by stream; ``warnings`` of the checks."""
+
+    rows: Mapping[str, list[Row]]
+    examples: Mapping[str, list[Example]]
+    warnings: list[str]
+
+
+def unlearn(
+    model: str,
+    *,
+    forget: Any,
+    retain: Any = None,
+    method: str | Method = "pdu",
+    out: str | Path = "unlearned",
+    adapter: str | None = None,
+    **settings: Any,
+) -> Result:
+    """Make ``model`` forget ``forget`` and keep ``retain``; writes ``out`` and returns what it wrote.
+
+    ``model``: hub id, folder, GGUF file or PEFT adapter folder.  ``forget``, ``retain``: a file, a folder, a hub name, a
+    ``datasets.Dataset`` or a list of dicts.  ``method``: a name or a value such as ``methods.blur_npo(beta=0.1)``.
+    ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``settings`` are fields of
+    :class:`expunge.recipe.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``).
+
+    Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
+    loaded wherever that is possible.
+    """
+    from expunge.training import names
+
+    values: dict[str, Any] = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), "adapter": adapter}
+    training = dict(settings.pop("training", {}))
+    for key, value in settings.items():
+        if key in names() and key not in Recipe.model_fields:
+            training[key] = value
+        else:
+            values[key] = value
+    if isinstance(method, str):
+        values["method"] = method
+        return run(recipe.make(values | {"training": training}))
+    values |= {"method": method.name, "parameters": dict(method.parameters)}
+    return run(recipe.make(values | {"training": training}), method=method)
+
+
+def run(settings: Recipe, *, method: Method | None = None, command: str | None = None) -> Result:
+    """Carry out a recipe; ``method`` stands in for the recipe's name and parameters when it is a value of the user's."""
+    began = time.monotonic()
+    method = method or build(settings.method, settings.parameters)
+    folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
+    raw = load_rows(settings, method)
+
+    from expunge import models
+
+    data = encode(raw, models.load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code), settings)
+    args = training_arguments(settings, method, len(raw["forget"]), folder)  # wrong names are told before loading
+    load = partial(models.load, device=settings.device, trust_remote_code=settings.trust_remote_code)
+    target = load(settings.model)
+    compared = _compared(settings, load, data)
+    before = _look(target.model, target.tokenizer, data, settings)
+
+    net = target.model
+    if settings.adapter == "lora":
+        net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
+    trainer = train(net, target.tokenizer, data, method, args)
+    after = _look(net, target.tokenizer, data, settings)
+
+    saved = models.save(net, target.tokenizer, folder / "model", base=target, merge=settings.merge)
+    log = {
+        "command": command,
+        "title": settings.title,
+        "method": describe(method),
+        "model": _describe_model(target, net, settings),
+        "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
+        "data": {s: _describe_data(getattr(settings, s, None), rows) for s, rows in raw.items()},
+        "training": _describe_training(args, trainer.state.max_steps),
+        "seed": settings.seed,
+        "device": str(trainer.args.device),
+        "steps": steps(trainer.state.log_history),
+        "before": before["figures"],
+        "after": after["figures"],
+        "reference": compared["figures"] if compared else None,
+        "reference_name": settings.compare_with,
+        "examples": _examples(data, settings, before, after, compared),
+        "seconds": time.monotonic() - began,
+        "warnings": [*data.warnings, *trainer.warnings],
+    }
+    return Result(net, target.tokenizer, write(log, folder), folder)
+
+
+def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Stamp ``log`` with versions and write ``run.json`` and ``report.html`` into ``folder``."""
+    from expunge.report import write_report
+
+    stamped = {
+        "schema": record.SCHEMA,
+        "expunge": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **log,
+        "versions": record.versions(),
+        "platform": platform.platform(),
+        "peak_memory_bytes": record.peak_memory_bytes(),
+    }
+    write_report(stamped, folder / "report.html")
+    record.write(stamped, folder / "run.json")  # last: a folder with run.json is a whole run
+    return stamped
+
+
+# -- data -----------------------------------------------------------------------------------------------------------------
+def load_rows(settings: Recipe, method: Method) -> dict[str, list[Row]]:
+    """The rows of the streams that ``method`` reads, alternates included; retain also when it is only measured."""
+    rows = {"forget": sources.load_rows(settings.forget)}
+    if settings.retain is not None:
+        rows["retain"] = sources.load_rows(settings.retain)
+    elif "retain" in method.streams:
+        raise InputError(f"the method {method.name} protects a retain set; give one with --retain")
+    if method.alternate:
+        rows["alternate"] = alternates(rows["forget"], method, settings.seed)
+    return rows
+
+
+def alternates(forget: Sequence[Row], method: Method, seed: int) -> list[Row]:
+    """The forget rows with the answer that is to be preferred: a given one, or a refusal drawn by (seed, row)."""
+    if method.alternate == "refusal":
+        return [replace(r, answer=refusals.refusal(seed, i)) for i, r in enumerate(forget)]
+    missing = [r.where for r in forget if not r.alternate]
+    if missing:
+        raise InputError(
+            f"{method.name} needs the column 'alternate' in every forget row; {missing[0]} and {len(missing) - 1} others "
+            "have none (idk_dpo uses refusals instead)"
+        )
+    return [replace(r, answer=r.alternate or "") for r in forget]
+
+
+def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe) -> Data:
+    """Check the rows and turn them into tokens."""
+    warnings = check.check(
+        raw["forget"],
+        raw.get("retain"),
+        tokenizer=tokenizer,
+        max_length=settings.max_length,
+        chat_template=settings.chat_template,
+    )
+    options = {"max_length": settings.max_length, "chat_template": settings.chat_template}
+    examples = {s: [chat.encode(r, tokenizer, **options) for r in rows] for s, rows in raw.items()}
+    return Data(raw, examples, warnings)
+
+
+# -- training -------------------------------------------------------------------------------------------------------------
+def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
+    """The run's ``TrainingArguments``: suited defaults under what the user gave."""
+    from expunge import training
+
+    suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
+    return training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+
+
+def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any) -> Any:
+    """Train ``net`` in place; returns the trainer, whose state holds the log."""
+    from expunge.trainer import UnlearningTrainer
+
+    window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    dataset = streams.PairedDataset({s: data.examples[s] for s in method.streams}, seed=args.seed, window=window)
+    trainer = UnlearningTrainer(
+        model=net,
+        args=args,
+        train_dataset=dataset,
+        data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
+        method=method,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    return trainer
+
+
+def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The trainer's log as one row per logged optimizer step; ``seconds`` is how long the step took."""
+    rows = [h for h in history if "loss/forget" in h]
+    return [{"step": h["step"], **{k: v for k, v in h.items() if k not in ("step", "loss")}} for h in rows]
+
+
+# -- figures --------------------------------------------------------------------------------------------------------------
+def _sample(rows: Sequence[Row], n: int) -> list[Row]:
+    """At most ``n`` rows, evenly spaced: every n-th row sees every part of a sorted file."""
+    return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
+
+
+def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, Any]:
+    """Figures of the forget and the retain set, and answers if the user wants examples."""
+    from tqdm.auto import tqdm
+
+    from expunge.evaluation import figures, generate
+
+    out: dict[str, Any] = {"figures": {}, "answers": {}}
+    for name in ("forget", "retain"):
+        if name not in data.rows:
+            continue
+        rows = _sample(data.rows[name], settings.eval_rows)
+        with tqdm(total=figures.passes(rows), desc=f"measuring the {name} set", leave=False) as bar:
+            out["figures"][name] = figures.figures(
+                net,
+                tokenizer,
+                rows,
+                pad_id=tokenizer.pad_token_id,
+                max_length=settings.max_length,
+                chat_template=settings.chat_template,
+                progress=bar.update,
+            )
+        shown = _sample(rows, settings.examples)
+        if not shown:
+            continue
+        prompts = [chat.prompt_text(r, tokenizer, chat_template=settings.chat_template) for r in shown]
+        with tqdm(total=len(prompts), desc=f"answering {len(prompts)} {name} questions", leave=False) as bar:
+            made = generate.answers(
+                net, tokenizer, prompts, max_new_tokens=settings.max_new_tokens, progress=bar.update
+            )
+        out["answers"][name] = made
+        if figures.has_rouge():
+            out["figures"][name]["rouge_l"] = figures.rouge_l([r.answer for r in shown], made)
+    return out
+
+
+def _compared(settings: Recipe, load: Any, data: Data) -> dict[str, Any] | None:
+    """The figures of the third model, which is gone again before training starts."""
+    if settings.compare_with is None:
+        return None
+    third = load(settings.compare_with)
+    return _look(third.model, third.tokenizer, data, settings)
+
+
+def _examples(
+    data: Data, settings: Recipe, before: dict[str, Any], after: dict[str, Any], compared: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    out = []
+    for name, answers in before["answers"].items():
+        rows = _sample(_sample(data.rows[name], settings.eval_rows), settings.examples)
+        for i, row in enumerate(rows):
+            out.append(
+                {
+                    "set": name,
+                    "question": chat.question(row),
+                    "expected": row.answer,
+                    "before": answers[i],
+                    "after": after["answers"][name][i],
+                    "reference": compared["answers"][name][i] if compared else None,
+                }
+            )
+    return out
+
+
+# -- the record's parts ---------------------------------------------------------------------------------------------------
+def describe(method: Method) -> dict[str, Any]:
+    """The method as the record holds it."""
+    row = METHODS.get(method.name)
+    return {
+        "name": method.name,
+        "parameters": dict(method.parameters),
+        "paper": row.paper if row else None,
+        "status": row.status if row else "custom",
+        "summary": row.summary if row else None,
+        "combiner": repr(method.combine),
+        "objectives": {n: getattr(o.loss, "func", o.loss).__name__ for n, o in method.objectives.items()},
+    }
+
+
+def _describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
+    from expunge import models
+
+    moving, total = models.trainable(net)
+    return {
+        "source": settings.model,
+        "fingerprint": target.fingerprint,
+        "parameters": total,
+        "trainable": moving,
+        "adapter": settings.adapter,
+        "adapter_config": settings.lora.model_dump() if settings.adapter else None,
+        "dtype": str(target.model.dtype).removeprefix("torch."),
+    }
+
+
+def _describe_data(source: Any, rows: Sequence[Row]) -> dict[str, Any]:
+    name = source if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
+    return {"source": str(name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
+
+
+def _describe_training(args: Any, total_steps: int) -> dict[str, Any]:
+    """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders."""
+    from transformers import TrainingArguments
+
+    plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
+    chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in ("output_dir", "logging_dir")}
+    return chosen | {"max_steps": total_steps, "per_device_train_batch_size": args.per_device_train_batch_size}

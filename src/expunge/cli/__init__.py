@@ -1,0 +1,19 @@
+"""The command line: one file a command; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import typer
+
+from expunge.cli import demo, methods, run, show
+
+app = typer.Typer(
+    name="expunge",
+    help="Make a language model forget, and prove that it did.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals hold forget data
+    rich_markup_mode=None,
+)
+app.command("run")(run.command)
+app.command("methods")(methods.command)
+app.command("show")(show.command)
+app.command("demo")(demo.command)

@@ -1,0 +1,40 @@
+"""``expunge show METHOD``: formula, defaults, paper, and where the source stands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from expunge.cli.errors import told
+
+
+def command(method: Annotated[str, typer.Argument(help="A name from `expunge methods`.")]) -> None:
+    """Explain one method: its objectives with their formulas, how they meet, its defaults and its source."""
+    with told():
+        typer.echo(describe(method))
+
+
+def describe(name: str) -> str:
+    """The page of one method."""
+    import inspect
+
+    from expunge import methods  # noqa: F401  fills the table
+    from expunge.method import build, entry
+
+    row = entry(name)
+    made = build(name)
+    maker = inspect.unwrap(row.make)
+    parts = [f"{name}    {row.paper}    {row.status}", inspect.getdoc(maker) or ""]
+    parts.append("parameters\n" + "\n".join(f"  {k} = {v}" for k, v in row.defaults.items()))
+    for role, objective in made.objectives.items():
+        loss = getattr(objective.loss, "func", objective.loss)
+        streams = ", ".join(objective.on)
+        parts.append(f"{role} objective: {loss.__name__}({streams})\n{_indent(inspect.getdoc(loss) or '')}")
+    parts.append(f"combiner: {made.combine!r}\n{_indent(inspect.getdoc(type(made.combine)) or '')}")
+    parts.append(f"source: {inspect.getsourcefile(maker)}:{inspect.getsourcelines(maker)[1]}")
+    return "\n\n".join(parts)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" if line else "" for line in text.splitlines())

@@ -1,0 +1,153 @@
+r"""How objectives meet: a combiner turns the Gramian of their gradients into one weight per objective.
+
+With :math:`J` the m×P matrix of the objectives' gradients (forget first, retain second), a combiner sees the losses
+(m,) and, if it asks, :math:`G = J J^\top` (m, m); the step taken is :math:`w^\top J`.  It never sees a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+TINY = 1e-30  # a squared gradient norm under this is a zero gradient
+
+
+class Combiner(Protocol):
+    """What the trainer asks of every combiner."""
+
+    @property
+    def needs_gram(self) -> bool:
+        """Whether ``weights`` reads the Gramian, which costs one gradient buffer per further objective."""
+
+    def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
+        """(m,), (m, m) -> (m,) weights."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What it asks besides of a combiner that moves."""
+
+    def step(self, losses: Tensor) -> None:
+        """Move, once per optimizer step, on the step's mean losses (m,) over all micro-batches and ranks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a checkpoint's state."""
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    r"""Fixed weights: :math:`w = (w_f, w_r)`.  The classic: GradDiff, NPO, SimNPO, DPO."""
+
+    forget: float = 1.0
+    retain: float = 1.0
+    needs_gram: ClassVar[bool] = False
+
+    def weights(self, losses: Tensor, gram: Tensor | None = None) -> Tensor:
+        """The two constants, cut to the number of objectives."""
+        return losses.new_tensor([self.forget, self.retain])[: len(losses)]
+
+
+@dataclass(frozen=True)
+class Bilevel:
+    r"""BLUR: forgetting has priority; the retain gradient is projected off the forget gradient.
+
+    .. math:: u = g_r + \xi g_f, \qquad \xi = \gamma - \frac{\langle g_f, g_r\rangle}{\|g_f\|^2}
+
+    so :math:`\langle g_f, u\rangle = \gamma\|g_f\|^2`: the forget loss falls exactly as under gradient descent with γ.
+
+    ``relative=True`` makes γ scale-free: it multiplies :math:`\|g_r\|/\|g_f\|`, so the forget part of the step is γ times
+    as long as the retain gradient however steep the forget loss is.  ``one_sided=True`` projects only as far as γ
+    asks, :math:`\xi = \max(\gamma - \langle g_f, g_r\rangle/\|g_f\|^2, 0)` (the dynamic barrier).  The published WMDP
+    code's α is γ = 1/α.  Where g_f = 0, u = g_r.
+
+    The identities hold for the gradient handed to the optimizer; Adam's preconditioning bends them.
+    Reisizadeh et al. 2025, arXiv:2506.08164.
+    """
+
+    gamma: float = 1.0
+    relative: bool = False
+    one_sided: bool = False
+    needs_gram: ClassVar[bool] = True
+
+    def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
+        """ξ for the forget gradient, 1 for the retain gradient."""
+        assert gram is not None
+        ff, fr, rr = gram[0, 0], gram[0, 1], gram[1, 1]
+        zero = ff <= TINY
+        safe = torch.where(zero, torch.ones_like(ff), ff)
+        gamma = self.gamma * (rr.clamp(min=0) / safe).sqrt() if self.relative else torch.full_like(ff, self.gamma)
+        xi = gamma - fr / safe
+        if self.one_sided:
+            xi = xi.clamp(min=0)
+        return torch.stack([torch.where(zero, torch.zeros_like(xi), xi), torch.ones_like(xi)])
+
+
+@dataclass
+class PrimalDual:
+    r"""PDU: forget subject to a budget ε on the retain loss, by dual ascent on the multiplier λ.
+
+    .. math:: \min_\theta L_f \;\text{s.t.}\; L_r \le \varepsilon, \qquad
+        w = (1, \lambda), \quad \lambda \leftarrow \min\bigl(\lambda_{\max}, [\lambda + \eta (L_r - \varepsilon)]_+\bigr)
+
+    λ moves once per optimizer step, on the step's mean retain loss over micro-batches and ranks, after
+    ``warmup`` of the run's optimizer steps (public code gates on epochs and can end before its first dual step).
+
+    ``budget`` ε in nats per token; None takes ``(1 + tolerance) ×`` the start model's retain loss, which
+    :meth:`settle` is given.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.
+    Entesari et al. 2025, arXiv:2506.05314.
+    """
+
+    budget: float | None = None
+    tolerance: float = 0.5
+    step_size: float = 5.0
+    multiplier: float = 100.0
+    warmup: float = 0.5
+    warmup_steps: int | None = None
+    max_multiplier: float = 1000.0
+    needs_gram: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self._lambda: float | Tensor = float(self.multiplier)
+        self._steps = 0
+
+    def settle(self, total_steps: int, start_loss: float) -> PrimalDual:
+        """A copy with every number known: the budget and the warm-up in optimizer steps."""
+        budget = (1 + self.tolerance) * start_loss if self.budget is None else self.budget
+        warmup = round(self.warmup * total_steps) if self.warmup_steps is None else self.warmup_steps
+        return replace(self, budget=budget, warmup_steps=warmup)
+
+    def weights(self, losses: Tensor, gram: Tensor | None = None) -> Tensor:
+        """(1, λ), on the losses' device; no host synchronisation."""
+        value = torch.as_tensor(self._lambda, dtype=torch.float32, device=losses.device)
+        return torch.stack([torch.ones_like(value), value])
+
+    def step(self, losses: Tensor) -> None:
+        """One dual step on (L_f, L_r), or one step of warm-up."""
+        if self.budget is None or self.warmup_steps is None:
+            raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(total_steps, start_loss)")
+        self._steps += 1
+        if self._steps > self.warmup_steps:
+            current = torch.as_tensor(self._lambda, dtype=torch.float32, device=losses.device)
+            moved = current + self.step_size * (losses[1].float() - self.budget)
+            self._lambda = moved.clamp(0.0, self.max_multiplier)
+
+    def state_dict(self) -> dict[str, Any]:
+        """λ, the step count, and the budget that was settled on."""
+        return {
+            "multiplier": float(self._lambda),
+            "steps": self._steps,
+            "budget": self.budget,
+            "warmup_steps": self.warmup_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """λ, the step count and the budget of a checkpoint."""
+        self._lambda, self._steps = state["multiplier"], state["steps"]
+        self.budget, self.warmup_steps = state["budget"], state["warmup_steps"]

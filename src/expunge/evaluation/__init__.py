@@ -1,0 +1,1 @@
+"""How much of a text a model knows: figures before and after, for any checkpoint."""

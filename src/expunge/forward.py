@@ -1,0 +1,246 @@
+r"""What a loss may look at: one batch as the model sees it, at labelled tokens only.
+
+A causal language model predicts token :math:`t+1` at position :math:`t`, so the logits that matter for a labelled
+token stand one position before it.  Shift and mask happen here, once: a pre-hook on the model's output embedding
+keeps ``hidden[position before a labelled token]``, so the head computes N×V logits for N labelled tokens and
+nothing for prompt and padding.  Everything after is flat, and a position without a label cannot leak into a loss,
+because it does not exist.
+
+Letters in shapes: B sequences, T positions, N labelled tokens of the batch, V vocabulary, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge import kernels
+
+IGNORE = -100
+Positions = Literal["answer", "answer_unshifted", "all"]
+Output = Literal["logits", "margin"]
+
+
+class ForwardPass:
+    """One batch under one model.  Lazy: the model runs when a loss first reads a property that needs it.
+
+    ``labels`` (N,) the labelled tokens; ``sequence`` (N,) which of the B examples a token belongs to; ``size`` B.
+    ``token_count`` and ``sequence_count`` are what a mean divides by: N and B of this batch, unless the trainer
+    gives the average over the micro-batches of an optimizer step, which makes 1×4 exactly equal to 4×1.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        sequence: Tensor,
+        size: int,
+        run: Callable[[Output], tuple[Output, Tensor]],
+        *,
+        reference: Callable[[], ForwardPass] | None = None,
+        token_count: Tensor | float | None = None,
+        sequence_count: Tensor | float | None = None,
+    ):
+        self.labels = labels  # (N,)
+        self.sequence = sequence  # (N,)
+        self.size = size
+        self.token_count = len(labels) if token_count is None else token_count
+        self.sequence_count = size if sequence_count is None else sequence_count
+        self._run = run
+        self._reference = reference
+
+    @classmethod
+    def from_logits(
+        cls, logits: Tensor, labels: Tensor, *, reference: ForwardPass | None = None, positions: Positions = "answer"
+    ) -> ForwardPass:
+        """The view of padded logits (B, T, V) and labels (B, T); for tests and for scoring what is already computed."""
+        keep = select(labels, positions)
+        target, sequence = _flatten(labels, keep, positions)
+        flat = logits[keep]
+        return cls(
+            target,
+            sequence,
+            len(labels),
+            lambda _: ("logits", flat),
+            reference=None if reference is None else lambda: reference,
+        )
+
+    @classmethod
+    def from_token_logp(cls, token_logp: Tensor, labels: Tensor, sequence: Tensor, size: int) -> ForwardPass:
+        """A view that knows only the log-probabilities (N,) of its labelled tokens: a cached reference."""
+
+        def run(_: Output) -> tuple[Output, Tensor]:
+            raise RuntimeError("this reference holds log-probabilities only; the loss asked it for logits")
+
+        view = cls(labels, sequence, size, run)
+        view.__dict__["token_logp"] = token_logp
+        return view
+
+    # -- what the model computed ------------------------------------------------------------------------------------
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N, V) logits that predict the labelled tokens."""
+        return self._run("logits")[1]
+
+    @cached_property
+    def token_logp(self) -> Tensor:
+        """(N,) log-probability of each labelled token: its logit minus the log-sum-exp, in fp32."""
+        return kernels.token_logp(self.logits, self.labels)
+
+    @cached_property
+    def margin(self) -> Tensor:
+        """(N,) largest logit minus the mean logit, in fp32; never an (N, V) tensor where the head is a plain matrix."""
+        if "logits" in self.__dict__:
+            return kernels.margin_of_logits(self.logits)
+        kind, value = self._run("margin")
+        if kind == "margin":
+            return value
+        self.__dict__["logits"] = value
+        return kernels.margin_of_logits(value)
+
+    # -- sums and means over sequences ------------------------------------------------------------------------------
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(B,) labelled tokens of each sequence."""
+        return torch.bincount(self.sequence, minlength=self.size)
+
+    @cached_property
+    def sequence_logp(self) -> Tensor:
+        """(B,) summed log-probability of each sequence's labelled tokens."""
+        return self.sequence_sum(self.token_logp)
+
+    def sequence_sum(self, per_token: Tensor) -> Tensor:
+        """(N,) -> (B,): the sum over each sequence's tokens."""
+        return per_token.new_zeros(self.size).index_add(0, self.sequence, per_token)
+
+    def token_mean(self, per_token: Tensor) -> Tensor:
+        """(N,) -> scalar: every labelled token of the optimizer step weighs the same."""
+        return per_token.sum() / self.token_count
+
+    def sequence_mean(self, per_sequence: Tensor) -> Tensor:
+        """(B,) -> scalar: every sequence of the optimizer step weighs the same."""
+        return per_sequence.sum() / self.sequence_count
+
+    @cached_property
+    def reference(self) -> ForwardPass:
+        """The same batch under the frozen reference, without gradient."""
+        if self._reference is None:
+            raise RuntimeError("the loss reads the reference model, but its objective does not ask for one")
+        return self._reference()
+
+
+def select(labels: Tensor, positions: Positions = "answer") -> Tensor:
+    """(B, T) labels -> (B, T) mask of the positions whose logits are kept.
+
+    ``answer``: the positions that predict a labelled token.  The other two exist to reproduce published numbers:
+    ``answer_unshifted`` takes the positions *of* the labelled tokens, ``all`` every position, padding too.
+    """
+    if positions == "all":
+        return torch.ones_like(labels, dtype=torch.bool)
+    labelled = labels != IGNORE
+    if positions == "answer_unshifted":
+        return labelled
+    keep = torch.zeros_like(labelled)
+    keep[:, :-1] = labelled[:, 1:]
+    return keep
+
+
+def _flatten(labels: Tensor, keep: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+    """The label (N,) and the sequence number (N,) of each kept position."""
+    target = labels if positions != "answer" else torch.roll(labels, -1, dims=1)
+    return target[keep], keep.nonzero()[:, 0]
+
+
+def see(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    *,
+    positions: Positions = "answer",
+    reference: Callable[[], ForwardPass] | None = None,
+    counts: Mapping[str, Tensor | float] | None = None,
+    grad: bool = True,
+) -> ForwardPass:
+    """The lazy view of ``batch`` (``input_ids``, ``attention_mask``, ``labels``: (B, T)) under ``model``.
+
+    ``model`` may be wrapped (DDP, PEFT, compiled): its own forward is called, so its hooks and its autocast hold.
+    """
+    labels = batch["labels"]
+    keep = select(labels, positions)
+    target, sequence = _flatten(labels, keep, positions)
+
+    def run(output: Output) -> tuple[Output, Tensor]:
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            return _head_at(model, batch, keep, output)
+
+    return ForwardPass(target, sequence, len(labels), run, reference=reference, **dict(counts or {}))
+
+
+def _head_at(
+    model: nn.Module, batch: Mapping[str, Tensor], keep: Tensor, output: Output
+) -> tuple[Output, Tensor]:
+    """Run ``model`` with its head at the kept positions; says which output came: a margin needs a plain head."""
+    head = output_embedding(model)
+    if output == "margin" and getattr(head, "_expunge_plain", type(head) is nn.Linear):
+        with _at(head, keep), _margin_head(head) as made:
+            value = _call(model, batch)
+        if value is made.get("margin"):
+            return "margin", value.squeeze(-1)
+        # The model works on what its head returns (a soft-cap, a scale): the short cut is not the same number.
+        head._expunge_plain = False  # type: ignore[assignment]
+    with _at(head, keep):
+        return "logits", _call(model, batch)
+
+
+def _call(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+
+
+@contextmanager
+def _at(head: nn.Module, keep: Tensor) -> Iterator[None]:
+    """While open, ``head`` receives ``hidden[keep]`` (N, D) instead of ``hidden`` (B, T, D)."""
+
+    def choose(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if args[0].shape[:2] != keep.shape:
+            raise RuntimeError(f"the head sees {tuple(args[0].shape[:2])} positions, the batch has {tuple(keep.shape)}")
+        return (args[0][keep], *args[1:])
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _margin_head(head: nn.Linear) -> Iterator[dict[str, Tensor]]:
+    """While open, ``head`` returns the margin (N, 1) of its logits without making them."""
+    made: dict[str, Tensor] = {}
+
+    def forward(hidden: Tensor) -> Tensor:
+        made["margin"] = kernels.margin_of_linear(hidden, head.weight, head.bias).unsqueeze(-1)
+        return made["margin"]
+
+    head.forward = forward  # type: ignore[method-assign]
+    try:
+        yield made
+    finally:
+        del head.forward
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model under DDP, FSDP or ``torch.compile``."""
+    from accelerate.utils import extract_model_from_parallel
+
+    return extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
+
+
+def output_embedding(model: nn.Module) -> nn.Module:
+    """The module that turns hidden states into logits."""
+    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        raise TypeError(f"{type(unwrap(model)).__name__} has no output embedding; expunge works on causal language models")
+    return head

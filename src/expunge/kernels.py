@@ -1,0 +1,130 @@
+r"""Closed-form forward and backward of the three reductions over the vocabulary.
+
+Autograd would keep an (N, V) log-softmax, and its gradient beside it.  These keep the logits (or nothing), work
+through rows or through the vocabulary in chunks, and compute in fp32.  N labelled tokens, V vocabulary, D hidden.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 1 << 22  # elements of the largest temporary: 16 MiB in fp32
+
+
+def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""(N, V), (N,) -> (N,): :math:`z_y - \log\sum_k e^{z_k}`; gradient :math:`e_y - \mathrm{softmax}(z)`."""
+    return _TokenLogp.apply(logits, labels)
+
+
+def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    r"""(N, V), (N, V) -> (N,): :math:`\mathrm{KL}(p_{\mathrm{ref}} \| p)`; gradient :math:`p - p_{\mathrm{ref}}`."""
+    return _KLDivergence.apply(logits, reference)
+
+
+def margin_of_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""(N, D), (V, D), (V,) -> (N,): :math:`\max_k z_k - \mathrm{mean}_k z_k` of ``z = hidden @ weight.T + bias``.
+
+    Never stores z.  With :math:`k^*` the argmax and :math:`\bar w` the mean row,
+    :math:`\partial m/\partial h = w_{k^*} - \bar w`; at a tie the first largest logit takes the gradient.
+    """
+    return _MarginOfLinear.apply(hidden, weight, bias)
+
+
+def margin_of_logits(logits: Tensor) -> Tensor:
+    """(N, V) -> (N,): the same of logits that exist."""
+    logits = logits.float()
+    return logits.max(-1).values - logits.mean(-1)
+
+
+def _rows(vocabulary: int) -> int:
+    return max(1, CHUNK // vocabulary)
+
+
+class _TokenLogp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        rows = logits.split(_rows(logits.shape[-1]))
+        lse = torch.cat([chunk.float().logsumexp(-1) for chunk in rows]) if len(logits) else logits.new_zeros(0)
+        ctx.save_for_backward(logits, labels, lse)
+        return logits.gather(1, labels.unsqueeze(1)).squeeze(1).float() - lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, labels, lse = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        step = _rows(logits.shape[-1])
+        for i in range(0, len(logits), step):
+            part = slice(i, i + step)
+            p = (logits[part].float() - lse[part, None]).exp_()
+            out[part] = p.mul_(-grad[part, None])
+        out.scatter_add_(1, labels.unsqueeze(1), grad.unsqueeze(1).to(out.dtype))
+        return out, None
+
+
+class _KLDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, reference: Tensor) -> Tensor:
+        step = _rows(logits.shape[-1])
+        parts = []
+        for i in range(0, len(logits), step):
+            ref = reference[i : i + step].float().log_softmax(-1)
+            log_p = logits[i : i + step].float().log_softmax(-1)
+            parts.append((ref.exp() * (ref - log_p)).sum(-1))
+        ctx.save_for_backward(logits, reference)
+        return torch.cat(parts) if parts else logits.new_zeros(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, reference = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        step = _rows(logits.shape[-1])
+        for i in range(0, len(logits), step):
+            part = slice(i, i + step)
+            gap = logits[part].float().softmax(-1) - reference[part].float().softmax(-1)
+            out[part] = gap.mul_(grad[part, None])
+        return out, None
+
+
+class _MarginOfLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        n, vocabulary = len(hidden), len(weight)
+        best = hidden.new_full((n,), -torch.inf, dtype=torch.float32)
+        arg = torch.zeros(n, dtype=torch.long, device=hidden.device)
+        step = max(1, CHUNK // max(n, 1))
+        for i in range(0, vocabulary, step):
+            z = F.linear(hidden, weight[i : i + step], None if bias is None else bias[i : i + step])
+            value, index = z.float().max(-1)
+            better = value > best
+            best = torch.where(better, value, best)
+            arg = torch.where(better, index + i, arg)
+        mean_row = weight.float().mean(0)  # (D,)
+        mean = hidden.float() @ mean_row
+        if bias is not None:
+            mean = mean + bias.float().mean()
+        ctx.save_for_backward(hidden, weight, arg, mean_row)
+        ctx.biased = bias is not None
+        return best - mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        hidden, weight, arg, mean_row = ctx.saved_tensors
+        to_hidden = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_hidden = (grad[:, None] * (weight[arg].float() - mean_row)).to(hidden.dtype)
+        if ctx.needs_input_grad[1]:
+            scaled = grad[:, None] * hidden.float()  # (N, D)
+            dense = (scaled.sum(0) / -len(weight)).expand(weight.shape).contiguous()
+            to_weight = dense.index_add_(0, arg, scaled).to(weight.dtype)
+        if ctx.biased and ctx.needs_input_grad[2]:
+            to_bias = (grad.sum() / -len(weight)).expand(len(weight)).contiguous().index_add_(0, arg, grad)
+            to_bias = to_bias.to(weight.dtype)
+        return to_hidden, to_weight, to_bias

@@ -1,0 +1,137 @@
+"""A method as a value, and the registry that knows every method by name.
+
+The signature of the function that makes a method is its schema: the command line, recipes, validation, the
+documentation table and the run record all read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_type_hints
+
+from torch import Tensor
+
+from expunge.combine import Combiner
+from expunge.errors import InputError
+from expunge.forward import Positions
+
+Reference = Literal["token_logp", "logits"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss on one or more streams.
+
+    ``on`` names the streams in the order of the loss's positional arguments.  ``reference`` says what the loss reads
+    of the reference model: ``token_logp`` is cached once, ``logits`` needs the reference at every step.
+    """
+
+    loss: Callable[..., Tensor]
+    on: tuple[str, ...]
+    reference: Reference | None = None
+    positions: Positions = "answer"
+
+
+@dataclass(frozen=True)
+class Method:
+    """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
+
+    ``learning_rate`` is the paper's for full fine-tuning.  The rest is stamped by :func:`method`.
+    """
+
+    objectives: Mapping[str, Objective]
+    combine: Combiner
+    alternate: Literal["given", "refusal"] | None = None
+    learning_rate: float = 1e-5
+    name: str = "custom"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams its objectives read, in order of first use."""
+        return tuple(dict.fromkeys(s for o in self.objectives.values() for s in o.on))
+
+    @property
+    def reference(self) -> bool:
+        """Whether any objective reads the reference model."""
+        return any(o.reference for o in self.objectives.values())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the method table."""
+
+    name: str
+    make: Callable[..., Method]
+    paper: str
+    status: str
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the docstring."""
+        return (inspect.getdoc(self.make) or "").split("\n", 1)[0]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Parameter -> default value."""
+        return {n: p.default for n, p in inspect.signature(self.make).parameters.items()}
+
+
+METHODS: dict[str, Entry] = {}
+
+
+def method(*, paper: str, status: str = "unreproduced") -> Callable[[Callable[..., Method]], Callable[..., Method]]:
+    """Register a function of keyword-only parameters with defaults as a method under its own name."""
+
+    def register(make: Callable[..., Method]) -> Callable[..., Method]:
+        name = make.__name__
+
+        @functools.wraps(make)
+        def stamped(**parameters: Any) -> Method:
+            values = validate(name, parameters)
+            return replace(make(**values), name=name, parameters=METHODS[name].defaults | values)
+
+        METHODS[name] = Entry(name, stamped, paper, status)
+        return stamped
+
+    return register
+
+
+def entry(name: str) -> Entry:
+    """The row called ``name``; a wrong name is answered with the nearest one."""
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}{_nearest(name, METHODS)}; `expunge methods` lists them all")
+    return METHODS[name]
+
+
+def build(name: str, parameters: Mapping[str, Any] | None = None) -> Method:
+    """The method ``name`` with ``parameters``, checked against its signature."""
+    return entry(name).make(**dict(parameters or {}))
+
+
+def validate(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``parameters`` converted to the types of the method's signature; strings such as ``"0.5"`` are welcome."""
+    from pydantic import TypeAdapter, ValidationError
+
+    make = inspect.unwrap(METHODS[name].make)
+    hints = get_type_hints(make, include_extras=True)
+    known = inspect.signature(make).parameters
+    values = {}
+    for key, value in parameters.items():
+        if key not in known:
+            raise InputError(f"{name} has no parameter {key!r}{_nearest(key, known)}; it takes {', '.join(known)}")
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise InputError(f"{name}: {key}={value!r} does not fit: {reason}") from None
+    return values
+
+
+def _nearest(word: str, words: Any) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

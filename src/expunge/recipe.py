@@ -1,0 +1,128 @@
+"""A run as a value: what the command line, a TOML file and ``unlearn`` all come down to."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from expunge.errors import InputError
+
+
+class Adapter(BaseModel):
+    """LoRA's own settings."""
+
+    model_config = ConfigDict(extra="forbid")
+    r: int = Field(16, gt=0)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class Recipe(BaseModel):
+    """Everything that decides a run.
+
+    ``forget`` and ``retain``: a file, a folder, a hub name (or rows in memory, from Python).  ``eval_rows``: how many rows
+    of each set the figures before and after are measured on (evenly spaced).  ``examples``: how many rows of each set are
+    answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
+    such as the retrained one, for the same figures.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model: str
+    forget: Any
+    retain: Any = None
+    out: str = "unlearned"
+    method: str = "pdu"
+    parameters: dict[str, Any] = {}
+    adapter: Literal["lora"] | None = None
+    lora: Adapter = Adapter()  # type: ignore[call-arg]
+    merge: bool = False
+    training: dict[str, Any] = {}
+    seed: int = Field(0, ge=0)
+    max_length: int = Field(512, gt=1)
+    chat_template: bool = True
+    eval_rows: int = Field(100, ge=1)
+    examples: int = Field(0, ge=0)
+    max_new_tokens: int = Field(80, ge=1)
+    compare_with: str | None = None
+    title: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    trust_remote_code: bool = False
+
+
+def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
+    """``values`` checked; the first thing that is wrong is one sentence."""
+    for key in values:
+        if key not in Recipe.model_fields:
+            raise InputError(f"{where}: there is no setting {key!r}{_nearest(key, Recipe.model_fields)}")
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(p) for p in first["loc"])
+        if first["type"] == "missing":
+            raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
+        raise InputError(f"{where}: {name} = {first['input']!r} does not fit: {first['msg']}") from None
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML recipe.
+
+    Top-level keys are :class:`Recipe`'s; the table ``[method]`` holds ``name`` and the method's parameters, ``[lora]`` LoRA's
+    settings, ``[training]`` fields of ``TrainingArguments``.  Relative data paths are relative to the recipe.
+    """
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no recipe {file}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not TOML: {error}") from None
+    if isinstance(values.get("method"), dict):
+        table = dict(values.pop("method"))
+        if "name" not in table:
+            raise InputError(f"{file}: the table [method] needs a name")
+        values["method"] = table.pop("name")
+        values["parameters"] = table
+    for key in ("model", "forget", "retain", "compare_with"):
+        beside = file.parent / str(values.get(key, ""))
+        if key in values and not Path(str(values[key])).is_absolute() and beside.exists():
+            values[key] = str(beside)
+    return values
+
+
+def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """``values`` with ``key=value`` settings: a recipe key, ``method.KEY``, ``lora.KEY``, or a training argument."""
+    from expunge.training import names
+
+    out = {**values, "parameters": dict(values.get("parameters", {})), "training": dict(values.get("training", {}))}
+    out["lora"] = dict(values.get("lora", {}))
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise InputError(f"{pair!r} is no setting; write key=value, such as learning_rate=1e-4")
+        table, dot, name = key.partition(".")
+        if dot and table in ("method", "lora", "training"):
+            out["parameters" if table == "method" else table][name] = value
+        elif key in Recipe.model_fields and key not in ("parameters", "lora", "training"):
+            out[key] = value
+        elif key in names():
+            out["training"][key] = value
+        else:
+            known = [*Recipe.model_fields, *names()]
+            raise InputError(
+                f"there is no setting {key!r}{_nearest(key, known)}; "
+                "a setting is a recipe key, method.KEY, lora.KEY or a field of transformers.TrainingArguments"
+            )
+    return out
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,174 @@
+"""run.json: the one record that a run writes and everything else reads.
+
+A record is a plain dict; ``write`` names its keys.  It is written in one piece or not at all, as strict JSON:
+a run that dies leaves no half-written file, and no NaN that another parser refuses. Needs no torch, so a
+record can be read and re-reported on any laptop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from expunge.errors import InputError
+
+SCHEMA = 1
+FILE = "run.json"
+PREVIOUS = "run.previous.json"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+def write(record: Mapping[str, Any], path: PathLike) -> Path:
+    """Write a record to ``path`` (the file, or the folder that holds ``run.json``) and return the file.
+
+    NaN and infinities become null.  Keys: ``schema, expunge, created, command, title, method, model, output,
+    data, training, seed, versions, platform, device, steps, before, after, reference, reference_name,
+    examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
+    cannot be said in JSON; an earlier file then stays as it was.
+    """
+    text = json.dumps(_strict({**record, "schema": SCHEMA}), indent=1, ensure_ascii=False, allow_nan=False)
+    return replace_text(_file(path), text + "\n")
+
+
+def read(path: PathLike) -> dict[str, Any]:
+    """The record at ``path``, a ``run.json`` or the folder that holds one.
+
+    Raises InputError if there is none, if it is no JSON (with the line), or if its schema is not known here.
+    """
+    file = _file(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{file}: there is no record; give a run's output folder or its {FILE}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: the record is not UTF-8 text; give a {FILE} that expunge wrote.") from None
+    try:
+        record = json.loads(text, parse_constant=lambda _: None)
+    except json.JSONDecodeError as error:
+        where = f"{file}, line {error.lineno}, column {error.colno}"
+        raise InputError(
+            f"{where}: the record is not valid JSON ({error.msg}); restore or rerun it."
+        ) from None
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA or isinstance(schema, bool):
+        said = "names no schema" if schema is None else f"has schema {schema!r}"
+        raise InputError(
+            f"{file}: the record {said}, this expunge reads schema {SCHEMA}; use the version that wrote it."
+        )
+    return record
+
+
+def replace_text(file: Path, text: str) -> Path:
+    """Write ``text`` to ``file`` in one piece: a temporary file beside it, flushed to disk, then renamed over
+    it.
+
+    A lone surrogate, which UTF-8 cannot hold, becomes its backslash escape (what JSON writes for it).
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file
+
+
+def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
+    """Make the folder ``out`` ready for a run and return it.
+
+    Raises InputError if it is a file, or if an earlier run's record is in it and ``overwrite`` is false.
+    With ``overwrite`` the earlier record is kept as ``run.previous.json``, so that a run that dies half-way
+    does not leave the old record beside new weights.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: a file of that name is in the way; choose another output folder."
+        ) from None
+    if (folder / FILE).exists():
+        if not overwrite:
+            raise InputError(
+                f"{folder}: an earlier run's {FILE} is here; choose another folder or allow overwriting."
+            )
+        os.replace(folder / FILE, folder / PREVIOUS)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the installed packages that figures depend on; imports none of them."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def sha256_file(path: PathLike) -> str:
+    """``sha256:<hex>`` of a file's bytes."""
+    with open(path, "rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_folder(path: PathLike, pattern: str = "**/*") -> str:
+    """``sha256:<hex>`` over the files of a folder that match a glob pattern: sorted names, and each one's
+    bytes.
+
+    A name is the path inside the folder, with ``/``; where the folder lies does not matter, a renamed file
+    does. Raises InputError if nothing matches.
+    """
+    folder = Path(path)
+    files = {file.relative_to(folder).as_posix(): file for file in folder.glob(pattern) if file.is_file()}
+    if not files:
+        raise InputError(f"{folder}: no file matches {pattern}; there is nothing to take a fingerprint of.")
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(f"{name}\0{sha256_file(files[name])}\n".encode())
+    return "sha256:" + total.hexdigest()
+
+
+def peak_memory_bytes() -> int | None:
+    """The most main memory this process has held, in bytes; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024  # macOS counts bytes, Linux kB
+
+
+def _file(path: PathLike) -> Path:
+    """The record's file for a path that names the file or its folder; a name that ends in .json is a file."""
+    given = Path(path)
+    return given if given.is_file() or (given.suffix == ".json" and not given.is_dir()) else given / FILE
+
+
+def _strict(value: Any) -> Any:
+    """The value as JSON can say it: NaN and infinities as None, tuples as lists, numpy scalars and paths plain."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch scalar
+        return _strict(value.item())
+    return value

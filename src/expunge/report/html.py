@@ -1,0 +1,58 @@
+"""The page: a record, through tables and plots, into one HTML file that asks for nothing from outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from expunge.record import replace_text
+from expunge.report import plots, settings, tables, words
+
+FILE = "report.html"
+SHOWN_EXAMPLES = 25
+
+
+def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write the report of a record to ``path`` (an HTML file, or a folder that gets ``report.html``); return
+    the file.
+
+    One self-contained page: style and charts are inside it, no script, no font and no image is loaded, and
+    everything from the record is escaped.  The same record gives the same bytes.  Any part of the record may
+    be missing.
+    """
+    given = Path(path)
+    return replace_text(given / FILE if given.is_dir() else given, render(record))
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The report of a record, as the text of an HTML page."""
+    import jinja2
+    from markupsafe import Markup
+
+    source = resources.files("expunge.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["svg"] = Markup  # only our own drawings, whose text matplotlib has escaped
+    examples = [(name, tables.examples(record, name)) for name in ("forget", "retain")]
+    return environment.from_string(source).render(
+        title=tables.title(record),
+        created=words.day(record["created"]) if record.get("created") else "",
+        method=words.look(record, "method", "name"),
+        model=words.look(record, "model", "source"),
+        summary=tables.summary(record),
+        tiles=tables.tiles(record),
+        movement=plots.movement(record),
+        reference=tables.reference_name(record),
+        figures=[(name, tables.figures(record, name)) for name in ("forget", "retain")],
+        examples=[(name, found[:SHOWN_EXAMPLES], len(found)) for name, found in examples if found],
+        charts=plots.charts(record),
+        warnings=tables.warnings(record),
+        settings=settings.settings(record),
+        limits=tables.limits(record),
+        version=words.plain(record.get("expunge") or ""),
+        dash=words.DASH,
+    )

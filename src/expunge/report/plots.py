@@ -1,0 +1,290 @@
+"""Record -> charts, as SVG text that takes its colours and its font from the page around it.
+
+Drawn with matplotlib (imported inside functions, no pyplot, so nothing global is left behind), then cleaned:
+the colours become CSS variables, so a chart follows the page into dark mode; identifiers get the chart's name
+in front, so several charts live on one page; metadata goes, so the same record gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from expunge.report.words import mappings, number, probability
+
+WIDTH, HEIGHT, LEFT = 448, 208, 46  # points; the page shows a chart at about one pixel a point
+# What a line means -> (the colour matplotlib draws, the CSS variable that replaces it).  Okabe–Ito hues.
+COLOURS = {
+    "forget": ("#d55e01", "--forget"),
+    "retain": ("#0072b1", "--retain"),
+    "other": ("#cc79a6", "--other"),
+    "ink": ("#51515b", "--muted"),
+    "grid": ("#dedee1", "--line"),
+    "page": ("#fefdfe", "--page"),
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page: its heading, the SVG, and a note under it (gaps, how to read it)."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: ``y`` is NaN where a step has no finite value; ``colour`` is a key of COLOURS."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    colour: str = "ink"
+
+
+def charts(record: Any) -> list[Chart]:
+    """The curves of a run, in the order of the page; only those the steps have values for."""
+    steps = mappings(record, "steps")
+    found: list[Chart] = []
+    for line in series(steps, "loss/"):
+        found.append(_chart(f"loss-{len(found)}", f"{line.name.capitalize()} loss", [line]))
+    multiplier = series(steps, "multiplier")
+    if multiplier:
+        note = "The weight of the constrained objective; it grows while the budget is exceeded."
+        found.append(_chart("multiplier", "Multiplier λ", multiplier, note))
+    moving = {line.y for line in multiplier}
+    weights = [line for line in series(steps, "weight/") if line.y not in moving]
+    if any(_varies(line.y) for line in weights):
+        found.append(_chart("weights", "Weights of the objectives", weights))
+    cosine = series(steps, "cosine")
+    if cosine:
+        note = "Below zero the two gradients pull against each other."
+        found.append(_chart("cosine", "Cosine of the forget and retain gradients", cosine, note, unit=True))
+    norms = series(steps, "norm/", positive=True)
+    if norms:
+        found.append(_chart("norms", "Gradient norms (log scale)", norms, log=True))
+    return found
+
+
+def series(steps: list[Any], key: str, *, positive: bool = False) -> list[Series]:
+    """The lines under a key (``cosine``) or under every key that starts with it (``loss/``); none without a
+    value.
+
+    A step without the key is left out of its line; a key with null, NaN or (if ``positive``) a value not
+    above zero is a gap.  The x axis is the step's number, or its place in the list.
+    """
+    names = dict.fromkeys(
+        k for step in steps for k in step if k == key or (key.endswith("/") and str(k).startswith(key))
+    )
+    lines = []
+    for name in names:
+        here = [(_place(step, at), number(step, name)) for at, step in enumerate(steps, 1) if name in step]
+        y = tuple(math.nan if v is None or (positive and v <= 0) else float(v) for _, v in here)
+        short = str(name).removeprefix(key) or key
+        if any(math.isfinite(v) for v in y):
+            colour = short if short in COLOURS else "other" if key.endswith("/") else "ink"
+            lines.append(Series(short, tuple(float(x) for x, _ in here), y, colour))
+    return lines
+
+
+def _place(step: Any, at: int) -> float:
+    given = number(step, "step")
+    return at if given is None else given
+
+
+def movement(record: Any) -> Chart | None:
+    """Probability of the expected answers: before (hollow) → after (full), the reference as an upright line."""
+    found = {
+        name: [number(record, when, name, "probability") for when in ("before", "after", "reference")]
+        for name in ("forget", "retain")
+    }
+    if not any(before is not None and after is not None for before, after, _ in found.values()):
+        return None
+
+    def draw(axes: Any) -> None:
+        for at, (name, (before, after, reference)) in enumerate(found.items()):
+            colour = COLOURS[name][0]
+            if reference is not None:
+                axes.plot([reference] * 2, [at - 0.26, at + 0.26], color=COLOURS["ink"][0], linewidth=1.6)
+            if before is not None and after is not None:
+                axes.plot([before, after], [at, at], color=colour, linewidth=1.6, solid_capstyle="butt")
+            if before is not None:
+                axes.plot(
+                    [before],
+                    [at],
+                    "o",
+                    color=colour,
+                    markersize=8,
+                    markeredgewidth=1.6,
+                    markerfacecolor=COLOURS["page"][0],
+                )
+            if after is not None:
+                axes.plot([after], [at], "o", color=colour, markersize=8.8, markeredgewidth=0)
+        axes.set(xlim=(-0.02, 1.02), ylim=(1.5, -0.5), yticks=[0, 1], yticklabels=["Forget", "Retain"])
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        axes.grid(axis="x", color=COLOURS["grid"][0], linewidth=0.8)
+        for label, name in zip(axes.get_yticklabels(), found, strict=True):
+            label.set_color(COLOURS[name][0])
+            label.set_fontsize(12)
+
+    words = "; ".join(
+        f"{name}: {probability(before)} before, {probability(after)} after"
+        + (f", {probability(reference)} for the reference" if reference is not None else "")
+        for name, (before, after, reference) in found.items()
+    )
+    heading = "Probability of the expected answers"
+    return Chart(heading, _svg("movement", f"{heading}. {words}.", draw, width=912, height=118))
+
+
+# -- drawing -------------------------------------------------------------------------------------------------
+def _chart(
+    name: str, heading: str, lines: list[Series], note: str = "", *, log: bool = False, unit: bool = False
+) -> Chart:
+    """A line chart over steps: direct labels, a light grid, and a dot where a point has no neighbour."""
+
+    def draw(axes: Any) -> None:
+        if log:
+            axes.set_yscale("log")
+        if unit:
+            axes.set_ylim(-1.05, 1.05)
+            axes.set_yticks([-1, -0.5, 0, 0.5, 1])
+            axes.axhline(0, color=COLOURS["ink"][0], linewidth=0.8)
+        for line in lines:
+            colour = COLOURS[line.colour][0]
+            axes.plot(line.x, line.y, color=colour, linewidth=1.5, solid_joinstyle="round")
+            alone = [at for at in range(len(line.y)) if _alone(line.y, at)]
+            axes.plot(
+                [line.x[at] for at in alone], [line.y[at] for at in alone], "o", color=colour, markersize=4
+            )
+        _ticks(axes, log=log, unit=unit)
+        if len(lines) > 1:
+            _labels(axes, lines)
+
+    words = " ".join(_words(line) for line in lines)
+    missing = sum(not math.isfinite(v) for line in lines for v in line.y)
+    if missing:
+        gap = f"{missing} value{'' if missing == 1 else 's'} could not be drawn (not a finite number): a gap."
+        note = f"{note} {gap}".strip()
+    return Chart(heading, _svg(name, f"{heading}. {words}", draw, right=60 if len(lines) > 1 else 8), note)
+
+
+def _ticks(axes: Any, *, log: bool, unit: bool) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.margins(x=0.02, y=0.1)
+    if log:
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,), numticks=6))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    elif not unit:
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    axes.grid(axis="y", which="major", color=COLOURS["grid"][0], linewidth=0.8)
+    axes.set_xlabel("step", color=COLOURS["ink"][0], loc="right", labelpad=2)
+
+
+def _labels(axes: Any, lines: list[Series]) -> None:
+    """Each line's name at its last value, moved apart where two would touch; sorted from the bottom up."""
+    axes.get_xlim(), axes.get_ylim()  # settles the limits, which matplotlib works out late
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = []
+    for line in lines:
+        x, y = next(
+            (x, y) for x, y in zip(reversed(line.x), reversed(line.y), strict=True) if math.isfinite(y)
+        )
+        ends.append((float(to_axes.transform((x, y))[1]), line))
+    below = -math.inf
+    for height, line in sorted(ends, key=lambda end: end[0]):
+        below = max(height, below + 0.1)
+        axes.text(1.01, below, line.name[:24], transform=axes.transAxes, color=COLOURS[line.colour][0],
+                  fontsize=11, va="center", ha="left")  # fmt: skip
+
+
+def _words(line: Series) -> str:
+    """A line in words, for who cannot see it."""
+    seen = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    values = [y for _, y in seen]
+    (first, start), (last, end) = seen[0], seen[-1]
+    return (
+        f"{line.name}: {start:.3g} at step {first:g}, {end:.3g} at step {last:g}, "
+        f"lowest {min(values):.3g}, highest {max(values):.3g}."
+    )
+
+
+def _varies(values: tuple[float, ...]) -> bool:
+    finite = [v for v in values if math.isfinite(v)]
+    return bool(finite) and max(finite) - min(finite) > 1e-9 * max(1.0, abs(max(finite)))
+
+
+def _alone(y: tuple[float, ...], at: int) -> bool:
+    """Whether a point has no neighbour that a line could reach."""
+    beside = [y[i] for i in (at - 1, at + 1) if 0 <= i < len(y)]
+    return math.isfinite(y[at]) and not any(math.isfinite(v) for v in beside)
+
+
+# -- SVG -----------------------------------------------------------------------------------------------------
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    import matplotlib
+
+    ink, grid = COLOURS["ink"][0], COLOURS["grid"][0]
+    with matplotlib.rc_context(
+        {
+            "svg.fonttype": "none", "svg.hashsalt": f"expunge-{name}",
+            "text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"], "font.size": 11, "axes.unicode_minus": True,
+            "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": grid, "axes.labelcolor": ink,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+            "xtick.major.size": 3, "ytick.major.size": 0, "ytick.minor.size": 0, "axes.axisbelow": True,
+        }
+    ):  # fmt: skip
+        yield
+
+
+def _svg(
+    name: str,
+    words: str,
+    draw: Callable[[Any], None],
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    right: int = 8,
+) -> str:
+    """Draw on one pair of axes and return the SVG element, fit to stand inside HTML."""
+    from matplotlib.figure import Figure
+
+    with _style(name):
+        figure = Figure(figsize=(width / 72, height / 72))
+        axes = figure.add_axes(
+            (LEFT / width, 34 / height, (width - LEFT - right) / width, (height - 34 - 10) / height)
+        )
+        axes.patch.set_alpha(0)
+        draw(axes)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _clean(out.getvalue(), name, words)
+
+
+def _clean(svg: str, name: str, words: str) -> str:
+    """matplotlib's file -> an element: no prolog, metadata or size; ids with a prefix; CSS colours; a title."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(
+        r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL
+    )
+    box = re.search(r'viewBox="[^"]*"', svg)
+    head = f'<svg class="chart" role="img" aria-labelledby="{name}-title" {box[0] if box else ""}>'
+    body = svg[svg.index(">") + 1 :].replace("xlink:href", "href")
+    body = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", body)
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    body = re.sub(r"font-family: [^;\"]*;?", "", body)
+    for colour, variable in COLOURS.values():
+        body = body.replace(colour, f"var({variable})")
+    return f'{head}<title id="{name}-title">{escape(words)}</title>{body.strip()}'

@@ -1,0 +1,228 @@
+"""Record -> what the page says: the sentence, tiles, tables of figures, examples, warnings and limits.
+
+Pure functions from a record to text; ``words`` looks up and formats the numbers, ``settings`` has the
+settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.report.words import (
+    DASH,
+    cell,
+    count,
+    duration,
+    look,
+    mappings,
+    number,
+    percent,
+    plain,
+    probability,
+    scale,
+)
+
+FIGURES = (
+    ("probability", "Probability", "of the expected answer, per token"),
+    ("nll", "Loss", "negative log-likelihood per token, in nats"),
+    ("rouge_l", "ROUGE-L", "overlap of the written answer with the expected one"),
+    ("truth_ratio", "Truth ratio", "wrong answers measured against the right one"),
+    ("n", "Rows", "how many the figures are a mean of"),
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline figure: its name, the figure, and a small line under it."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a name, a line that explains it, and one cell a column."""
+
+    name: str
+    cells: tuple[str, ...]
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns after the name column, and the rows."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question, and (label, text) for the expected answer and what each model wrote."""
+
+    question: str
+    answers: tuple[tuple[str, str], ...]
+
+
+# -- the top of the page -------------------------------------------------------------------------------------
+def title(record: Any) -> str:
+    """The record's title, or one made from the method's name."""
+    given = look(record, "title")
+    return str(given) if given else f"Unlearning with {look(record, 'method', 'name') or 'an unnamed method'}"
+
+
+def reference_name(record: Any) -> str | None:
+    """What the third model is called, or None if the record has none."""
+    return str(look(record, "reference_name") or "reference model") if look(record, "reference") else None
+
+
+def kept(record: Any) -> float | None:
+    """Retain probability after ÷ before, or None where that says nothing (missing, or zero before)."""
+    before, after = (number(record, when, "retain", "probability") for when in ("before", "after"))
+    return None if before is None or after is None or before <= 0 else after / before
+
+
+def summary(record: Any) -> str:
+    """What the run did, in one sentence of plain words, from the figures that are there."""
+    before, after = (number(record, when, "forget", "probability") for when in ("before", "after"))
+    if before is not None and after is not None:
+        forgot = f"{_moved(before, after)}{_beside(record)}"
+    elif after is not None:
+        forgot = f"is {probability(after)}, with no figure from before"
+    elif before is not None:
+        forgot = f"was {probability(before)}, with no figure from after"
+    else:
+        forgot = "was not measured"
+    return f"The model's probability of the forget answers {forgot}; {_kept_words(record)}."
+
+
+def _moved(before: float, after: float) -> str:
+    if probability(before) == probability(after):
+        return f"stayed at {probability(after)}"
+    return f"{'rose' if after > before else 'went'} from {probability(before)} to {probability(after)}"
+
+
+def _beside(record: Any) -> str:
+    reference = number(record, "reference", "forget", "probability")
+    return "" if reference is None else f" ({reference_name(record)}: {probability(reference)})"
+
+
+def _kept_words(record: Any) -> str:
+    ratio = kept(record)
+    if ratio is None:
+        return "how much it kept of the retain answers was not measured"
+    if ratio > 1 and percent(ratio) != "100 %":
+        return f"its probability on the retain answers rose to {percent(ratio)} of what it was"
+    return f"it kept {percent(ratio)} of its probability on the retain answers"
+
+
+def tiles(record: Any) -> list[Tile]:
+    """The headline strip: forget probability, retain probability kept, time, peak memory."""
+    forget, retain = (
+        tuple(probability(number(record, when, name, "probability")) for when in ("before", "after"))
+        for name in ("forget", "retain")
+    )
+    reference = number(record, "reference", "forget", "probability")
+    steps = len(mappings(record, "steps"))
+    return [
+        Tile(
+            "Forget probability",
+            " → ".join(forget) if set(forget) != {DASH} else DASH,
+            f"{reference_name(record)}: {probability(reference)}"
+            if reference is not None
+            else "before → after",
+        ),
+        Tile(
+            "Retain probability kept",
+            percent(kept(record)),
+            " → ".join(retain) if set(retain) != {DASH} else "not measured",
+        ),
+        Tile(
+            "Time",
+            duration(number(record, "seconds")),
+            f"{count(steps)} step{'' if steps == 1 else 's'} on record" if steps else "no step on record",
+        ),
+        Tile("Peak memory", scale(number(record, "peak_memory_bytes"), "B"), "main memory of the process"),
+    ]
+
+
+# -- figures and examples ------------------------------------------------------------------------------------
+def figures(record: Any, name: str) -> Table:
+    """Before, after and (if there is one) the reference model on the ``forget`` or ``retain`` set."""
+    columns = {"before": "Before", "after": "After"}
+    third = reference_name(record)
+    if third:
+        columns["reference"] = third[:1].upper() + third[1:]
+    rows = (
+        Row(label, tuple(cell(key, number(record, when, name, key)) for when in columns), hint)
+        for key, label, hint in FIGURES
+    )
+    return Table(tuple(columns.values()), tuple(rows))
+
+
+def examples(record: Any, name: str) -> list[Example]:
+    """The example answers of the ``forget`` or ``retain`` set; the reference only where one is given."""
+    labels = (
+        ("expected", "Expected"),
+        ("before", "Before"),
+        ("after", "After"),
+        ("reference", reference_name(record)),
+    )
+    return [
+        Example(
+            plain(look(item, "question")),
+            tuple(
+                (label[:1].upper() + label[1:] if label else "Reference", plain(look(item, key)))
+                for key, label in labels
+                if key != "reference" or look(item, key) is not None
+            ),
+        )
+        for item in mappings(record, "examples")
+        if look(item, "set") == name
+    ]
+
+
+def warnings(record: Any) -> list[str]:
+    """The record's warnings, as text."""
+    found = look(record, "warnings")
+    return [plain(item) for item in found] if isinstance(found, list | tuple) else []
+
+
+# -- limits --------------------------------------------------------------------------------------------------
+def limits(record: Any) -> list[str]:
+    """What the page does not show, in plain words, from what the record has."""
+    third = reference_name(record)
+    return [
+        _sample(record),
+        "Probability and ROUGE-L say what the model answers to these questions, asked in this way. They are not "
+        "attacks: a question put differently, an answer begun for the model, a quantised copy or a little further "
+        "training may bring an answer back.",
+        "What was kept is measured on the retain rows alone. The model may have lost, or gained, something else "
+        "that no row here asks about.",
+        f"The {third} is one model from one run; being close to it on these figures does not make the two alike."
+        if third
+        else "No model that never saw the forget set was scored, so this page cannot say how near the result is to one.",
+        "Only the model named as the output changed. The data files, earlier checkpoints, copies and backups are "
+        "as they were.",
+        "This page is not a certificate. The program that made the run wrote it from the run's own record, and it "
+        "proves neither that the data have no influence left nor that a legal duty is met.",
+    ]
+
+
+def _sample(record: Any) -> str:
+    """How many rows and seeds the figures rest on."""
+    counted = []
+    for name in ("forget", "retain"):
+        rows = number(record, "after", name, "n") or number(record, "before", name, "n")
+        if rows:
+            counted.append(f"{count(rows)} {name} row{'' if rows == 1 else 's'}")
+    if not counted:
+        return "No rows were scored, so this page cannot say what was forgotten or kept."
+    seed = look(record, "seed")
+    run = "one run" if seed is None else f"one run with one seed ({plain(seed)})"
+    return (
+        f"The figures come from {' and '.join(counted)}, and from {run}. Another seed, or other rows, would give "
+        "other figures, and the page shows no interval for them."
+    )

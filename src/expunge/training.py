@@ -1,0 +1,97 @@
+"""Training arguments that suit the method and the size of the data, where the user gives none.
+
+Every name is a field of ``transformers.TrainingArguments``; what the user gives wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InputError
+from expunge.method import Method
+
+BATCH = 8  # rows of each stream in a micro-batch
+EPOCHS = 10  # of the TOFU and MUSE papers
+LEAST_STEPS = 50  # a small forget set is seen more often than ten times
+LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the papers: 1e-5 -> 2e-4
+
+
+def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
+    """Learning rate of the method's paper (20 × for LoRA), ten epochs but at least 50 optimizer steps of 8 to 32 rows.
+
+    The optimizer step grows with the forget set: 8 rows up to 160, then a 20th of the set, at most the papers' 32.
+    """
+    batch = min(BATCH, forget_rows)
+    accumulate = max(1, min(4, forget_rows // (20 * BATCH)))
+    steps_per_epoch = math.ceil(math.ceil(forget_rows / batch) / accumulate)
+    epochs = max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
+    return {
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulate,
+        "num_train_epochs": float(epochs),
+        "learning_rate": method.learning_rate * (LORA_FACTOR if lora else 1),
+        "lr_scheduler_type": "linear",
+        "warmup_steps": max(1, epochs * steps_per_epoch // 10),
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+    }
+
+
+def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path, seed: int) -> Any:
+    """``TrainingArguments`` of ``suited`` overridden by ``given``; a wrong name or value is one clear sentence."""
+    from transformers import TrainingArguments
+
+    chosen = dict(suited)
+    if "max_steps" in given and "warmup_steps" not in given:
+        chosen["warmup_steps"] = max(1, int(given["max_steps"]) // 10)
+    chosen |= {key: parse(key, value) for key, value in given.items()}
+    fixed = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
+    for key in sorted(fixed.keys() & given.keys()):
+        raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")
+    try:
+        return TrainingArguments(**chosen, **fixed)
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"the training arguments do not fit: {str(error).splitlines()[0]}") from error
+
+
+@functools.cache
+def names() -> dict[str, Any]:
+    """Field name -> type of ``TrainingArguments``."""
+    from transformers import TrainingArguments
+
+    return {f.name: f.type for f in dataclasses.fields(TrainingArguments) if f.init}
+
+
+def parse(key: str, value: Any) -> Any:
+    """``value`` as ``TrainingArguments`` wants it for ``key``: a string from the command line takes the field's type."""
+    if key not in names():
+        close = difflib.get_close_matches(key, names(), n=1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"there is no training argument {key!r}{hint}; they are those of transformers.TrainingArguments")
+    if not isinstance(value, str):
+        return value
+    kind = str(names()[key])
+    text = value.strip()
+    if text.lower() in ("true", "false") and "bool" in kind:
+        return text.lower() == "true"
+    if text.lower() == "none":
+        return None
+    for convert, word in ((int, "int"), (float, "float")):
+        if word in kind:
+            try:
+                return convert(text)
+            except ValueError:
+                continue
+    if "str" not in kind and ("int" in kind or "float" in kind or "bool" in kind):
+        raise InputError(f"the training argument {key}={value!r} is not of type {kind.removeprefix('<class ').strip('>')}")
+    return value

@@ -1,0 +1,119 @@
+"""Combiners by property, on random gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expunge.combine import Bilevel, PrimalDual, Stateful, WeightedSum
+
+seeds = st.integers(0, 10_000)
+gammas = st.floats(0, 10)
+LOSSES = torch.tensor([1.0, 2.0])
+
+
+def gradients(seed: int, scale: float = 1.0):
+    g = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(2, 9, generator=g, dtype=torch.float64)
+
+
+def direction(combine, j):
+    return combine.weights(LOSSES.double(), j @ j.T) @ j
+
+
+@settings(deadline=None, max_examples=50)
+@given(seeds, gammas)
+def test_bilevel_is_the_papers_direction(seed, gamma):
+    f, r = j = gradients(seed)
+    u = direction(Bilevel(gamma), j)
+    torch.testing.assert_close(u, gamma * f + r - (r @ f) / (f @ f) * f)  # γ g_f + the retain gradient's orthogonal part
+    torch.testing.assert_close(f @ u, gamma * (f @ f))
+
+
+@settings(deadline=None, max_examples=50)
+@given(seeds, gammas, st.floats(1e-3, 1e3))
+def test_relative_bilevel_does_not_see_the_forget_scale(seed, gamma, scale):
+    f, r = j = gradients(seed)
+    u = direction(Bilevel(gamma, relative=True), j)
+    torch.testing.assert_close(direction(Bilevel(gamma, relative=True), torch.stack([scale * f, r])), u)
+    torch.testing.assert_close(f @ u, gamma * r.norm() * f.norm())
+
+
+@settings(deadline=None, max_examples=50)
+@given(seeds, gammas)
+def test_one_sided_descends_forget_at_least_as_fast(seed, gamma):
+    f, r = j = gradients(seed)
+    u = direction(Bilevel(gamma, one_sided=True), j)
+    assert f @ u >= gamma * (f @ f) - 1e-9
+    if (f @ r) / (f @ f) >= gamma:  # already satisfied: the retain gradient is left alone
+        torch.testing.assert_close(u, r)
+
+
+@pytest.mark.parametrize("combine", [Bilevel(0.7), Bilevel(0.7, relative=True), Bilevel(0.7, one_sided=True)])
+def test_zero_gradients_are_finite(combine):
+    f, r = gradients(3)
+    zero = torch.zeros_like(f)
+    torch.testing.assert_close(direction(combine, torch.stack([zero, r])), r)
+    assert direction(combine, torch.stack([f, zero])).isfinite().all()
+    assert (direction(combine, torch.stack([zero, zero])) == 0).all()
+
+
+def test_tiny_forget_gradient_keeps_the_step_bounded():
+    f, r = gradients(3)
+    u = direction(Bilevel(1.0), torch.stack([1e-12 * f, r]))
+    assert u.norm() <= r.norm() * 1.001
+
+
+def test_weighted_sum_with_one_objective():
+    assert WeightedSum(2.0, 3.0).weights(torch.zeros(1)).tolist() == [2.0]
+    assert WeightedSum(2.0, 3.0).weights(torch.zeros(2)).tolist() == [2.0, 3.0]
+
+
+def settled(**kw) -> PrimalDual:
+    return PrimalDual(**({"budget": 1.0, "step_size": 2.0, "multiplier": 10.0, "warmup": 0.5} | kw)).settle(4, 0.5)
+
+
+def test_multiplier_by_hand():
+    c = settled()  # two steps of warm-up, then λ += 2 (L - 1)
+    path = []
+    for loss in (3.0, 3.0, 3.0, 0.5, 0.0):
+        c.step(torch.tensor([0.0, loss]))
+        path.append(float(c.weights(LOSSES)[1]))
+    assert path == [10.0, 10.0, 14.0, 13.0, 11.0]
+    assert c.weights(LOSSES)[0] == 1.0
+
+
+def test_multiplier_stays_between_zero_and_its_cap():
+    low, high = settled(warmup=0.0), settled(warmup=0.0, max_multiplier=12.0)
+    for _ in range(20):
+        low.step(torch.tensor([0.0, 0.0]))
+        high.step(torch.tensor([0.0, 5.0]))
+    assert float(low.weights(LOSSES)[1]) == 0.0 and float(high.weights(LOSSES)[1]) == 12.0
+
+
+def test_budget_from_the_start_loss():
+    assert PrimalDual(tolerance=0.25).settle(10, 0.8).budget == pytest.approx(1.0)
+    assert PrimalDual(budget=0.3).settle(10, 0.8).budget == 0.3
+    assert PrimalDual(warmup=0.3).settle(10, 1.0).warmup_steps == 3
+    assert PrimalDual(warmup_steps=7).settle(10, 1.0).warmup_steps == 7
+
+
+def test_an_unsettled_multiplier_cannot_step():
+    with pytest.raises(RuntimeError, match="settled first"):
+        PrimalDual().step(LOSSES)
+
+
+def test_state_round_trip():
+    a = settled(warmup=0.0)
+    a.step(torch.tensor([0.0, 2.0]))
+    b = PrimalDual(step_size=2.0)
+    b.load_state_dict(a.state_dict())
+    for c in (a, b):
+        c.step(torch.tensor([0.0, 2.0]))
+    assert a.state_dict() == b.state_dict() and float(b.weights(LOSSES)[1]) == 14.0
+    assert isinstance(a, Stateful) and not isinstance(Bilevel(), Stateful)
+    assert copy.deepcopy(a).state_dict() == a.state_dict()

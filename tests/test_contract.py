@@ -1,0 +1,312 @@
+"""The contract every method passes: a new method adds a row, and nothing else, to be tested here.
+
+Each line is a bug that was found in published code.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from expunge import losses, methods  # noqa: F401  fills the table
+from expunge.combine import Bilevel, PrimalDual, WeightedSum
+from expunge.forward import ForwardPass, see
+from expunge.method import METHODS, build
+from expunge.models import attach_lora
+
+# Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
+PARAMETERS: dict[str, dict] = {"pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}}
+ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS] + [
+    ("npo", {"retain": "kl"}),
+    ("blur_npo", {"retain": "kl", "one_sided": True}),
+    ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),
+]
+IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") for name, p in ROWS]
+LR = 0.05
+every = pytest.mark.parametrize(("name", "parameters"), ROWS, ids=IDS)
+
+
+def trained(name, parameters, *, model=None, data=None, **kw):
+    t = tiny.trainer(build(name, parameters), m=model, data=data, **({"learning_rate": LR} | kw))
+    t.train()
+    return t
+
+
+
+# -- losses of a method on one batch ----------------------------------------------------------------------------------------
+def objective_values(name, parameters, batch_of):
+    """Each objective's loss and gradient on fixed batches, the reference a model of another seed."""
+    m, ref = tiny.model(0), tiny.model(1)
+    out = {}
+    for role, o in build(name, parameters).objectives.items():
+        views = []
+        for stream in o.on:
+            b = batch_of(stream)
+            views.append(see(m, b, reference=lambda b=b: see(ref, b, grad=False)))
+        loss = o.loss(*views)
+        grads = torch.autograd.grad(loss, list(m.parameters()), allow_unused=True)
+        out[role] = (loss.detach(), torch.cat([torch.zeros(0) if g is None else g.flatten() for g in grads]))
+    return out
+
+
+STREAMS = {"forget": tiny.examples(0, 4), "retain": tiny.examples(100, 4), "alternate": tiny.examples(200, 4)}
+
+
+@every
+def test_padding_changes_nothing(name, parameters):
+    def wide(stream):
+        b = tiny.batch(STREAMS[stream])
+        pad = torch.full((4, 7), 0)
+        return {
+            "input_ids": torch.cat([b["input_ids"], pad + 5], 1),
+            "attention_mask": torch.cat([b["attention_mask"], pad], 1),
+            "labels": torch.cat([b["labels"], pad - 100], 1),
+        }
+
+    narrow = objective_values(name, parameters, lambda s: tiny.batch(STREAMS[s]))
+    for role, (loss, grad) in objective_values(name, parameters, wide).items():
+        torch.testing.assert_close(loss, narrow[role][0])
+        torch.testing.assert_close(grad, narrow[role][1], atol=1e-5, rtol=1e-3)
+
+
+@every
+def test_no_gradient_where_there_is_no_label(name, parameters):
+    """The logits that predict prompt and padding get exactly no gradient."""
+    torch.manual_seed(0)
+    for o in build(name, parameters).objectives.values():
+        leaves, views = [], []
+        for stream in o.on:
+            b = tiny.batch(STREAMS[stream])
+            z = torch.randn(*b["labels"].shape, tiny.V, requires_grad=True)
+            leaves.append((z, b["labels"]))
+            reference = ForwardPass.from_logits(torch.randn_like(z), b["labels"])
+            views.append(ForwardPass.from_logits(z, b["labels"], reference=reference))
+        o.loss(*views).backward()
+        for z, labels in leaves:
+            predicts = torch.cat([labels[:, 1:] != -100, torch.zeros(len(labels), 1, dtype=torch.bool)], 1)
+            assert (z.grad[~predicts] == 0).all()
+            assert (z.grad[predicts].abs().sum(-1) > 0).all()
+
+
+@every
+def test_a_constant_on_all_logits_changes_nothing(name, parameters):
+    torch.manual_seed(0)
+    for o in build(name, parameters).objectives.values():
+        values = []
+        for shift in (0.0, 30.0):
+            views = []
+            for k, stream in enumerate(o.on):
+                b = tiny.batch(STREAMS[stream])
+                g = torch.Generator().manual_seed(k)
+                z = torch.randn(*b["labels"].shape, tiny.V, generator=g)
+                reference = ForwardPass.from_logits(torch.randn(z.shape, generator=g), b["labels"])
+                views.append(ForwardPass.from_logits(z + shift, b["labels"], reference=reference))
+            values.append(o.loss(*views))
+        torch.testing.assert_close(values[0], values[1], atol=1e-3, rtol=1e-4)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------------
+@every
+def test_micro_batches_change_nothing(name, parameters):
+    """1×4 = 4×1 = 2×2, with rows of unequal length: a mean is a mean over the optimizer step."""
+    if parameters.get("batch_mean"):
+        pytest.skip("the compatibility switch averages inside a micro-batch")
+    deltas = []
+    for size, cuts in [(4, 1), (1, 4), (2, 2)]:
+        t = trained(name, parameters, per_device_train_batch_size=size, gradient_accumulation_steps=cuts)
+        deltas.append(tiny.delta(t.model, tiny.model()))
+    assert deltas[0].norm() > 1e-4
+    for d in deltas[1:]:
+        torch.testing.assert_close(d, deltas[0], atol=2e-5, rtol=2e-3)
+
+
+def hand_written(name, parameters, steps=3):
+    """The same steps in a plain loop: padded logits, masks, autograd, a deep copy as reference, flat gradients."""
+    method = build(name, parameters)
+    m, ref = tiny.model(), tiny.model().eval()
+    data = tiny.paired()
+    rows = [data[k] for k in range(4 * steps)]
+    combine = copy.deepcopy(method.combine)
+    if isinstance(combine, PrimalDual):
+        combine = combine.settle(steps, 1.0)
+    multiplier = combine.multiplier if isinstance(combine, PrimalDual) else None
+
+    def stats(model, items):
+        """Per row: log-probabilities (T,), full log-softmax rows and logits rows of the answer's predictions."""
+        out = []
+        for r in items:
+            ids, labels = torch.tensor([list(r["input_ids"])]), torch.tensor(list(r["labels"]))
+            z = model(input_ids=ids).logits[0]
+            at = [t for t in range(len(labels) - 1) if labels[t + 1] != -100]
+            lp = z.log_softmax(-1)
+            out.append((torch.stack([lp[t, labels[t + 1]] for t in at]), lp[at], z[at]))
+        return out
+
+    def token_mean(values):
+        return torch.cat(values).mean()
+
+    def loss_of(role, o, k):
+        window = rows[4 * k : 4 * k + 4]
+        own = stats(m, [w[o.on[0]] for w in window])
+        fn = getattr(o.loss, "func", o.loss)
+        kw = getattr(o.loss, "keywords", {})
+        with torch.no_grad():
+            base = stats(ref, [w[o.on[0]] for w in window])
+        if fn is losses.nll:
+            return token_mean([-lp for lp, _, _ in own])
+        if fn is losses.gradient_ascent:
+            return token_mean([lp for lp, _, _ in own])
+        if fn is losses.kl:
+            return token_mean([(b.exp() * (b - a)).sum(-1) for (_, a, _), (_, b, _) in zip(own, base, strict=True)])
+        if fn is losses.flattened_margin:
+            return torch.stack([((z.max(-1).values - z.mean(-1)) ** 2).mean() for _, _, z in own]).mean()
+        beta = kw["beta"]
+        if fn is losses.npo:
+            ratio = torch.stack([a.sum() - b.sum() for (a, _, _), (b, _, _) in zip(own, base, strict=True)])
+            return (-2 / beta * torch.log(torch.sigmoid(-beta * ratio))).mean()
+        if fn is losses.simnpo:
+            mean = torch.stack([a.mean() for a, _, _ in own])
+            return (-2 / beta * torch.log(torch.sigmoid(-beta * mean - kw["margin"]))).mean()
+        if fn is losses.dpo:
+            alt = stats(m, [w["alternate"] for w in window])
+            with torch.no_grad():
+                alt_base = stats(ref, [w["alternate"] for w in window])
+            chosen = torch.stack([a.sum() - b.sum() for (a, _, _), (b, _, _) in zip(alt, alt_base, strict=True)])
+            rejected = torch.stack([a.sum() - b.sum() for (a, _, _), (b, _, _) in zip(own, base, strict=True)])
+            return (-2 / beta * torch.log(torch.sigmoid(beta * (chosen - rejected)))).mean()
+        raise AssertionError(f"write the plain formula of {fn.__name__} here")
+
+    for k in range(steps):
+        values, grads = [], []
+        for role, o in method.objectives.items():
+            value = loss_of(role, o, k)
+            got = torch.autograd.grad(value, list(m.parameters()))
+            values.append(value.detach())
+            grads.append(torch.cat([g.flatten() for g in got]))
+        if isinstance(combine, WeightedSum):
+            step = sum(w * g for w, g in zip((combine.forget, combine.retain), grads, strict=False))
+        elif isinstance(combine, PrimalDual):
+            step = grads[0] + multiplier * grads[1]
+            multiplier = max(0.0, multiplier + combine.step_size * (values[1].item() - combine.budget))
+        else:
+            assert isinstance(combine, Bilevel)
+            f, r = grads
+            gamma = combine.gamma * (r.norm() / f.norm() if combine.relative else 1.0)
+            xi = gamma - (r @ f) / (f @ f)
+            step = r + (max(xi, torch.tensor(0.0)) if combine.one_sided else xi) * f
+        with torch.no_grad():
+            at = 0
+            for p in m.parameters():
+                p -= LR * step[at : at + p.numel()].view_as(p)
+                at += p.numel()
+    return m, multiplier
+
+
+@every
+def test_three_steps_equal_a_hand_written_loop(name, parameters):
+    """Invariance alone passes when every configuration is wrong in the same way; this pins the trajectory itself."""
+    t = trained(name, parameters)
+    m, multiplier = hand_written(name, parameters)
+    assert tiny.delta(t.model, tiny.model()).norm() > 1e-4
+    torch.testing.assert_close(tiny.delta(t.model, m), torch.zeros_like(tiny.delta(t.model, m)), atol=5e-5, rtol=0)
+    if multiplier is not None:
+        assert float(t.combine.weights(torch.zeros(2))[1]) == pytest.approx(multiplier, rel=1e-4)
+
+
+@every
+def test_clipping_bounds_the_combined_gradient(name, parameters):
+    t = trained(name, parameters, max_grad_norm=1e-3, max_steps=1)
+    assert tiny.delta(t.model, tiny.model()).norm().item() == pytest.approx(LR * 1e-3, rel=1e-2)
+
+
+@every
+def test_resume_equals_uninterrupted_bit_for_bit(name, parameters, tmp_path):
+    kw = {"save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch", "learning_rate": 1e-2, "max_steps": 4}
+    method = build(name, parameters)
+    whole = tiny.trainer(method, out=str(tmp_path / "whole"), **kw)
+    whole.train()
+    short = tiny.trainer(method, out=str(tmp_path / "cut"), **{**kw, "max_steps": 2})
+    short.train()
+    again = tiny.trainer(method, out=str(tmp_path / "cut"), **kw)
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(tiny.delta(again.model, whole.model), torch.zeros_like(tiny.delta(whole.model, whole.model)))
+    if isinstance(whole.combine, PrimalDual):
+        assert again.combine.state_dict() == whole.combine.state_dict()
+
+
+@every
+def test_lora_trains_the_adapter_only(name, parameters):
+    m = attach_lora(tiny.model(), r=2, alpha=4, seed=0)
+    frozen = {n: p.detach().clone() for n, p in m.named_parameters() if not p.requires_grad}
+    before = {n: p.detach().clone() for n, p in m.named_parameters() if p.requires_grad}
+    t = trained(name, parameters, model=m)
+    assert t.reference_copy is None  # with LoRA the reference is the model with the adapter off
+    for n, p in m.named_parameters():
+        if n in frozen:
+            assert torch.equal(p, frozen[n])
+    assert any(not torch.equal(p, before[n]) for n, p in m.named_parameters() if n in before)
+
+
+@every
+def test_the_reference_is_built_only_if_asked_for(name, parameters):
+    method = build(name, parameters)
+    t = tiny.trainer(method)
+    wants_logits = any(o.reference == "logits" for o in method.objectives.values())
+    wants_logp = any(o.reference == "token_logp" for o in method.objectives.values())
+    assert (t.reference_copy is not None) == wants_logits
+    assert (t.reference_cache is not None) == wants_logp
+    if wants_logp:
+        streams = {s for o in method.objectives.values() if o.reference == "token_logp" for s in o.on}
+        assert set(t.reference_cache.rows) == streams
+
+
+def test_the_cached_reference_equals_a_frozen_copy_after_training_moved_the_model():
+    t = trained("npo", {})
+    rows = t.train_dataset.streams["forget"]
+    b = tiny.batch(rows)
+    own = see(t.model, b, grad=False)
+    cached = t.reference_cache.view("forget", b, own)
+    start = see(tiny.model(), b, grad=False)
+    torch.testing.assert_close(cached.sequence_logp, start.sequence_logp)
+    assert (own.sequence_logp - start.sequence_logp).abs().max() > 1e-2
+
+
+@every
+def test_parameters_are_documented_and_serialisable(name, parameters):
+    row = METHODS[name]
+    made = build(name, parameters)
+    assert json.loads(json.dumps(dict(made.parameters))) == dict(made.parameters)
+    assert made.name == name and set(made.parameters) == set(row.defaults)
+    assert row.paper.startswith("arXiv:") and row.status == "unreproduced" and row.summary.endswith(".")
+
+
+# -- two processes ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu"])
+def test_two_processes_equal_one(name, tmp_path):
+    """DDP on two CPU processes takes the same steps as one process; the ranks stay equal."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    script = Path(__file__).with_name("ddp_worker.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    done = subprocess.run(
+        [*launch, "--master-port", str(port), str(script), name, json.dumps(PARAMETERS.get(name, {})), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(2)]
+    assert torch.equal(ranks[0], ranks[1])
+    one = trained(name, PARAMETERS.get(name, {}), data=tiny.paired(16, 8), gradient_accumulation_steps=2)
+    torch.testing.assert_close(ranks[0], tiny.delta(one.model, tiny.model()), atol=2e-5, rtol=2e-3)

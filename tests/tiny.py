@@ -1,0 +1,93 @@
+"""A tiny Llama and rows of random tokens of unequal length, for tests that need a real model's shape."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+
+from expunge.data.collate import collate
+from expunge.data.example import Example
+from expunge.data.streams import PairedDataset
+from expunge.method import Method
+from expunge.trainer import UnlearningTrainer
+
+V = 32
+
+
+def model(seed: int = 0, **config: Any) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=V,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            eos_token_id=0,
+            bos_token_id=1,
+            **config,
+        )
+    )
+
+
+def example(seed: int, prompt: int | None = None) -> Example:
+    """4 to 12 tokens, 1 to 4 of them prompt; the last token is the end-of-turn token 0, which is also the pad token."""
+    g = torch.Generator().manual_seed(seed)
+    length = int(torch.randint(5, 13, (1,), generator=g))
+    cut = int(torch.randint(1, 5, (1,), generator=g)) if prompt is None else prompt
+    ids = [*torch.randint(1, V, (length - 1,), generator=g).tolist(), 0]
+    return Example(tuple(ids), tuple([-100] * cut + ids[cut:]))
+
+
+def examples(start: int, n: int) -> list[Example]:
+    return [example(start + i) for i in range(n)]
+
+
+def paired(n: int = 8, window: int = 4) -> PairedDataset:
+    streams = {"forget": examples(0, n), "retain": examples(1000, n + 3), "alternate": examples(2000, n)}
+    return PairedDataset(streams, seed=0, window=window)
+
+
+def arguments(out: str | None = None, **kw: Any) -> TrainingArguments:
+    defaults: dict[str, Any] = {
+        "per_device_train_batch_size": 4,
+        "max_steps": 3,
+        "learning_rate": 0.1,
+        "max_grad_norm": 0.0,
+        "optim": "sgd",
+        "lr_scheduler_type": "constant",
+        "use_cpu": True,
+        "report_to": [],
+        "remove_unused_columns": False,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(output_dir=out or tempfile.mkdtemp(), **(defaults | kw))
+
+
+def trainer(method: Method, m: Any = None, data: PairedDataset | None = None, out: str | None = None, **kw: Any):
+    return UnlearningTrainer(
+        model=m or model(),
+        args=arguments(out, **kw),
+        train_dataset=data or paired(),
+        data_collator=partial(collate, pad_id=0),
+        method=method,
+    )
+
+
+def batch(rows: list[Example]) -> dict[str, torch.Tensor]:
+    return collate([{"input_ids": r.input_ids, "labels": r.labels, "index": i} for i, r in enumerate(rows)], pad_id=0)
+
+
+def delta(a: Any, b: Any) -> torch.Tensor:
+    """The flat difference of two models' parameters."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return torch.cat([(p.detach() - q.detach()).flatten() for p, q in pairs])
