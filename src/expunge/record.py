@@ -160,7 +160,7 @@ def _file(path: PathLike) -> Path:
 
 
 def _strict(value: Any) -> Any:
-    """The value as JSON can say it: NaN and infinities as None, tuples as lists, numpy scalars and paths plain."""
+    """The value as JSON can say it: NaN as None, tuples as lists, numpy scalars and paths as plain values."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):

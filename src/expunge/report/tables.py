@@ -93,8 +93,10 @@ def summary(record: Any) -> str:
         forgot = f"is {probability(after)}, with no figure from before"
     elif before is not None:
         forgot = f"was {probability(before)}, with no figure from after"
-    else:
+    elif kept(record) is not None:
         forgot = "was not measured"
+    else:
+        return "The record has no figures that say what was forgotten or kept."
     return f"The model's probability of the forget answers {forgot}; {_kept_words(record)}."
 
 
@@ -194,20 +196,24 @@ def warnings(record: Any) -> list[str]:
 def limits(record: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
     third = reference_name(record)
+    near = (
+        f"The {third} is one model from one run; being close to it on these figures does not make them alike."
+        if third
+        else "No model that never saw the forget set was scored; how near the result is to one is not known."
+    )
     return [
         _sample(record),
-        "Probability and ROUGE-L say what the model answers to these questions, asked in this way. They are not "
-        "attacks: a question put differently, an answer begun for the model, a quantised copy or a little further "
-        "training may bring an answer back.",
-        "What was kept is measured on the retain rows alone. The model may have lost, or gained, something else "
-        "that no row here asks about.",
-        f"The {third} is one model from one run; being close to it on these figures does not make the two alike."
-        if third
-        else "No model that never saw the forget set was scored, so this page cannot say how near the result is to one.",
-        "Only the model named as the output changed. The data files, earlier checkpoints, copies and backups are "
-        "as they were.",
-        "This page is not a certificate. The program that made the run wrote it from the run's own record, and it "
-        "proves neither that the data have no influence left nor that a legal duty is met.",
+        "Probability and ROUGE-L say what the model answers to these questions, asked in this "
+        "way. They are not attacks: a question put differently, an answer begun for the model, a "
+        "quantised copy or a little further training may bring an answer back.",
+        "What was kept is measured on the retain rows alone. The model may have lost, or gained, "
+        "something else that no row here asks about.",
+        near,
+        "The run wrote one model. The data files, the source model, earlier checkpoints, copies and "
+        "backups are as they were.",
+        "This page is not a certificate. The program that made the run wrote it from the run's "
+        "own record, and it proves neither that the data have no influence left nor that a legal "
+        "duty is met.",
     ]
 
 
@@ -223,6 +229,6 @@ def _sample(record: Any) -> str:
     seed = look(record, "seed")
     run = "one run" if seed is None else f"one run with one seed ({plain(seed)})"
     return (
-        f"The figures come from {' and '.join(counted)}, and from {run}. Another seed, or other rows, would give "
-        "other figures, and the page shows no interval for them."
+        f"The figures come from {' and '.join(counted)}, and from {run}. Another seed, or other rows, "
+        "would give other figures, and the page shows no interval for them."
     )

@@ -1,0 +1,115 @@
+"""Save a model so that plain transformers or PEFT loads it, and never leave half of it behind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expunge.adapters import Adapter, concatenate, read_adapter
+from expunge.errors import InputError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from expunge.models import Loaded
+
+log = logging.getLogger(__name__)
+
+MARKERS = ("config.json", "adapter_config.json")  # a folder that holds one of them may be replaced
+
+
+@contextmanager
+def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
+    """A new sibling folder to write into; it takes the name ``folder`` when the block ends without an error.
+
+    Readers of ``folder`` see the old content or the new one, never half of it.  With ``keep_existing`` a
+    folder that another process finished first is left as it is.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    fresh.mkdir()
+    try:
+        yield fresh
+        if folder.exists() and not keep_existing:
+            old = folder.with_name(f"{fresh.name}.old")
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+            return
+        try:
+            fresh.rename(folder)
+        except OSError:  # not empty: another process was first
+            if not (keep_existing and folder.is_dir()):
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def save(
+    model: Any,
+    tokenizer: Any,
+    folder: str | os.PathLike[str],
+    *,
+    base: Loaded | None = None,
+    merge: bool = False,
+) -> Path:
+    """Write ``model`` and its tokenizer to ``folder``, so that plain transformers or PEFT loads it.
+
+    A plain model is saved whole.  Of a PEFT model the adapter is saved, or with ``merge`` a whole model,
+    without touching ``model``.  ``base`` is what :func:`load` gave before the adapter was attached: if that
+    was an adapter merged into its base, the two are saved as one adapter on that base (exactly: see
+    :mod:`expunge.adapters`), or, where they are no plain LoRA, as a whole model, which is logged.
+
+    The folder appears when it is complete.  An existing model there is replaced; anything else raises
+    InputError.
+    """
+    from peft import PeftModel
+
+    path = Path(folder).expanduser().resolve()
+    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken and not any((path / marker).is_file() for marker in MARKERS):
+        raise InputError(f"{path} exists and is no model's folder; give another folder for the output.")
+    with replacing(path) as fresh:
+        if not isinstance(model, PeftModel):
+            model.save_pretrained(fresh)
+        elif merge or not _save_adapter(model, fresh, base):
+            merged: Any = copy.deepcopy(model).merge_and_unload()
+            merged.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+    return path
+
+
+def _save_adapter(model: PeftModel, folder: Path, base: Loaded | None) -> bool:
+    """Write the active adapter of ``model``, with the one in its base if any; False if they cannot be one."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    config = copy.copy(model.peft_config[model.active_adapter])
+    config.inference_mode = True
+    if base is not None:
+        config.base_model_name_or_path = base.base
+    config.save_pretrained(str(folder))
+    file = folder / "adapter_config.json"
+    state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    if base is not None and base.adapter is not None:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            one = concatenate(read_adapter(Path(base.adapter)), Adapter(state, settings))
+        except InputError as reason:
+            log.warning("Saving a whole model in place of an adapter. %s", reason)
+            file.unlink()
+            return False
+        settings = {**one.config, "base_model_name_or_path": base.base, "inference_mode": True}
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        state = dict(one.state)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return True

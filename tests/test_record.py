@@ -1,0 +1,156 @@
+"""The record: written in one piece as strict JSON, refused clearly when unreadable; fingerprints by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from expunge import record
+from expunge.errors import InputError
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_write_then_read_gives_the_same_record_with_its_schema(tmp_path: Path):
+    file = record.write({"title": "Zoë", "steps": [{"step": 1, "cosine": -0.5}], "seed": 0}, tmp_path)
+    assert file == tmp_path / "run.json"
+    expected = {"schema": 1, "title": "Zoë", "steps": [{"step": 1, "cosine": -0.5}], "seed": 0}
+    assert record.read(tmp_path) == record.read(file) == expected
+
+
+def test_what_json_cannot_say_becomes_null_or_a_plain_value(tmp_path: Path):
+    given = {"nan": math.nan, "steps": ({"up": math.inf, "down": -math.inf},), "path": Path("a"), 3: True}
+    given |= {"scalar": np.float32(0.5), "scalar_nan": np.float64("nan"), "count": np.int64(7)}
+    text = record.write(given, tmp_path / "other.json").read_text(encoding="utf-8")
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text) == {
+        "nan": None, "steps": [{"up": None, "down": None}], "path": "a", "3": True,
+        "scalar": 0.5, "scalar_nan": None, "count": 7, "schema": 1,
+    }  # fmt: skip
+
+
+def test_a_lone_surrogate_survives(tmp_path: Path):
+    record.write({"answer": "a\udc80b"}, tmp_path)
+    assert record.read(tmp_path)["answer"] == "a\udc80b"
+
+
+def test_a_failing_serialisation_leaves_the_earlier_record_and_no_temporary_file(tmp_path: Path):
+    record.write({"title": "first"}, tmp_path)
+    with pytest.raises(TypeError):
+        record.write({"title": "second", "model": object()}, tmp_path)
+    assert record.read(tmp_path)["title"] == "first"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_disk_leaves_the_earlier_record_and_no_temporary_file(
+    tmp_path: Path, monkeypatch, call: str
+):
+    record.write({"title": "first"}, tmp_path)
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="no space"):
+        record.write({"title": "second"}, tmp_path)
+    monkeypatch.undo()
+    assert record.read(tmp_path)["title"] == "first"
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"schema": 1,\n "seed": }', "line 2"),
+        ('{"schema": 99}', "schema 99"),
+        ('{"schema": true}', "schema True"),
+        ("{}", "names no schema"),
+        ("[1]", "names no schema"),
+        ("", "line 1"),
+    ],
+)
+def test_a_bad_record_is_refused_with_the_place(tmp_path: Path, text: str, words: str):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        record.read(tmp_path)
+    assert "run.json" in str(error.value)
+
+
+def test_a_missing_record_and_bytes_that_are_no_text_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="no record"):
+        record.read(tmp_path / "nowhere")
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="UTF-8"):
+        record.read(tmp_path)
+
+
+def test_nan_in_a_hand_edited_record_reads_as_null(tmp_path: Path):
+    (tmp_path / "run.json").write_text('{"schema": 1, "seconds": NaN}')
+    assert record.read(tmp_path)["seconds"] is None
+
+
+def test_claim_makes_the_folder_and_refuses_an_earlier_run(tmp_path: Path):
+    out = record.claim_folder(tmp_path / "a" / "b")
+    assert out.is_dir()
+    assert record.claim_folder(out) == out  # a run that died left no record: the folder is free
+    record.write({"title": "first"}, out)
+    with pytest.raises(InputError, match="earlier run"):
+        record.claim_folder(out)
+    assert record.read(out)["title"] == "first"
+    record.claim_folder(out, overwrite=True)
+    assert not (out / "run.json").exists()
+    assert record.read(out / "run.previous.json")["title"] == "first"
+
+
+def test_claim_refuses_a_file_in_the_way(tmp_path: Path):
+    (tmp_path / "out").write_text("")
+    for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        with pytest.raises(InputError, match="in the way"):
+            record.claim_folder(path)
+
+
+def test_sha256_of_a_file_and_of_a_folder_by_hand(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.bin").write_bytes(b"two")
+    (tmp_path / "sub" / "a.bin").write_bytes(b"one")
+    (tmp_path / "skip.txt").write_bytes(b"no")
+    assert record.sha256_file(tmp_path / "b.bin") == "sha256:" + sha(b"two")
+    lines = f"b.bin\0sha256:{sha(b'two')}\nsub/a.bin\0sha256:{sha(b'one')}\n".encode()
+    assert record.sha256_folder(tmp_path, "**/*.bin") == "sha256:" + sha(lines)
+    (tmp_path / "b.bin").rename(tmp_path / "c.bin")
+    assert record.sha256_folder(tmp_path, "**/*.bin") != "sha256:" + sha(lines)
+    with pytest.raises(InputError, match="no file matches"):
+        record.sha256_folder(tmp_path, "*.safetensors")
+
+
+def test_versions_name_python_and_only_what_is_installed():
+    found = record.versions()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["numpy"] == np.__version__
+    assert set(found) <= {"python", *record.PACKAGES}
+
+
+def test_peak_memory_is_in_bytes():
+    peak = record.peak_memory_bytes()
+    assert peak is None or 5e6 < peak < 1e12  # an interpreter takes megabytes: thousands if counted in kB
+
+
+def test_record_and_report_import_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, expunge.record, expunge.report as r; expunge.record.versions();"
+        "bad = {'torch', 'transformers', 'matplotlib', 'jinja2', 'numpy'} & set(sys.modules);"
+        "assert not bad, bad;"
+        "r.render({}); assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
