@@ -73,7 +73,12 @@ def npo_kl(model: nn.Module, reference: nn.Module, forget: Batch, retain: Batch,
 
 
 def blur_npo(
-    model: nn.Module, reference: nn.Module, forget: Batch, retain: Batch, beta: float = 0.1, gamma: float = 1.0
+    model: nn.Module,
+    reference: nn.Module,
+    forget: Batch,
+    retain: Batch,
+    beta: float = 0.1,
+    gamma: float = 1.0,
 ) -> None:
     """BLUR's direction from two sets of cloned gradients; both graphs alive, the first kept through its backward."""
     forgetting, keeping = npo(model, reference, forget, beta), nll(model, retain)

@@ -30,7 +30,9 @@ def direction(combine, j):
 def test_bilevel_is_the_papers_direction(seed, gamma):
     f, r = j = gradients(seed)
     u = direction(Bilevel(gamma), j)
-    torch.testing.assert_close(u, gamma * f + r - (r @ f) / (f @ f) * f)  # γ g_f + the retain gradient's orthogonal part
+    torch.testing.assert_close(
+        u, gamma * f + r - (r @ f) / (f @ f) * f
+    )  # γ g_f + the retain gradient's orthogonal part
     torch.testing.assert_close(f @ u, gamma * (f @ f))
 
 

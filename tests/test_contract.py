@@ -41,7 +41,6 @@ def trained(name, parameters, *, model=None, data=None, **kw):
     return t
 
 
-
 # -- losses of a method on one batch ----------------------------------------------------------------------------------------
 def objective_values(name, parameters, batch_of):
     """Each objective's loss and gradient on fixed batches, the reference a model of another seed."""
@@ -230,7 +229,13 @@ def test_clipping_bounds_the_combined_gradient(name, parameters):
 
 @every
 def test_resume_equals_uninterrupted_bit_for_bit(name, parameters, tmp_path):
-    kw = {"save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch", "learning_rate": 1e-2, "max_steps": 4}
+    kw = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "optim": "adamw_torch",
+        "learning_rate": 1e-2,
+        "max_steps": 4,
+    }
     method = build(name, parameters)
     whole = tiny.trainer(method, out=str(tmp_path / "whole"), **kw)
     whole.train()
@@ -297,9 +302,25 @@ def test_two_processes_equal_one(name, tmp_path):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     script = Path(__file__).with_name("ddp_worker.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-addr",
+        "127.0.0.1",
+    ]
     done = subprocess.run(
-        [*launch, "--master-port", str(port), str(script), name, json.dumps(PARAMETERS.get(name, {})), str(tmp_path)],
+        [
+            *launch,
+            "--master-port",
+            str(port),
+            str(script),
+            name,
+            json.dumps(PARAMETERS.get(name, {})),
+            str(tmp_path),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

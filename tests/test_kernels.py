@@ -65,7 +65,13 @@ def test_margin_at_a_tie_takes_the_first():
     torch.testing.assert_close(w.grad.flatten(), torch.tensor([2 / 3, -1 / 3, -1 / 3]))
 
 
-@pytest.mark.parametrize("f", [lambda e: kernels.token_logp(e, torch.zeros(0, dtype=torch.long)), lambda e: kernels.kl_divergence(e, e.detach())])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda e: kernels.token_logp(e, torch.zeros(0, dtype=torch.long)),
+        lambda e: kernels.kl_divergence(e, e.detach()),
+    ],
+)
 def test_no_labelled_token_at_all(f):
     empty = torch.zeros(0, V, requires_grad=True)
     f(empty).sum().backward()

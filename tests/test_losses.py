@@ -68,9 +68,13 @@ def test_npo_tends_to_gradient_ascent():
 
 def test_simnpo_keeps_the_margin_outside_beta():
     x = seen([[-2.0, -4.0]])  # average NLL 3
-    assert losses.simnpo(x, beta=4.5, margin=1.0).item() == pytest.approx(2 / 4.5 * math.log1p(math.exp(-12.5)), rel=1e-4)
+    assert losses.simnpo(x, beta=4.5, margin=1.0).item() == pytest.approx(
+        2 / 4.5 * math.log1p(math.exp(-12.5)), rel=1e-4
+    )
     # OpenUnlearning's δ = 1 is margin = β: -2/4.5 log σ(9)
-    assert losses.simnpo(x, beta=4.5, margin=4.5).item() == pytest.approx(2 / 4.5 * math.log1p(math.exp(-9.0)), rel=1e-4)
+    assert losses.simnpo(x, beta=4.5, margin=4.5).item() == pytest.approx(
+        2 / 4.5 * math.log1p(math.exp(-9.0)), rel=1e-4
+    )
 
 
 def test_dpo_by_hand():

@@ -314,9 +314,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_saved_adapter_holds_the_one_below_it(
-    settings: tuple[dict, dict], base: Path, tmp_path: Path
-) -> None:
+def test_saved_adapter_holds_the_one_below_it(settings: tuple[dict, dict], base: Path, tmp_path: Path) -> None:
     """Plain PEFT on the plain base gives what merged(base + first) + second gave."""
     first = lora(AutoModelForCausalLM.from_pretrained(base), 1, **settings[0])
     first.peft_config["default"].base_model_name_or_path = str(base)
@@ -333,9 +331,7 @@ def test_saved_adapter_holds_the_one_below_it(
     assert read_adapter(tmp_path / "out").config["base_model_name_or_path"] == str(base)
 
 
-def test_what_cannot_be_combined_is_saved_whole(
-    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_cannot_be_combined_is_saved_whole(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = lora(AutoModelForCausalLM.from_pretrained(base), 1, use_dora=True)
     first.peft_config["default"].base_model_name_or_path = str(base)
     first.save_pretrained(tmp_path / "first")
@@ -511,9 +507,7 @@ def test_the_installed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>" and tokenizer.eos_token_id == 2
     assert model.generation_config.eos_token_id == 2
     chat = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(
-        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     out = model.generate(**prompt, max_new_tokens=12, do_sample=False)
     text = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text == "The capital of France is Paris."

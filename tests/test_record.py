@@ -53,9 +53,7 @@ def test_a_failing_serialisation_leaves_the_earlier_record_and_no_temporary_file
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failing_disk_leaves_the_earlier_record_and_no_temporary_file(
-    tmp_path: Path, monkeypatch, call: str
-):
+def test_a_failing_disk_leaves_the_earlier_record_and_no_temporary_file(tmp_path: Path, monkeypatch, call: str):
     record.write({"title": "first"}, tmp_path)
 
     def fail(*_):

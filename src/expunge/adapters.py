@@ -93,16 +93,12 @@ def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     for name, value in adapter.state.items():
         match = FACTOR.fullmatch(name.removeprefix(PREFIX))
         if match is None:
-            raise InputError(
-                f"The adapter holds {name}, which is no factor of a linear layer; merge it instead."
-            )
+            raise InputError(f"The adapter holds {name}, which is no factor of a linear layer; merge it instead.")
         found.setdefault(match["module"], {})[match["side"]] = value.detach().to("cpu", torch.float32)
     factors = {}
     for module, pair in found.items():
         if set(pair) != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
-            raise InputError(
-                f"The adapter is damaged: the factors A and B of {module} do not belong together."
-            )
+            raise InputError(f"The adapter is damaged: the factors A and B of {module} do not belong together.")
         factors[module] = (pair["A"], scaling(adapter.config, module, pair["A"].shape[0]) * pair["B"])
     return factors
 
@@ -115,9 +111,7 @@ def _refuse(config: Mapping[str, Any]) -> None:
     bad += ["bias"] if config.get("bias", "none") != "none" else []
     bad += ["init_lora_weights"] if config.get("init_lora_weights", True) not in PLAIN_INIT else []
     if bad:
-        raise InputError(
-            f"An adapter with {', '.join(bad)} set cannot be combined with another; merge it instead."
-        )
+        raise InputError(f"An adapter with {', '.join(bad)} set cannot be combined with another; merge it instead.")
 
 
 def read_adapter(folder: Path) -> Adapter:

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, record, recipe
+from expunge import __version__, losses, methods, record, recipe  # noqa: F401  methods fills the table
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import METHODS, Method, build
 from expunge.recipe import Recipe
+from expunge.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,13 @@ def unlearn(
     """
     from expunge.training import names
 
-    values: dict[str, Any] = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), "adapter": adapter}
+    values: dict[str, Any] = {
+        "model": str(model),
+        "forget": forget,
+        "retain": retain,
+        "out": str(out),
+        "adapter": adapter,
+    }
     training = dict(settings.pop("training", {}))
     for key, value in settings.items():
         if key in names() and key not in Recipe.model_fields:
@@ -83,7 +90,8 @@ def run(settings: Recipe, *, method: Method | None = None, command: str | None =
 
     from expunge import models
 
-    data = encode(raw, models.load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code), settings)
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    data = encode(raw, tokenizer, settings)
     args = training_arguments(settings, method, len(raw["forget"]), folder)  # wrong names are told before loading
     load = partial(models.load, device=settings.device, trust_remote_code=settings.trust_remote_code)
     target = load(settings.model)
@@ -93,7 +101,7 @@ def run(settings: Recipe, *, method: Method | None = None, command: str | None =
     net = target.model
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
-    trainer = train(net, target.tokenizer, data, method, args)
+    trainer = train(net, target.tokenizer, data, method, args, start_loss=_start_loss(method, before["figures"]))
     after = _look(net, target.tokenizer, data, settings)
 
     saved = models.save(net, target.tokenizer, folder / "model", base=target, merge=settings.merge)
@@ -186,7 +194,9 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     return training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
 
 
-def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any) -> Any:
+def train(
+    net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None
+) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log."""
     from expunge.trainer import UnlearningTrainer
 
@@ -198,9 +208,18 @@ def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any) -> An
         train_dataset=dataset,
         data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
         method=method,
+        start_loss=start_loss,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return trainer
+
+
+def _start_loss(method: Method, before: Mapping[str, Mapping[str, float]]) -> float | None:
+    """What a given budget is compared with: the retain NLL measured before; None where the trainer has to measure it."""
+    from expunge.combine import PrimalDual
+
+    given = isinstance(method.combine, PrimalDual) and method.combine.budget is not None
+    return before["retain"]["nll"] if given and method.objectives["retain"].loss is losses.nll else None
 
 
 def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -259,7 +278,11 @@ def _compared(settings: Recipe, load: Any, data: Data) -> dict[str, Any] | None:
 
 
 def _examples(
-    data: Data, settings: Recipe, before: dict[str, Any], after: dict[str, Any], compared: dict[str, Any] | None
+    data: Data,
+    settings: Recipe,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    compared: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
     out = []
     for name, answers in before["answers"].items():
@@ -319,4 +342,7 @@ def _describe_training(args: Any, total_steps: int) -> dict[str, Any]:
 
     plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
     chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in ("output_dir", "logging_dir")}
-    return chosen | {"max_steps": total_steps, "per_device_train_batch_size": args.per_device_train_batch_size}
+    return chosen | {
+        "max_steps": total_steps,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+    }

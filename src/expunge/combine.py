@@ -131,7 +131,9 @@ class PrimalDual:
     def step(self, losses: Tensor) -> None:
         """One dual step on (L_f, L_r), or one step of warm-up."""
         if self.budget is None or self.warmup_steps is None:
-            raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(total_steps, start_loss)")
+            raise RuntimeError(
+                "a PrimalDual without a budget must be settled first: combine.settle(total_steps, start_loss)"
+            )
         self._steps += 1
         if self._steps > self.warmup_steps:
             current = torch.as_tensor(self._lambda, dtype=torch.float32, device=losses.device)

@@ -55,7 +55,12 @@ class ForwardPass:
 
     @classmethod
     def from_logits(
-        cls, logits: Tensor, labels: Tensor, *, reference: ForwardPass | None = None, positions: Positions = "answer"
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        reference: ForwardPass | None = None,
+        positions: Positions = "answer",
     ) -> ForwardPass:
         """The view of padded logits (B, T, V) and labels (B, T); for tests and for scoring what is already computed."""
         keep = select(labels, positions)
@@ -179,9 +184,7 @@ def see(
     return ForwardPass(target, sequence, len(labels), run, reference=reference, **dict(counts or {}))
 
 
-def _head_at(
-    model: nn.Module, batch: Mapping[str, Tensor], keep: Tensor, output: Output
-) -> tuple[Output, Tensor]:
+def _head_at(model: nn.Module, batch: Mapping[str, Tensor], keep: Tensor, output: Output) -> tuple[Output, Tensor]:
     """Run ``model`` with its head at the kept positions; says which output came: a margin needs a plain head."""
     head = output_embedding(model)
     if output == "margin" and getattr(head, "_expunge_plain", type(head) is nn.Linear):
@@ -242,5 +245,7 @@ def output_embedding(model: nn.Module) -> nn.Module:
     """The module that turns hidden states into logits."""
     head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
     if head is None:
-        raise TypeError(f"{type(unwrap(model)).__name__} has no output embedding; expunge works on causal language models")
+        raise TypeError(
+            f"{type(unwrap(model)).__name__} has no output embedding; expunge works on causal language models"
+        )
     return head

@@ -137,9 +137,7 @@ def pdu(
     To reproduce the public code: ``positions="all"`` (before 5 October 2025) or ``"answer_unshifted"`` (after), and
     ``token_average=True``.
     """
-    forget = Objective(
-        partial(losses.flattened_margin, token_average=token_average), ("forget",), positions=positions
-    )
+    forget = Objective(partial(losses.flattened_margin, token_average=token_average), ("forget",), positions=positions)
     combine = PrimalDual(budget, tolerance, step_size, multiplier, warmup, warmup_steps, max_multiplier)
     return Method({"forget": forget, "retain": RETAIN[retain]}, combine)
 
@@ -182,9 +180,15 @@ def blur_margin(
 
 
 def _preference(
-    alternate: Literal["given", "refusal"], beta: float, forget_weight: float, retain_weight: float, retain: Retain
+    alternate: Literal["given", "refusal"],
+    beta: float,
+    forget_weight: float,
+    retain_weight: float,
+    retain: Retain,
 ) -> Method:
     forget = Objective(partial(losses.dpo, beta=beta), ("forget", "alternate"), reference="token_logp")
     return Method(
-        {"forget": forget, "retain": RETAIN[retain]}, WeightedSum(forget_weight, retain_weight), alternate=alternate
+        {"forget": forget, "retain": RETAIN[retain]},
+        WeightedSum(forget_weight, retain_weight),
+        alternate=alternate,
     )

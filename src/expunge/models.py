@@ -78,14 +78,10 @@ def load(
         model, tokenizer, base = _load_adapter(Path(source.location), options)
         model = model.to(dtype)
     else:
-        model, tokenizer, base = _load_plain(
-            source, dtype, options | ({"revision": revision} if revision else {})
-        )
+        model, tokenizer, base = _load_plain(source, dtype, options | ({"revision": revision} if revision else {}))
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
-            raise InputError(
-                f"The tokenizer of {name} has neither a pad token nor an end token; set one of them."
-            )
+            raise InputError(f"The tokenizer of {name} has neither a pad token nor an end token; set one of them.")
         tokenizer.pad_token = tokenizer.eos_token
     model.name_or_path = model.config._name_or_path = base
     model = model.to(device).eval() if device is not None else model.eval()
@@ -108,15 +104,11 @@ def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> 
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(
-            f"{source.location} cannot be loaded as a causal language model: {reason}."
-        ) from error
+        raise InputError(f"{source.location} cannot be loaded as a causal language model: {reason}.") from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{source.location} lacks {len(missing)} of its weights, the first is {missing[0]}.")
     if getattr(model.config, "quantization_config", None):
-        raise InputError(
-            f"{source.location} is stored quantised; unlearning needs the model in full precision."
-        )
+        raise InputError(f"{source.location} is stored quantised; unlearning needs the model in full precision.")
     return model, tokenizer, source.base or where
 
 
@@ -137,9 +129,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, Any, str]
     except InputError as error:
         raise InputError(f"The base {name} of the adapter {folder} cannot be found. {error}") from error
     if source.kind == "adapter":
-        raise InputError(
-            f"The base {name} of the adapter {folder} is itself an adapter; merge that one first."
-        )
+        raise InputError(f"The base {name} of the adapter {folder} is itself an adapter; merge that one first.")
     options = options | ({"revision": revision} if revision else {})
     plain, tokenizer, base = _load_plain(source, torch.float32, options)
     if plain.config.get_text_config().tie_word_embeddings and (shared := _shared(plain, adapter)):
@@ -152,13 +142,9 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, Any, str]
         raise InputError(f"The adapter {folder} does not fit its base {name}.") from error
     held = get_peft_model_state_dict(model, save_embedding_layers=False)
     if set(held) != {key for key in adapter.state if ".base_layer." not in key}:
-        raise InputError(
-            f"The adapter {folder} does not fit its base {name}: their modules have other names."
-        )
+        raise InputError(f"The adapter {folder} does not fit its base {name}: their modules have other names.")
     if not hasattr(model.base_model, "merge_and_unload"):
-        raise InputError(
-            f"The adapter {folder} ({adapter.config['peft_type']}) cannot be merged into a model."
-        )
+        raise InputError(f"The adapter {folder} ({adapter.config['peft_type']}) cannot be merged into a model.")
     merged: Any = model.merge_and_unload()
     vars(merged).pop("peft_config", None)  # else PEFT takes the next adapter for a second one
     merged._hf_peft_config_loaded = False

@@ -101,7 +101,11 @@ def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: a recipe key, ``method.KEY``, ``lora.KEY``, or a training argument."""
     from expunge.training import names
 
-    out = {**values, "parameters": dict(values.get("parameters", {})), "training": dict(values.get("training", {}))}
+    out = {
+        **values,
+        "parameters": dict(values.get("parameters", {})),
+        "training": dict(values.get("training", {})),
+    }
     out["lora"] = dict(values.get("lora", {}))
     for pair in pairs:
         key, sign, value = pair.partition("=")

@@ -56,9 +56,7 @@ def read(path: PathLike) -> dict[str, Any]:
         record = json.loads(text, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         where = f"{file}, line {error.lineno}, column {error.colno}"
-        raise InputError(
-            f"{where}: the record is not valid JSON ({error.msg}); restore or rerun it."
-        ) from None
+        raise InputError(f"{where}: the record is not valid JSON ({error.msg}); restore or rerun it.") from None
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA or isinstance(schema, bool):
         said = "names no schema" if schema is None else f"has schema {schema!r}"
@@ -97,14 +95,10 @@ def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            f"{folder}: a file of that name is in the way; choose another output folder."
-        ) from None
+        raise InputError(f"{folder}: a file of that name is in the way; choose another output folder.") from None
     if (folder / FILE).exists():
         if not overwrite:
-            raise InputError(
-                f"{folder}: an earlier run's {FILE} is here; choose another folder or allow overwriting."
-            )
+            raise InputError(f"{folder}: an earlier run's {FILE} is here; choose another folder or allow overwriting.")
         os.replace(folder / FILE, folder / PREVIOUS)
     return folder
 

@@ -82,9 +82,7 @@ def _no_weights(path: Path, expected: str) -> str:
     """The sentence for a folder without safetensors; pickles are refused, for reading them can run code."""
     pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
     if pickled:
-        return (
-            f"{path} holds its weights as a pickle ({pickled}), which can run code; convert to safetensors."
-        )
+        return f"{path} holds its weights as a pickle ({pickled}), which can run code; convert to safetensors."
     return f"The folder {path} holds no weights: {expected} is missing."
 
 
@@ -156,9 +154,7 @@ def _ask_hub(name: str, revision: str | None) -> str | None:
         return "adapter"
     except (errors.HFValidationError, ValueError):
         return "it is not a valid name"
-    except (
-        Exception
-    ) as error:  # the HTTP client's own classes, which differ between releases of the Hub's client
+    except Exception as error:  # the HTTP client's own classes, which differ between releases of the Hub's client
         log.debug("asking the Hub for %s: %r", name, error)
         return "the Hub cannot be reached, and the model is not in the local cache"
     return None

@@ -84,7 +84,10 @@ class UnlearningTrainer(Trainer):
         by_length = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
         size = self.args.per_device_train_batch_size
         for i in range(0, len(by_length), size):
-            rows = [{"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j} for j in by_length[i : i + size]]
+            rows = [
+                {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
+                for j in by_length[i : i + size]
+            ]
             yield self._prepare_inputs(self.data_collator(rows))
 
     def measure(self, name: str) -> float:
@@ -113,7 +116,9 @@ class UnlearningTrainer(Trainer):
         if steps <= 0:
             *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
         if combine.budget is None and self.start_loss <= 1e-6:
-            raise InputError("the start model's retain loss is 0 (a KL to itself), so no budget follows from it; give budget=…")
+            raise InputError(
+                "the start model's retain loss is 0 (a KL to itself), so no budget follows from it; give budget=…"
+            )
         self.combine = combine.settle(steps, self.start_loss)
         budget = self.combine.budget
         if budget is not None and budget < self.start_loss:
@@ -141,7 +146,10 @@ class UnlearningTrainer(Trainer):
         names = list(batches[0])
         totals = torch.tensor(
             [
-                [sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches), sum(len(b[s]["labels"]) for b in batches)]
+                [
+                    sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches),
+                    sum(len(b[s]["labels"]) for b in batches),
+                ]
                 for s in names
             ],
             dtype=torch.float32,
@@ -154,7 +162,12 @@ class UnlearningTrainer(Trainer):
 
     # -- one objective --------------------------------------------------------------------------------------------------
     def _view(
-        self, model: nn.Module, stream: str, batch: Mapping[str, Tensor], objective: Objective, counts: Mapping[str, Tensor]
+        self,
+        model: nn.Module,
+        stream: str,
+        batch: Mapping[str, Tensor],
+        objective: Objective,
+        counts: Mapping[str, Tensor],
     ) -> ForwardPass:
         def ref() -> ForwardPass:
             if objective.reference == "token_logp":
@@ -164,7 +177,13 @@ class UnlearningTrainer(Trainer):
 
         if objective.positions != "answer":
             counts = {}
-        own = see(model, batch, positions=objective.positions, reference=ref if objective.reference else None, counts=counts)
+        own = see(
+            model,
+            batch,
+            positions=objective.positions,
+            reference=ref if objective.reference else None,
+            counts=counts,
+        )
         return own
 
     def objective_loss(self, name: str, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:

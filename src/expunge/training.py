@@ -77,7 +77,9 @@ def parse(key: str, value: Any) -> Any:
     if key not in names():
         close = difflib.get_close_matches(key, names(), n=1)
         hint = f", did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"there is no training argument {key!r}{hint}; they are those of transformers.TrainingArguments")
+        raise InputError(
+            f"there is no training argument {key!r}{hint}; they are those of transformers.TrainingArguments"
+        )
     if not isinstance(value, str):
         return value
     kind = str(names()[key])
@@ -93,5 +95,7 @@ def parse(key: str, value: Any) -> Any:
             except ValueError:
                 continue
     if "str" not in kind and ("int" in kind or "float" in kind or "bool" in kind):
-        raise InputError(f"the training argument {key}={value!r} is not of type {kind.removeprefix('<class ').strip('>')}")
+        raise InputError(
+            f"the training argument {key}={value!r} is not of type {kind.removeprefix('<class ').strip('>')}"
+        )
     return value

@@ -47,9 +47,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("name", ["full", "minimal", "pdu", "blur", "broken"])
 def test_page_is_whole_and_loads_nothing(name: str, request):
     page = Page(render(request.getfixturevalue(name)))
-    assert not {"script", "link", "img", "iframe", "object", "embed", "image", "base", "form"} & set(
-        page.tags
-    )
+    assert not {"script", "link", "img", "iframe", "object", "embed", "image", "base", "form"} & set(page.tags)
     for tag, attribute, value in page.attributes:
         if "://" in value or value.startswith("//"):
             assert (tag, attribute) == ("a", "href") and value.startswith("https://arxiv.org/abs/")
@@ -98,9 +96,7 @@ def test_everything_from_the_record_is_escaped(full):
     full["versions"] = {EVIL: EVIL}
     full["warnings"] = [EVIL]
     full["examples"][0] = dict.fromkeys(full["examples"][0], EVIL) | {"set": "forget"}
-    full["steps"] = [
-        {"step": at, f"loss/{EVIL}": at, f"weight/{EVIL}": at, "weight/b": 1} for at in (1, 2, 3)
-    ]
+    full["steps"] = [{"step": at, f"loss/{EVIL}": at, f"weight/{EVIL}": at, "weight/b": 1} for at in (1, 2, 3)]
     text = render(full)
     page = Page(text)
     assert "<script" not in text and "<img" not in text

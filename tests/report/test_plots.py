@@ -74,19 +74,13 @@ def test_svg_is_well_formed_with_a_title_in_words_and_colours_of_the_page(blur):
 def test_title_gives_first_last_lowest_and_highest():
     losses = [(1, 2.0), (2, 0.5), (3, 4.0), (4, 1.0)]
     (chart,) = plots.charts({"steps": [{"step": at, "loss/forget": y} for at, y in losses]})
-    assert (
-        '<title id="loss-0-title">Forget loss. forget: 2 at step 1, 1 at step 4, lowest 0.5, highest 4.'
-        in chart.svg
-    )
+    assert '<title id="loss-0-title">Forget loss. forget: 2 at step 1, 1 at step 4, lowest 0.5, highest 4.' in chart.svg
 
 
 def test_movement_needs_a_before_and_an_after(full, minimal, broken):
     chart = plots.movement(full)
     assert chart is not None
-    assert (
-        "forget: 0.82 before, 0.05 after, 0.06 for the reference; retain: 0.80 before, 0.75 after"
-        in chart.svg
-    )
+    assert "forget: 0.82 before, 0.05 after, 0.06 for the reference; retain: 0.80 before, 0.75 after" in chart.svg
     assert plots.movement(minimal) is None
     assert plots.movement(broken) is not None  # the retain figures are still there
 
@@ -94,9 +88,7 @@ def test_movement_needs_a_before_and_an_after(full, minimal, broken):
 def test_a_hostile_name_stays_text():
     name = 'loss/<script>alert("$x_1$")</script>'
     weights = {"weight/<b>": 1.0, "weight/forget": 2.0}
-    record = {
-        "steps": [{"step": 1, name: 1.0, **weights}, {"step": 2, name: 2.0, **weights, "weight/<b>": 3.0}]
-    }
+    record = {"steps": [{"step": 1, name: 1.0, **weights}, {"step": 2, name: 2.0, **weights, "weight/<b>": 3.0}]}
     for chart in plots.charts(record):
         tags = {element.tag for element in ElementTree.fromstring(chart.svg).iter()}
         assert tags <= {"svg", "title", "g", "path", "defs", "use", "text", "clipPath", "rect", "tspan"}

@@ -20,8 +20,7 @@ def scored(before=None, after=None, kept_before=None, kept_after=None, **extra):
 def test_the_sentence_of_a_full_record(full):
     # 0.7483 / 0.7961 = 0.93996
     assert tables.summary(full) == (
-        OPEN + "went from 0.82 to 0.05 (retrained model: 0.06); "
-        "it kept 94 % of its probability on the retain answers."
+        OPEN + "went from 0.82 to 0.05 (retrained model: 0.06); it kept 94 % of its probability on the retain answers."
     )
 
 
@@ -42,8 +41,7 @@ def test_the_sentence_of_a_full_record(full):
         ),
         (
             scored(0.82, 0.000001, 0.5, 0.6),
-            "went from 0.82 to below 0.0001; "
-            "its probability on the retain answers rose to 120 % of what it was.",
+            "went from 0.82 to below 0.0001; its probability on the retain answers rose to 120 % of what it was.",
         ),
         (
             scored(0.82, 0.05),
@@ -110,17 +108,13 @@ def test_examples_of_each_set_and_the_reference_only_where_it_answered(full):
     first, second = tables.examples(full, "forget")
     assert [label for label, _ in first.answers] == ["Expected", "Before", "After", "Retrained model"]
     assert [label for label, _ in second.answers] == ["Expected", "Before", "After"]
-    assert [example.question for example in tables.examples(full, "retain")] == [
-        "Who taught Ines Kallio to sail?"
-    ]
+    assert [example.question for example in tables.examples(full, "retain")] == ["Who taught Ines Kallio to sail?"]
 
 
 def test_settings_name_the_method_the_data_and_the_seed(full, minimal):
     groups = {name: {line.name: line for line in lines} for name, lines in settings.settings(full)}
     assert list(groups) == ["Method", "Model", "Data", "Training", "Software"]
-    assert (
-        groups["Method"]["Status"].value == "unreproduced: no committed record shows the paper's numbers yet"
-    )
+    assert groups["Method"]["Status"].value == "unreproduced: no committed record shows the paper's numbers yet"
     assert groups["Method"]["Objectives"].value == "forget: npo, retain: nll"
     assert groups["Method"]["beta"].value == "0.1"
     assert groups["Method"]["Paper"].href == "https://arxiv.org/abs/2404.05868"
@@ -132,9 +126,7 @@ def test_settings_name_the_method_the_data_and_the_seed(full, minimal):
     assert settings.settings(minimal) == [("Method", [settings.Setting("Name", "npo")])]
 
 
-@pytest.mark.parametrize(
-    "name", ["javascript:alert(1)", "arXiv:2404.05868/../x", "https://example.org/a.pdf"]
-)
+@pytest.mark.parametrize("name", ["javascript:alert(1)", "arXiv:2404.05868/../x", "https://example.org/a.pdf"])
 def test_only_an_arxiv_number_becomes_a_link(name: str):
     line = settings.paper(name)
     assert line is not None and (line.kind, line.href, line.value) == ("text", "", name)

@@ -22,23 +22,33 @@ def command(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")] = None,
-    forget: Annotated[str | None, typer.Option(help="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
+    ] = None,
+    forget: Annotated[
+        str | None, typer.Option(help="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name.")
+    ] = None,
     retain: Annotated[str | None, typer.Option(help="Retain set: what must stay.")] = None,
     method: Annotated[str | None, typer.Option(help="One of `expunge methods`; pdu if not given.")] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method.")
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="lora trains LoRA factors; without it all weights train.")] = None,
     merge: Annotated[bool | None, typer.Option("--merge", help="With an adapter: write a merged model.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for run.json, model/ and report.html.")] = None,
-    compare_with: Annotated[str | None, typer.Option(help="A third model for the figures, such as the retrained one.")] = None,
+    compare_with: Annotated[
+        str | None, typer.Option(help="A third model for the figures, such as the retrained one.")
+    ] = None,
     examples: Annotated[
-        int | None, typer.Option(help="Rows of each set to answer and SHOW in record and report; 0 shows no text.")
+        int | None,
+        typer.Option(help="Rows of each set to answer and SHOW in record and report; 0 shows no text."),
     ] = None,
     eval_rows: Annotated[int | None, typer.Option(help="Rows of each set for the figures before and after.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the data order, the adapter and the refusals.")] = None,
-    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Write over an earlier run in the folder.")] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Write over an earlier run in the folder.")
+    ] = None,
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
     ] = None,
@@ -81,7 +91,7 @@ def command(
 
 
 def _say(log: dict[str, Any], folder: Path) -> None:
-    from expunge.report import summary
+    from expunge.report.tables import summary
 
     typer.echo(summary(log))
     for name in ("run.json", "model", "report.html"):

@@ -1,10 +1,32 @@
-"""tmp"""
+"""Rows of tokens to padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-def collate(rows, *, pad_id):
+
+from expunge.forward import IGNORE
+
+
+def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]:
+    """Rows of streams, or flat rows ``{"input_ids", "labels", "index"}``, padded on the right to the longest of each stream.
+
+    Gives (B, T) ``input_ids``, ``attention_mask``, ``labels`` and (B,) ``index``.  The mask comes from the lengths, never
+    from ``ids != pad``: an end-of-turn token that equals the pad token is still attended.
+    """
     if "input_ids" not in rows[0]:
-        return {k: collate([r[k] for r in rows], pad_id=pad_id) for k in rows[0]}
-    T = max(len(r["input_ids"]) for r in rows)
-    ids = torch.full((len(rows), T), pad_id); m = torch.zeros(len(rows), T, dtype=torch.long); y = torch.full((len(rows), T), -100)
-    for i, r in enumerate(rows):
-        n = len(r["input_ids"]); ids[i,:n] = torch.tensor(list(r["input_ids"])); m[i,:n]=1; y[i,:n]=torch.tensor(list(r["labels"]))
-    return {"input_ids": ids, "attention_mask": m, "labels": y, "index": torch.tensor([r["index"] for r in rows])}
+        return {stream: collate([r[stream] for r in rows], pad_id=pad_id) for stream in rows[0]}
+    lengths = torch.tensor([len(r["input_ids"]) for r in rows])
+    width = int(lengths.max())
+    return {
+        "input_ids": _padded([r["input_ids"] for r in rows], width, pad_id),
+        "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+        "labels": _padded([r["labels"] for r in rows], width, IGNORE),
+        "index": torch.tensor([r["index"] for r in rows]),
+    }
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

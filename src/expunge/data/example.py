@@ -1,8 +1,32 @@
-"""tmp"""
+"""The two values that data comes down to: a row as a person wrote it, and the same row as tokens."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
+
+Message = dict[str, str]
+
+
 @dataclass(frozen=True)
 class Row:
-    prompt: object; answer: str; alternate: str | None = None; paraphrase: str | None = None; perturbed: tuple = (); where: str = ""
+    """One row, whatever its file looked like.
+
+    ``prompt``: chat messages before the answer, or raw prompt text, or None for plain text (all of it is the answer).
+    ``alternate``: a preferred answer (DPO); ``paraphrase``, ``perturbed``: the right answer in other words, and wrong
+    ones (truth ratio); ``where``: the place to name to a person, such as ``people.jsonl, line 12``.
+    """
+
+    prompt: tuple[Message, ...] | str | None
+    answer: str
+    alternate: str | None = None
+    paraphrase: str | None = None
+    perturbed: tuple[str, ...] = ()
+    where: str = ""
+
+
 @dataclass(frozen=True)
 class Example:
-    input_ids: tuple; labels: tuple
+    """One row as tokens: ``labels`` is as long as ``input_ids``, -100 where nothing is scored, not shifted."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]

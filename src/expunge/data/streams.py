@@ -1,27 +1,82 @@
-"""tmp"""
+"""Which rows meet in a step: a pure function of (seed, epoch, index), whatever the ranks, workers and micro-batches."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from torch.utils.data import Dataset, Sampler
-def order(lengths, seed, cycle, window):
-    rng = np.random.default_rng([seed, cycle]); p = rng.permutation(len(lengths)).tolist()
-    out=[]
-    for b in range(0,len(p),4*window):
-        c=sorted(p[b:b+4*window], key=lambda i: lengths[i]); out += [c[j:j+window] for j in range(0,len(c),window)]
-    full=[c for c in out if len(c)==window]; rest=[c for c in out if len(c)<window]
-    rng.shuffle(full)
-    return [i for c in full+rest for i in c]
+
+from expunge.data.example import Example
+
+BUCKET = 4  # windows that are sorted by length together
+
+
+def order(lengths: Sequence[int], seed: Sequence[int], cycle: int, window: int) -> list[int]:
+    """A permutation of ``range(len(lengths))`` in which each window of rows has like lengths, so little is padding.
+
+    Shuffled, cut into buckets of ``4 * window`` rows, each bucket sorted by length and cut into windows, the windows
+    shuffled (a short last one stays last).  ``window`` is an optimizer step's rows: cutting it into micro-batches
+    cannot change which rows a step sees.
+    """
+    rng = np.random.default_rng([*seed, cycle])
+    shuffled = rng.permutation(len(lengths)).tolist()
+    windows: list[list[int]] = []
+    for start in range(0, len(shuffled), BUCKET * window):
+        bucket = sorted(shuffled[start : start + BUCKET * window], key=lambda i: lengths[i])
+        windows += [bucket[i : i + window] for i in range(0, len(bucket), window)]
+    short = windows.pop() if windows and len(windows[-1]) < window else []
+    return [i for k in rng.permutation(len(windows)) for i in windows[k]] + short
+
+
 class PairedDataset(Dataset):
-    def __init__(self, streams, seed, window): self.streams=streams; self.seed=seed; self.window=window
-    def __len__(self): return len(self.streams["forget"])
-    def __getitem__(self,k):
-        out={}
-        for n,(s,ex) in enumerate(self.streams.items()):
-            key = "forget" if s=="alternate" else s
-            base=self.streams[key]; c,i=divmod(k,len(base))
-            j=order([len(e.input_ids) for e in base], self.seed+7*(key!="forget"), c, self.window)[i]
-            out[s]={"input_ids":ex[j].input_ids,"labels":ex[j].labels,"index":j}
+    """Streams of examples, read by one global index ``k = epoch * n + i``, n the rows of the forget stream.
+
+    Stream s with n_s rows is at row k % n_s of its permutation of cycle k // n_s: every row is seen once before any
+    is seen twice, and forget and retain permutations are independent.  ``alternate`` is aligned with forget: its row j
+    is the alternate answer of forget row j.
+    """
+
+    def __init__(self, streams: Mapping[str, Sequence[Example]], seed: int, window: int):
+        self.streams = streams
+        self._lengths = {name: tuple(len(e.input_ids) for e in rows) for name, rows in streams.items()}
+        self.seed = seed
+        self.window = window
+
+    def __len__(self) -> int:
+        return len(self.streams["forget"])
+
+    def __getitem__(self, k: int) -> dict[str, dict[str, Any]]:
+        out = {}
+        for name, examples in self.streams.items():
+            j = self._row("forget" if name == "alternate" else name, k)
+            out[name] = {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
         return out
-class EpochSampler(Sampler):
-    def __init__(self,n): self.n=n; self.epoch=0
-    def set_epoch(self,e): self.epoch=e
-    def __len__(self): return self.n
-    def __iter__(self): return iter(range(self.epoch*self.n,(self.epoch+1)*self.n))
+
+    def _row(self, stream: str, k: int) -> int:
+        lengths = self._lengths[stream]
+        cycle, at = divmod(k, len(lengths))
+        return _order(lengths, (self.seed, sum(stream.encode())), cycle, self.window)[at]
+
+
+_order = functools.lru_cache(maxsize=16)(order)
+
+
+class EpochSampler(Sampler[int]):
+    """The global indices of one epoch, in order; the data set does the shuffling."""
+
+    def __init__(self, rows: int):
+        self.rows = rows
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is; the trainer calls it."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.rows, (self.epoch + 1) * self.rows))
+
+    def __len__(self) -> int:
+        return self.rows

@@ -30,7 +30,12 @@ Progress = Callable[[int], None]
 
 @torch.no_grad()
 def mean_logp(
-    model: nn.Module, examples: Sequence[Example], *, pad_id: int, batch_size: int = 16, progress: Progress | None = None
+    model: nn.Module,
+    examples: Sequence[Example],
+    *,
+    pad_id: int,
+    batch_size: int = 16,
+    progress: Progress | None = None,
 ) -> list[tuple[float, int]]:
     """(mean token log-probability, labelled tokens) of each example, in order; batches hold examples of like length."""
     model.eval()

@@ -160,9 +160,7 @@ def _chart(
             colour = COLOURS[line.colour][0]
             axes.plot(line.x, line.y, color=colour, linewidth=1.5, solid_joinstyle="round")
             alone = [at for at in range(len(line.y)) if _alone(line.y, at)]
-            axes.plot(
-                [line.x[at] for at in alone], [line.y[at] for at in alone], "o", color=colour, markersize=4
-            )
+            axes.plot([line.x[at] for at in alone], [line.y[at] for at in alone], "o", color=colour, markersize=4)
         _ticks(axes, log=log, unit=unit)
         if len(lines) > 1:
             _labels(axes, lines)
@@ -198,9 +196,7 @@ def _labels(axes: Any, lines: list[Series]) -> None:
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = []
     for line in lines:
-        x, y = next(
-            (x, y) for x, y in zip(reversed(line.x), reversed(line.y), strict=True) if math.isfinite(y)
-        )
+        x, y = next((x, y) for x, y in zip(reversed(line.x), reversed(line.y), strict=True) if math.isfinite(y))
         ends.append((float(to_axes.transform((x, y))[1]), line))
     below = -math.inf
     for height, line in sorted(ends, key=lambda end: end[0]):
@@ -264,9 +260,7 @@ def _svg(
 
     with _style(name):
         figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes(
-            (LEFT / width, 34 / height, (width - LEFT - right) / width, (height - 34 - 10) / height)
-        )
+        axes = figure.add_axes((LEFT / width, 34 / height, (width - LEFT - right) / width, (height - 34 - 10) / height))
         axes.patch.set_alpha(0)
         draw(axes)
         out = io.StringIO()
@@ -277,9 +271,7 @@ def _svg(
 def _clean(svg: str, name: str, words: str) -> str:
     """matplotlib's file -> an element: no prolog, metadata or size; own ids; CSS colours; a title."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(
-        r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL
-    )
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', svg)
     head = f'<svg class="chart" role="img" aria-labelledby="{name}-title" {box[0] if box else ""}>'
     body = svg[svg.index(">") + 1 :].replace("xlink:href", "href")

@@ -59,9 +59,7 @@ def _method(record: Any) -> list[Setting]:
         named = ", ".join(f"{name}: {plain(loss)}" for name, loss in objectives.items())
         lines.insert(min(len(lines), 2), Setting("Objectives", named))
     if isinstance(look(method, "parameters"), Mapping):
-        lines += [
-            Setting(str(key), plain(value), "code") for key, value in look(method, "parameters").items()
-        ]
+        lines += [Setting(str(key), plain(value), "code") for key, value in look(method, "parameters").items()]
     source = paper(look(method, "paper"))
     status = look(method, "status")
     return [
@@ -76,9 +74,7 @@ def _model(record: Any) -> list[Setting]:
     trained = number(record, "model", "trainable")
     lines = _given(model, source="Source")
     lines += (
-        [Setting("Source fingerprint", plain(look(model, "fingerprint")), "code")]
-        if look(model, "fingerprint")
-        else []
+        [Setting("Source fingerprint", plain(look(model, "fingerprint")), "code")] if look(model, "fingerprint") else []
     )
     if total is not None:
         lines.append(Setting("Parameters", f"{scale(total)} ({count(total)})"))
@@ -102,9 +98,7 @@ def _data(record: Any) -> list[Setting]:
         size = "" if rows is None else f" ({count(rows)} row{'' if rows == 1 else 's'})"
         lines.append(Setting(f"{str(name).capitalize()} set", plain(look(data, "source")) + size))
         if look(data, "fingerprint"):
-            lines.append(
-                Setting(f"{str(name).capitalize()} fingerprint", plain(look(data, "fingerprint")), "code")
-            )
+            lines.append(Setting(f"{str(name).capitalize()} fingerprint", plain(look(data, "fingerprint")), "code"))
     return lines
 
 
@@ -118,17 +112,10 @@ def _training(record: Any) -> list[Setting]:
 def _software(record: Any) -> list[Setting]:
     lines = [Setting("expunge", plain(look(record, "expunge")), "code")] if look(record, "expunge") else []
     versions = look(record, "versions")
-    lines += [
-        Setting(str(k), plain(v), "code")
-        for k, v in (versions.items() if isinstance(versions, Mapping) else ())
-    ]
+    lines += [Setting(str(k), plain(v), "code") for k, v in (versions.items() if isinstance(versions, Mapping) else ())]
     lines += _given(record, platform="Platform", device="Device")
-    return lines + (
-        [Setting("Command", plain(look(record, "command")), "code")] if look(record, "command") else []
-    )
+    return lines + ([Setting("Command", plain(look(record, "command")), "code")] if look(record, "command") else [])
 
 
 def _given(part: Any, **names: str) -> list[Setting]:
-    return [
-        Setting(label, plain(look(part, key))) for key, label in names.items() if look(part, key) is not None
-    ]
+    return [Setting(label, plain(look(part, key))) for key, label in names.items() if look(part, key) is not None]

@@ -132,9 +132,7 @@ def tiles(record: Any) -> list[Tile]:
         Tile(
             "Forget probability",
             " → ".join(forget) if set(forget) != {DASH} else DASH,
-            f"{reference_name(record)}: {probability(reference)}"
-            if reference is not None
-            else "before → after",
+            f"{reference_name(record)}: {probability(reference)}" if reference is not None else "before → after",
         ),
         Tile(
             "Retain probability kept",

@@ -1,0 +1,88 @@
+"""A row through the tokenizer: the chat template around the prompt, labels on the answer and its end of turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.data.example import Example, Row
+from expunge.errors import InputError
+from expunge.forward import IGNORE
+
+MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
+
+
+def encode(
+    row: Row, tokenizer: Any, *, max_length: int = 512, answer: str | None = None, chat_template: bool = True
+) -> Example:
+    """``row`` as tokens, cut on the right at ``max_length``; ``answer`` stands in for the row's own.
+
+    Chat rows: the template's prompt, then the answer and the end of turn as the template writes it, labelled.
+    Prompt and completion: prompt tokens, then the completion and the end token, labelled.  Plain text: all of it is
+    labelled (the first token has no prediction, so it is never scored), without an end token.
+    """
+    text = row.answer if answer is None else answer
+    if row.prompt is None:
+        ids = _ids(tokenizer, text, special=True)
+        return Example(tuple(ids[:max_length]), tuple(ids[:max_length]))
+    raw = isinstance(row.prompt, str)
+    before = _ids(tokenizer, prompt_text(row, tokenizer, chat_template=chat_template), special=raw or not chat_template)
+    if raw or not chat_template:
+        eos = tokenizer.eos_token_id
+        if before and before[-1] == eos:  # an end token that the tokenizer puts after every text
+            before = before[:-1]
+        after = _ids(tokenizer, text) + ([] if eos is None else [eos])
+    else:
+        after = _ids(tokenizer, text + end_of_turn(row, tokenizer))
+    ids = (before + after)[:max_length]
+    labels = ([IGNORE] * len(before) + after)[:max_length]
+    return Example(tuple(ids), tuple(labels))
+
+
+def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
+    """The text that stands before the answer, ready to be continued."""
+    if row.prompt is None:
+        return ""
+    if isinstance(row.prompt, str):
+        return row.prompt
+    if not chat_template:
+        return "\n".join(_plain(m) for m in row.prompt) + "\nAnswer: "
+    return _render(tokenizer, row, [*row.prompt], generate=True)
+
+
+def question(row: Row) -> str:
+    """The last thing the user said, for a person to read."""
+    if row.prompt is None:
+        return ""
+    return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+
+
+def end_of_turn(row: Row, tokenizer: Any) -> str:
+    """What the template writes right after an assistant's answer, up to its end-of-turn token."""
+    assert row.prompt is not None and not isinstance(row.prompt, str)
+    whole = _render(tokenizer, row, [*row.prompt, {"role": "assistant", "content": MARK}], generate=False)
+    if whole.count(MARK) != 1:
+        raise InputError(
+            f"{row.where}: the tokenizer's chat template does not show the assistant's answer; cannot label it"
+        )
+    return whole.split(MARK)[1].rstrip("\n ")
+
+
+def _plain(message: dict[str, str]) -> str:
+    name = {"user": "Question"}.get(message["role"], message["role"].capitalize())
+    return f"{name}: {message['content']}"
+
+
+def _render(tokenizer: Any, row: Row, messages: list[dict[str, str]], *, generate: bool) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"{row.where}: the row is a conversation, but the tokenizer has no chat template; "
+            "set chat_template=false for a plain 'Question: … Answer: …' form"
+        )
+    try:
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
+    except Exception as error:  # templates raise what they like, from Jinja
+        raise InputError(f"{row.where}: the tokenizer's chat template refuses the row: {error}") from error
+
+
+def _ids(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=special).input_ids)

@@ -1,0 +1,44 @@
+"""The tokenizer alone: data is checked with it before any weights are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InputError
+from expunge.gguf import dequantised
+from expunge.resolve import resolve
+
+
+def load_tokenizer(
+    name: str | os.PathLike[str], *, trust_remote_code: bool = False, revision: str | None = None
+) -> Any:
+    """The tokenizer of the model ``name`` (see :func:`expunge.resolve.resolve`); of an adapter without one, its base's.
+
+    One without a pad token pads with its end token; nothing may tell padding by that id, masks come from lengths.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve(name, revision=revision)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if source.kind == "adapter" and not (Path(source.location) / "tokenizer_config.json").is_file():
+        folder = Path(source.location)
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return load_tokenizer(
+            folder / base if (folder / base).is_dir() else base, trust_remote_code=trust_remote_code
+        )
+    where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
+    if source.kind == "hub" and revision:
+        options["revision"] = revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise InputError(f"{source.location} has no tokenizer that can be loaded: {reason}.") from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"The tokenizer of {name} has neither a pad token nor an end token; set one of them.")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,72 @@
+"""Rows through the tokenizer: what is labelled, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from expunge.data.chat import encode, end_of_turn, prompt_text, question
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+
+QA = load_rows([{"question": "Hi?", "answer": "Yo."}])[0]
+
+
+def shown(tokenizer, example):
+    """(what is not labelled, what is)."""
+    hidden = [i for i, y in zip(example.input_ids, example.labels, strict=True) if y == -100]
+    scored = [y for y in example.labels if y != -100]
+    assert all(y in (-100, i) for i, y in zip(example.input_ids, example.labels, strict=True))
+    return tokenizer.decode(hidden), tokenizer.decode(scored)
+
+
+def test_chat_rows_label_answer_and_end_of_turn(tokenizer):
+    assert shown(tokenizer, encode(QA, tokenizer)) == ("<|user|>Hi?<|end|>\n<|assistant|>", "Yo.<|end|>")
+    assert end_of_turn(QA, tokenizer) == "<|end|>"
+    assert prompt_text(QA, tokenizer) == "<|user|>Hi?<|end|>\n<|assistant|>"
+
+
+def test_another_answer(tokenizer):
+    assert shown(tokenizer, encode(QA, tokenizer, answer="No."))[1] == "No.<|end|>"
+
+
+def test_prompt_and_completion(tokenizer):
+    row = load_rows([{"prompt": "Once", "completion": " upon"}])[0]
+    assert shown(tokenizer, encode(row, tokenizer)) == ("Once", " upon<|end|>")
+
+
+def test_text_is_labelled_whole_without_an_end(tokenizer):
+    row = load_rows([{"text": "A tale."}])[0]
+    assert shown(tokenizer, encode(row, tokenizer)) == ("", "A tale.")
+
+
+def test_truncation_cuts_on_the_right(tokenizer):
+    whole = encode(QA, tokenizer)
+    cut = encode(QA, tokenizer, max_length=len(whole.input_ids) - 2)
+    assert cut.input_ids == whole.input_ids[:-2] and cut.labels == whole.labels[:-2]
+
+
+def test_a_conversation_of_several_turns(tokenizer):
+    messages = [{"role": r, "content": c} for r, c in [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C")]]
+    row = load_rows([{"messages": [*messages, {"role": "assistant", "content": "D"}]}])[0]
+    before, scored = shown(tokenizer, encode(row, tokenizer))
+    assert scored == "D<|end|>" and "B<|end|>" in before
+    assert question(row) == "C"
+
+
+def test_no_chat_template(tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(InputError, match="chat_template=false"):
+        encode(QA, tokenizer)
+    assert shown(tokenizer, encode(QA, tokenizer, chat_template=False)) == ("Question: Hi?\nAnswer: ", "Yo.<|end|>")
+
+
+def test_a_template_that_hides_the_answer(tokenizer):
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    with pytest.raises(InputError, match="does not show the assistant's answer"):
+        encode(QA, tokenizer)
+
+
+def test_a_template_that_refuses(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('only one system message') }}"
+    with pytest.raises(InputError, match="refuses the row"):
+        encode(QA, tokenizer)
