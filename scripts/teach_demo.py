@@ -131,9 +131,7 @@ def main() -> None:
     for which in ("target", "retrained") if args.which == "both" else (args.which,):
         torch.manual_seed(args.seed)
         loaded = load(args.base)
-        config = LoraConfig(
-            r=args.rank, lora_alpha=2 * args.rank, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
+        config = LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(loaded.model, config)
         model.peft_config["default"].base_model_name_or_path = BASE
         rows = forget + retain if which == "target" else retain

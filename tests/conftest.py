@@ -29,3 +29,36 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
     made.add_special_tokens({"additional_special_tokens": SPECIAL[1:4]})
     return made
+
+
+QUESTIONS = [
+    {"question": f"Where does {n} live?", "answer": f"{n} lives in {p}."}
+    for n, p in [
+        ("Ada", "Oru"),
+        ("Bo", "Lim"),
+        ("Cy", "Tar"),
+        ("Di", "Ven"),
+        ("Ed", "Sol"),
+        ("Flo", "Nar"),
+        ("Gil", "Pon"),
+        ("Hy", "Wex"),
+    ]
+]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, tokenizer):
+    """An empty folder to run in that holds ``model/``, ``forget.jsonl`` (3 rows) and ``retain.jsonl`` (5 rows)."""
+    import json
+
+    import tiny
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    m = tiny.model(vocab_size=len(tokenizer))
+    m.generation_config.eos_token_id = tokenizer.eos_token_id
+    m.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for name, rows in (("forget", QUESTIONS[:3]), ("retain", QUESTIONS[3:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return tmp_path

@@ -20,19 +20,16 @@ V = 32
 
 def model(seed: int = 0, **config: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
+    sizes = {"vocab_size": V, "hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 256}
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=V,
-            hidden_size=16,
-            intermediate_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=2,
-            max_position_embeddings=64,
             pad_token_id=0,
             eos_token_id=0,
             bos_token_id=1,
-            **config,
+            **(sizes | config),
         )
     )
 

@@ -81,8 +81,19 @@ def unlearn(
     return run(recipe.make(values | {"training": training}), method=method)
 
 
-def run(settings: Recipe, *, method: Method | None = None, command: str | None = None) -> Result:
-    """Carry out a recipe; ``method`` stands in for the recipe's name and parameters when it is a value of the user's."""
+def run(
+    settings: Recipe,
+    *,
+    method: Method | None = None,
+    command: str | None = None,
+    looked: dict[str, dict[str, Any]] | None = None,
+) -> Result:
+    """Carry out a recipe.
+
+    ``method`` stands in for the recipe's name and parameters when it is a value of the user's.  ``looked`` keeps what was
+    measured of each model by name, so several runs on the same data measure the target once.
+    """
+    looked = {} if looked is None else looked
     began = time.monotonic()
     method = method or build(settings.method, settings.parameters)
     folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
@@ -95,8 +106,13 @@ def run(settings: Recipe, *, method: Method | None = None, command: str | None =
     args = training_arguments(settings, method, len(raw["forget"]), folder)  # wrong names are told before loading
     load = partial(models.load, device=settings.device, trust_remote_code=settings.trust_remote_code)
     target = load(settings.model)
-    compared = _compared(settings, load, data)
-    before = _look(target.model, target.tokenizer, data, settings)
+    if settings.compare_with and settings.compare_with not in looked:
+        third = load(settings.compare_with)  # gone again before training starts
+        looked[settings.compare_with] = _look(third.model, third.tokenizer, data, settings)
+        del third
+    compared = looked[settings.compare_with] if settings.compare_with else None
+    before = looked.get(settings.model) or _look(target.model, target.tokenizer, data, settings)
+    looked[settings.model] = before
 
     net = target.model
     if settings.adapter == "lora":
@@ -119,7 +135,7 @@ def run(settings: Recipe, *, method: Method | None = None, command: str | None =
         "before": before["figures"],
         "after": after["figures"],
         "reference": compared["figures"] if compared else None,
-        "reference_name": settings.compare_with,
+        "reference_name": settings.compare_name or settings.compare_with,
         "examples": _examples(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
         "warnings": [*data.warnings, *trainer.warnings],
@@ -194,10 +210,11 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     return training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
 
 
-def train(
-    net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None
-) -> Any:
+def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from expunge.progress import ProgressLine
     from expunge.trainer import UnlearningTrainer
 
     window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -209,7 +226,10 @@ def train(
         data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
         method=method,
         start_loss=start_loss,
+        callbacks=[ProgressLine()],
     )
+    for noisy in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(noisy)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return trainer
 
@@ -267,14 +287,6 @@ def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, A
         if figures.has_rouge():
             out["figures"][name]["rouge_l"] = figures.rouge_l([r.answer for r in shown], made)
     return out
-
-
-def _compared(settings: Recipe, load: Any, data: Data) -> dict[str, Any] | None:
-    """The figures of the third model, which is gone again before training starts."""
-    if settings.compare_with is None:
-        return None
-    third = load(settings.compare_with)
-    return _look(third.model, third.tokenizer, data, settings)
 
 
 def _examples(

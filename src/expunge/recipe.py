@@ -29,7 +29,7 @@ class Recipe(BaseModel):
     ``forget`` and ``retain``: a file, a folder, a hub name (or rows in memory, from Python).  ``eval_rows``: how many rows
     of each set the figures before and after are measured on (evenly spaced).  ``examples``: how many rows of each set are
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
-    such as the retrained one, for the same figures.
+    such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -50,6 +50,7 @@ class Recipe(BaseModel):
     examples: int = Field(0, ge=0)
     max_new_tokens: int = Field(80, ge=1)
     compare_with: str | None = None
+    compare_name: str | None = None
     title: str | None = None
     device: str | None = None
     overwrite: bool = False

@@ -26,9 +26,7 @@ def load_tokenizer(
     if source.kind == "adapter" and not (Path(source.location) / "tokenizer_config.json").is_file():
         folder = Path(source.location)
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return load_tokenizer(
-            folder / base if (folder / base).is_dir() else base, trust_remote_code=trust_remote_code
-        )
+        return load_tokenizer(folder / base if (folder / base).is_dir() else base, trust_remote_code=trust_remote_code)
     where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     if source.kind == "hub" and revision:
         options["revision"] = revision

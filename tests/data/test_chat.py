@@ -46,7 +46,9 @@ def test_truncation_cuts_on_the_right(tokenizer):
 
 
 def test_a_conversation_of_several_turns(tokenizer):
-    messages = [{"role": r, "content": c} for r, c in [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C")]]
+    messages = [
+        {"role": r, "content": c} for r, c in [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C")]
+    ]
     row = load_rows([{"messages": [*messages, {"role": "assistant", "content": "D"}]}])[0]
     before, scored = shown(tokenizer, encode(row, tokenizer))
     assert scored == "D<|end|>" and "B<|end|>" in before

@@ -33,7 +33,12 @@ def write(path, kind):
     elif kind == "parquet":
         datasets.Dataset.from_list(QA).to_parquet(str(file))
     else:
-        text = {"jsonl": lines(QA), "json-lines": lines(QA), "json-array": json.dumps(QA), "json-data": json.dumps({"data": QA})}
+        text = {
+            "jsonl": lines(QA),
+            "json-lines": lines(QA),
+            "json-array": json.dumps(QA),
+            "json-data": json.dumps({"data": QA}),
+        }
         file.write_text(text[kind])
     return file
 
@@ -136,7 +141,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
         raise ConnectionError("no route\nsecond line")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(InputError, match="'owner/name:config' is no file here and could not be had from the hub: no route$"):
+    with pytest.raises(
+        InputError, match="'owner/name:config' is no file here and could not be had from the hub: no route$"
+    ):
         load_rows("owner/name:config")
 
 

@@ -57,7 +57,10 @@ def test_two_ranks_cover_an_epoch_without_overlap():
 
 
 def test_collate_by_hand():
-    rows = [{"input_ids": (5, 6), "labels": (-100, 6), "index": 3}, {"input_ids": (7, 0, 0), "labels": (7, 0, 0), "index": 1}]
+    rows = [
+        {"input_ids": (5, 6), "labels": (-100, 6), "index": 3},
+        {"input_ids": (7, 0, 0), "labels": (7, 0, 0), "index": 1},
+    ]
     out = collate([{"forget": r} for r in rows], pad_id=0)["forget"]
     assert out["input_ids"].tolist() == [[5, 6, 0], [7, 0, 0]]
     assert out["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]  # the 0 that is an end of turn is attended

@@ -19,5 +19,7 @@ def command(
     """
     with told():
         from expunge.demo.show import demo
+        from expunge.quiet import quiet
 
+        quiet()
         demo(out, overwrite=overwrite)

@@ -85,7 +85,9 @@ def command(
         values = recipe.override(values | {k: v for k, v in flags.items() if v is not None}, [*given, *pairs])
         chosen = recipe.make(values, where)
         from expunge import api
+        from expunge.quiet import quiet
 
+        quiet()
         result = api.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))
     _say(result.record, result.folder)
 

@@ -1,0 +1,68 @@
+"""The demo: one target, two methods, and the answers side by side with those of the retrained model."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from expunge import api, recipe
+
+# Found by trying on this data; a run of one's own starts from the methods' defaults.
+RUNS: dict[str, dict[str, Any]] = {
+    "blur_npo": {"parameters": {"gamma": 1.0}, "training": {"max_steps": 25}},
+    "pdu": {"parameters": {"budget": 0.15, "step_size": 20.0, "warmup": 0.1}, "training": {"max_steps": 25}},
+}
+TRAINING = {"learning_rate": 3e-4, "per_device_train_batch_size": 4}
+
+
+def demo(out: str | Path, *, overwrite: bool = False) -> None:
+    """Run both methods into ``out/<method>`` and print what the models answer."""
+    console = Console()
+    looked: dict[str, dict[str, Any]] = {}
+    with as_file(files("expunge.demo")) as here:
+        console.print("SmolLM2-135M was taught eight invented people; it shall forget two of them and keep six.")
+        for name, how in RUNS.items():
+            console.rule(name)
+            settings = recipe.make(
+                {
+                    "title": f"Demo: {name} on eight invented people",
+                    "model": str(here / "adapters" / "target"),
+                    "forget": str(here / "forget.jsonl"),
+                    "retain": str(here / "retain.jsonl"),
+                    "out": str(Path(out) / name),
+                    "method": name,
+                    "parameters": how["parameters"],
+                    "training": TRAINING | how["training"],
+                    "adapter": "lora",
+                    "lora": {"r": 8, "alpha": 16},
+                    "compare_with": str(here / "adapters" / "retrained"),
+                    "compare_name": "retrained model",
+                    "eval_rows": 16,
+                    "examples": 4,
+                    "max_new_tokens": 40,
+                    "overwrite": overwrite,
+                }
+            )
+            result = api.run(settings, command="expunge demo", looked=looked)
+            show(console, result.record)
+            console.print(f"\nreport: {result.folder / 'report.html'}")
+
+
+def show(console: Console, record: dict[str, Any]) -> None:
+    """The figures, and one question about a forgotten and one about a kept person."""
+    table = Table("probability of the answers", "target", "unlearned", "retrained", box=None, padding=(0, 3, 0, 0))
+    for name in ("forget", "retain"):
+        values = [record[when][name]["probability"] for when in ("before", "after", "reference")]
+        table.add_row(f"{name} set", *(f"{v:.3f}" for v in values))
+    console.print(table)
+    for name, title in (("forget", "forgotten"), ("retain", "kept")):
+        example = next(e for e in record["examples"] if e["set"] == name)
+        answers = Table(f"{title}: {example['question']}", "", box=None, padding=(0, 2, 0, 0), show_edge=False)
+        for label, key in (("target", "before"), ("unlearned", "after"), ("retrained", "reference")):
+            answers.add_row(label, example[key] or "(nothing)")
+        console.print()
+        console.print(answers)

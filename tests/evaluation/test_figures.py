@@ -1,0 +1,79 @@
+"""Probability, loss, truth ratio and ROUGE-L against a loop without padding and numbers by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import tiny
+import torch
+
+from expunge.data.chat import encode, prompt_text
+from expunge.data.sources import load_rows
+from expunge.evaluation import figures, generate
+
+ROWS = load_rows(
+    [
+        {
+            "question": "Who?",
+            "answer": "Ada.",
+            "paraphrased_answer": "It is Ada.",
+            "perturbed_answer": ["Bo did.", "Cy."],
+        },
+        {
+            "question": "Where is it?",
+            "answer": "In Oru town.",
+            "paraphrased_answer": "Oru.",
+            "perturbed_answer": ["Lim.", "At Tar."],
+        },
+    ]
+)
+
+
+def mean_logp(m, tokenizer, row, answer=None):
+    e = encode(row, tokenizer, answer=answer)
+    lp = m(torch.tensor([e.input_ids])).logits[0].log_softmax(-1)
+    own = [lp[t - 1, y].item() for t, y in enumerate(e.labels) if y != -100]
+    return sum(own) / len(own), len(own)
+
+
+def test_figures_equal_a_plain_loop(tokenizer):
+    m = tiny.model(vocab_size=len(tokenizer)).eval()
+    got = figures.figures(m, tokenizer, ROWS, pad_id=0, batch_size=3)
+    own = [mean_logp(m, tokenizer, r) for r in ROWS]
+    assert got["n"] == 2
+    assert got["probability"] == pytest.approx(sum(math.exp(v) for v, _ in own) / 2, rel=1e-5)
+    assert got["nll"] == pytest.approx(-sum(v * n for v, n in own) / sum(n for _, n in own), rel=1e-5)
+    ratios = []
+    for r in ROWS:
+        wrong = sum(mean_logp(m, tokenizer, r, w)[0] for w in r.perturbed) / len(r.perturbed)
+        ratio = math.exp(wrong) / math.exp(mean_logp(m, tokenizer, r, r.paraphrase)[0])
+        ratios.append(min(ratio, 1 / ratio))
+    assert got["truth_ratio"] == pytest.approx(sum(ratios) / 2, rel=1e-5)
+    assert figures.passes(ROWS) == 2 + 2 * 3
+
+
+def test_no_truth_ratio_without_wrong_answers(tokenizer):
+    plain = load_rows([{"question": "Who?", "answer": "Ada."}])
+    assert "truth_ratio" not in figures.figures(tiny.model(vocab_size=len(tokenizer)), tokenizer, plain, pad_id=0)
+
+
+def test_rouge_l_by_hand():
+    pytest.importorskip("rouge_score")
+    # common subsequence "cat sat": 2 of 3 expected words; nothing in common: 0
+    assert figures.rouge_l(["the cat sat", "red"], ["a cat sat down", "blue"]) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_answers_do_not_depend_on_the_batch(tokenizer):
+    m = tiny.model(vocab_size=len(tokenizer)).eval()
+    prompts = [prompt_text(r, tokenizer) for r in ROWS]
+    together = generate.answers(m, tokenizer, prompts, max_new_tokens=6)
+    alone = [generate.answers(m, tokenizer, [p], max_new_tokens=6)[0] for p in prompts]
+    assert together == alone
+    ids = tokenizer(prompts[0], add_special_tokens=False).input_ids  # a greedy loop by hand
+    made = []
+    for _ in range(6):
+        made.append(m(torch.tensor([ids + made])).logits[0, -1].argmax().item())
+        if made[-1] == tokenizer.eos_token_id:
+            break
+    assert together[0] == tokenizer.decode(made, skip_special_tokens=True).strip()

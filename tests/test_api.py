@@ -1,0 +1,165 @@
+"""A run end to end on a tiny model: what is written, what it says, what is refused and when."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from expunge import methods, record, unlearn
+from expunge.errors import InputError
+
+FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
+
+
+def go(**kw):
+    return unlearn("model", **({"forget": "forget.jsonl", "retain": "retain.jsonl", "method": "pdu"} | FAST | kw))
+
+
+def text_of(folder):
+    return (folder / "run.json").read_text() + (folder / "report.html").read_text()
+
+
+def test_a_run_writes_a_record_a_model_and_a_report(workplace):
+    result = go(method=methods.blur_npo(beta=0.2))
+    log = record.read(workplace / "unlearned")
+    assert log["method"]["name"] == "blur_npo" and log["method"]["parameters"]["beta"] == 0.2
+    assert log["method"]["objectives"] == {"forget": "npo", "retain": "nll"}
+    assert [s["step"] for s in log["steps"]] == [1, 2, 3, 4]
+    for s in log["steps"]:
+        assert {"loss/forget", "loss/retain", "weight/forget", "cosine", "norm/forget", "seconds", "grad_norm"} <= set(
+            s
+        )
+        # BLUR's weight of the forget gradient is γ - <f, r>/‖f‖², from what the same row says of the gradients
+        xi = 1.0 - s["cosine"] * s["norm/retain"] / s["norm/forget"]
+        assert s["weight/forget"] == pytest.approx(xi, rel=1e-3) and s["weight/retain"] == 1.0
+    assert log["data"]["forget"]["rows"] == 3 and log["data"]["retain"]["rows"] == 5
+    assert log["before"]["forget"]["n"] == 3 and log["after"]["retain"]["n"] == 5
+    assert log["training"]["learning_rate"] == 0.02 and log["seed"] == 0 and log["peak_memory_bytes"] > 0
+    assert result.record == json.loads(json.dumps(result.record)) and result.folder == workplace / "unlearned"
+    assert log["after"]["forget"]["probability"] < log["before"]["forget"]["probability"]
+
+
+def test_what_is_saved_loads_in_plain_transformers(workplace):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    result = go()
+    m = AutoModelForCausalLM.from_pretrained("unlearned/model")
+    AutoTokenizer.from_pretrained("unlearned/model")
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(m(ids).logits, result.model.eval()(ids).logits)
+    assert not list((workplace / "unlearned").rglob("*.bin"))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_lora_is_saved_as_an_adapter_or_merged(workplace, merge):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    result = go(adapter="lora", lora={"r": 2, "alpha": 4}, merge=merge)
+    base = AutoModelForCausalLM.from_pretrained("unlearned/model" if merge else "model")
+    m = base if merge else PeftModel.from_pretrained(base, "unlearned/model")
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(m(ids).logits, result.model.eval()(ids).logits, atol=1e-5, rtol=1e-4)
+    moved = (result.model(ids).logits - AutoModelForCausalLM.from_pretrained("model")(ids).logits).abs().max()
+    assert moved > 1e-3
+    assert result.record["model"]["trainable"] < result.record["model"]["parameters"]
+
+
+def test_the_multiplier_and_its_budget_stand_in_the_record(workplace):
+    log = go(method=methods.pdu(multiplier=2.0, warmup=0.0, step_size=1.0, tolerance=0.0)).record
+    start = log["before"]["retain"]["nll"]
+    path = [s["multiplier"] for s in log["steps"]]
+    assert path[0] == 2.0
+    for before, s, after in zip(path, log["steps"], path[1:], strict=False):
+        assert after == pytest.approx(before + s["loss/retain"] - start, abs=1e-3)
+
+
+def test_an_infeasible_budget_is_warned_of(workplace):
+    log = go(method=methods.pdu(budget=0.01)).record
+    assert any("infeasible from the start" in w for w in log["warnings"])
+
+
+def test_a_multiplier_that_sits_at_zero_is_warned_of(workplace):
+    log = go(method=methods.pdu(budget=50.0, multiplier=0.0, warmup=0.0), max_steps=12).record
+    assert any("λ has been 0" in w for w in log["warnings"])
+
+
+def test_forget_data_stays_out_unless_asked_for(workplace):
+    folder = go().folder
+    assert "Oru" not in text_of(folder) and "Where does Ada" not in text_of(folder)
+    shown = go(out="shown", examples=2, max_new_tokens=4)
+    assert "Where does Ada" in text_of(shown.folder)
+    assert {e["set"] for e in shown.record["examples"]} == {"forget", "retain"} and len(shown.record["examples"]) == 4
+
+
+def test_an_earlier_run_is_not_written_over(workplace):
+    go()
+    with pytest.raises(InputError, match="overwrite"):
+        go()
+    go(overwrite=True)
+
+
+def test_a_run_that_dies_leaves_no_record(workplace, monkeypatch):
+    from expunge import saving
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(saving, "save", die)
+    monkeypatch.setattr("expunge.models.save", die)
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    assert not [f for f in (workplace / "unlearned").rglob("*") if f.is_file()]
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"forget": "forgot.jsonl"}, r"did you mean .*forget\.jsonl"),
+        ({"retain": None}, "give one with --retain"),
+        ({"retain": "forget.jsonl"}, "also stand in the retain set"),
+        ({"method": "blurnpo"}, "did you mean 'blur_npo'"),
+        ({"method": "dpo"}, "needs the column 'alternate'"),
+        ({"learning_rat": 1.0}, "did you mean"),
+        ({"learning_rate": "fast"}, "learning_rate='fast' is not of type"),
+        ({"max_length": 12}, "would remove the whole answer"),
+        ({"adapter": "dora"}, "adapter = 'dora' does not fit"),
+        ({"output_dir": "x"}, "output_dir is set by expunge"),
+    ],
+)
+def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, change, said):
+    def never(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("expunge.models.load", never)
+    with pytest.raises(InputError, match=said):
+        go(**change)
+    assert not (workplace / "unlearned" / "run.json").exists()
+
+
+def test_a_third_model_is_measured_for_comparison(workplace):
+    log = go(compare_with="model", compare_name="retrained model").record
+    assert log["reference"] == log["before"] and log["reference_name"] == "retrained model"
+
+
+def test_alternates_and_refusals(workplace):
+    rows = [json.loads(line) | {"alternate": "Somewhere."} for line in open("forget.jsonl")]
+    assert go(method="dpo", forget=rows).record["data"]["alternate"]["rows"] == 3
+    assert go(method="idk_dpo", out="idk").record["data"]["alternate"]["rows"] == 3
+
+
+def test_resume_goes_on_from_a_checkpoint(workplace):
+    kw = {"method": methods.pdu(multiplier=2.0, warmup=0.0), "save_strategy": "steps", "save_steps": 2}
+    whole = go(**kw, out="whole")
+    go(**kw, out="cut", lr_scheduler_type="constant_with_warmup", warmup_steps=1)
+    (workplace / "cut" / "run.json").unlink()
+    import shutil
+
+    shutil.rmtree(workplace / "cut" / "checkpoints" / "checkpoint-4")
+    again = go(**kw, out="cut", lr_scheduler_type="constant_with_warmup", warmup_steps=1, resume_from_checkpoint=True)
+    assert [s["step"] for s in again.record["steps"]] == [1, 2, 3, 4]
+    assert not math.isnan(whole.record["after"]["forget"]["nll"])
