@@ -23,7 +23,7 @@ from expunge.forward import IGNORE, see
 from expunge.models import load
 
 DEMO = Path(__file__).parent.parent / "src" / "expunge" / "demo"
-BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+BASE = "smollm2-135m"  # the installed weights first, so the adapters sit on what they were taught on
 WARMUP = 10
 SAMPLES = 6
 

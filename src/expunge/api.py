@@ -260,12 +260,13 @@ def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, A
 
     from expunge.evaluation import figures, generate
 
+    bars = partial(tqdm, leave=False, disable=str(settings.training.get("disable_tqdm", False)).lower() == "true")
     out: dict[str, Any] = {"figures": {}, "answers": {}}
     for name in ("forget", "retain"):
         if name not in data.rows:
             continue
         rows = _sample(data.rows[name], settings.eval_rows)
-        with tqdm(total=figures.passes(rows), desc=f"measuring the {name} set", leave=False) as bar:
+        with bars(total=figures.passes(rows), desc=f"measuring the {name} set") as bar:
             out["figures"][name] = figures.figures(
                 net,
                 tokenizer,
@@ -279,7 +280,7 @@ def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, A
         if not shown:
             continue
         prompts = [chat.prompt_text(r, tokenizer, chat_template=settings.chat_template) for r in shown]
-        with tqdm(total=len(prompts), desc=f"answering {len(prompts)} {name} questions", leave=False) as bar:
+        with bars(total=len(prompts), desc=f"answering {len(prompts)} {name} questions") as bar:
             made = generate.answers(
                 net, tokenizer, prompts, max_new_tokens=settings.max_new_tokens, progress=bar.update
             )

@@ -61,7 +61,9 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
     """``values`` checked; the first thing that is wrong is one sentence."""
     for key in values:
         if key not in Recipe.model_fields:
-            raise InputError(f"{where}: there is no setting {key!r}{_nearest(key, Recipe.model_fields)}")
+            from expunge.training import names
+
+            raise InputError(f"{where}: there is no setting {key!r}{_nearest(key, [*Recipe.model_fields, *names()])}")
     try:
         return Recipe(**values)
     except ValidationError as error:

@@ -98,7 +98,9 @@ def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
         raise InputError(f"{folder}: a file of that name is in the way; choose another output folder.") from None
     if (folder / FILE).exists():
         if not overwrite:
-            raise InputError(f"{folder}: an earlier run's {FILE} is here; choose another folder or allow overwriting.")
+            raise InputError(
+                f"{folder}: an earlier run's {FILE} is here; choose another folder, or allow it with --overwrite (overwrite=True)."
+            )
         os.replace(folder / FILE, folder / PREVIOUS)
     return folder
 

@@ -1,0 +1,213 @@
+"""One optimizer step of PDU, NPO + KL and BLUR-NPO: the library against the naive trainer, in one run.
+
+    python -m benchmarks.step [--rows FORGET RETAIN] [--repeats 4] [--out results/step.json]
+
+Time: both sides take the same rows (8 forget + 8 retain a step), each in its own batches (the naive trainer's are random and
+padded to the longest, the library's are its own windows), in turn, A B A B; the ratio is of the medians over the
+repeats.  Memory: a process of its own for each; the peak of resident memory over weights, one gradient and AdamW's
+state, which are in place before the clock starts.  The library's cached reference log-probabilities are filled before
+the first step; what that costs once is printed beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import naive
+from expunge import methods
+from expunge.api import training_arguments
+from expunge.data.chat import encode
+from expunge.data.collate import collate
+from expunge.data.sources import load_rows
+from expunge.data.streams import PairedDataset
+from expunge.models import load
+from expunge.recipe import make
+from expunge.reference import frozen_copy
+from expunge.trainer import UnlearningTrainer
+
+BATCH = 8
+METHODS = {
+    "pdu": partial(methods.pdu, budget=1.0),
+    "npo_kl": partial(methods.npo, retain="kl"),
+    "blur_npo": partial(methods.blur_npo),
+}
+DEMO = Path(__file__).parent.parent / "src" / "expunge" / "demo"
+
+
+def examples(args: Any, tokenizer: Any, steps: int) -> dict[str, list[Any]]:
+    """``steps`` windows of rows for each stream."""
+    out = {}
+    for name, source in zip(("forget", "retain"), args.rows, strict=True):
+        rows = load_rows(source)
+        rows = (rows * (1 + steps * BATCH // len(rows)))[: steps * BATCH]
+        out[name] = [encode(r, tokenizer) for r in rows]
+    return out
+
+
+class Library:
+    """The library's step: forward, backward, combination and AdamW, as the trainer takes it."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, streams: dict[str, list[Any]]):
+        method = METHODS[name]()
+        settings = make(
+            {"model": "", "forget": "", "training": {"max_steps": 1, "disable_tqdm": True, "use_cpu": True}}
+        )
+        began = time.perf_counter()
+        self.trainer = UnlearningTrainer(
+            model=model,
+            args=training_arguments(settings, method, BATCH, Path(tempfile.mkdtemp())),
+            train_dataset=PairedDataset(streams, seed=0, window=BATCH),
+            data_collator=partial(collate, pad_id=tokenizer.pad_token_id),
+            method=method,
+        )
+        self.fill_seconds = time.perf_counter() - began
+        if name == "pdu":
+            self.trainer.combine = self.trainer.combine.settle(1, 1.0)
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+
+    def step(self, k: int) -> None:
+        """Step ``k`` of the epoch."""
+        data = self.trainer.train_dataset
+        batch = self.trainer.data_collator([data[i] for i in range(k * BATCH, (k + 1) * BATCH)])
+        self.trainer.training_step(self.trainer.model, batch)
+        torch.nn.utils.clip_grad_norm_(self.trainer.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Naive:
+    """The published trainers' step, on random batches of the same rows."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, streams: dict[str, list[Any]]):
+        self.name, self.model, self.streams, self.pad = name, model, streams, tokenizer.pad_token_id
+        self.reference = None if name == "pdu" else frozen_copy(model)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+        rng = random.Random(0)
+        self.order = {s: rng.sample(range(len(rows)), len(rows)) for s, rows in streams.items()}
+        self.fill_seconds = 0.0
+
+    def step(self, k: int) -> None:
+        """Step ``k`` of the epoch."""
+        batches = []
+        for s, rows in self.streams.items():
+            chosen = [rows[i] for i in self.order[s][k * BATCH : (k + 1) * BATCH]]
+            flat = [{"input_ids": e.input_ids, "labels": e.labels, "index": 0} for e in chosen]
+            batches.append(collate(flat, pad_id=self.pad))
+        self.model.train()
+        step = naive.STEPS[self.name]
+        step(self.model, *([self.reference] if self.reference is not None else []), *batches)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+SIDES = {"library": Library, "naive": Naive}
+
+
+def timed(name: str, args: Any) -> dict[str, Any]:
+    """Seconds a step of both sides, interleaved, after one warm-up step each."""
+    loaded = load(args.model)
+    streams = examples(args, loaded.tokenizer, args.repeats)
+    sides = {s: make_side(name, loaded.model, loaded.tokenizer, streams) for s, make_side in SIDES.items()}
+    seconds: dict[str, list[float]] = {s: [] for s in sides}
+    for side in sides.values():
+        side.step(0)
+    for k in range(args.repeats):
+        for s, side in sides.items():
+            began = time.perf_counter()
+            side.step(k)
+            seconds[s].append(time.perf_counter() - began)
+    return {
+        "seconds": {s: round(statistics.median(v), 3) for s, v in seconds.items()},
+        "all_seconds": {s: [round(x, 3) for x in v] for s, v in seconds.items()},
+        "time_ratio": round(sum(seconds["naive"]) / sum(seconds["library"]), 3),
+        "reference_fill_seconds": round(sides["library"].fill_seconds, 2),
+    }
+
+
+def extra_memory(name: str, side: str, args: Any) -> float:
+    """Peak GiB over weights, one gradient and AdamW's state, of a fresh process that takes two steps."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.step",
+            "--memory-of",
+            name,
+            side,
+            "--rows",
+            *args.rows,
+            "--model",
+            args.model,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout.split()[-1])
+
+
+def memory_here(name: str, side: str, args: Any) -> float:
+    """What :func:`extra_memory` runs in its own process."""
+    loaded = load(args.model)
+    streams = examples(args, loaded.tokenizer, 2)
+    parameters = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    at_start = _status("VmRSS")
+    taken = SIDES[side](name, loaded.model, loaded.tokenizer, streams)
+    for k in range(2):
+        taken.step(k)
+    # weights are in at_start; one gradient and AdamW's two moments come on top of it
+    return (_status("VmHWM") - at_start - 3 * parameters) / 2**30
+
+
+def _status(key: str) -> int:
+    """Bytes of a line of /proc/self/status (Linux)."""
+    line = next(v for v in Path("/proc/self/status").read_text().splitlines() if v.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    """Run everything and print a table; --out writes it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rows", nargs=2, default=[str(DEMO / "forget.jsonl"), str(DEMO / "retain.jsonl")])
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--memory-of", nargs=2, metavar=("METHOD", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.memory_of:
+        print(memory_here(*args.memory_of, args))
+        return
+    found = {}
+    for name in args.methods:
+        row = timed(name, args)
+        memory = {s: round(extra_memory(name, s, args), 3) for s in SIDES}
+        found[name] = row | {"extra_gib": memory, "memory_ratio": round(memory["naive"] / memory["library"], 3)}
+        print(
+            f"{name:10} time {row['seconds']['naive']:.2f} s -> {row['seconds']['library']:.2f} s, {row['time_ratio']:.2f} x;  "
+            f"extra memory {memory['naive']:.2f} -> {memory['library']:.2f} GiB, {found[name]['memory_ratio']:.2f} x;  "
+            f"reference filled once in {row['reference_fill_seconds']} s",
+            flush=True,
+        )
+    if args.out:
+        args.out.write_text(
+            json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "steps": found}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
