@@ -198,7 +198,8 @@ def main() -> None:
         memory = {s: round(extra_memory(name, s, args), 3) for s in SIDES}
         found[name] = row | {"extra_gib": memory, "memory_ratio": round(memory["naive"] / memory["library"], 3)}
         print(
-            f"{name:10} time {row['seconds']['naive']:.2f} s -> {row['seconds']['library']:.2f} s, {row['time_ratio']:.2f} x;  "
+            f"{name:10} time {row['seconds']['naive']:.2f} s -> {row['seconds']['library']:.2f} s, "
+            f"{row['time_ratio']:.2f} x;  "
             f"extra memory {memory['naive']:.2f} -> {memory['library']:.2f} GiB, {found[name]['memory_ratio']:.2f} x;  "
             f"reference filled once in {row['reference_fill_seconds']} s",
             flush=True,

@@ -147,7 +147,8 @@ def test_a_third_model_is_measured_for_comparison(workplace):
 
 
 def test_alternates_and_refusals(workplace):
-    rows = [json.loads(line) | {"alternate": "Somewhere."} for line in open("forget.jsonl")]
+    lines = (workplace / "forget.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"alternate": "Somewhere."} for line in lines]
     assert go(method="dpo", forget=rows).record["data"]["alternate"]["rows"] == 3
     assert go(method="idk_dpo", out="idk").record["data"]["alternate"]["rows"] == 3
 

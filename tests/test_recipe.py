@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from expunge import recipe, training
@@ -80,7 +82,7 @@ def test_a_recipe_that_is_not_there():
 def test_defaults_grow_with_the_forget_set(rows, batch, accumulation, steps):
     d = training.defaults(build("pdu"), rows, lora=True)
     assert (d["per_device_train_batch_size"], d["gradient_accumulation_steps"]) == (batch, accumulation)
-    per_epoch = -(-(-(-rows // batch)) // accumulation)
+    per_epoch = math.ceil(math.ceil(rows / batch) / accumulation)
     assert d["num_train_epochs"] * per_epoch == steps
     assert d["learning_rate"] == pytest.approx(2e-4)
     assert training.defaults(build("pdu"), rows, lora=False)["learning_rate"] == 1e-5

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, losses, methods, record, recipe  # noqa: F401  methods fills the table
+from expunge import __version__, losses, methods, recipe, record  # noqa: F401  methods fills the table
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
@@ -196,7 +196,7 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe) -> Da
         max_length=settings.max_length,
         chat_template=settings.chat_template,
     )
-    options = {"max_length": settings.max_length, "chat_template": settings.chat_template}
+    options: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
     examples = {s: [chat.encode(r, tokenizer, **options) for r in rows] for s, rows in raw.items()}
     return Data(raw, examples, warnings)
 

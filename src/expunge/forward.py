@@ -219,7 +219,7 @@ def _at(head: nn.Module, keep: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _margin_head(head: nn.Linear) -> Iterator[dict[str, Tensor]]:
+def _margin_head(head: Any) -> Iterator[dict[str, Tensor]]:
     """While open, ``head`` returns the margin (N, 1) of its logits without making them."""
     made: dict[str, Tensor] = {}
 
@@ -227,7 +227,7 @@ def _margin_head(head: nn.Linear) -> Iterator[dict[str, Tensor]]:
         made["margin"] = kernels.margin_of_linear(hidden, head.weight, head.bias).unsqueeze(-1)
         return made["margin"]
 
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward
     try:
         yield made
     finally:

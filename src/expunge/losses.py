@@ -1,9 +1,9 @@
 r"""Every published loss: one pure function, formula above code.
 
 A loss takes one :class:`~expunge.forward.ForwardPass` per stream and returns a scalar to *minimise*.  Notation:
-:math:`y` the answer, :math:`|y|` its labelled tokens, :math:`\pi_\theta` the model, :math:`\pi_{\mathrm{ref}}` the frozen target model.
-Means run over the whole optimizer step (``token_mean``, ``sequence_mean``), so cutting it into micro-batches changes
-nothing.
+:math:`y` the answer, :math:`|y|` its labelled tokens, :math:`\pi_\theta` the model, :math:`\pi_{\mathrm{ref}}` the
+frozen target model.  Means run over the whole optimizer step (``token_mean``, ``sequence_mean``), so cutting it into
+micro-batches changes nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def dpo(x: ForwardPass, alternate: ForwardPass, *, beta: float = 0.1) -> Tensor:
     r"""Direct preference optimisation: prefer the alternate answer y' to the forget answer y.
 
     .. math:: -\tfrac{2}{\beta}\,\mathbb{E}\,\log\sigma\Bigl(
-        \beta\log\tfrac{\pi_\theta(y'|x)}{\pi_{\mathrm{ref}}(y'|x)} - \beta\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}\Bigr)
+        \beta\log\tfrac{\pi_\theta(y'|x)}{\pi_{\mathrm{ref}}(y'|x)}
+        - \beta\log\tfrac{\pi_\theta(y|x)}{\pi_{\mathrm{ref}}(y|x)}\Bigr)
 
     The factor 2/β is the unlearning literature's (it makes NPO this loss without y'); DPO's own paper has 1.
 
@@ -110,7 +111,8 @@ def flattened_margin(x: ForwardPass, *, token_average: bool = False) -> Tensor:
 def kl(x: ForwardPass) -> Tensor:
     r"""Stay where the reference is: forward KL divergence at the labelled tokens.
 
-    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{KL}\bigl(\pi_{\mathrm{ref}}(\cdot\mid x_i,y_{i,<t})\,\|\,\pi_\theta(\cdot\mid x_i,y_{i,<t})\bigr)
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{KL}\bigl(
+        \pi_{\mathrm{ref}}(\cdot\mid x_i,y_{i,<t})\,\|\,\pi_\theta(\cdot\mid x_i,y_{i,<t})\bigr)
 
     Published code averages over prompt and padding too; here those positions do not exist.
 

@@ -77,8 +77,8 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
 def read(path: str | Path) -> dict[str, Any]:
     """The settings of a TOML recipe.
 
-    Top-level keys are :class:`Recipe`'s; the table ``[method]`` holds ``name`` and the method's parameters, ``[lora]`` LoRA's
-    settings, ``[training]`` fields of ``TrainingArguments``.  Relative data paths are relative to the recipe.
+    Top-level keys are :class:`Recipe`'s; the table ``[method]`` holds ``name`` and the method's parameters, ``[lora]``
+    LoRA's settings, ``[training]`` fields of ``TrainingArguments``.  Relative data paths are relative to the recipe.
     """
     file = Path(path)
     try:

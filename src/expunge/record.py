@@ -99,7 +99,8 @@ def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
     if (folder / FILE).exists():
         if not overwrite:
             raise InputError(
-                f"{folder}: an earlier run's {FILE} is here; choose another folder, or allow it with --overwrite (overwrite=True)."
+                f"{folder}: an earlier run's {FILE} is here; "
+                "choose another folder, or allow it with --overwrite (overwrite=True)."
             )
         os.replace(folder / FILE, folder / PREVIOUS)
     return folder

@@ -42,6 +42,9 @@ class UnlearningTrainer(Trainer):
     a ``PrimalDual`` turns into its budget.
     """
 
+    model: Any
+    train_dataset: Any
+
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.method = method
@@ -74,13 +77,13 @@ class UnlearningTrainer(Trainer):
             self.reference_copy = reference.frozen_copy(self.model).to(self.args.device)
         if any(o.reference == "token_logp" for o in objectives.values()):
             self.model.to(self.args.device)
-            streams = self.train_dataset.streams  # type: ignore[union-attr]
+            streams = self.train_dataset.streams
             with self.compute_loss_context_manager():
                 self.reference_cache = reference.cache_logp(self.model, streams, objectives, self.batches)
 
     def batches(self, stream: str) -> Iterator[dict[str, Tensor]]:
         """All rows of ``stream`` once, longest together, without gradient bookkeeping: for passes before training."""
-        examples = self.train_dataset.streams[stream]  # type: ignore[union-attr]
+        examples = self.train_dataset.streams[stream]
         by_length = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
         size = self.args.per_device_train_batch_size
         for i in range(0, len(by_length), size):

@@ -51,11 +51,11 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
     """``TrainingArguments`` of ``suited`` overridden by ``given``; a wrong name or value is one clear sentence."""
     from transformers import TrainingArguments
 
-    chosen = dict(suited)
+    chosen: dict[str, Any] = dict(suited)
     if "max_steps" in given and "warmup_steps" not in given:
         chosen["warmup_steps"] = max(1, int(given["max_steps"]) // 10)
     chosen |= {key: parse(key, value) for key, value in given.items()}
-    fixed = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
+    fixed: dict[str, Any] = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
     for key in sorted(fixed.keys() & given.keys()):
         raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")
     try:

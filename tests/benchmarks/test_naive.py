@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import tiny
 import torch
+from benchmarks import naive
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks import naive  # noqa: E402
-from expunge import methods  # noqa: E402
+from expunge import methods
 
 BUILT = {
     "pdu": methods.pdu(budget=1.0, multiplier=100.0),

@@ -1,7 +1,7 @@
 """Rows from wherever a user keeps them: JSONL, JSON, CSV, Parquet, a folder, a ``datasets`` object, a hub name.
 
-A row is ``question/answer``, ``prompt/completion`` (or ``input/output``), ``messages`` or ``text``; other columns are ignored,
-unless one looks like a misspelt known column.  Every complaint names the file and the line, never the text.
+A row is ``question/answer``, ``prompt/completion`` (or ``input/output``), ``messages`` or ``text``; other columns are
+ignored, unless one looks like a misspelt known column.  Every complaint names the file and the line, never the text.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def parse(raw: Any, where: str) -> Row:
         raise InputError(
             f"{where}: no known columns (found {found}); a row is question/answer, prompt/completion, messages or text"
         )
-    extras = {
+    extras: dict[str, Any] = {
         "alternate": _optional(given, "alternate", where),
         "paraphrase": _optional(given, "paraphrased_answer", where),
         "perturbed": _perturbed(given.get("perturbed_answer"), where),
@@ -83,7 +83,7 @@ def parse(raw: Any, where: str) -> Row:
         return _conversation(messages[:-1], messages[-1:], where, extras)
     if kind == ("text",):
         return Row(None, _text(given, "text", where), where=where, **extras)
-    first, second = kind
+    first, second = kind[0], kind[-1]
     if isinstance(given[first], Sequence) and not isinstance(given[first], str):
         before = _messages(given[first], where, first)
         return _conversation(before, _messages(given[second], where, second), where, extras)
@@ -194,9 +194,8 @@ def _jsonl(path: Path) -> Iterator[Placed]:
             try:
                 yield f"{path.name}, line {number}", json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{path.name}, line {number}: not JSON ({error.msg} at column {error.colno}); each line must be one object"
-                ) from None
+                reason = f"not JSON ({error.msg} at column {error.colno})"
+                raise InputError(f"{path.name}, line {number}: {reason}; each line must be one object") from None
 
 
 def _json(path: Path) -> Iterator[Placed]:
