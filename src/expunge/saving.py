@@ -95,7 +95,7 @@ def _save_adapter(model: PeftModel, folder: Path, base: Loaded | None) -> bool:
     config = copy.copy(model.peft_config[model.active_adapter])
     config.inference_mode = True
     if base is not None:
-        pass
+        config.base_model_name_or_path = base.base
     config.save_pretrained(str(folder))
     file = folder / "adapter_config.json"
     state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)

@@ -44,6 +44,7 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
+        "disable_tqdm": False,  # else it follows the log level
     }
 
 

