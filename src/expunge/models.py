@@ -20,8 +20,9 @@ from torch import nn
 from expunge.adapters import Adapter, read_adapter
 from expunge.errors import InputError
 from expunge.gguf import dequantised
-from expunge.resolve import ALIAS, Source, resolve
+from expunge.resolve import ALIAS, Source, adapter_base, resolve
 from expunge.saving import save
+from expunge.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -66,8 +67,7 @@ def load(
 ) -> Loaded:
     """The causal language model ``name`` (see :func:`resolve`) and its tokenizer, in evaluation mode.
 
-    An adapter is merged into its base in fp32, then cast to ``dtype``.  A tokenizer without a pad token pads
-    with its end token; nothing may tell padding by that id, attention masks come from lengths.
+    An adapter is merged into its base in fp32, then cast to ``dtype``.
 
     Raises InputError where the model cannot be found, is no causal language model, lacks weights, is stored
     quantised or as a pickle, or where an adapter does not fit its base.
@@ -75,24 +75,21 @@ def load(
     source = resolve(name, revision=revision)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.kind == "adapter":
-        model, tokenizer, base = _load_adapter(Path(source.location), options)
+        model, base = _load_adapter(Path(source.location), options)
         model = model.to(dtype)
     else:
-        model, tokenizer, base = _load_plain(source, dtype, options | ({"revision": revision} if revision else {}))
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise InputError(f"The tokenizer of {name} has neither a pad token nor an end token; set one of them.")
-        tokenizer.pad_token = tokenizer.eos_token
+        model, base = _load_plain(source, dtype, options | ({"revision": revision} if revision else {}))
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code, revision=revision)
     model.name_or_path = model.config._name_or_path = base
     model = model.to(device).eval() if device is not None else model.eval()
     adapter = source.location if source.kind == "adapter" else None
     return Loaded(model, tokenizer, os.fspath(name), fingerprint_state(model), adapter, base)
 
 
-def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, Any, str]:
-    """(model, tokenizer, base name) of a model that is no adapter."""
+def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, str]:
+    """(model, base name) of a model that is no adapter."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     options = options if source.kind == "hub" else {k: v for k, v in options.items() if k != "revision"}
@@ -101,7 +98,6 @@ def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> 
             where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
         model, report = found
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(f"{source.location} cannot be loaded as a causal language model: {reason}.") from error
@@ -109,29 +105,18 @@ def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> 
         raise InputError(f"{source.location} lacks {len(missing)} of its weights, the first is {missing[0]}.")
     if getattr(model.config, "quantization_config", None):
         raise InputError(f"{source.location} is stored quantised; unlearning needs the model in full precision.")
-    return model, tokenizer, source.base or where
+    return model, source.base or where
 
 
-def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, Any, str]:
-    """(base with the adapter merged in fp32, tokenizer, name of the base)."""
+def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
+    """(base with the adapter merged in fp32, name of the base)."""
     from peft import PeftModel, get_peft_model_state_dict
-    from transformers import AutoTokenizer
 
     adapter = read_adapter(folder)
-    name = adapter.config.get("base_model_name_or_path")
-    if not name:
-        raise InputError(f"{folder / 'adapter_config.json'} does not say which base the adapter belongs to.")
-    if (folder / name).is_dir():
-        name = str(folder / name)
-    revision = adapter.config.get("revision")
-    try:
-        source = resolve(name, revision=revision)
-    except InputError as error:
-        raise InputError(f"The base {name} of the adapter {folder} cannot be found. {error}") from error
-    if source.kind == "adapter":
-        raise InputError(f"The base {name} of the adapter {folder} is itself an adapter; merge that one first.")
+    source, revision = adapter_base(folder)
+    name = source.base or source.location
     options = options | ({"revision": revision} if revision else {})
-    plain, tokenizer, base = _load_plain(source, torch.float32, options)
+    plain, base = _load_plain(source, torch.float32, options)
     if plain.config.get_text_config().tie_word_embeddings and (shared := _shared(plain, adapter)):
         raise InputError(
             f"The adapter {folder} changes {shared}, a weight that its base uses twice; it cannot be merged."
@@ -148,9 +133,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, Any, str]
     merged: Any = model.merge_and_unload()
     vars(merged).pop("peft_config", None)  # else PEFT takes the next adapter for a second one
     merged._hf_peft_config_loaded = False
-    if (folder / "tokenizer_config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options["trust_remote_code"])
-    return merged, tokenizer, base
+    return merged, base
 
 
 def _shared(model: Any, adapter: Adapter) -> str | None:

@@ -63,6 +63,21 @@ def resolve(name: str | os.PathLike[str], *, revision: str | None = None) -> Sou
     return _from_hub(text, revision)
 
 
+def adapter_base(folder: Path) -> tuple[Source, str | None]:
+    """Where the base of the adapter in ``folder`` is, and the revision that the adapter names."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise InputError(f"{folder / 'adapter_config.json'} does not say which base the adapter belongs to.")
+    try:
+        source = resolve(folder / name if (folder / name).is_dir() else name, revision=revision)
+    except InputError as error:
+        raise InputError(f"The base {name} of the adapter {folder} cannot be found. {error}") from error
+    if source.kind == "adapter":
+        raise InputError(f"The base {name} of the adapter {folder} is itself an adapter; merge that one first.")
+    return source, revision
+
+
 def _folder(path: Path) -> Source:
     """A local folder: an adapter or a model, with its weights as safetensors."""
     if (path / "adapter_config.json").is_file():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from expunge.errors import InputError
 from expunge.gguf import dequantised
-from expunge.resolve import resolve
+from expunge.resolve import adapter_base, resolve
 
 
 def load_tokenizer(
@@ -22,14 +21,12 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     source = resolve(name, revision=revision)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.kind == "adapter" and not (Path(source.location) / "tokenizer_config.json").is_file():
-        folder = Path(source.location)
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return load_tokenizer(folder / base if (folder / base).is_dir() else base, trust_remote_code=trust_remote_code)
-    where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
+        source, revision = adapter_base(Path(source.location))
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.kind == "hub" and revision:
         options["revision"] = revision
+    where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except (OSError, ValueError) as error:
