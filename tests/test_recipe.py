@@ -86,3 +86,9 @@ def test_defaults_grow_with_the_forget_set(rows, batch, accumulation, steps):
     assert d["num_train_epochs"] * per_epoch == steps
     assert d["learning_rate"] == pytest.approx(2e-4)
     assert training.defaults(build("pdu"), rows, lora=False)["learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize(("given", "steps", "warm"), [({}, 50, 5), ({"max_steps": 25}, 25, 3)])
+def test_the_learning_rate_warms_up_for_a_tenth_of_the_steps_there_are(tmp_path, given, steps, warm):
+    args = training.arguments({**given, "use_cpu": True}, training.defaults(build("pdu"), 40, lora=True), tmp_path, 0)
+    assert args.get_warmup_steps(steps) == warm

@@ -37,7 +37,7 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "num_train_epochs": float(epochs),
         "learning_rate": method.learning_rate * (LORA_FACTOR if lora else 1),
         "lr_scheduler_type": "linear",
-        "warmup_steps": max(1, epochs * steps_per_epoch // 10),
+        "warmup_steps": 0.1,  # below 1: a share of all steps, however many there are in the end
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
         "optim": "adamw_torch",
@@ -52,10 +52,7 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
     """``TrainingArguments`` of ``suited`` overridden by ``given``; a wrong name or value is one clear sentence."""
     from transformers import TrainingArguments
 
-    chosen: dict[str, Any] = dict(suited)
-    if "max_steps" in given and "warmup_steps" not in given:
-        chosen["warmup_steps"] = max(1, int(given["max_steps"]) // 10)
-    chosen |= {key: parse(key, value) for key, value in given.items()}
+    chosen = {**suited, **{key: parse(key, value) for key, value in given.items()}}
     fixed: dict[str, Any] = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
     for key in sorted(fixed.keys() & given.keys()):
         raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")
