@@ -22,6 +22,7 @@ from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.forward import ForwardPass, see
 from expunge.method import METHODS, build
 from expunge.models import attach_lora
+from expunge.reference import live_view
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
 PARAMETERS: dict[str, dict] = {"pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}}
@@ -283,6 +284,17 @@ def test_the_cached_reference_equals_a_frozen_copy_after_training_moved_the_mode
     start = see(tiny.model(), b, grad=False)
     torch.testing.assert_close(cached.sequence_logp, start.sequence_logp)
     assert (own.sequence_logp - start.sequence_logp).abs().max() > 1e-2
+
+
+def test_the_live_reference_under_lora_is_the_target_without_dropout():
+    m = attach_lora(tiny.model(attention_dropout=0.5), r=2, alpha=4, seed=0).train()
+    with torch.no_grad():
+        for p in m.parameters():
+            p.add_(0.1 * p.requires_grad)
+    b = tiny.batch(tiny.examples(0, 4))
+    view = live_view(m, None, b, build("npo", {"retain": "kl"}).objectives["retain"])
+    torch.testing.assert_close(view.logits, see(tiny.model().eval(), b, grad=False).logits)
+    assert m.training
 
 
 @every

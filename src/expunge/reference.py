@@ -62,9 +62,12 @@ def live_view(
         view = see(copy_of_target, batch, positions=objective.positions, grad=False)
         view.logits  # noqa: B018  run now, inside the caller's autocast
         return view
+    training = model.training
+    model.eval()  # the reference does not drop out
     with adapter_off(model), torch.no_grad():
         view = see(unwrap(model), batch, positions=objective.positions, grad=False)
         view.logits  # noqa: B018  run now, while the adapter is off
+    model.train(training)
     return view
 
 
