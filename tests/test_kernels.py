@@ -59,7 +59,7 @@ def test_margin_of_linear(chunk, bias):
     same_gradient(ours, theirs, leaves)
 
 
-def test_margin_at_a_tie_takes_the_first():
+def test_margin_at_a_tie_takes_the_first(chunk):
     h, w = torch.ones(1, 1), torch.tensor([[1.0], [1.0], [-2.0]]).requires_grad_()
     kernels.margin_of_linear(h, w).sum().backward()
     torch.testing.assert_close(w.grad.flatten(), torch.tensor([2 / 3, -1 / 3, -1 / 3]))
