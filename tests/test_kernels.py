@@ -60,9 +60,9 @@ def test_margin_of_linear(chunk, bias):
 
 
 def test_margin_at_a_tie_takes_the_first(chunk):
-    h, w = torch.ones(1, 1), torch.tensor([[1.0], [1.0], [-2.0]]).requires_grad_()
-    kernels.margin_of_linear(h, w).sum().backward()
-    torch.testing.assert_close(w.grad.flatten(), torch.tensor([2 / 3, -1 / 3, -1 / 3]))
+    w = torch.tensor([[1.0], [0.0], [0.0], [0.0], [1.0], [-2.0]]).requires_grad_()  # 4 rows a chunk: the tie spans two
+    kernels.margin_of_linear(torch.ones(1, 1), w).sum().backward()
+    torch.testing.assert_close(w.grad.flatten(), torch.tensor([5 / 6, *[-1 / 6] * 5]))
 
 
 @pytest.mark.parametrize(
