@@ -286,15 +286,22 @@ def test_the_cached_reference_equals_a_frozen_copy_after_training_moved_the_mode
     assert (own.sequence_logp - start.sequence_logp).abs().max() > 1e-2
 
 
-def test_the_live_reference_under_lora_is_the_target_without_dropout():
+@pytest.mark.parametrize("kind", ["cached", "live"])
+def test_the_reference_under_lora_is_the_target_without_dropout(kind):
     m = attach_lora(tiny.model(attention_dropout=0.5), r=2, alpha=4, seed=0).train()
     with torch.no_grad():
         for p in m.parameters():
-            p.add_(0.1 * p.requires_grad)
-    b = tiny.batch(tiny.examples(0, 4))
-    view = live_view(m, None, b, build("npo", {"retain": "kl"}).objectives["retain"])
-    torch.testing.assert_close(view.logits, see(tiny.model().eval(), b, grad=False).logits)
-    assert m.training
+            p.add_(0.1 * p.requires_grad)  # an adapter that does something
+    t = tiny.trainer(build("npo", {"retain": "kl"}), model=m)
+    b = tiny.batch(t.train_dataset.streams["forget"])
+    own = see(m, b, grad=False)
+    if kind == "cached":
+        view = t.reference_cache.view("forget", b, own)
+    else:
+        view = live_view(m.train(), None, b, t.method.objectives["retain"])
+        assert m.training
+    torch.testing.assert_close(view.token_logp, see(tiny.model().eval(), b, grad=False).token_logp)
+    assert (own.token_logp - view.token_logp).abs().max() > 1e-2
 
 
 @every
