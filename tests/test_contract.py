@@ -292,7 +292,7 @@ def test_the_reference_under_lora_is_the_target_without_dropout(kind):
     with torch.no_grad():
         for p in m.parameters():
             p.add_(0.1 * p.requires_grad)  # an adapter that does something
-    t = tiny.trainer(build("npo", {"retain": "kl"}), model=m)
+    t = tiny.trainer(build("npo", {"retain": "kl"}), m)
     b = tiny.batch(t.train_dataset.streams["forget"])
     own = see(m, b, grad=False)
     if kind == "cached":
