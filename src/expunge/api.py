@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import platform
 import time
@@ -120,6 +121,8 @@ def run(
     trainer = train(net, target.tokenizer, data, method, args, start_loss=_start_loss(method, before["figures"]))
     after = _look(net, target.tokenizer, data, settings)
 
+    with contextlib.suppress(OSError):
+        (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     saved = models.save(net, target.tokenizer, folder / "model", base=target, merge=settings.merge)
     log = {
         "command": command,
