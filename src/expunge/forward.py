@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from expunge import kernels
+from expunge import kernels, prefix
 
 IGNORE = -100
 Positions = Literal["answer", "answer_unshifted", "all"]
@@ -162,7 +162,7 @@ def _flatten(labels: Tensor, keep: Tensor, positions: Positions) -> tuple[Tensor
 
 def see(
     model: nn.Module,
-    batch: Mapping[str, Tensor],
+    batch: Mapping[str, Any],
     *,
     positions: Positions = "answer",
     reference: Callable[[], ForwardPass] | None = None,
@@ -172,44 +172,76 @@ def see(
     """The lazy view of ``batch`` (``input_ids``, ``attention_mask``, ``labels``: (B, T)) under ``model``.
 
     ``model`` may be wrapped (DDP, PEFT, compiled): its own forward is called, so its hooks and its autocast hold.
+    ``batch["prefix"]``, if given, is how many leading tokens all rows share: see :mod:`expunge.prefix`.
     """
     labels = batch["labels"]
     keep = select(labels, positions)
     target, sequence = _flatten(labels, keep, positions)
+    shared = _shared(model, batch) if positions == "answer" else 0
 
     def run(output: Output) -> tuple[Output, Tensor]:
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-            return _head_at(model, batch, keep, output)
+            return _head_at(model, batch, keep, output, shared)
 
     return ForwardPass(target, sequence, len(labels), run, reference=reference, **dict(counts or {}))
 
 
-def _head_at(model: nn.Module, batch: Mapping[str, Tensor], keep: Tensor, output: Output) -> tuple[Output, Tensor]:
+@torch.no_grad()
+def hidden_at(model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
+    """(N, D) hidden states that the head turns into the logits of the labelled tokens.
+
+    None where the model works on what its head returns (a soft-cap, a scale): hidden states and head do not give its
+    logits then.
+    """
+    keep = select(batch["labels"])
+    head, shared = output_embedding(model), _shared(model, batch)
+    with _at(head, keep, shared), _head_returning(head, lambda hidden: hidden) as made:
+        value = prefix.logits(model, batch, shared)
+    return value if value is made.get("value") else None
+
+
+def _shared(model: nn.Module, batch: Mapping[str, Any]) -> int:
+    """How many leading tokens are run once for all rows; none under DDP, which counts the calls of its model."""
+    return prefix.usable(model, batch) if unwrap(model) is model else 0
+
+
+def _head_at(
+    model: nn.Module, batch: Mapping[str, Any], keep: Tensor, output: Output, shared: int
+) -> tuple[Output, Tensor]:
     """Run ``model`` with its head at the kept positions; says which output came: a margin needs a plain head."""
     head = output_embedding(model)
     if output == "margin" and getattr(head, "_expunge_plain", type(head) is nn.Linear):
-        with _at(head, keep), _margin_head(head) as made:
-            value = _call(model, batch)
-        if value is made.get("margin"):
+        margin = partial(_margin, head)
+        with _at(head, keep, shared), _head_returning(head, margin) as made:
+            value = prefix.logits(model, batch, shared)
+        if value is made.get("value"):
             return "margin", value.squeeze(-1)
         # The model works on what its head returns (a soft-cap, a scale): the short cut is not the same number.
         head._expunge_plain = False  # type: ignore[assignment]
-    with _at(head, keep):
-        return "logits", _call(model, batch)
+    with _at(head, keep, shared):
+        return "logits", prefix.logits(model, batch, shared)
 
 
-def _call(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+def _margin(head: Any, hidden: Tensor) -> Tensor:
+    """(N, D) -> (N, 1): a head that returns the margin of its logits without making them."""
+    return kernels.margin_of_linear(hidden, head.weight, head.bias).unsqueeze(-1)
 
 
 @contextmanager
-def _at(head: nn.Module, keep: Tensor) -> Iterator[None]:
-    """While open, ``head`` receives ``hidden[keep]`` (N, D) instead of ``hidden`` (B, T, D)."""
+def _at(head: nn.Module, keep: Tensor, shared: int) -> Iterator[None]:
+    """While open, ``head`` receives ``hidden[keep]`` (N, D) instead of ``hidden`` (B, T, D).
+
+    Where the first ``shared`` columns are run apart, it receives nothing of them, then ``hidden[keep[:, shared:]]``.
+    """
 
     def choose(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        if args[0].shape[:2] != keep.shape:
-            raise RuntimeError(f"the head sees {tuple(args[0].shape[:2])} positions, the batch has {tuple(keep.shape)}")
-        return (args[0][keep], *args[1:])
+        hidden = args[0]
+        if shared and hidden.shape[:2] == (1, shared):
+            return (hidden[0, :0], *args[1:])
+        rest = keep[:, shared:]
+        if hidden.shape[:2] != rest.shape:
+            raise RuntimeError(f"the head sees {tuple(hidden.shape[:2])} positions, the batch has {tuple(rest.shape)}")
+        return (hidden[rest], *args[1:])
 
     handle = head.register_forward_pre_hook(choose)
     try:
@@ -219,13 +251,13 @@ def _at(head: nn.Module, keep: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _margin_head(head: Any) -> Iterator[dict[str, Tensor]]:
-    """While open, ``head`` returns the margin (N, 1) of its logits without making them."""
+def _head_returning(head: Any, f: Callable[[Tensor], Tensor]) -> Iterator[dict[str, Tensor]]:
+    """While open, ``head`` returns ``f(hidden)``; ``["value"]`` is the last one."""
     made: dict[str, Tensor] = {}
 
     def forward(hidden: Tensor) -> Tensor:
-        made["margin"] = kernels.margin_of_linear(hidden, head.weight, head.bias).unsqueeze(-1)
-        return made["margin"]
+        made["value"] = f(hidden)
+        return made["value"]
 
     head.forward = forward
     try:

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 
 from expunge.forward import IGNORE
+from expunge.prefix import shared
 
 
 def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]:
     """Rows of streams, or flat rows ``{"input_ids", "labels", "index"}``, padded on the right to the longest of each stream.
 
-    Gives (B, T) ``input_ids``, ``attention_mask``, ``labels`` and (B,) ``index``.  The mask comes from the lengths, never
-    from ``ids != pad``: an end-of-turn token that equals the pad token is still attended.
+    Gives (B, T) ``input_ids``, ``attention_mask``, ``labels``, (B,) ``index``, and ``prefix``, the number of leading tokens
+    that all rows share.  The mask comes from the lengths, never from ``ids != pad``: an end-of-turn token that equals the
+    pad token is still attended.
     """
     if "input_ids" not in rows[0]:
         return {stream: collate([r[stream] for r in rows], pad_id=pad_id) for stream in rows[0]}
@@ -25,6 +27,7 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]
         "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
         "labels": _padded([r["labels"] for r in rows], width, IGNORE),
         "index": torch.tensor([r["index"] for r in rows]),
+        "prefix": shared([r["input_ids"] for r in rows], [r["labels"] for r in rows], IGNORE),
     }
 
 

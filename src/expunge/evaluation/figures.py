@@ -38,6 +38,8 @@ def mean_logp(
     progress: Progress | None = None,
 ) -> list[tuple[float, int]]:
     """(mean token log-probability, labelled tokens) of each example, in order; batches hold examples of like length."""
+    from accelerate.utils import send_to_device
+
     model.eval()
     device = next(model.parameters()).device
     out: list[tuple[float, int]] = [(math.nan, 0)] * len(examples)
@@ -45,7 +47,7 @@ def mean_logp(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         flat = [{"input_ids": examples[i].input_ids, "labels": examples[i].labels, "index": i} for i in rows]
-        batch = {k: v.to(device) for k, v in collate(flat, pad_id=pad_id).items()}
+        batch = send_to_device(collate(flat, pad_id=pad_id), device)
         x = see(model, batch, grad=False)
         for i, total, n in zip(rows, x.sequence_logp.tolist(), x.lengths.tolist(), strict=True):
             out[i] = (total / n, n)
