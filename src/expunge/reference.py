@@ -1,37 +1,62 @@
 """The frozen reference π_ref, in the cheapest form that an objective's loss can use.
 
-``token_logp`` is constant through training, so one pass of the target model over the rows, before the first step,
-replaces the reference model.  ``logits`` needs the model itself: the adapter switched off under LoRA, a frozen copy
-otherwise.
+Token log-probabilities are constant through training, and so are the hidden states that the head turns into logits: one
+pass of the target model, before the first step and over the rows that training will see, replaces the reference
+model.  Where hidden states would take more memory than the model, or do not give its logits, the reference is the
+model with its adapter switched off under LoRA, a frozen copy otherwise.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from expunge.forward import ForwardPass, see, unwrap
+from expunge.forward import IGNORE, ForwardPass, hidden_at, output_embedding, see, unwrap
 from expunge.method import Objective
 
-Views = Callable[[nn.Module, Mapping[str, Tensor], Objective], ForwardPass]
+Batches = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class CachedLogp:
-    """Token log-probabilities of every row of some streams: ``rows[stream][i]`` is (|y_i|,)."""
+    """Token log-probabilities of rows of some streams: ``rows[stream][i]`` is (|y_i|,)."""
 
-    rows: Mapping[str, list[Tensor]]
+    rows: Mapping[str, Mapping[int, Tensor]]
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """The reference's view of ``batch``, aligned with the model's own."""
-        values = torch.cat([self.rows[stream][i] for i in batch["index"].tolist()])
+        values = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()])
         return ForwardPass.from_token_logp(values.to(own.labels.device), own.labels, own.sequence, own.size)
+
+
+@dataclass(frozen=True)
+class CachedHidden:
+    """Final hidden states at the labelled tokens: ``rows[stream][i]`` is (|y_i|, D), and the target's ``head``."""
+
+    rows: Mapping[str, Mapping[int, Tensor]]
+    head: nn.Module
+
+    def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
+        """The reference's view of ``batch``: one product with the head, without gradient."""
+        hidden = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()]).to(own.labels.device)
+
+        def run(_: Any) -> tuple[Any, Tensor]:
+            with torch.no_grad():
+                return "logits", self.head(hidden)
+
+        return ForwardPass(own.labels, own.sequence, own.size, run)
+
+
+def _row(rows: Mapping[int, Tensor], i: int) -> Tensor:
+    if i not in rows:
+        raise RuntimeError(f"row {i} was not cached: the run sees more rows than its arguments said when it was built")
+    return rows[i]
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -42,16 +67,12 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 def adapter_off(model: nn.Module) -> AbstractContextManager[Any]:
     """While open, a PEFT model is its base; nothing for any other model."""
     inner = unwrap(model)
-    return inner.disable_adapter() if _has_adapter(inner) else nullcontext()  # type: ignore[operator]
+    return inner.disable_adapter() if has_adapter(inner) else nullcontext()  # type: ignore[operator]
 
 
-def _has_adapter(model: nn.Module) -> bool:
+def has_adapter(model: nn.Module) -> bool:
+    """Whether ``model`` carries a PEFT adapter that can be switched off."""
     return hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
-
-
-def needs_copy(model: nn.Module, objectives: Mapping[str, Objective]) -> bool:
-    """Whether some loss reads reference logits and no adapter can be switched off to give them."""
-    return any(o.reference == "logits" for o in objectives.values()) and not _has_adapter(unwrap(model))
 
 
 def live_view(
@@ -62,37 +83,77 @@ def live_view(
         view = see(copy_of_target, batch, positions=objective.positions, grad=False)
         view.logits  # noqa: B018  run now, inside the caller's autocast
         return view
-    training = model.training
-    model.eval()  # the reference does not drop out
-    with adapter_off(model), torch.no_grad():
+    with _as_target(model), torch.no_grad():
         view = see(unwrap(model), batch, positions=objective.positions, grad=False)
         view.logits  # noqa: B018  run now, while the adapter is off
-    model.train(training)
     return view
 
 
+def reading(objectives: Mapping[str, Objective], what: str) -> list[str]:
+    """The streams whose reference ``what`` (``token_logp`` or ``logits``) some loss reads."""
+    return list(dict.fromkeys(s for o in objectives.values() if o.reference == what for s in o.on))
+
+
 @torch.no_grad()
-def cache_logp(
-    model: nn.Module,
-    streams: Mapping[str, list[Any]],
-    objectives: Mapping[str, Objective],
-    batches: Callable[[str], Any],
-) -> CachedLogp:
-    """Run the target model once over every stream whose reference log-probabilities a loss reads.
+def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedLogp:
+    """Run the target model once over ``streams`` for the log-probabilities of their labelled tokens.
 
     ``batches(stream)`` yields collated batches with ``index``; the model's adapter, if any, is off meanwhile.
     """
-    wanted = dict.fromkeys(s for o in objectives.values() if o.reference == "token_logp" for s in o.on)
-    rows: dict[str, list[Tensor]] = {}
-    was_training = model.training
+
+    def logp(batch: Mapping[str, Any]) -> Tensor:
+        return see(unwrap(model), batch, grad=False).token_logp
+
+    with _as_target(model):
+        return CachedLogp({s: _collect(batches(s), logp) for s in streams})
+
+
+@torch.no_grad()
+def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedHidden | None:
+    """The same for hidden states; None where they and the head do not give the model's logits."""
+    head = output_embedding(model)
+    if type(head) is not nn.Linear:  # an adapter on the head is off in the target, but not in the head by itself
+        return None
+
+    def hidden(batch: Mapping[str, Any]) -> Tensor:
+        found = hidden_at(unwrap(model), batch)
+        if found is None:
+            raise _WorksOnLogits
+        return found
+
+    try:
+        with _as_target(model):
+            rows = {s: _collect(batches(s), hidden) for s in streams}
+    except _WorksOnLogits:
+        return None
+    moves = any(p.requires_grad for p in head.parameters())
+    return CachedHidden(rows, copy.deepcopy(head).requires_grad_(False) if moves else head)
+
+
+def hidden_bytes(model: nn.Module, labelled_tokens: int) -> int:
+    """What :func:`cache_hidden` would take."""
+    weight = cast(Tensor, output_embedding(model).weight)
+    return labelled_tokens * weight.shape[1] * weight.element_size()
+
+
+class _WorksOnLogits(Exception):
+    """The model does something to what its head returns."""
+
+
+@contextmanager
+def _as_target(model: nn.Module) -> Iterator[None]:
+    """While open, ``model`` is the target: its adapter off, no dropout."""
+    training = model.training
     model.eval()
     with adapter_off(model):
-        for stream in wanted:
-            found: dict[int, Tensor] = {}
-            for batch in batches(stream):
-                x = see(unwrap(model), batch, grad=False)
-                parts = x.token_logp.cpu().split(x.lengths.tolist())
-                found.update(zip(batch["index"].tolist(), parts, strict=True))
-            rows[stream] = [found[i] for i in range(len(streams[stream]))]
-    model.train(was_training)
-    return CachedLogp(rows)
+        yield
+    model.train(training)
+
+
+def _collect(batches: Iterable[Mapping[str, Any]], f: Callable[[Mapping[str, Any]], Tensor]) -> dict[int, Tensor]:
+    """``f(batch)``, one entry a labelled token, cut into rows by ``index``."""
+    found: dict[int, Tensor] = {}
+    for batch in batches:
+        lengths = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
+        found.update(zip(batch["index"].tolist(), f(batch).cpu().split(lengths), strict=True))
+    return found

@@ -14,8 +14,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from expunge import reference
 from expunge.combine import PrimalDual, Stateful
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
-from expunge.forward import IGNORE, ForwardPass, see
+from expunge.forward import IGNORE, ForwardPass, see, unwrap
 from expunge.method import Method, Objective
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class UnlearningTrainer(Trainer):
         self._began = time.perf_counter()  # of the optimizer step
         self.reference_copy: nn.Module | None = None
         self.reference_cache: reference.CachedLogp | None = None
+        self.reference_hidden: reference.CachedHidden | None = None
         self._build_reference()
         self.add_callback(CombinerCheckpoint(self))
 
@@ -72,35 +75,58 @@ class UnlearningTrainer(Trainer):
             )
 
     def _build_reference(self) -> None:
-        objectives = self.method.objectives
-        if reference.needs_copy(self.model, objectives):
-            self.reference_copy = reference.frozen_copy(self.model).to(self.args.device)
-        if any(o.reference == "token_logp" for o in objectives.values()):
-            self.model.to(self.args.device)
-            streams = self.train_dataset.streams
+        objectives, model = self.method.objectives, self.model
+        if streams := reference.reading(objectives, "token_logp"):
+            model.to(self.args.device)
             with self.compute_loss_context_manager():
-                self.reference_cache = reference.cache_logp(self.model, streams, objectives, self.batches)
+                self.reference_cache = reference.cache_logp(model, streams, partial(self.batches, seen_only=True))
+        if not (streams := reference.reading(objectives, "logits")):
+            return
+        plain = all(o.positions == "answer" for o in objectives.values() if o.reference == "logits")
+        if plain and self._hidden_bytes(streams) < sum(p.numel() * p.element_size() for p in model.parameters()):
+            model.to(self.args.device)
+            with self.compute_loss_context_manager():
+                self.reference_hidden = reference.cache_hidden(model, streams, partial(self.batches, seen_only=True))
+        if self.reference_hidden is None and not reference.has_adapter(unwrap(model)):
+            self.reference_copy = reference.frozen_copy(model).to(self.args.device)
 
-    def batches(self, stream: str) -> Iterator[dict[str, Tensor]]:
-        """All rows of ``stream`` once, longest together, without gradient bookkeeping: for passes before training."""
+    def _hidden_bytes(self, streams: list[str]) -> int:
+        data = self.train_dataset.streams
+        tokens = sum(sum(y != IGNORE for y in data[s][i].labels[1:]) for s in streams for i in self._seen(s))
+        return reference.hidden_bytes(self.model, tokens)
+
+    def _seen(self, stream: str) -> list[int]:
+        """The rows of ``stream`` that this run's steps take, ascending."""
+        data, args = self.train_dataset, self.args
+        steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = steps if args.max_steps > 0 else math.ceil(args.num_train_epochs) * len(data)
+        rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
+        return data.rows(stream, rows)
+
+    def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Rows of ``stream`` once, longest together: for passes before training."""
         examples = self.train_dataset.streams[stream]
-        by_length = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+        rows = self._seen(stream) if seen_only else range(len(examples))
+        by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
         size = self.args.per_device_train_batch_size
         for i in range(0, len(by_length), size):
-            rows = [
-                {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
-                for j in by_length[i : i + size]
-            ]
-            yield self._prepare_inputs(self.data_collator(rows))
+            yield self._prepare_inputs(
+                self.data_collator(
+                    [
+                        {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
+                        for j in by_length[i : i + size]
+                    ]
+                )
+            )
 
     def measure(self, name: str) -> float:
-        """The mean of objective ``name`` over all its rows under the model as it is now, in one pass without gradient."""
+        """The mean of objective ``name`` over its rows under the model as it is now, in one pass without gradient."""
         objective = self.method.objectives[name]
         (stream,) = objective.on
         total = tokens = 0.0
         self.model.to(self.args.device).eval()
         with torch.no_grad(), self.compute_loss_context_manager():
-            for batch in self.batches(stream):
+            for batch in self.batches(stream, seen_only=objective.reference is not None):
                 n = int((batch["labels"][:, 1:] != IGNORE).sum())
                 total += float(objective.loss(self._view(self.model, stream, batch, objective, {}))) * n
                 tokens += n
@@ -176,6 +202,8 @@ class UnlearningTrainer(Trainer):
             if objective.reference == "token_logp":
                 assert self.reference_cache is not None
                 return self.reference_cache.view(stream, batch, own)
+            if self.reference_hidden is not None:
+                return self.reference_hidden.view(stream, batch, own)
             return reference.live_view(model, self.reference_copy, batch, objective)
 
         if objective.positions != "answer":

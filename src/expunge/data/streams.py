@@ -55,6 +55,12 @@ class PairedDataset(Dataset):
             out[name] = {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
         return out
 
+    def rows(self, stream: str, n: int) -> list[int]:
+        """The rows of ``stream`` among the global indices below ``n``, ascending, each once."""
+        name = "forget" if stream == "alternate" else stream
+        cycle = len(self.streams[name])
+        return list(range(cycle)) if n >= cycle else sorted({self._row(name, k) for k in range(n)})
+
     def _row(self, stream: str, k: int) -> int:
         lengths = self._lengths[stream]
         cycle, at = divmod(k, len(lengths))
