@@ -2,8 +2,8 @@
 
     python -m benchmarks.step [--rows FORGET RETAIN] [--repeats 4] [--out results/step.json]
 
-Time: both sides draw from the same rows (8 forget + 8 retain a step), each in its own batches (the naive trainer's are random
-and padded to the longest, the library's its own windows), in turn, A B A B; the ratio is of the sums over the repeats.
+Time: both sides draw from the same rows (8 forget + 8 retain a step), each in its own batches (the naive trainer's are
+random and padded to the longest), in turn, A B A B; the ratio is of the sums over the repeats.
 What the library caches of the reference is filled before the first step; the second ratio adds to each step its share
 of that, over a run of ten epochs.  Memory: a process of its own for each; the peak of resident memory after loading,
 over weights, one gradient and AdamW's two moments.
