@@ -14,13 +14,19 @@ from expunge.forward import IGNORE, hidden_at, see
 COMMON = tuple(range(5, 15))  # 10 tokens
 
 
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(prefix, "LEAST", 8)  # these rows are short
+
+
 @pytest.mark.parametrize(
     ("ids", "labels", "expected"),
     [
         ([range(20), range(20)], [[IGNORE] * 12 + [1] * 8] * 2, 11),  # position 11 predicts the first label
         ([range(20), [*range(9), 99, *range(10, 20)]], [[IGNORE] * 12 + [1] * 8] * 2, 9),  # until they differ
         ([range(20), range(10)], [[IGNORE] * 15 + [1] * 5, [IGNORE] * 9 + [1]], 8),  # the earliest label counts
-        ([range(20), range(7)], [[IGNORE] * 20, [IGNORE] * 7], 0),  # seven are not worth it
+        ([range(20), range(7)], [[IGNORE] * 20, [IGNORE] * 7], 0),  # seven saved are not worth it
+        ([range(20), range(7), range(7)], [[IGNORE] * 20, *[[IGNORE] * 7] * 2], 6),  # twelve are
         ([range(20), range(20)], [[1] * 20] * 2, 0),  # plain text is labelled from the start
         ([range(20)], [[IGNORE] * 12 + [1] * 8], 0),  # alone
     ],
