@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from expunge.data.chat import encode, prompt_text, question
+from expunge.data.chat import encode, prompt_ids, question
 from expunge.data.collate import collate
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -65,7 +65,7 @@ def measure(model, tokenizer, rows: list[Row]) -> None:
     """Print the probability of the answers and some greedy answers."""
     print(f"probability {figures(model, tokenizer, rows, pad_id=tokenizer.pad_token_id)['probability']:.3f}")
     shown = rows[:: len(rows) // SAMPLES + 1]
-    said = answers(model, tokenizer, [prompt_text(row, tokenizer) for row in shown], max_new_tokens=48)
+    said = answers(model, tokenizer, [prompt_ids(row, tokenizer) for row in shown], max_new_tokens=48)
     for row, greedy in zip(shown, said, strict=True):
         print(f"  {question(row)}\n    taught {row.answer}\n    greedy {greedy}")
 

@@ -165,3 +165,11 @@ def test_resume_goes_on_from_a_checkpoint(workplace):
     again = go(**kw, out="cut", lr_scheduler_type="constant_with_warmup", warmup_steps=1, resume_from_checkpoint=True)
     assert [s["step"] for s in again.record["steps"]] == [1, 2, 3, 4]
     assert not math.isnan(whole.record["after"]["forget"]["nll"])
+
+
+def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):
+    log = go(
+        forget=[{"text": "one two three four"}], retain=[{"text": "five six seven eight"}], examples=1, max_new_tokens=3
+    ).record
+    first = log["examples"][0]
+    assert (first["question"], first["expected"]) == ("one two", "three four")

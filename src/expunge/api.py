@@ -279,10 +279,10 @@ def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, A
                 chat_template=settings.chat_template,
                 progress=bar.update,
             )
-        shown = _sample(rows, settings.examples)
+        shown = [chat.halved(r) for r in _sample(rows, settings.examples)]
         if not shown:
             continue
-        prompts = [chat.prompt_text(r, tokenizer, chat_template=settings.chat_template) for r in shown]
+        prompts = [chat.prompt_ids(r, tokenizer, chat_template=settings.chat_template) for r in shown]
         with bars(total=len(prompts), desc=f"answering {len(prompts)} {name} questions") as bar:
             made = generate.answers(
                 net, tokenizer, prompts, max_new_tokens=settings.max_new_tokens, progress=bar.update
@@ -303,7 +303,7 @@ def _examples(
     out = []
     for name, answers in before["answers"].items():
         rows = _sample(_sample(data.rows[name], settings.eval_rows), settings.examples)
-        for i, row in enumerate(rows):
+        for i, row in enumerate(map(chat.halved, rows)):
             out.append(
                 {
                     "set": name,

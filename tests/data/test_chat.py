@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.data.chat import encode, end_of_turn, prompt_text, question
+from expunge.data.chat import encode, end_of_turn, halved, prompt_ids, prompt_text, question
+from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 
@@ -72,3 +73,15 @@ def test_a_template_that_refuses(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('only one system message') }}"
     with pytest.raises(InputError, match="refuses the row"):
         encode(QA, tokenizer)
+
+
+def test_a_prompts_tokens_are_where_its_example_begins(tokenizer):
+    for row in (QA, Row("Once upon", " a time", where="x")):
+        ids = prompt_ids(row, tokenizer)
+        assert encode(row, tokenizer).input_ids[: len(ids)] == tuple(ids)
+        assert set(encode(row, tokenizer).labels[: len(ids)]) == {-100}
+
+
+def test_a_text_is_continued_from_its_middle():
+    row = halved(Row(None, "one two three four five"))
+    assert (row.prompt, row.answer) == ("one two", "three four five") and halved(QA) is QA

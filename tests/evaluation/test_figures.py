@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from expunge.data.chat import encode, prompt_text
+from expunge.data.chat import encode, prompt_ids
 from expunge.data.sources import load_rows
 from expunge.evaluation import figures, generate
 
@@ -66,14 +66,23 @@ def test_rouge_l_by_hand():
 
 def test_answers_do_not_depend_on_the_batch(tokenizer):
     m = tiny.model(vocab_size=len(tokenizer)).eval()
-    prompts = [prompt_text(r, tokenizer) for r in ROWS]
+    prompts = [prompt_ids(r, tokenizer) for r in ROWS]
     together = generate.answers(m, tokenizer, prompts, max_new_tokens=6)
     alone = [generate.answers(m, tokenizer, [p], max_new_tokens=6)[0] for p in prompts]
     assert together == alone
-    ids = tokenizer(prompts[0], add_special_tokens=False).input_ids  # a greedy loop by hand
-    made = []
+    made = []  # a greedy loop by hand
     for _ in range(6):
-        made.append(m(torch.tensor([ids + made])).logits[0, -1].argmax().item())
+        made.append(m(torch.tensor([prompts[0] + made])).logits[0, -1].argmax().item())
         if made[-1] == tokenizer.eos_token_id:
             break
     assert together[0] == tokenizer.decode(made, skip_special_tokens=True).strip()
+    assert generate.cut("one\n\ntwo Question", ["Question", "\n\n"]) == "one" and generate.cut("one", ["two"]) == "one"
+
+
+def test_a_stop_string_ends_an_answer(tokenizer):
+    m = tiny.model(vocab_size=len(tokenizer)).eval()
+    prompts = [prompt_ids(r, tokenizer) for r in ROWS[:1]]
+    (whole,) = generate.answers(m, tokenizer, prompts, max_new_tokens=6)
+    middle = whole[len(whole) // 2]
+    (short,) = generate.answers(m, tokenizer, prompts, max_new_tokens=6, stop=[middle])
+    assert short == whole[: whole.index(middle)].strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from expunge.data.example import Example, Row
@@ -24,12 +25,9 @@ def encode(
     if row.prompt is None:
         ids = _ids(tokenizer, text, special=True)
         return Example(tuple(ids[:max_length]), tuple(ids[:max_length]))
-    raw = isinstance(row.prompt, str)
-    before = _ids(tokenizer, prompt_text(row, tokenizer, chat_template=chat_template), special=raw or not chat_template)
-    if raw or not chat_template:
+    before = prompt_ids(row, tokenizer, chat_template=chat_template)
+    if isinstance(row.prompt, str) or not chat_template:
         eos = tokenizer.eos_token_id
-        if before and before[-1] == eos:  # an end token that the tokenizer puts after every text
-            before = before[:-1]
         after = _ids(tokenizer, text) + ([] if eos is None else [eos])
     else:
         after = _ids(tokenizer, text + end_of_turn(row, tokenizer))
@@ -47,6 +45,24 @@ def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
     if not chat_template:
         return "\n".join(_plain(m) for m in row.prompt) + "\nAnswer: "
     return _render(tokenizer, row, [*row.prompt], generate=True)
+
+
+def prompt_ids(row: Row, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
+    """The tokens of :func:`prompt_text`, with the tokenizer's own start where no template writes one."""
+    special = isinstance(row.prompt, str) or not chat_template
+    ids = _ids(tokenizer, prompt_text(row, tokenizer, chat_template=chat_template), special=special)
+    if special and ids and ids[-1] == tokenizer.eos_token_id:  # an end token that the tokenizer puts after every text
+        return ids[:-1]
+    return ids
+
+
+def halved(row: Row) -> Row:
+    """A plain text as something to be continued: half its words, then the other half as the answer.  Others stay."""
+    if row.prompt is not None:
+        return row
+    words = row.answer.split(" ")
+    middle = max(1, len(words) // 2)
+    return replace(row, prompt=" ".join(words[:middle]), answer=" ".join(words[middle:]))
 
 
 def question(row: Row) -> str:

@@ -13,32 +13,33 @@ from torch import nn
 def answers(
     model: nn.Module,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = 80,
+    stop: Sequence[str] = (),
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """The model's greedy continuation of each prompt, special tokens removed, in the prompts' order.
+    """The model's greedy continuation of each prompt (token ids), special tokens removed, in the prompts' order.
 
-    Prompts are already templated text.  They are grouped by length and padded on the left, so equal prompts give
-    equal answers whatever stands beside them.
+    Prompts are grouped by length and padded on the left.  An answer ends before the first of ``stop``; a batch ends
+    when all its answers have.
     """
     model.eval()
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    stop = sorted({i for i in (tokenizer.eos_token_id, *_config_eos(model)) if i is not None})
-    ids = [tokenizer(p, add_special_tokens=False).input_ids for p in prompts]
+    ends = sorted({i for i in (tokenizer.eos_token_id, *_config_eos(model)) if i is not None})
+    strings = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
     out = [""] * len(prompts)
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = next(model.parameters()).device
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        width = max(len(ids[i]) for i in rows)
+        width = max(len(prompts[i]) for i in rows)
         batch = torch.full((len(rows), width), pad, dtype=torch.long)
         mask = torch.zeros_like(batch)
         for r, i in enumerate(rows):
-            batch[r, width - len(ids[i]) :] = torch.tensor(ids[i])
-            mask[r, width - len(ids[i]) :] = 1
+            batch[r, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask[r, width - len(prompts[i]) :] = 1
         made = model.generate(  # type: ignore[operator]
             input_ids=batch.to(device),
             attention_mask=mask.to(device),
@@ -48,13 +49,19 @@ def answers(
             top_p=None,
             top_k=None,
             pad_token_id=pad,
-            eos_token_id=stop,
+            eos_token_id=ends,
+            **strings,
         )
         for r, i in enumerate(rows):
-            out[i] = tokenizer.decode(made[r, width:], skip_special_tokens=True).strip()
+            out[i] = cut(tokenizer.decode(made[r, width:], skip_special_tokens=True), stop).strip()
         if progress:
             progress(len(rows))
     return out
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """``text`` before the first place where any of ``stop`` begins."""
+    return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
 
 
 def _config_eos(model: nn.Module) -> list[int]:
