@@ -200,6 +200,13 @@ def hidden_at(model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
     return value if value is made.get("value") else None
 
 
+def logits_at(model: nn.Module, keep: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
+    """(N, V) logits at positions ``keep`` (B, T) of one plain call of ``model``, and all that the call returned."""
+    with _at(output_embedding(model), keep, 0):
+        out = model(**inputs)
+    return out.logits, out
+
+
 def _shared(model: nn.Module, batch: Mapping[str, Any]) -> int:
     """How many leading tokens are run once for all rows; none under DDP, which counts the calls of its model."""
     return prefix.usable(model, batch) if unwrap(model) is model else 0
