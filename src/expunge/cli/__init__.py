@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from expunge.cli import demo, methods, run, show
+from expunge.cli import bench, demo, methods, run, show
 
 app = typer.Typer(
     name="expunge",
@@ -16,4 +16,6 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
+app.command("bench")(bench.bench)
+app.command("rescore")(bench.rescore)
 app.command("demo")(demo.command)

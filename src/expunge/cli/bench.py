@@ -1,0 +1,67 @@
+"""``expunge bench`` and ``expunge rescore``: a benchmark's figures of any model, and again from what was collected."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from expunge.cli.errors import told
+from expunge.errors import InputError
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="The benchmark, such as tofu/forget10.")],
+    model: Annotated[str, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")],
+    out: Annotated[str, typer.Option(help="Folder for figures.json and what was collected.")] = "figures",
+    data: Annotated[str | None, typer.Option(help="Folder with the benchmark's files, instead of the Hub.")] = None,
+    retrained: Annotated[
+        str | None, typer.Option(help="A model that never saw the forget set: forget quality and PrivLeak need it.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each part: a quick look.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over earlier figures in the folder.")] = False,
+) -> None:
+    """Measure a model on a benchmark: one pass over the model, every figure with its interval."""
+    with told():
+        _need_extra()
+        from expunge.benchmarks import BENCHMARKS
+        from expunge.evaluation.benchmark import find
+        from expunge.evaluation.evaluate import How, evaluate
+        from expunge.quiet import quiet
+
+        chosen = find(name, BENCHMARKS)
+        quiet()
+        how = How(limit=limit, device=device, trust_remote_code=trust_remote_code)
+        show(evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite))
+
+
+def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier `expunge bench`.")]) -> None:
+    """Recompute the figures from what was collected, without a model."""
+    with told():
+        _need_extra()
+        from expunge.benchmarks import BENCHMARKS
+        from expunge.evaluation.evaluate import rescore as again
+
+        show(again(BENCHMARKS, folder))
+
+
+def _need_extra() -> None:
+    if missing := [name for name in ("scipy", "rouge_score") if find_spec(name) is None]:
+        raise InputError(f"benchmarks need {' and '.join(missing)}: pip install 'expunge[bench]'")
+
+
+def show(figures: Any) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "figure", "value", "95 % interval", "n", box=None, padding=(0, 2, 0, 0))
+    for f in figures:
+        interval = "" if f.low is None else f"{f.low:.4g} to {f.high:.4g}"
+        table.add_row(f.part, f.name, f"{f.value:.4g}", interval, str(f.n))
+    Console().print(table)

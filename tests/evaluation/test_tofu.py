@@ -1,0 +1,138 @@
+"""TOFU end to end on a tiny model: the figures by hand, the cache, rescoring without torch, and bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from expunge.benchmarks import BENCHMARKS
+from expunge.cli import app
+from expunge.errors import InputError
+from expunge.evaluation import collect as collecting
+from expunge.evaluation import evaluate as evaluating
+from expunge.evaluation import table
+from expunge.evaluation.benchmark import find
+from expunge.evaluation.evaluate import evaluate, read, rescore
+
+TOFU = BENCHMARKS["tofu/forget01"]
+WORDS = ["yes", "no", "never", "red", "blue", "green", "one", "two", "three", "four"]
+
+
+def rows(kind: str, n: int, paraphrase: bool = True):
+    out = []
+    for i in range(n):
+        a, b, c = (WORDS[(i + k + len(kind)) % len(WORDS)] for k in (0, 3, 5))
+        row = {"question": f"{kind} {i}?", "answer": f"{a} {b}", "perturbed_answer": [f"{b} {c}", f"{c} {a} {a}"]}
+        out.append(row | ({"paraphrased_answer": f"{b} {a} indeed"} if paraphrase else {}))
+    return out
+
+
+@pytest.fixture
+def folder(workplace, tokenizer, monkeypatch):
+    """The benchmark's files, a target and a retrained model; the cache is the test's own."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
+    made = {
+        "forget01": rows("forget", 4),
+        "forget01_perturbed": rows("forget", 4),
+        "retain99": rows("retain", 5),
+        "holdout01": rows("holdout", 4),
+        "retain_perturbed": rows("retain", 5),
+        "real_authors_perturbed": rows("author", 3, paraphrase=False),
+        "world_facts_perturbed": rows("fact", 3, paraphrase=False),
+    }
+    for name, content in made.items():
+        (workplace / "tofu").mkdir(exist_ok=True)
+        (workplace / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(r) for r in content))
+    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
+    tokenizer.save_pretrained("retrained")
+    return workplace / "tofu"
+
+
+def by_name(figures):
+    return {(f.part, f.name): f for f in figures}
+
+
+def test_figures_are_what_the_table_says(folder):
+    figures = by_name(evaluate(TOFU, "model", "out", data=folder, retrained="retrained"))
+    found = table.read("out/scores")
+    right, wrong = found.mean_logp("forget", "paraphrase"), found.mean_logps("forget", "wrong")
+    assert wrong.shape == (4, 2)
+    ratio = np.exp(wrong.mean(1) - right)
+    assert figures["forget", "truth_ratio"].value == pytest.approx(np.minimum(ratio, 1 / ratio).mean())
+    assert figures["forget", "probability"].value == pytest.approx(np.exp(found.mean_logp("forget")).mean())
+    p = np.exp(found.mean_logp("world_facts"))
+    others = np.exp(found.mean_logps("world_facts", "wrong")).sum(1)
+    assert figures["world_facts", "probability"].value == pytest.approx((p / (p + others)).mean())
+    ratio = np.exp(found.mean_logps("real_authors", "wrong").mean(1) - found.mean_logp("real_authors"))
+    assert figures["real_authors", "truth_ratio"].value == pytest.approx(np.maximum(0, 1 - ratio).mean())
+    nine = [f.value for (part, _), f in figures.items() if part in ("retain", "real_authors", "world_facts")]
+    assert len(nine) == 9
+    expected = 0.0 if 0 in nine else 9 / sum(1 / v for v in nine)
+    assert figures["all", "model_utility"].value == pytest.approx(expected)
+    for f in figures.values():
+        assert f.low is None or f.low <= f.value <= f.high
+    loss = [-s.mean_logp for s in found.scored("forget")], [-s.mean_logp for s in found.scored("holdout")]
+    pairs = [(u > s) + 0.5 * (u == s) for s in loss[0] for u in loss[1]]
+    assert figures["forget", "mia_loss_auc"].value == pytest.approx(np.mean(pairs))
+    assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
+
+
+def test_a_model_is_asked_once(folder, monkeypatch):
+    first = evaluate(TOFU, "model", "out", data=folder)
+    monkeypatch.setattr(collecting, "collect", lambda *_, **__: pytest.fail("the model was run again"))
+    assert evaluate(TOFU, "model", "again", data=folder) == first
+    with pytest.raises(InputError, match="figures of an earlier evaluation are here"):
+        evaluate(TOFU, "model", "out", data=folder)
+
+
+def test_rescoring_needs_no_torch(folder):
+    figures = evaluate(TOFU, "model", "out", data=folder, retrained="retrained")
+    before = (folder.parent / "out" / "figures.json").read_text()
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.split('.')[0] in ('torch', 'transformers'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from expunge.cli import app; app(['rescore', 'out'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "model_utility" in done.stdout, done.stderr
+    assert (folder.parent / "out" / "figures.json").read_text() == before
+    assert rescore(BENCHMARKS, "out") == figures
+
+
+def test_the_command_and_what_it_writes(folder):
+    done = CliRunner().invoke(
+        app, ["bench", "tofu/forget01", "--model", "model", "--data", str(folder), "--limit", "2"]
+    )
+    assert done.exit_code == 0 and "extraction_strength" in done.output, done.output
+    said = read("figures")
+    assert said["benchmark"] == "tofu/forget01" and said["limit"] == 2 and said["retrained"] is None
+    n = {f["part"]: f["n"] for f in said["figures"] if f["name"] == "probability"}
+    assert n == {"forget": 2, "retain": 2, "real_authors": 2, "world_facts": 2}
+
+
+def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(evaluating, "collected", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(InputError, match="did you mean 'tofu/forget01'"):
+        find("tofu/forgot01", BENCHMARKS)
+    with pytest.raises(InputError, match="there is no folder nowhere"):
+        evaluate(TOFU, "model", "out", data="nowhere")
+    held = (folder / "holdout01.json").read_text()
+    (folder / "holdout01.json").write_text(json.dumps(rows("forget", 4)[2]))
+    with pytest.raises(InputError, match=r"of holdout01 also stands in forget01_perturbed"):
+        evaluate(TOFU, "model", "out", data=folder)
+    (folder / "holdout01.json").unlink()
+    with pytest.raises(InputError, match=r"lacks holdout01\.json \(or \.jsonl, \.csv, \.parquet\)"):
+        evaluate(TOFU, "model", "out", data=folder)
+    (folder / "holdout01.jsonl").write_text(held)
+    with pytest.raises(InputError, match="there are no figures"):
+        rescore(BENCHMARKS, "nowhere")
