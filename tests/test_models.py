@@ -115,7 +115,7 @@ def test_an_adapter_is_merged_into_its_base(base: Path, tmp_path: Path) -> None:
 def test_an_adapters_base_may_be_named_relative_to_its_folder(base: Path, tmp_path: Path) -> None:
     adapter = lora(AutoModelForCausalLM.from_pretrained(base), 1)
     adapter.peft_config["default"].base_model_name_or_path = "../base"
-    adapter.save_pretrained(tmp_path / "adapter")
+    adapter.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)  # else PEFT looks for ../base from here
     assert Path(load(tmp_path / "adapter").base) == base
 
 

@@ -267,8 +267,9 @@ def test_equivalence_needs_a_margin_and_two_finite_samples():
             stats.tost([1, 2], [1, 2], margin)
     with pytest.raises(InputError, match="at least two"):
         stats.tost([1], [1, 2], 0.1)
-    with pytest.raises(InputError, match="finite"):
-        stats.tost([1, 2], [1, math.inf], 0.1)
+    for pair in (([1, 2], [1, math.inf]), ([1, -math.inf], [1, 2])):
+        with pytest.raises(InputError, match="finite"):
+            stats.tost(*pair, 0.1)
     with pytest.raises(InputError, match="between 0 and 1, not 95"):
         stats.tost([1, 2], [1, 2], 0.1, level=95)
 
