@@ -21,6 +21,7 @@ from expunge.evaluation.benchmark import find
 from expunge.evaluation.evaluate import evaluate, read, rescore
 
 TOFU = BENCHMARKS["tofu/forget01"]
+SETS = ("forget", "holdout")
 WORDS = ["yes", "no", "never", "red", "blue", "green", "one", "two", "three", "four"]
 
 
@@ -80,6 +81,14 @@ def test_figures_are_what_the_table_says(folder):
     loss = [-s.mean_logp for s in found.scored("forget")], [-s.mean_logp for s in found.scored("holdout")]
     pairs = [(u > s) + 0.5 * (u == s) for s in loss[0] for u in loss[1]]
     assert figures["forget", "mia_loss_auc"].value == pytest.approx(np.mean(pairs))
+    assert all(s.ends for s in found.scored("forget"))
+    exact = np.mean([s.hit[:-1].mean() for s in found.scored("forget")])  # the end of turn is no word of the answer
+    assert figures["forget", "exact_memorisation"].value == pytest.approx(exact)
+    lowest = [
+        [np.sort(s.logp[:-1])[: max(1, int(0.4 * (len(s.logp) - 1)))].mean() for s in found.scored(p)] for p in SETS
+    ]
+    pairs = [(u < s) + 0.5 * (u == s) for s in lowest[0] for u in lowest[1]]
+    assert figures["forget", "mia_min_k_auc"].value == pytest.approx(np.mean(pairs))
     assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
 
 

@@ -14,13 +14,13 @@ from expunge.evaluation import metrics, privacy
 from expunge.evaluation.benchmark import Benchmark, Figure, Rows, no_overlap, texts
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.rouge import rouge
-from expunge.evaluation.table import Collected
+from expunge.evaluation.table import Collected, Scored
 from expunge.stats import bootstrap, bootstrap_mean, tost
 
 SETS = {"retain": "retain_perturbed", "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 ANSWER = Ask(max_new_tokens=200)
 SAME = 0.05  # mean truth ratios closer than this count as equal
-END = "with the end-of-turn token, which OpenUnlearning leaves out (`compat` of the metric)"
+END = "without the end-of-turn token, as OpenUnlearning"
 SCORES = ("loss", "zlib", "min_k", "min_k_plus_plus")
 
 
@@ -44,7 +44,7 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
 def _memory(found: Collected) -> list[Figure]:
     """The forget set: probability, ROUGE-L, truth ratio, exact memorisation, extraction strength."""
     ratio = _ratio(found, "forget")
-    hits = [s.hit for s in found.scored("forget")]
+    hits = [_words(s, s.hit) for s in found.scored("forget")]
     return [
         _mean("probability", metrics.probability(found.mean_logp("forget")), "forget"),
         _mean("rouge_l_recall", _rouge(found, "forget"), "forget"),
@@ -133,13 +133,19 @@ def _rouge(found: Collected, part: str) -> np.ndarray:
 
 def _scores(found: Collected, part: str) -> Mapping[str, np.ndarray]:
     rows = found.scored(part)
-    logp = [s.logp for s in rows]
+    logp, words = [s.logp for s in rows], [_words(s, s.logp) for s in rows]
+    mean, deviation = [_words(s, s.vocab_mean) for s in rows], [_words(s, s.vocab_std) for s in rows]
     return {
         "loss": privacy.loss_score(logp),
         "zlib": privacy.zlib_score(logp, [s.text for s in rows]),
-        "min_k": privacy.min_k(logp),
-        "min_k_plus_plus": privacy.min_k_plus_plus(logp, [s.vocab_mean for s in rows], [s.vocab_std for s in rows]),
+        "min_k": privacy.min_k(words),
+        "min_k_plus_plus": privacy.min_k_plus_plus(words, mean, deviation),
     }
+
+
+def _words(text: Scored, values: np.ndarray) -> np.ndarray:
+    """(T,) without the end-of-turn token where there is one, as OpenUnlearning has it for all but loss and zlib."""
+    return values[:-1] if text.ends and len(values) > 1 else values
 
 
 def _mean(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
