@@ -173,8 +173,8 @@ def blur_margin(
     """BLUR over PDU's flattened margin: a forget loss bounded below, with priority over the retain gradient.
 
     A mixture of this library.  The margin's gradient is hundreds of times the retain gradient, so γ is relative by
-    default: the forget part of a step is γ times as long as the retain gradient.  γ 0.3 by measurement (docs/LOG.md): at
-    1 the retain answers lose a quarter of their probability, at 0.2 little is forgotten in 25 steps.
+    default: the forget part of a step is γ times as long as the retain gradient.  γ 0.3 by measurement (docs/LOG.md): on a
+    slice of TOFU the retain answers lose a twentieth of their probability with it, and a quarter with 1.
     """
     forget = Objective(partial(losses.flattened_margin, token_average=token_average), ("forget",))
     return Method({"forget": forget, "retain": RETAIN[retain]}, Bilevel(gamma, relative, one_sided))

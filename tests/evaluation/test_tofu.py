@@ -39,9 +39,7 @@ def folder(workplace, tokenizer, monkeypatch):
     """The benchmark's files, a target and a retrained model; the cache is the test's own."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
     made = {
-        "forget01": rows("forget", 4),
         "forget01_perturbed": rows("forget", 4),
-        "retain99": rows("retain", 5),
         "holdout01": rows("holdout", 4),
         "retain_perturbed": rows("retain", 5),
         "real_authors_perturbed": rows("author", 3, paraphrase=False),

@@ -154,15 +154,11 @@ def _mean(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
 
 
 def _benchmark(size: str) -> Benchmark:
-    kept = 100 - int(size)
-    sets = (f"forget{size}", f"forget{size}_perturbed", f"retain{kept}", f"holdout{size}", *SETS.values())
     return Benchmark(
         name=f"tofu/forget{size}",
         paper="arXiv:2401.06121",
         home="locuslab/TOFU",
-        sets=sets,
-        forget=f"forget{size}",
-        retain=f"retain{kept}",
+        sets=(f"forget{size}_perturbed", f"holdout{size}", *SETS.values()),
         probes=lambda rows: probes(rows, size),
         score=score,
     )

@@ -41,15 +41,13 @@ class Benchmark:
     """``sets``: the data sets it reads, by name, in the repository ``home`` on the Hub or as files of a folder.
 
     ``probes`` turns them into questions; ``score`` turns what was collected of a model, and of the retrained model where
-    there is one, into figures.  ``forget`` and ``retain`` name the sets that unlearning takes.
+    there is one, into figures.
     """
 
     name: str
     paper: str
     home: str
     sets: tuple[str, ...]
-    forget: str
-    retain: str
     probes: Callable[[Rows], list[Probe]]
     score: Callable[[Collected, Collected | None], list[Figure]]
 
