@@ -11,12 +11,10 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
-from expunge.benchmarks import BENCHMARKS
+from expunge.benchmarks import BENCHMARKS, named
 from expunge.cli import app
 from expunge.errors import InputError
-from expunge.evaluation import collect as collecting
-from expunge.evaluation import evaluate as evaluating
-from expunge.evaluation import table
+from expunge.evaluation import asking, table
 from expunge.evaluation.benchmark import find
 from expunge.evaluation.evaluate import evaluate, read, rescore
 
@@ -92,7 +90,7 @@ def test_figures_are_what_the_table_says(folder):
 
 def test_a_model_is_asked_once(folder, monkeypatch):
     first = evaluate(TOFU, "model", "out", data=folder)
-    monkeypatch.setattr(collecting, "collect", lambda *_, **__: pytest.fail("the model was run again"))
+    monkeypatch.setattr(asking, "collect", lambda *_, **__: pytest.fail("the model was run again"))
     assert evaluate(TOFU, "model", "again", data=folder) == first
     with pytest.raises(InputError, match="figures of an earlier evaluation are here"):
         evaluate(TOFU, "model", "out", data=folder)
@@ -113,7 +111,7 @@ def test_rescoring_needs_no_torch(folder):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "model_utility" in done.stdout, done.stderr
     assert (folder.parent / "out" / "figures.json").read_text() == before
-    assert rescore(BENCHMARKS, "out") == figures
+    assert rescore(named, "out") == figures
 
 
 def test_the_command_and_what_it_writes(folder):
@@ -128,7 +126,7 @@ def test_the_command_and_what_it_writes(folder):
 
 
 def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):
-    monkeypatch.setattr(evaluating, "collected", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(asking, "collected", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(InputError, match="did you mean 'tofu/forget01'"):
         find("tofu/forgot01", BENCHMARKS)
     with pytest.raises(InputError, match="there is no folder nowhere"):
@@ -142,4 +140,4 @@ def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):
         evaluate(TOFU, "model", "out", data=folder)
     (folder / "holdout01.jsonl").write_text(held)
     with pytest.raises(InputError, match="there are no figures"):
-        rescore(BENCHMARKS, "nowhere")
+        rescore(named, "nowhere")

@@ -1,8 +1,31 @@
-"""The field's benchmarks, one plain file each; ``BENCHMARKS`` is the table of them."""
+"""The field's benchmarks, one plain file each; ``BENCHMARKS`` is the table of them, and a user's own is a file too."""
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 from expunge.benchmarks import tofu
+from expunge.errors import InputError
+from expunge.evaluation import benchmark
 from expunge.evaluation.benchmark import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (*tofu.ALL,)}
+
+
+def named(name: str) -> Benchmark:
+    """The benchmark ``name``: one of ``BENCHMARKS``, or a Python file of the user's that makes one as ``BENCHMARK``.
+
+    Raises InputError for a name or file that is none.  The file is run as any program is: give only what you trust.
+    """
+    if not name.endswith(".py"):
+        return benchmark.find(name, BENCHMARKS)
+    if not Path(name).is_file():
+        raise InputError(f"there is no file {name}")
+    try:
+        made = runpy.run_path(name).get("BENCHMARK")
+    except Exception as error:
+        raise InputError(f"{name} cannot be run: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Benchmark):
+        raise InputError(f"{name} makes no BENCHMARK; it should end with BENCHMARK = Benchmark(...)")
+    return made

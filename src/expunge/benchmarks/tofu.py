@@ -6,36 +6,37 @@ OpenUnlearning's; ``<split>_perturbed`` carries the answers, their paraphrase an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from expunge.evaluation import metrics, privacy
-from expunge.evaluation.benchmark import Benchmark, Figure, Rows, no_overlap, texts
+from expunge.evaluation import membership, metrics
+from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap, texts
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import rouge
-from expunge.evaluation.table import Collected, Scored
-from expunge.stats import bootstrap, bootstrap_mean, tost
+from expunge.evaluation.rouge import Kind, rouge
+from expunge.evaluation.table import Collected
+from expunge.stats import bootstrap, tost
 
 SETS = {"retain": "retain_perturbed", "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 ANSWER = Ask(max_new_tokens=200)
 SAME = 0.05  # mean truth ratios closer than this count as equal
 END = "without the end-of-turn token, as OpenUnlearning"
-SCORES = ("loss", "zlib", "min_k", "min_k_plus_plus")
 
 
-def probes(rows: Rows, size: str) -> list[Probe]:
+def probes(data: Data, size: str) -> list[Probe]:
     """Forget and utility questions with all their answers, and the holdout's right answers for membership inference."""
-    forget, holdout = rows(f"forget{size}_perturbed"), rows(f"holdout{size}")
+    forget, holdout = data.rows(f"forget{size}_perturbed"), data.rows(f"holdout{size}")
     no_overlap(forget, holdout, (f"forget{size}_perturbed", f"holdout{size}"))
-    asked = {"forget": forget, **{part: rows(name) for part, name in SETS.items()}}
-    out = [Probe(part, i, r, texts(r), ANSWER) for part, found in asked.items() for i, r in enumerate(found)]
-    return out + [Probe("holdout", i, r, {"answer": r.answer}) for i, r in enumerate(holdout)]
+    asked = {"forget": forget, **{part: data.rows(name) for part, name in SETS.items()}}
+    out = [
+        Probe(part, i, r, texts(r), ANSWER, grad_norm=("answer",) if part == "forget" else ())
+        for part, found in asked.items()
+        for i, r in enumerate(found)
+    ]
+    return out + [Probe("holdout", i, r, {"answer": r.answer}, grad_norm=("answer",)) for i, r in enumerate(holdout)]
 
 
 def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
     """What is known of the forget set, what stayed, and what an attacker sees; beside the retrained model if it is given."""
-    out = [*_memory(found), *_utility(found), *_attacks(found, retrained)]
+    out = [*_memory(found), *_utility(found), *membership.figures(found, retrained, "forget", "holdout")]
     if retrained is not None:
         out += _quality(_ratio(found, "forget"), _ratio(retrained, "forget"))
     return out
@@ -44,13 +45,16 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
 def _memory(found: Collected) -> list[Figure]:
     """The forget set: probability, ROUGE-L, truth ratio, exact memorisation, extraction strength."""
     ratio = _ratio(found, "forget")
-    hits = [_words(s, s.hit) for s in found.scored("forget")]
+    hits = [membership.words(s, s.hit) for s in found.scored("forget")]
     return [
-        _mean("probability", metrics.probability(found.mean_logp("forget")), "forget"),
-        _mean("rouge_l_recall", _rouge(found, "forget"), "forget"),
-        _mean("truth_ratio", np.minimum(ratio, 1 / ratio), "forget", "mean of min(r, 1/r)"),
-        _mean("exact_memorisation", metrics.exact_memorisation(hits), "forget", END),
-        _mean("extraction_strength", metrics.extraction_strength(hits), "forget", END),
+        mean_figure("probability", metrics.probability(found.mean_logp("forget")), "forget"),
+        mean_figure("rouge_l_recall", _rouge(found, "forget"), "forget"),
+        mean_figure("rouge_1_recall", _rouge(found, "forget", "rouge1"), "forget"),
+        mean_figure("truth_ratio", np.minimum(ratio, 1 / ratio), "forget", "closer to 1 is better: min(r, 1/r)"),
+        mean_figure("truth_ratio_true_better", np.maximum(0, 1 - ratio), "forget", "max(0, 1 - r)"),
+        mean_figure("knowledge", 1 / (1 + ratio), "forget", "the right answer's share, 1 / (1 + r); 0.5: unknown"),
+        mean_figure("exact_memorisation", metrics.exact_memorisation(hits), "forget", END),
+        mean_figure("extraction_strength", metrics.extraction_strength(hits), "forget", END),
     ]
 
 
@@ -74,33 +78,12 @@ def _utility(found: Collected) -> list[Figure]:
     whole = bootstrap(utility, *samples.values())
     n = sum(len(v) for v in samples.values())
     parts = [
-        _mean(name.removeprefix(part + "_"), v, part)
+        mean_figure(name.removeprefix(part + "_"), v, part)
         for name, v in samples.items()
         for part in SETS
         if name.startswith(part)
     ]
     return [*parts, Figure("model_utility", utility(*samples.values()), n, whole.low, whole.high, "all")]
-
-
-def _attacks(found: Collected, retrained: Collected | None) -> list[Figure]:
-    """Membership inference, forget against holdout, and PrivLeak where the retrained model gives its zero."""
-    out = []
-    aucs: dict[str, float] = {}
-    for name in SCORES:
-        a = privacy.attack(_scores(found, "forget")[name], _scores(found, "holdout")[name])
-        aucs[name] = a.auc
-        n = a.n_members + a.n_non_members
-        out.append(
-            Figure(
-                f"mia_{name}_auc", a.auc, n, a.auc_interval.low, a.auc_interval.high, "forget", "1: seen, 0.5: unseen"
-            )
-        )
-        out.append(Figure(f"mia_{name}_tpr_at_1_percent", a.tpr_at_1_percent, n, part="forget"))
-    if retrained is not None:
-        zero = privacy.attack(_scores(retrained, "forget")["min_k"], _scores(retrained, "holdout")["min_k"])
-        n = zero.n_members + zero.n_non_members
-        out.append(Figure("privleak", privacy.privleak(aucs["min_k"], zero.auc), n, part="forget", note="of Min-K"))
-    return out
 
 
 def _quality(ours: np.ndarray, theirs: np.ndarray) -> list[Figure]:
@@ -126,42 +109,29 @@ def _ratio(found: Collected, part: str) -> np.ndarray:
     return metrics.truth_ratio(found.mean_logp(part, right), found.mean_logps(part, "wrong"))
 
 
-def _rouge(found: Collected, part: str) -> np.ndarray:
+def _rouge(found: Collected, part: str, kind: Kind = "rougeL") -> np.ndarray:
     answers = found.generated(part)
-    return rouge([a.expected for a in answers], [a.text for a in answers], kind="rougeL", part="recall", stemmer=True)
+    return rouge([a.expected for a in answers], [a.text for a in answers], kind=kind, part="recall", stemmer=True)
 
 
-def _scores(found: Collected, part: str) -> Mapping[str, np.ndarray]:
-    rows = found.scored(part)
-    logp, words = [s.logp for s in rows], [_words(s, s.logp) for s in rows]
-    mean, deviation = [_words(s, s.vocab_mean) for s in rows], [_words(s, s.vocab_std) for s in rows]
-    return {
-        "loss": privacy.loss_score(logp),
-        "zlib": privacy.zlib_score(logp, [s.text for s in rows]),
-        "min_k": privacy.min_k(words),
-        "min_k_plus_plus": privacy.min_k_plus_plus(words, mean, deviation),
-    }
+HOME = "locuslab/TOFU"
+RETAINED = {"01": "99", "05": "95", "10": "90"}
 
 
-def _words(text: Scored, values: np.ndarray) -> np.ndarray:
-    """(T,) without the end-of-turn token where there is one, as OpenUnlearning has it for all but loss and zlib."""
-    return values[:-1] if text.ends and len(values) > 1 else values
-
-
-def _mean(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
-    interval = bootstrap_mean(values)
-    return Figure(name, float(np.mean(values)), len(values), interval.low, interval.high, part, note)
+def _set(name: str) -> DataSet:
+    return DataSet(name, f"{HOME}:{name}")
 
 
 def _benchmark(size: str) -> Benchmark:
     return Benchmark(
         name=f"tofu/forget{size}",
         paper="arXiv:2401.06121",
-        home="locuslab/TOFU",
-        sets=(f"forget{size}_perturbed", f"holdout{size}", *SETS.values()),
-        probes=lambda rows: probes(rows, size),
+        sets=tuple(map(_set, (f"forget{size}_perturbed", f"holdout{size}", *SETS.values()))),
+        probes=lambda data: probes(data, size),
         score=score,
+        forget=_set(f"forget{size}"),
+        retain=_set(f"retain{RETAINED[size]}"),
     )
 
 
-ALL = [_benchmark(size) for size in ("01", "05", "10")]
+ALL = [_benchmark(size) for size in RETAINED]

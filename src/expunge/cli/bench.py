@@ -12,7 +12,7 @@ from expunge.errors import InputError
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="The benchmark, such as tofu/forget10.")],
+    name: Annotated[str, typer.Argument(help="The benchmark, such as tofu/forget10, or a Python file that makes one.")],
     model: Annotated[str, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")],
     out: Annotated[str, typer.Option(help="Folder for figures.json and what was collected.")] = "figures",
     data: Annotated[str | None, typer.Option(help="Folder with the benchmark's files, instead of the Hub.")] = None,
@@ -20,6 +20,7 @@ def bench(
         str | None, typer.Option(help="A model that never saw the forget set: forget quality and PrivLeak need it.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each part: a quick look.")] = None,
+    dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
@@ -29,25 +30,27 @@ def bench(
     """Measure a model on a benchmark: one pass over the model, every figure with its interval."""
     with told():
         _need_extra()
-        from expunge.benchmarks import BENCHMARKS
-        from expunge.evaluation.benchmark import find
+        from expunge.benchmarks import named
         from expunge.evaluation.evaluate import How, evaluate
         from expunge.quiet import quiet
 
-        chosen = find(name, BENCHMARKS)
+        chosen = named(name)
         quiet()
-        how = How(limit=limit, device=device, trust_remote_code=trust_remote_code)
-        show(evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite))
+        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        given = name if name.endswith(".py") else None
+        show(
+            evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given)
+        )
 
 
 def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier `expunge bench`.")]) -> None:
     """Recompute the figures from what was collected, without a model."""
     with told():
         _need_extra()
-        from expunge.benchmarks import BENCHMARKS
+        from expunge.benchmarks import named
         from expunge.evaluation.evaluate import rescore as again
 
-        show(again(BENCHMARKS, folder))
+        show(again(named, folder))
 
 
 def _need_extra() -> None:

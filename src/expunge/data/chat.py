@@ -36,6 +36,23 @@ def encode(
     return Example(tuple(ids), tuple(labels))
 
 
+def continuation(row: Row, tokenizer: Any, text: str, *, max_length: int = 512, chat_template: bool = True) -> Example:
+    """``text`` as what goes on from the prompt, without an end token; the prompt is cut on the left at ``max_length``.
+
+    A plain prompt is tokenised together with its continuation, as lm-evaluation-harness does; apart where a token would
+    span both.  A conversation's prompt ends with a token of its own, so it is always apart.
+    """
+    before = prompt_ids(row, tokenizer, chat_template=chat_template)
+    after = _ids(tokenizer, text)
+    if isinstance(row.prompt, str):
+        whole = _without_end(_ids(tokenizer, row.prompt + text, special=True), tokenizer)
+        if whole[: len(before)] == before and len(whole) > len(before):
+            after = whole[len(before) :]
+    after = after[: max_length - 1]
+    before = before[-(max_length - len(after)) :]
+    return Example((*before, *after), (*[IGNORE] * len(before), *after))
+
+
 def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
     """The text that stands before the answer, ready to be continued."""
     if row.prompt is None:
@@ -51,9 +68,7 @@ def prompt_ids(row: Row, tokenizer: Any, *, chat_template: bool = True) -> list[
     """The tokens of :func:`prompt_text`, with the tokenizer's own start where no template writes one."""
     special = isinstance(row.prompt, str) or not chat_template
     ids = _ids(tokenizer, prompt_text(row, tokenizer, chat_template=chat_template), special=special)
-    if special and ids and ids[-1] == tokenizer.eos_token_id:  # an end token that the tokenizer puts after every text
-        return ids[:-1]
-    return ids
+    return _without_end(ids, tokenizer) if special else ids
 
 
 def halved(row: Row) -> Row:
@@ -98,6 +113,11 @@ def _render(tokenizer: Any, row: Row, messages: list[dict[str, str]], *, generat
         return tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
     except Exception as error:  # templates raise what they like, from Jinja
         raise InputError(f"{row.where}: the tokenizer's chat template refuses the row: {error}") from error
+
+
+def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
+    """Without an end token that the tokenizer puts after every text."""
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
 def _ids(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:

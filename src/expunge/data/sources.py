@@ -30,12 +30,12 @@ def load_rows(source: Any, *, split: str = "train", limit: int | None = None) ->
     """The rows of ``source``, validated.
 
     ``source``: a path to .jsonl, .json (an array, one object a line, or ``{"data": […]}``), .csv or .parquet; a folder of
-    such files or of ``save_to_disk``; a ``datasets.Dataset``; a list of dicts or of :class:`Row`; a hub name ``owner/name``,
-    with ``:config`` and ``@split`` if need be.
+    such files or of ``save_to_disk``; the https address of one; a ``datasets.Dataset``; a list of dicts or of
+    :class:`Row`; a hub name ``owner/name``, with ``:config`` and ``@split`` if need be.
 
     Raises InputError with file and line for a malformed, empty or mistyped row, and for a source that is not there.
     """
-    rows = [r if isinstance(r, Row) else parse(r, place) for place, r in _raw(source, split)]
+    rows = [r if isinstance(r, Row) else parse(r, place) for place, r in raw(source, split)]
     if not rows:
         raise InputError(f"{_name(source)} holds no rows")
     return rows[:limit]
@@ -150,8 +150,11 @@ def _from_json(value: Any) -> Any:
 
 
 # -- where raw rows stand -------------------------------------------------------------------------------------------------
-def _raw(source: Any, split: str) -> Iterator[Placed]:
-    if isinstance(source, str | Path):
+def raw(source: Any, split: str) -> Iterator[Placed]:
+    """The rows of ``source`` as they stand, each with its place; for what a source may be see :func:`load_rows`."""
+    if isinstance(source, str) and source.startswith(("https://", "http://")):
+        yield from _url(source)
+    elif isinstance(source, str | Path):
         path = Path(source).expanduser()
         if path.is_dir():
             yield from _folder(path, split)
@@ -239,7 +242,7 @@ def _folder(path: Path, split: str) -> Iterator[Placed]:
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         from datasets import load_from_disk
 
-        yield from _raw(load_from_disk(str(path)), split)
+        yield from raw(load_from_disk(str(path)), split)
         return
     files = sorted(f for f in path.iterdir() if f.suffix.lower() in ENDINGS)
     if not files:
@@ -256,11 +259,27 @@ def _hub(name: str, split: str) -> Iterator[Placed]:
     try:
         data = load_dataset(repository, config or None, split=named_split or split)
     except Exception as error:  # the hub client has many; each is told in one sentence
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"the data set {name!r} is no file here and could not be had from the hub: {reason}"
+            f"the data set {name!r} is no file here and could not be had from the hub: {_first_line(error)}"
         ) from error
     yield from _items(data, name)
+
+
+def _url(address: str) -> Iterator[Placed]:
+    from datasets import load_dataset
+
+    kind = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(Path(address).suffix.lower())
+    if kind is None:
+        raise InputError(f"{address} is of no known kind; rows come as {', '.join(ENDINGS)}")
+    try:
+        data = load_dataset(kind, data_files=address, split="train")
+    except Exception as error:
+        raise InputError(f"{address} could not be had: {_first_line(error)}") from error
+    yield from _items(data, Path(address).name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _looks_like_a_path(source: str | Path) -> bool:

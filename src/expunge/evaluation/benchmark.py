@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from expunge.data.example import Row
+from expunge.data.records import Record, load_records
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
+from expunge.stats import bootstrap_mean
 
-Rows = Callable[[str], list[Row]]  # the name of one of the benchmark's data sets -> its rows
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 
 
@@ -37,38 +40,86 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """``sets``: the data sets it reads, by name, in the repository ``home`` on the Hub or as files of a folder.
+class DataSet:
+    """One of a benchmark's data sets.
 
-    ``probes`` turns them into questions; ``score`` turns what was collected of a model, and of the retrained model where
-    there is one, into figures.
+    ``hub``: where it is on the Hub, ``owner/name[:config][@split]``, or its https address; ``file``: its path within a
+    folder, without ending (``*`` matches any name: then it is several files); ``optional``: the benchmark can do without
+    it, and says what it leaves out.
+    """
+
+    name: str
+    hub: str
+    file: str = ""
+    optional: bool = False
+
+    def among(self, folder: Path) -> list[Path]:
+        """Its files in ``folder``, in order of their names; none if it is not there."""
+        pattern = self.file or self.name
+        found = (sorted(folder.glob(f"{pattern}{ending}")) for ending in ENDINGS)
+        return next((files for files in found if files), [])
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the rows of each data set are: ``data.rows("forget01")``; ``absent``: the optional ones that are not here."""
+
+    places: Mapping[str, tuple[str | Path, ...]]
+    absent: tuple[str, ...] = ()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.places
+
+    def rows(self, name: str) -> list[Row]:
+        """The rows of the data set ``name`` as questions and answers, or as texts."""
+        return [row for place in self.places[name] for row in load_rows(place)]
+
+    def records(self, name: str) -> list[Record]:
+        """The same with all their columns."""
+        return [record for place in self.places[name] for record in load_records(place)]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """``sets``: the data it reads; ``probes`` turns them into questions; ``score`` turns what was collected of a model, and
+    of the retrained model where there is one, into figures.
+
+    ``chat_template`` and ``max_length`` are how it asks, where the user does not say otherwise.  ``forget``, ``retain``:
+    what ``expunge bench --method`` unlearns and protects, named as a ``DataSet``; None where a benchmark does not say.
     """
 
     name: str
     paper: str
-    home: str
-    sets: tuple[str, ...]
-    probes: Callable[[Rows], list[Probe]]
+    sets: tuple[DataSet, ...]
+    probes: Callable[[Data], list[Probe]]
     score: Callable[[Collected, Collected | None], list[Figure]]
+    chat_template: bool = True
+    max_length: int = 512
+    forget: DataSet | None = None
+    retain: DataSet | None = None
 
 
-def rows_of(benchmark: Benchmark, folder: str | Path | None = None) -> Rows:
-    """Where its rows come from: files ``<set>.json`` (or .jsonl, .csv, .parquet) of ``folder``, else the Hub.
+def data_of(benchmark: Benchmark, folder: str | Path | None = None) -> Data:
+    """Its data: files of ``folder`` (.json, .jsonl, .csv or .parquet), or without one the Hub.
 
-    Raises InputError at once if the folder lacks one of them.
+    Raises InputError at once if the folder lacks a file that the benchmark cannot do without.
     """
     if folder is None:
-        return lambda name: load_rows(f"{benchmark.home}:{name}")
+        if missing := [s.name for s in benchmark.sets if not s.hub and not s.optional]:
+            raise InputError(f"{benchmark.name} is not on the Hub ({', '.join(missing)}); give a folder with --data")
+        return Data(
+            {s.name: (s.hub,) for s in benchmark.sets if s.hub}, tuple(s.name for s in benchmark.sets if not s.hub)
+        )
     here = Path(folder)
     if not here.is_dir():
         raise InputError(f"there is no folder {here}; it should hold {_files(benchmark.sets)}")
-    files: dict[str, Path] = {}
-    for name in benchmark.sets:
-        found = next((f for e in ENDINGS if (f := here / f"{name}{e}").is_file()), None)
-        if found is None:
+    found = {s.name: tuple(s.among(here)) for s in benchmark.sets}
+    for s in benchmark.sets:
+        if not found[s.name] and not s.optional:
+            name = s.file or s.name
             raise InputError(f"{here} lacks {name}.json (or {', '.join(ENDINGS[1:])}), which {benchmark.name} reads")
-        files[name] = found
-    return lambda name: load_rows(files[name])
+    places = {name: files for name, files in found.items() if files}
+    return Data(places, tuple(name for name in found if name not in places))
 
 
 def find(name: str, table: Mapping[str, Benchmark]) -> Benchmark:
@@ -86,6 +137,12 @@ def texts(row: Row) -> dict[str, str]:
     if row.paraphrase:
         out["paraphrase"] = row.paraphrase
     return out | {f"wrong{i}": text for i, text in enumerate(row.perturbed)}
+
+
+def mean_figure(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
+    """The mean of one value an example, with its bootstrap interval."""
+    interval = bootstrap_mean(values)
+    return Figure(name, float(np.mean(values)), len(values), interval.low, interval.high, part, note)
 
 
 def no_overlap(first: Iterable[Row], second: Iterable[Row], names: tuple[str, str]) -> None:
@@ -106,5 +163,5 @@ def to_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
     ]
 
 
-def _files(names: Iterable[str]) -> str:
-    return ", ".join(f"{n}.json" for n in names)
+def _files(sets: Iterable[DataSet]) -> str:
+    return ", ".join(f"{s.file or s.name}.json" for s in sets if not s.optional)

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expunge.data.chat import encode, prompt_ids
+from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation import generate
-from expunge.evaluation.probe import Probe
+from expunge.evaluation.gradient import grad_norm
+from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward import IGNORE, logits_at
 
@@ -94,7 +95,10 @@ def _code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
     """The tokens, texts after one prompt together: one value, but for plain texts, whose prompt is their own first token."""
     groups: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
     for variant, text in probe.texts.items():
-        example = encode(probe.row, tokenizer, answer=text, **options)
+        if probe.continues:
+            example = continuation(probe.row, tokenizer, text, **options)
+        else:
+            example = encode(probe.row, tokenizer, answer=text, **options)
         cut = max(1, next((t for t, y in enumerate(example.labels) if y != IGNORE), len(example.labels)))
         if not example.input_ids[cut:]:
             raise InputError(
@@ -128,20 +132,25 @@ def _score(
         results = iter(run(model, batch, pad))
         for c in batch:
             for variant, tokens in zip(c.variants, c.texts, strict=True):
-                yield _scored(c.probe, variant, next(results), ends=tokens[-1] == eos)
+                ends = tokens[-1] == eos
+                norm = (
+                    grad_norm(model, c.prompt, tokens[: len(tokens) - ends]) if variant in c.probe.grad_norm else None
+                )
+                yield _scored(c.probe, variant, next(results), ends=ends, norm=norm)
         if progress:
             progress(sum(len(c.texts) for c in batch))
 
 
-def _scored(probe: Probe, variant: str, facts: Facts, *, ends: bool) -> Scored:
+def _scored(probe: Probe, variant: str, facts: Facts, *, ends: bool, norm: float | None) -> Scored:
     logp, mean, std = (np.asarray(t.cpu(), np.float32) for t in (facts.logp, facts.mean, facts.std))
     if not np.isfinite(logp).all():
         raise InputError(
             f"{probe.row.where or f'{probe.part}, row {probe.index}'}: the model's log-probabilities of {variant!r} are "
             "no numbers (NaN or infinite); are its weights whole, or is its number format too narrow?"
         )
+    hit = np.asarray(facts.hit.cpu(), bool)
     text = probe.texts[variant]
-    return Scored(probe.part, probe.index, variant, text, logp, mean, std, np.asarray(facts.hit.cpu(), bool), ends)
+    return Scored(probe.part, probe.index, variant, text, logp, mean, std, hit, ends, norm, probe.note)
 
 
 def _way(model: nn.Module, batch: list[Coded], pad: int) -> Callable[[nn.Module, list[Coded], int], list[Facts]]:
@@ -246,4 +255,11 @@ def _answer(
             model, tokenizer, prompts, max_new_tokens=ask.max_new_tokens, stop=ask.stop, progress=progress
         )
         for p, text in zip(group, made, strict=True):
-            yield Generated(p.part, p.index, "answer", p.row.answer, text)
+            yield Generated(p.part, p.index, "answer", _expected(p, ask, tokenizer), text, p.note)
+
+
+def _expected(probe: Probe, ask: Ask, tokenizer: Any) -> str:
+    if not ask.cut:
+        return probe.row.answer
+    ids = tokenizer(probe.row.answer, add_special_tokens=False).input_ids
+    return tokenizer.decode(ids[: ask.max_new_tokens], skip_special_tokens=True)

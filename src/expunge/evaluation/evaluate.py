@@ -7,37 +7,21 @@ model's weights and of all that it was asked, so a model is run once however oft
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from expunge import __version__, record
 from expunge.errors import InputError
 from expunge.evaluation import table
-from expunge.evaluation.benchmark import Benchmark, Figure, rows_of, to_json
-from expunge.evaluation.probe import Probe, fingerprint
+from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
+from expunge.evaluation.probe import DTYPES, How, Probe, fingerprint
 
-FORMAT = 1  # of what is collected: a new one makes older caches unread
 FIGURES, SCORES, RETRAINED = "figures.json", "scores", "retrained"
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class How:
-    """What decides how a model is asked, besides the probes."""
-
-    max_length: int = 512
-    chat_template: bool = True
-    limit: int | None = None
-    device: str | None = None
-    trust_remote_code: bool = False
 
 
 def evaluate(
@@ -49,20 +33,29 @@ def evaluate(
     retrained: str | None = None,
     how: How | None = None,
     overwrite: bool = False,
+    defined_in: str | None = None,
 ) -> list[Figure]:
     """Ask ``model`` (and ``retrained``) what ``benchmark`` asks, write the folder ``out``, and return the figures.
 
     ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit`` takes the first rows of
-    each part only, for a quick look.  Raises InputError for what is wrong with the data before a model is loaded.
+    each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for :func:`rescore`.  Under
+    several processes the main one writes and returns; the others return nothing.
+
+    Raises InputError for what is wrong with the data before a model is loaded.
     """
-    how = how or How()
+    how = _as_asked(how or How(), benchmark)
     folder = Path(out)
     if (folder / FIGURES).exists() and not overwrite:
         raise InputError(f"{folder}: figures of an earlier evaluation are here; choose another folder, or --overwrite")
-    probes = _limited(benchmark.probes(rows_of(benchmark, data)), how.limit)
+    source = data_of(benchmark, data)
+    probes = _limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
-    found, facts = collected(model, probes, how)
-    reference, reference_facts = collected(retrained, probes, how) if retrained else (None, None)
+    from expunge.evaluation import asking  # torch, not before the data is in order
+
+    found, facts = asking.collected(model, probes, how)
+    reference, reference_facts = asking.collected(retrained, probes, how) if retrained else (None, None)
+    if not asking.is_main_process():
+        return []
     figures = benchmark.score(found, reference)
     table.write(found, folder / SCORES)
     if reference is not None:
@@ -72,14 +65,17 @@ def evaluate(
         figures,
         {
             "benchmark": benchmark.name,
+            "defined_in": defined_in,
             "paper": benchmark.paper,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "model": facts,
             "retrained": reference_facts,
-            "data": {"source": str(data or benchmark.home), "fingerprint": fingerprint(probes)},
-            "limit": how.limit,
-            "max_length": how.max_length,
-            "chat_template": how.chat_template,
+            "data": {
+                "source": str(data) if data else sorted({s.hub for s in benchmark.sets if s.hub}),
+                "fingerprint": fingerprint(probes),
+                "left_out": list(source.absent),
+            },
+            **{k: v for k, v in dataclasses.asdict(how).items() if k not in ("device", "trust_remote_code")},
             "seconds": time.monotonic() - began,
             "versions": record.versions(),
         },
@@ -87,14 +83,16 @@ def evaluate(
     return figures
 
 
-def rescore(benchmarks: dict[str, Benchmark], out: str | Path) -> list[Figure]:
-    """Recompute the figures of ``out`` from what was collected, and write them again; no model, no torch."""
+def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
+    """Recompute the figures of ``out`` from what was collected, and write them again; no model, no torch.
+
+    ``named`` finds a benchmark by its name or file, as :func:`expunge.benchmarks.named` does.
+    """
     folder = Path(out)
     said = read(folder)
-    if said.get("benchmark") not in benchmarks:
-        raise InputError(f"{folder / FIGURES}: {said.get('benchmark')!r} is no benchmark of this expunge")
+    benchmark = named(said.get("defined_in") or str(said.get("benchmark")))
     reference = table.read(folder / RETRAINED) if (folder / RETRAINED).is_dir() else None
-    figures = benchmarks[said["benchmark"]].score(table.read(folder / SCORES), reference)
+    figures = benchmark.score(table.read(folder / SCORES), reference)
     _write(folder, figures, said)
     return figures
 
@@ -110,34 +108,12 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
 
 
-def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
-    """What the model ``name`` says to ``probes``, from the cache if it was asked before; and which model it was."""
-    from expunge import models
-    from expunge.gguf import cache_folder
-
-    loaded = models.load(name, device=how.device, trust_remote_code=how.trust_remote_code)
-    asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
-    asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
-    folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
-    facts = {"source": name, "fingerprint": loaded.fingerprint}
-    if (folder / table.ANSWERS).exists():  # written last
-        return table.read(folder), facts
-    from tqdm.auto import tqdm
-
-    from expunge.evaluation.collect import collect
-
-    total = sum(len(p.texts) + bool(p.ask) for p in probes)
-    with tqdm(total=total, desc=f"asking {os.path.basename(os.path.normpath(name))}", leave=False) as bar:
-        found = collect(
-            loaded.model,
-            loaded.tokenizer,
-            probes,
-            max_length=how.max_length,
-            chat_template=how.chat_template,
-            progress=bar.update,
-        )
-    table.write(found, folder)
-    return found, facts
+def _as_asked(how: How, benchmark: Benchmark) -> How:
+    """``how`` with what the benchmark says where the user says nothing."""
+    if how.dtype not in DTYPES:
+        raise InputError(f"dtype must be {', '.join(DTYPES)}, not {how.dtype!r}")
+    template = benchmark.chat_template if how.chat_template is None else how.chat_template
+    return dataclasses.replace(how, max_length=how.max_length or benchmark.max_length, chat_template=template)
 
 
 def _limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:

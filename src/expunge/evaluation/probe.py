@@ -1,21 +1,27 @@
-"""What a benchmark asks of a model: prompts, texts to score after each, whether to let it answer.  Needs no torch."""
+"""What a benchmark asks of a model, and how: prompts, texts to score after each, whether it answers.  Without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from expunge.data.example import Row
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Ask:
-    """Let the model answer, greedily: at most ``max_new_tokens``, ended by any of ``stop``."""
+    """Let the model answer, greedily: at most ``max_new_tokens``, ended by any of ``stop``.
+
+    ``cut``: the right answer too is cut to that many tokens before the two are compared, as MUSE does.
+    """
 
     max_new_tokens: int = 200
     stop: tuple[str, ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,9 @@ class Probe:
     """One prompt.  ``texts``: variant -> an answer to score after it; ``ask``: let the model answer too.
 
     The right, the paraphrased and the wrong answers of a question stand in one probe, so its prompt is run once.
+    ``note``: what the scores need to know of the row later (its right option, its level); ``continues``: the texts go on
+    from a plain prompt, tokenised together with it and without an end token, as lm-evaluation-harness has it;
+    ``grad_norm``: the variants whose gradient is measured too, each a pass forward and backward of its own.
     """
 
     part: str
@@ -30,13 +39,33 @@ class Probe:
     row: Row
     texts: Mapping[str, str] = field(default_factory=dict)
     ask: Ask | None = None
+    note: str = ""
+    continues: bool = False
+    grad_norm: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class How:
+    """What decides how a model is asked, besides the probes.
+
+    ``max_length``, ``chat_template``: the benchmark's own where None; ``limit``: only the first rows of each part;
+    ``dtype``: the number format of the weights, such as ``bfloat16``; ``device``: where the model runs, by default an
+    accelerator if there is one.
+    """
+
+    max_length: int | None = None
+    chat_template: bool | None = None
+    limit: int | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    trust_remote_code: bool = False
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:
     """``sha256:`` over all that decides what a model is asked; where rows stood does not count."""
     digest = hashlib.sha256()
     for p in probes:
-        ask = [p.ask.max_new_tokens, *p.ask.stop] if p.ask else None
-        said = [p.part, p.index, p.row.prompt, p.row.answer, sorted(p.texts.items()), ask]
+        how = [asdict(p.ask) if p.ask else None, p.note, p.continues, p.grad_norm]
+        said = [p.part, p.index, p.row.prompt, p.row.answer, sorted(p.texts.items()), how]
         digest.update(json.dumps(said, ensure_ascii=False).encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"

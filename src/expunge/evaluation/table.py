@@ -29,7 +29,8 @@ class Scored:
 
     ``logp`` (T,) log-probability of each token; ``vocab_mean``, ``vocab_std`` (T,) mean and deviation of the
     log-probability over the vocabulary there (Min-K++); ``hit`` (T,) whether the token is the most likely one;
-    ``ends`` whether the last token is the end of turn; ``grad_norm`` of the loss, if it was asked for.
+    ``ends`` whether the last token is the end of turn; ``grad_norm`` of the loss, if it was asked for; ``note`` the
+    probe's.
     """
 
     part: str
@@ -42,6 +43,7 @@ class Scored:
     hit: NDArray[np.bool_]
     ends: bool = True
     grad_norm: float | None = None
+    note: str = ""
 
     @property
     def mean_logp(self) -> float:
@@ -58,6 +60,7 @@ class Generated:
     variant: str
     expected: str
     text: str
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""A model by name, and what it says to a benchmark: loaded, asked once, and kept in the user's cache.
+
+The key is made of the weights, of all that is asked and of how; so a model is run once however often it is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
+
+from expunge import models
+from expunge.evaluation import table
+from expunge.evaluation.collect import collect
+from expunge.evaluation.probe import How, Probe, fingerprint
+from expunge.gguf import cache_folder
+
+FORMAT = 2  # of what is collected: a new one makes older caches unread
+
+
+def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
+    """What the model ``name`` says to ``probes``, from the cache if it was asked before; and which model it was.
+
+    Under several processes the main one has it all; the others have nothing where it came from the cache.
+    """
+    state = PartialState()
+    loaded = models.load(
+        name,
+        dtype=getattr(torch, how.dtype),
+        device=how.device or state.device,
+        trust_remote_code=how.trust_remote_code,
+    )
+    asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
+    asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
+    folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+    facts = {"source": name, "fingerprint": loaded.fingerprint}
+    known = [(folder / table.ANSWERS).exists()]  # written last
+    broadcast_object_list(known)  # the main process decides for all
+    if known[0]:
+        return (table.read(folder) if state.is_main_process else table.Collected((), ())), facts
+    total = sum(len(p.texts) + bool(p.ask) for p in probes)
+    quiet = not state.is_main_process
+    with tqdm(
+        total=total, desc=f"asking {os.path.basename(os.path.normpath(name))}", leave=False, disable=quiet
+    ) as bar:
+        found = collect(
+            loaded.model,
+            loaded.tokenizer,
+            probes,
+            max_length=how.max_length or 512,
+            chat_template=bool(how.chat_template),
+            progress=lambda n: bar.update(n * state.num_processes),
+        )
+    if state.is_main_process:
+        table.write(found, folder)
+    return found, facts
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what several found."""
+    return PartialState().is_main_process
