@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from expunge.data.chat import encode
 from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.evaluation import collect as collecting
+from expunge.evaluation import score
 from expunge.evaluation.collect import collect
 from expunge.evaluation.probe import Ask, Probe, fingerprint
 from expunge.evaluation.table import Collected, join, read, write
@@ -27,7 +29,13 @@ ROWS = [*CHAT, Row("Once upon a", " time"), Row(None, "plain text is scored from
 
 def probes(rows=ROWS):
     return [
-        Probe("forget", i, row, {"answer": row.answer, "wrong0": "never", "wrong1": row.answer + " indeed"}, Ask(4))
+        Probe(
+            "forget",
+            i,
+            row,
+            {"answer": row.answer, "wrong0": "never", "wrong1": row.answer + " indeed"},
+            row.prompt and Ask(4),
+        )
         for i, row in enumerate(rows)
     ]
 
@@ -71,24 +79,23 @@ def test_a_prompt_is_run_once(model, tokenizer):
     def tokens(run):
         seen = []
         handle = model.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
-        facts = run(model, coded, 0)
+        facts, _ = run(model, coded, 0)
         handle.remove()
         return sum(seen), facts
 
-    coded = collecting._code(probes()[0], tokenizer, {"max_length": 512, "chat_template": True})
-    (c,) = coded
+    (c,) = coded = collecting.code(probes()[0], tokenizer, {"max_length": 512, "chat_template": True})
     longest = max(map(len, c.texts))
-    reused, ours = tokens(collecting.run_reusing)
-    whole, theirs = tokens(collecting.run_whole)
+    reused, ours = tokens(partial(score.run_reusing, stem=None))
+    whole, theirs = tokens(score.run_whole)
     assert reused == len(c.prompt) + 3 * (longest - 1) and whole == 3 * (len(c.prompt) + longest)
     for a, b in zip(ours, theirs, strict=True):
-        for name in ("logp", "mean", "std", "hit"):
+        for name in ("logp", "mean", "std", "best"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name))
 
 
 def test_a_model_whose_cache_cannot_be_reused_is_run_whole(model, tokenizer, monkeypatch):
     expected = collect(model, tokenizer, probes())
-    monkeypatch.setattr(collecting, "run_reusing", lambda *_: (_ for _ in ()).throw(ValueError("no cache")))
+    monkeypatch.setattr(score, "run_reusing", lambda *_: (_ for _ in ()).throw(ValueError("no cache")))
     found = collect(model, tokenizer, probes())
     np.testing.assert_allclose(found.mean_logp("forget"), expected.mean_logp("forget"), atol=1e-5)
 
@@ -105,10 +112,53 @@ def test_answers_are_those_of_generate(model, tokenizer):
     assert found.generated("forget")[0].text == said
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradient_norms_are_those_of_a_plain_backward(tokenizer, tied):
+    model = tiny.model(vocab_size=len(tokenizer), tie_word_embeddings=tied).eval().requires_grad_(False)
+    asked = [dataclasses.replace(p, grad_norm=("answer",)) for p in probes()]
+    found = collect(model, tokenizer, asked)
+    assert all(s.grad_norm is None for s in found.scored("forget", "wrong0"))
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+    model.requires_grad_(True)
+    for probe, s in zip(asked, found.scored("forget"), strict=True):
+        example = encode(probe.row, tokenizer)
+        labels = torch.tensor([example.labels])
+        labels[0, len(example.labels) - s.ends :] = -100  # the end token is no word of the answer
+        model.zero_grad()
+        model(torch.tensor([example.input_ids]), labels=labels).loss.backward()
+        norms = [float(p.grad.norm()) for p in model.parameters()]
+        assert s.grad_norm == pytest.approx(sum(norms) / len(norms), rel=1e-4)
+
+
+def test_a_continuation_is_tokenised_with_its_prompt_and_has_no_end(model, tokenizer):
+    probe = Probe("choice", 0, Row("Which?\nAnswer:", " A"), {"option0": " A", "option1": " B b"}, continues=True)
+    found = collect(model, tokenizer, [probe])
+    ids = tokenizer("Which?\nAnswer: B b", add_special_tokens=False).input_ids
+    start = len(tokenizer("Which?\nAnswer:").input_ids)
+    logp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [float(logp[t - 1, ids[t]]) for t in range(start, len(ids))]
+    (s,) = found.scored("choice", "option1")
+    np.testing.assert_allclose(s.logp, expected, atol=1e-5)
+    assert not s.ends and len(s.logp) == len(" B b")
+    cut = collect(model, tokenizer, [probe], max_length=8)  # the beginning of the prompt goes, not the option
+    assert len(cut.scored("choice", "option1")[0].logp) == len(" B b")
+
+
+def test_the_expected_text_is_cut_to_as_many_tokens(model, tokenizer):
+    row = Row("Once upon", " a time there was")
+    (g,) = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(5, cut=True))]).generated("f")
+    assert g.expected == " a ti"
+
+
+def test_a_model_is_not_asked_without_a_prompt(model, tokenizer):
+    with pytest.raises(InputError, match="f, row 0: there is no prompt for the model to answer"):
+        collect(model, tokenizer, [Probe("f", 0, ROWS[-1], ask=Ask(5))])
+
+
 def test_progress_counts_texts_and_answers(model, tokenizer):
     done = []
     collect(model, tokenizer, probes(), progress=done.append)
-    assert sum(done) == (3 + 1) * len(ROWS)
+    assert sum(done) == (3 + 1) * len(ROWS) - 1  # plain text is not answered
 
 
 def test_no_share_of_a_text_is_left(model, tokenizer):

@@ -36,16 +36,18 @@ def encode(
     return Example(tuple(ids), tuple(labels))
 
 
-def continuation(row: Row, tokenizer: Any, text: str, *, max_length: int = 512, chat_template: bool = True) -> Example:
-    """``text`` as what goes on from the prompt, without an end token; the prompt is cut on the left at ``max_length``.
+def continuation(
+    row: Row, tokenizer: Any, *, answer: str, max_length: int = 512, chat_template: bool = True
+) -> Example:
+    """``answer`` as what goes on from the prompt, without an end token; the prompt is cut on the left at ``max_length``.
 
     A plain prompt is tokenised together with its continuation, as lm-evaluation-harness does; apart where a token would
     span both.  A conversation's prompt ends with a token of its own, so it is always apart.
     """
     before = prompt_ids(row, tokenizer, chat_template=chat_template)
-    after = _ids(tokenizer, text)
+    after = _ids(tokenizer, answer)
     if isinstance(row.prompt, str):
-        whole = _without_end(_ids(tokenizer, row.prompt + text, special=True), tokenizer)
+        whole = _without_end(_ids(tokenizer, row.prompt + answer, special=True), tokenizer)
         if whole[: len(before)] == before and len(whole) > len(before):
             after = whole[len(before) :]
     after = after[: max_length - 1]

@@ -1,0 +1,147 @@
+"""Answers that start where greedy decoding and a right answer part ways are those of ``generate``, token for token."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MambaConfig, Qwen2Config
+
+from expunge.data.chat import prompt_ids
+from expunge.data.example import Row
+from expunge.evaluation import cache as caches
+from expunge.evaluation import decode, generate, score
+from expunge.evaluation.collect import collect
+from expunge.evaluation.probe import Ask, Probe
+
+SMALL = {"vocab_size": 261, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+CONFIGS = {
+    "llama": None,
+    "gpt2": GPT2Config(vocab_size=261, n_embd=32, n_layer=2, n_head=4, n_positions=128),
+    "qwen2": Qwen2Config(**SMALL, intermediate_size=64, num_key_value_heads=2),
+    "gemma2, whose layers slide": Gemma2Config(
+        **SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=8
+    ),
+    "mamba, which has no keys": MambaConfig(vocab_size=261, hidden_size=32, num_hidden_layers=2, state_size=4),
+}
+QUESTIONS = ["Hi?", "Who is there, and why is it so late in the day?", "What?", "Where to?", "And then?"]
+
+
+@pytest.fixture(params=CONFIGS, ids=str)
+def model(request, tokenizer):
+    config = CONFIGS[request.param]
+    if config is None:
+        return tiny.model(vocab_size=len(tokenizer)).eval()
+    torch.manual_seed(0)
+    config.eos_token_id = config.pad_token_id = config.bos_token_id = None
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def greedy(model, prompt, n):
+    """By hand: the whole sequence again for every token."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return tuple(ids[len(prompt) :])
+
+
+@contextmanager
+def counted(model):
+    """The number of tokens of each call of the model."""
+    seen = []
+    handle = model.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
+    yield seen
+    handle.remove()
+
+
+@torch.no_grad()
+def test_answers_are_those_of_a_loop_on_any_architecture(model, tokenizer):
+    rows = [Row(({"role": "user", "content": q},), "yes it is", where=q) for q in QUESTIONS]
+    limits = [3, 9, 9, 9, 6]
+    probes = [
+        Probe("forget", i, r, {"answer": r.answer, "wrong0": "no"} if i % 2 else {}, Ask(n), note=str(n))
+        for i, (r, n) in enumerate(zip(rows, limits, strict=True))
+    ]
+    found = collect(model, tokenizer, probes, batch_tokens=150).generated("forget")
+    for row, n, answer in zip(rows, limits, found, strict=True):
+        tokens = greedy(model, prompt_ids(row, tokenizer), n)
+        ends = next((t for t, y in enumerate(tokens) if y == tokenizer.eos_token_id), n)
+        assert answer.text == tokenizer.decode(tokens[:ends], skip_special_tokens=True).strip()
+        assert answer.note == str(n)
+
+
+@torch.no_grad()
+def test_what_a_right_answer_and_the_model_agree_on_is_not_decoded_again(tokenizer):
+    model = tiny.model(vocab_size=len(tokenizer)).eval()
+    prompts = [tuple(range(10, 19)), tuple(range(30, 34))]
+    own = [greedy(model, p, 12) for p in prompts]
+    wrong = (own[0][0] + 1) % 200
+    texts = [
+        [(*own[0][:5], wrong, wrong)],  # agrees for five tokens
+        [(*own[1][:2], wrong), own[1][:7], (wrong,)],  # the second is the longest, and all of it agrees
+    ]
+    probe = Probe("forget", 0, Row("p", "a"), ask=Ask())
+    batch = [
+        score.Coded(probe, p, tuple(map(str, range(len(t)))), tuple(t), True)
+        for p, t in zip(prompts, texts, strict=True)
+    ]
+    for run in (score._reusing(model, batch), lambda *a: score.run_reusing(*a, None)):
+        _, met = run(model, batch, 0)
+        assert [m.said for m in met] == [own[0][:6], own[1][:7]]
+        assert [m.keys[0][0].shape[2] for m in met] == [len(prompts[0]) + 5, len(prompts[1]) + 6]
+        starts = [decode.Start(m.said, m.keys, 12, lambda said: False) for m in met]
+        with counted(model) as seen:
+            assert decode.decode(model, starts) == own
+        assert seen == [2] * 5 + [1], "each token after the first is run once, and the row that is done has left"
+
+
+@torch.no_grad()
+def test_shared_beginnings_give_the_same_facts(tokenizer):
+    model = tiny.model(vocab_size=len(tokenizer)).eval()
+    probe = Probe("forget", 0, Row("p", "a"))
+    stem = tuple(range(40, 50))
+    batch = [score.Coded(probe, stem + p, ("a", "b"), ((5, 6, 7), (8,)), False) for p in ((1, 2), (3,), (4, 5, 6))]
+    with counted(model) as seen:
+        run = score._reusing(model, batch)
+        assert seen == [len(stem)]
+        reused, _ = run(model, batch, 0)
+    assert seen[1:] == [3 * 3, 3 * 2], "only what comes after the shared tokens"
+    for ours, theirs in zip(reused, score.run_whole(model, batch, 0)[0], strict=True):
+        for a, b in zip(score._fields(ours), score._fields(theirs), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_stop_strings_and_end_tokens_end_an_answer(tokenizer):
+    model = tiny.model(vocab_size=len(tokenizer)).eval()
+    row = Row(({"role": "user", "content": "Hi?"},), "yes")
+    whole = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(20))]).generated("f")[0].text
+    assert len(whole) > 6
+    stop = whole[4:6]
+    found = collect(model, tokenizer, [Probe("f", 0, row, {"answer": "yes"}, ask=Ask(20, (stop,)))]).generated("f")[0]
+    assert found.text == whole[: whole.index(stop)].strip()
+    end = greedy(model, prompt_ids(row, tokenizer), 3)[2]
+    model.generation_config.eos_token_id = [end]
+    assert generate.end_tokens(model, tokenizer) == {end, tokenizer.eos_token_id}
+    short = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(20))]).generated("f")[0].text
+    said = generate.answers(model, tokenizer, [prompt_ids(row, tokenizer)], max_new_tokens=20)
+    assert short == said[0] and len(short) < len(whole)
+
+
+def test_settings_that_change_the_logits_are_left_to_generate(tokenizer):
+    model = tiny.model(vocab_size=len(tokenizer)).eval()
+    assert decode.plainly_greedy(model)
+    row = Row(({"role": "user", "content": "Hi?"},), "yes")
+    plain = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(20))]).generated("f")[0].text
+    model.generation_config.repetition_penalty = 5.0
+    assert not decode.plainly_greedy(model)
+    varied = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(20))]).generated("f")[0].text
+    assert varied != plain
+    assert varied == generate.answers(model, tokenizer, [prompt_ids(row, tokenizer)], max_new_tokens=20)[0]
+
+
+def test_a_cache_is_plain_only_if_every_layer_keeps_everything(model, tokenizer, request):
+    out = model(torch.arange(12)[None], use_cache=True)
+    kept = request.node.callspec.params["model"] in ("llama", "gpt2", "qwen2")
+    assert caches.plain(getattr(out, "past_key_values", None)) == kept
