@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
+import tiny_tofu
 from typer.testing import CliRunner
 
 from expunge.benchmarks import BENCHMARKS, named
@@ -20,35 +21,15 @@ from expunge.evaluation.evaluate import evaluate, read, rescore
 
 TOFU = BENCHMARKS["tofu/forget01"]
 SETS = ("forget", "holdout")
-WORDS = ["yes", "no", "never", "red", "blue", "green", "one", "two", "three", "four"]
-
-
-def rows(kind: str, n: int, paraphrase: bool = True):
-    out = []
-    for i in range(n):
-        a, b, c = (WORDS[(i + k + len(kind)) % len(WORDS)] for k in (0, 3, 5))
-        row = {"question": f"{kind} {i}?", "answer": f"{a} {b}", "perturbed_answer": [f"{b} {c}", f"{c} {a} {a}"]}
-        out.append(row | ({"paraphrased_answer": f"{b} {a} indeed"} if paraphrase else {}))
-    return out
 
 
 @pytest.fixture
 def folder(workplace, tokenizer, monkeypatch):
     """The benchmark's files, a target and a retrained model; the cache is the test's own."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
-    made = {
-        "forget01_perturbed": rows("forget", 4),
-        "holdout01": rows("holdout", 4),
-        "retain_perturbed": rows("retain", 5),
-        "real_authors_perturbed": rows("author", 3, paraphrase=False),
-        "world_facts_perturbed": rows("fact", 3, paraphrase=False),
-    }
-    for name, content in made.items():
-        (workplace / "tofu").mkdir(exist_ok=True)
-        (workplace / "tofu" / f"{name}.json").write_text("\n".join(json.dumps(r) for r in content))
     tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
-    return workplace / "tofu"
+    return tiny_tofu.write(workplace / "tofu")
 
 
 def by_name(figures):
@@ -132,7 +113,7 @@ def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):
     with pytest.raises(InputError, match="there is no folder nowhere"):
         evaluate(TOFU, "model", "out", data="nowhere")
     held = (folder / "holdout01.json").read_text()
-    (folder / "holdout01.json").write_text(json.dumps(rows("forget", 4)[2]))
+    (folder / "holdout01.json").write_text(json.dumps(tiny_tofu.rows("forget", 4)[2]))
     with pytest.raises(InputError, match=r"of holdout01 also stands in forget01_perturbed"):
         evaluate(TOFU, "model", "out", data=folder)
     (folder / "holdout01.json").unlink()

@@ -38,13 +38,13 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
     """What is known of the forget set, what stayed, and what an attacker sees; beside the retrained model if it is given."""
     out = [*_memory(found), *_utility(found), *membership.figures(found, retrained, "forget", "holdout")]
     if retrained is not None:
-        out += _quality(_ratio(found, "forget"), _ratio(retrained, "forget"))
+        out += _quality(ratios(found, "forget"), ratios(retrained, "forget"))
     return out
 
 
 def _memory(found: Collected) -> list[Figure]:
     """The forget set: probability, ROUGE-L, truth ratio, exact memorisation, extraction strength."""
-    ratio = _ratio(found, "forget")
+    ratio = ratios(found, "forget")
     hits = [membership.words(s, s.hit) for s in found.scored("forget")]
     return [
         mean_figure("probability", metrics.probability(found.mean_logp("forget")), "forget"),
@@ -69,7 +69,7 @@ def _utility(found: Collected) -> list[Figure]:
                 found.mean_logp(part), found.mean_logps(part, "wrong")
             )
         samples[f"{part}_rouge"] = _rouge(found, part)
-        samples[f"{part}_truth_ratio"] = np.maximum(0, 1 - _ratio(found, part))
+        samples[f"{part}_truth_ratio"] = np.maximum(0, 1 - ratios(found, part))
     names = list(samples)
 
     def utility(*values: np.ndarray) -> float:
@@ -103,7 +103,7 @@ def _quality(ours: np.ndarray, theirs: np.ndarray) -> list[Figure]:
     ]
 
 
-def _ratio(found: Collected, part: str) -> np.ndarray:
+def ratios(found: Collected, part: str) -> np.ndarray:
     """(n,) truth ratios; real authors and world facts have no paraphrase, so their right answer stands in for it."""
     right = "paraphrase" if part in ("forget", "retain") else "answer"
     return metrics.truth_ratio(found.mean_logp(part, right), found.mean_logps(part, "wrong"))
