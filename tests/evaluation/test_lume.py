@@ -14,7 +14,7 @@ from expunge.benchmarks import lume, named
 from expunge.data.chat import prompt_text
 from expunge.errors import InputError
 from expunge.evaluation import asking, table
-from expunge.evaluation.benchmark import data_of
+from expunge.evaluation.benchmark import Figure, data_of
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.lume import LUME_TERMS
 from expunge.evaluation.probe import Ask, How, fingerprint
@@ -24,6 +24,7 @@ pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
 LUME, ANSWER = named("lume"), lume.ANSWER
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "lume"
 FULL = "one two three four"
+UNSEEN = ("forget Task3 9 one two three four", "four one two", "QQQ", "Who is it", "Zz")
 SAID = {FULL: 1.0, "four one two": 0.5, "": 0.0, "four": 0.25}  # its ROUGE-L recall against FULL
 
 
@@ -50,7 +51,7 @@ def folder(workplace, monkeypatch):
     (workplace / "lume").mkdir()
     for split in ("forget", "retain"):
         write(workplace / "lume" / f"{split}.jsonl", rows(split))
-    write(workplace / "lume" / "holdout.jsonl", [{"text": f"Never seen, number {i}."} for i in range(3)])
+    write(workplace / "lume" / "holdout.jsonl", [{"text": f"{t} never seen."} for t in UNSEEN])
     return workplace / "lume"
 
 
@@ -96,11 +97,12 @@ def test_membership_inference_and_the_final_score(folder):
     assert texts == [f"forget Task3 {i} {FULL}" for i in range(4)] and not any(s.ends for s in found.scores)
     auc = np.mean([(o > m) + 0.5 * (o == m) for m in members for o in others])
     assert figures["documents", "mia_loss_auc"].value == pytest.approx(auc)
+    assert 0 < auc < 1 and abs(auc - 2 / 3) > 0.01  # where the score would be the AUC itself
     mia = figures["documents", "mia_final"]
-    assert mia.value == pytest.approx(1 - 2 * abs(auc - 0.5)) and mia.n == 7 and mia.low <= mia.value <= mia.high
+    assert mia.value == pytest.approx(1 - 2 * abs(auc - 0.5)) and mia.n == 9 and mia.low <= mia.value <= mia.high
     whole = rescored(half_right)["all", "task_aggregate"]
     last = lume.final("out", 0.4)
-    assert last.value == pytest.approx((whole.value + mia.value + 0.4) / 3) and last.n == 48 + 7
+    assert last.value == pytest.approx((whole.value + mia.value + 0.4) / 3) and last.n == 48 + 9
     assert last.low < last.value < last.high and "MMLU accuracy of 0.4" in last.note
     with pytest.raises(InputError, match="mmlu must"):
         lume.final("out", 44.3)
@@ -108,6 +110,17 @@ def test_membership_inference_and_the_final_score(folder):
     Path("out/figures.json").write_text(json.dumps(said | {"benchmark": "tofu/forget01"}))
     with pytest.raises(InputError, match="holds figures of tofu/forget01"):
         lume.final("out", 0.4)
+
+
+def test_the_membership_scores_interval_is_that_of_its_auc():
+    """An AUC of 0.6 within [0.55, 0.7] is 0.8 within [0.6, 0.9]; where 1/2 lies within, the score may be 1."""
+    for (low, auc, high), expected in (
+        ((0.55, 0.6, 0.7), (0.6, 0.8, 0.9)),
+        ((0.2, 0.3, 0.45), (0.4, 0.6, 0.9)),
+        ((0.4, 0.5, 0.7), (0.6, 1, 1)),
+    ):
+        f = lume._mia_final(Figure("mia_loss_auc", auc, 9, low, high))
+        assert (f.low, f.value, f.high) == pytest.approx(expected)
 
 
 def test_without_a_holdout_it_says_what_it_leaves_out(folder):

@@ -69,19 +69,16 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
     out.append(_aggregate(values))
     if not _has_holdout(found):
         return out
-    out += membership.figures(found, retrained, MEMBERS, HOLDOUT)
-    seen, unseen = _losses(found)
-    whole = bootstrap(lambda a, b: lume_mia_final(auc(a, b)), seen, unseen)
-    note = f"1 - 2 |AUC of the loss - 1/2|; {WITH_MMLU}"
-    n = len(seen) + len(unseen)
-    return [*out, Figure("mia_final", lume_mia_final(auc(seen, unseen)), n, whole.low, whole.high, MEMBERS, note)]
+    attacks = membership.figures(found, retrained, MEMBERS, HOLDOUT)
+    return [*out, *attacks, _mia_final(next(f for f in attacks if f.name == "mia_loss_auc"))]
 
 
 def final(folder: str | Path, mmlu: float) -> Figure:
     r"""LUME's final score of a model: the mean of the task aggregate, the membership score and ``mmlu``.
 
     ``folder``: what ``expunge bench lume`` wrote, with a holdout; ``mmlu``: the same model's MMLU accuracy, in [0, 1].  The
-    interval resamples LUME's rows and documents and takes ``mmlu`` as it is.
+    interval resamples LUME's rows and documents and takes ``mmlu`` as it is; where the AUC is near 1/2 it leans to lower
+    values, for a resampled AUC only lies farther off.
 
     Raises InputError for a folder of another benchmark or without a holdout.
 
@@ -165,6 +162,15 @@ def _aggregate(values: dict[str, np.ndarray]) -> Figure:
     return Figure(
         "task_aggregate", _harmonic(samples), sum(map(len, samples)), interval.low, interval.high, "all", note
     )
+
+
+def _mia_final(loss: Figure) -> Figure:
+    """The membership score of the loss attack; its interval is what the AUC's interval becomes."""
+    assert loss.low is not None and loss.high is not None
+    low, high = sorted((lume_mia_final(loss.low), lume_mia_final(loss.high)))
+    high = 1.0 if loss.low <= 0.5 <= loss.high else high
+    note = f"1 - 2 |AUC of the loss - 1/2|; {WITH_MMLU}"
+    return Figure("mia_final", lume_mia_final(loss.value), loss.n, low, high, MEMBERS, note)
 
 
 def _harmonic(samples: Sequence[np.ndarray]) -> float:
