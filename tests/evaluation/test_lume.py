@@ -51,7 +51,7 @@ def folder(workplace, monkeypatch):
     (workplace / "lume").mkdir()
     for split in ("forget", "retain"):
         write(workplace / "lume" / f"{split}.jsonl", rows(split))
-    write(workplace / "lume" / "holdout.jsonl", [{"text": f"{t} never seen."} for t in UNSEEN])
+    write(workplace / "lume" / "holdout.jsonl", [{"text": t} for t in UNSEEN])
     return workplace / "lume"
 
 
