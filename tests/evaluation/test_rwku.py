@@ -207,7 +207,7 @@ def test_names_that_are_none(folder, monkeypatch):
     for said, says in (
         ("Ada Lovelase", "no rows of 'Ada Lovelase'; did you mean 'Ada Lovelace'"),
         ("Duke", "did you mean 'Jim Bo, Duke of Lim'"),
-        ("xyz", "no rows of 'xyz'; it has Ada Lovelace, Jim Bo, Duke of Lim"),
+        ("xyz", "no rows of 'xyz'; it has 2 people, such as 'Ada Lovelace', 'Jim Bo, Duke of Lim'"),
     ):
         with pytest.raises(InputError, match=says):
             evaluate(named(f"rwku/{said}"), "model", "out", data=folder)

@@ -117,11 +117,8 @@ def _who(said: str, people: Iterable[str], name: str) -> str:
             return known[key]
     parts = [p for key, p in known.items() if said.casefold() in key]
     close = parts or [known[key] for key in difflib.get_close_matches(said.casefold(), known, n=3)]
-    hint = (
-        f"did you mean {' or '.join(map(repr, close[:3]))}?"
-        if close
-        else f"it has {', '.join([*known.values()][:5])}, …"
-    )
+    names = [repr(p) for p in close or known.values()][:3]
+    hint = f"did you mean {' or '.join(names)}?" if close else f"it has {len(known)} people, such as {', '.join(names)}"
     raise InputError(f"RWKU's {name} has no rows of {said!r}; {hint}")
 
 
