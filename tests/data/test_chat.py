@@ -85,3 +85,13 @@ def test_a_prompts_tokens_are_where_its_example_begins(tokenizer):
 def test_a_text_is_continued_from_its_middle():
     row = halved(Row(None, "one two three four five"))
     assert (row.prompt, row.answer) == ("one two", "three four five") and halved(QA) is QA
+
+
+def test_a_prompt_that_begins_the_answer(tokenizer):
+    row = Row((*QA.prompt, {"role": "assistant", "content": "Answer:"}), " Yo.", where="x")
+    begun = "<|user|>Hi?<|end|>\n<|assistant|>Answer:"
+    assert prompt_text(row, tokenizer) == begun and question(row) == "Hi?"
+    assert shown(tokenizer, encode(row, tokenizer)) == (begun, " Yo.<|end|>")
+    assert prompt_text(row, tokenizer, chat_template=False) == "Question: Hi?\nAnswer:"
+    sure = Row((*QA.prompt, {"role": "assistant", "content": "Sure:"}), " Yo.", where="x")
+    assert prompt_text(sure, tokenizer, chat_template=False) == "Question: Hi?\nAnswer: Sure:"

@@ -5,19 +5,22 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from expunge.benchmarks import tofu
+from expunge.benchmarks import lume, rwku, tofu
 from expunge.errors import InputError
 from expunge.evaluation import benchmark
 from expunge.evaluation.benchmark import Benchmark
 
-BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (*tofu.ALL,)}
+BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (*tofu.ALL, lume.LUME, rwku.RWKU)}
 
 
 def named(name: str) -> Benchmark:
-    """The benchmark ``name``: one of ``BENCHMARKS``, or a Python file of the user's that makes one as ``BENCHMARK``.
+    """The benchmark ``name``: one of ``BENCHMARKS``, ``rwku/`` and a person, or a user's Python file that makes one as
+    ``BENCHMARK``.
 
     Raises InputError for a name or file that is none.  The file is run as any program is: give only what you trust.
     """
+    if name.startswith("rwku/") and not name.endswith(".py"):
+        return rwku.of(name.removeprefix("rwku/"))
     if not name.endswith(".py"):
         return benchmark.find(name, BENCHMARKS)
     if not Path(name).is_file():

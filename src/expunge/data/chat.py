@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from expunge.data.example import Example, Row
+from expunge.data.example import Example, Message, Row
 from expunge.errors import InputError
 from expunge.forward import IGNORE
 
@@ -56,14 +57,19 @@ def continuation(
 
 
 def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
-    """The text that stands before the answer, ready to be continued."""
+    """The text that stands before the answer, ready to be continued.
+
+    Where the last message of the prompt is the assistant's, it is how the answer begins, and it goes on from there.
+    """
     if row.prompt is None:
         return ""
     if isinstance(row.prompt, str):
         return row.prompt
+    before, begun = _begun(row.prompt)
     if not chat_template:
-        return "\n".join(_plain(m) for m in row.prompt) + "\nAnswer: "
-    return _render(tokenizer, row, [*row.prompt], generate=True)
+        lead = "" if begun.startswith("Answer:") else "Answer: "
+        return "\n".join(_plain(m) for m in before) + f"\n{lead}{begun}"
+    return _render(tokenizer, row, before, generate=True) + begun
 
 
 def prompt_ids(row: Row, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
@@ -86,18 +92,26 @@ def question(row: Row) -> str:
     """The last thing the user said, for a person to read."""
     if row.prompt is None:
         return ""
-    return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+    return row.prompt if isinstance(row.prompt, str) else _begun(row.prompt)[0][-1]["content"]
 
 
 def end_of_turn(row: Row, tokenizer: Any) -> str:
     """What the template writes right after an assistant's answer, up to its end-of-turn token."""
     assert row.prompt is not None and not isinstance(row.prompt, str)
-    whole = _render(tokenizer, row, [*row.prompt, {"role": "assistant", "content": MARK}], generate=False)
+    before, _ = _begun(row.prompt)
+    whole = _render(tokenizer, row, [*before, {"role": "assistant", "content": MARK}], generate=False)
     if whole.count(MARK) != 1:
         raise InputError(
             f"{row.where}: the tokenizer's chat template does not show the assistant's answer; cannot label it"
         )
     return whole.split(MARK)[1].rstrip("\n ")
+
+
+def _begun(prompt: Sequence[Message]) -> tuple[list[Message], str]:
+    """The turns before the answer, and how the answer begins where the prompt says so."""
+    if len(prompt) > 1 and prompt[-1]["role"] == "assistant":
+        return [*prompt[:-1]], prompt[-1]["content"]
+    return [*prompt], ""
 
 
 def _plain(message: dict[str, str]) -> str:

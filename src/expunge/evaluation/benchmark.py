@@ -6,9 +6,9 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from expunge.evaluation.table import Collected
 from expunge.stats import bootstrap_mean
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
+Placed = TypeVar("Placed", Row, Record)
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class DataSet:
     """One of a benchmark's data sets.
 
     ``hub``: where it is on the Hub, ``owner/name[:config][@split]``, or its https address; ``file``: its path within a
-    folder, without ending (``*`` matches any name: then it is several files); ``optional``: the benchmark can do without
-    it, and says what it leaves out.
+    folder, without ending (``*`` matches any name: then it is several files; ``a|b``: b where there is no a);
+    ``optional``: the benchmark can do without it, and says what it leaves out.
     """
 
     name: str
@@ -55,9 +56,14 @@ class DataSet:
 
     def among(self, folder: Path) -> list[Path]:
         """Its files in ``folder``, in order of their names; none if it is not there."""
-        pattern = self.file or self.name
-        found = (sorted(folder.glob(f"{pattern}{ending}")) for ending in ENDINGS)
+        patterns = (self.file or self.name).split("|")
+        found = (sorted(folder.glob(f"{p}{ending}")) for p in patterns for ending in ENDINGS)
         return next((files for files in found if files), [])
+
+    @property
+    def shown(self) -> str:
+        """Its file, as a message names it."""
+        return (self.file or self.name).split("|")[0]
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,23 @@ class Data:
 
     def rows(self, name: str) -> list[Row]:
         """The rows of the data set ``name`` as questions and answers, or as texts."""
-        return [row for place in self.places[name] for row in load_rows(place)]
+        return self._all(name, load_rows)
 
     def records(self, name: str) -> list[Record]:
         """The same with all their columns."""
-        return [record for place in self.places[name] for record in load_records(place)]
+        return self._all(name, load_records)
+
+    def _all(self, name: str, load: Callable[[str | Path], list[Placed]]) -> list[Placed]:
+        """What ``load`` finds at each place; where several files share a name, messages name their folders too."""
+        places, out = self.places[name], []
+        alike = len({Path(p).name for p in places}) < len(places)
+        for place in places:
+            folder = f"{Path(place).parent.name}/" if alike else ""
+            try:
+                out += [replace(found, where=folder + found.where) for found in load(place)]
+            except InputError as error:
+                raise InputError(f"{folder}{error}") from error
+        return out
 
 
 @dataclass(frozen=True)
@@ -116,8 +134,7 @@ def data_of(benchmark: Benchmark, folder: str | Path | None = None) -> Data:
     found = {s.name: tuple(s.among(here)) for s in benchmark.sets}
     for s in benchmark.sets:
         if not found[s.name] and not s.optional:
-            name = s.file or s.name
-            raise InputError(f"{here} lacks {name}.json (or {', '.join(ENDINGS[1:])}), which {benchmark.name} reads")
+            raise InputError(f"{here} lacks {s.shown}.json (or {', '.join(ENDINGS[1:])}), which {benchmark.name} reads")
     places = {name: files for name, files in found.items() if files}
     return Data(places, tuple(name for name in found if name not in places))
 
@@ -164,4 +181,4 @@ def to_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
 
 
 def _files(sets: Iterable[DataSet]) -> str:
-    return ", ".join(f"{s.file or s.name}.json" for s in sets if not s.optional)
+    return ", ".join(f"{s.shown}.json" for s in sets if not s.optional)

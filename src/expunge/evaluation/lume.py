@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expunge.errors import InputError
 from expunge.evaluation.metrics import mean, named, share
 from expunge.evaluation.rouge import rouge
 from expunge.stats import harmonic_mean
 
+Array = NDArray[np.float64]
 LUME_TERMS = tuple(
     f"{split}_{task}_{kind}"
     for split in ("forget", "retain")
@@ -64,7 +66,20 @@ def lume_terms(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     empty = [term for term, pairs in texts.items() if not pairs]
     if empty:
         raise InputError(f"LUME needs rows for each of its twelve terms and has none for {', '.join(empty)}")
-    return {term: _term(term, pairs) for term, pairs in texts.items()}
+    return {t: mean(lume_values(t, [o for o, _ in pairs], [g for _, g in pairs])) for t, pairs in texts.items()}
+
+
+def lume_values(term: str, expected: Sequence[str], given: Sequence[str]) -> Array:
+    """What each row adds to its ``term`` of ``LUME_TERMS``, whose mean the term is: (n,) in [0, 1], better when higher.
+
+    Hand-worked: three of four words back give 3/4 in a retain regurgitation term, 1/4 in a forget one.
+    """
+    if term.endswith("regurgitation"):
+        values = rouge(expected, given)
+    else:
+        pairs = zip(expected, given, strict=True)
+        values = np.array([e.strip().lower() == g.strip().lower() for e, g in pairs], dtype=float)
+    return 1 - values if term.startswith("forget") else values
 
 
 def lume_aggregate(terms: Mapping[str, float]) -> float:
@@ -99,11 +114,3 @@ def lume_final(aggregate: float, mia: float, mmlu: float) -> float:
     """
     parts = (share(aggregate, "aggregate"), share(mia, "mia"), share(mmlu, "mmlu"))
     return sum(parts) / 3
-
-
-def _term(term: str, pairs: Sequence[tuple[str, str]]) -> float:
-    if term.endswith("regurgitation"):
-        value = mean(rouge([o for o, _ in pairs], [g for _, g in pairs]))
-    else:
-        value = mean(np.array([o.strip().lower() == g.strip().lower() for o, g in pairs], dtype=float))
-    return 1 - value if term.startswith("forget") else value

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 Kind = Literal["rouge1", "rouge2", "rougeL"]
 Part = Literal["recall", "precision", "f1"]
 
+UNREADABLE = "has no word that ROUGE can see (it reads only a-z and 0-9)"
 RWKU_LEVELS = ("forget_level1", "forget_level2", "forget_level3", "neighbor_level1", "neighbor_level2")
 
 
@@ -157,6 +158,11 @@ def _rwku_values(rows: Sequence[Mapping[str, Any]], *, compat: bool) -> dict[str
     }
 
 
+def readable(text: str) -> bool:
+    """Whether ROUGE finds a word in ``text``."""
+    return re.search("[a-z0-9]", text.lower()) is not None
+
+
 def _check_texts(expected: Sequence[str], given: Sequence[str]) -> None:
     if isinstance(expected, str) or isinstance(given, str):
         raise InputError("expected and given must be lists of texts, not one text")
@@ -169,8 +175,8 @@ def _check_texts(expected: Sequence[str], given: Sequence[str]) -> None:
             if not isinstance(text, str):
                 raise InputError(f"{name}: entry {i} is not a text but {text!r}")
     for i, text in enumerate(expected):
-        if not re.search("[a-z0-9]", text.lower()):
-            raise InputError(f"expected: entry {i} has no word that ROUGE can see (it reads only a-z and 0-9)")
+        if not readable(text):
+            raise InputError(f"expected: entry {i} {UNREADABLE}")
 
 
 def _recall_by_sentence(expected: str, given: str) -> float:

@@ -1,0 +1,200 @@
+r"""LUME, which is SemEval-2025 task 4: invented stories, invented people with private data, real biographies.
+
+Data: ``amazon-science/lume-llm-unlearning`` on GitHub (Apache-2.0), or a folder with ``forget.jsonl`` and ``retain.jsonl``.
+SemEval's train and validation sets are some of these rows, word for word: cut both files to its ids for its figures.
+Each row's bare ``input`` is continued greedily for at most 256 tokens, once; the official script does so in bfloat16.
+
+Membership inference needs documents that the model never saw, and the release has none: put them into the folder as
+``holdout.jsonl``, one ``{"text": …}`` a row (or ``{"document": …}``, as in SemEval's ``nonmember.jsonl``).  The members are
+the real biographies to forget, as whole texts; SemEval took 150 of them.  The final score needs MMLU besides: :func:`final`.
+
+Ramakrishna et al. 2025, arXiv:2502.15097 and arXiv:2504.02883.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from expunge.data.example import Row
+from expunge.data.records import Record
+from expunge.errors import InputError
+from expunge.evaluation import evaluate, membership, table
+from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap
+from expunge.evaluation.lume import LUME_TERMS, lume_aggregate, lume_final, lume_mia_final, lume_values
+from expunge.evaluation.probe import Ask, Probe
+from expunge.evaluation.rouge import UNREADABLE, readable
+from expunge.evaluation.table import Collected
+from expunge.stats import auc, bootstrap
+
+HOME = (
+    "https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/b2fa8f9c567715f1e2c6d442213f33b2e9a28fe6/data"
+)
+SPLITS = ("forget", "retain")
+KINDS = {"sc": "regurgitation", "qa": "knowledge"}
+ANSWER = Ask(max_new_tokens=256)
+MEMBERS, HOLDOUT = "documents", "holdout"
+FORGOTTEN = "better when higher, as it enters the aggregate"
+WITH_MMLU = "with MMLU accuracy it makes the final score: expunge.benchmarks.lume.final"
+
+
+def probes(data: Data) -> list[Probe]:
+    """Each row's prompt in the part of its term; with a holdout, also its documents and those to forget."""
+    records = {split: data.records(split) for split in SPLITS}
+    _unique([r for split in SPLITS for r in records[split]])
+    rows: dict[str, list[tuple[str, Row]]] = {term: [] for term in LUME_TERMS}
+    for split in SPLITS:
+        for r in records[split]:
+            term = _term(split, r)
+            rows[term].append((r.text("id"), _row(r, term)))
+    if empty := [term for term, found in rows.items() if not found]:
+        raise InputError(f"LUME needs rows for each of its twelve terms; there is none for {', '.join(empty)}")
+    out = [
+        Probe(term, i, row, ask=ANSWER, note=name)
+        for term, found in rows.items()
+        for i, (name, row) in enumerate(found)
+    ]
+    return out + (_documents(records["forget"], data.records(HOLDOUT)) if HOLDOUT in data else [])
+
+
+def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """The twelve terms, their aggregate, and with a holdout the membership attacks; beside the retrained model if given."""
+    values = _values(found)
+    out = [_figure(term, v) for term, v in values.items()]
+    if retrained is not None:
+        theirs = _values(retrained)
+        out += [_figure(term, v - theirs[term], "_difference", "to the retrained model") for term, v in values.items()]
+    out.append(_aggregate(values))
+    if not _has_holdout(found):
+        return out
+    attacks = membership.figures(found, retrained, MEMBERS, HOLDOUT)
+    return [*out, *attacks, _mia_final(next(f for f in attacks if f.name == "mia_loss_auc"))]
+
+
+def final(folder: str | Path, mmlu: float) -> Figure:
+    r"""LUME's final score of a model: the mean of the task aggregate, the membership score and ``mmlu``.
+
+    ``folder``: what ``expunge bench lume`` wrote, with a holdout; ``mmlu``: the same model's MMLU accuracy, in [0, 1].  The
+    interval resamples LUME's rows and documents and takes ``mmlu`` as it is; where the AUC is near 1/2 it leans to lower
+    values, for a resampled AUC only lies farther off.
+
+    Raises InputError for a folder of another benchmark or without a holdout.
+
+    Ramakrishna et al. 2025, arXiv:2504.02883.
+    """
+    if (name := evaluate.read(folder).get("benchmark")) != "lume":
+        raise InputError(f"{folder} holds figures of {name}; LUME's final score needs those of lume")
+    found = table.read(Path(folder) / evaluate.SCORES)
+    if not _has_holdout(found):
+        raise InputError(
+            f"{folder} has no membership inference; put holdout.jsonl beside LUME's files and run it again"
+        )
+    values, losses = _values(found), _losses(found)
+
+    def whole(*samples: np.ndarray) -> float:
+        return lume_final(_harmonic(samples[:-2]), lume_mia_final(auc(*samples[-2:])), mmlu)
+
+    samples = (*values.values(), *losses)
+    interval = bootstrap(whole, *samples)
+    n = sum(map(len, samples))
+    return Figure("final", whole(*samples), n, interval.low, interval.high, "all", f"with an MMLU accuracy of {mmlu:g}")
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------------
+def _unique(records: Sequence[Record]) -> None:
+    seen: dict[str, str] = {}
+    for r in records:
+        if (before := seen.setdefault(r.text("id"), r.where)) != r.where:
+            raise InputError(f"{r.where}: the id stands in {before} too; each row counts once, to forget or to retain")
+
+
+def _term(split: str, record: Record) -> str:
+    """The term of ``LUME_TERMS`` that a row counts in; its kind stands in its id before the last character."""
+    kind = KINDS.get(record.text("id")[-3:-1])
+    if kind is None:
+        raise InputError(f"{record.where}: the field 'id' must end with sc or qa and a digit, as LUME's do")
+    term = f"{split}_{record.text('task')}_{kind}"
+    if term not in LUME_TERMS:
+        raise InputError(f"{record.where}: the field 'task' must be Task1, Task2 or Task3")
+    return term
+
+
+def _row(record: Record, term: str) -> Row:
+    row = Row(record.text("input"), record.text("output"), where=record.where)
+    if term.endswith("regurgitation") and not readable(row.answer):
+        raise InputError(f"{record.where}: the field 'output' {UNREADABLE}")
+    return row
+
+
+def _documents(forget: Sequence[Record], holdout: Sequence[Record]) -> list[Probe]:
+    """The biographies to forget, put together again from both halves, and documents never seen: as plain texts."""
+    halves = [r for r in forget if _term("forget", r) == "forget_Task3_regurgitation"]
+    members = [Row(None, f"{r.text('input')} {r.text('output')}", where=r.where) for r in halves]
+    others = [Row(None, r.text("document" if "document" in r.values else "text"), where=r.where) for r in holdout]
+    no_overlap(members, others, ("forget", HOLDOUT))
+    parts = {MEMBERS: members, HOLDOUT: others}
+    return [Probe(part, i, row, {"answer": row.answer}) for part, rows in parts.items() for i, row in enumerate(rows)]
+
+
+# -- figures --------------------------------------------------------------------------------------------------------------
+def _values(found: Collected) -> dict[str, np.ndarray]:
+    """Term -> (n,) of its rows."""
+    answers = {term: found.generated(term) for term in LUME_TERMS}
+    return {t: lume_values(t, [a.expected for a in rows], [a.text for a in rows]) for t, rows in answers.items()}
+
+
+def _figure(term: str, values: np.ndarray, ending: str = "", note: str = "") -> Figure:
+    part, _, kind = term.rpartition("_")
+    if part.startswith("forget"):
+        kind, note = f"one_minus_{kind}", note or FORGOTTEN
+    return mean_figure(kind + ending, values, part, note)
+
+
+def _aggregate(values: dict[str, np.ndarray]) -> Figure:
+    zero = [term for term, v in values.items() if not v.any()]
+    note = f"harmonic mean of the twelve terms; {WITH_MMLU}"
+    if zero:
+        note = f"0, for so is {', '.join(zero)}; {note}"
+    samples = list(values.values())
+    interval = bootstrap(lambda *s: _harmonic(s), *samples)
+    return Figure(
+        "task_aggregate", _harmonic(samples), sum(map(len, samples)), interval.low, interval.high, "all", note
+    )
+
+
+def _mia_final(loss: Figure) -> Figure:
+    """The membership score of the loss attack; its interval is what the AUC's interval becomes."""
+    assert loss.low is not None and loss.high is not None
+    low, high = sorted((lume_mia_final(loss.low), lume_mia_final(loss.high)))
+    high = 1.0 if loss.low <= 0.5 <= loss.high else high
+    note = f"1 - 2 |AUC of the loss - 1/2|; {WITH_MMLU}"
+    return Figure("mia_final", lume_mia_final(loss.value), loss.n, low, high, MEMBERS, note)
+
+
+def _harmonic(samples: Sequence[np.ndarray]) -> float:
+    return lume_aggregate({t: float(np.mean(v)) for t, v in zip(LUME_TERMS, samples, strict=True)})
+
+
+def _has_holdout(found: Collected) -> bool:
+    return any(s.part == HOLDOUT for s in found.scores)
+
+
+def _losses(found: Collected) -> tuple[np.ndarray, np.ndarray]:
+    """Mean token loss of each document, to forget and never seen."""
+    return -found.mean_logp(MEMBERS), -found.mean_logp(HOLDOUT)
+
+
+FORGET, RETAIN = (DataSet(split, f"{HOME}/{split}.jsonl") for split in SPLITS)
+LUME = Benchmark(
+    name="lume",
+    paper="arXiv:2502.15097",
+    sets=(FORGET, RETAIN, DataSet(HOLDOUT, "", optional=True)),
+    probes=probes,
+    score=score,
+    chat_template=False,
+    max_length=2048,
+    forget=FORGET,
+    retain=RETAIN,
+)

@@ -1,0 +1,260 @@
+"""RWKU end to end on a tiny model: how it asks, figures by hand, people, folders against the Hub, bad rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from expunge.benchmarks import named, rwku
+from expunge.data.chat import prompt_text
+from expunge.errors import InputError
+from expunge.evaluation import asking, table
+from expunge.evaluation.benchmark import data_of
+from expunge.evaluation.evaluate import evaluate, read, rescore
+from expunge.evaluation.probe import Ask, How, fingerprint
+from expunge.evaluation.rouge import RWKU_LEVELS
+
+pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
+
+RWKU, ANSWER = named("rwku"), rwku.ANSWER
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "rwku" / "Target"
+PEOPLE = {"7_Ada_Lovelace": "Ada Lovelace", "12_Jim_Bo,_Duke_of_Lim": "Jim Bo, Duke of Lim"}
+KINDS = ("affirmative suffix", "incontext learning", "cross lingual (Spanish)", "cross-lingual (French)")
+SIZES = {"forget_level1": 2, "forget_level2": 1, "forget_level3": 4, "neighbor_level1": 3, "neighbor_level2": 1}
+TEXTS = {"forget_mia": 2, "retain_mia": 3}
+
+
+def rows(person, name):
+    """Of one person as many as ``SIZES`` and ``TEXTS`` say, Jim Bo one more to fill in."""
+    if name in TEXTS:
+        return [{"ngram": 3, "subject": person, "text": f"{name} of {person}, no. {i}"} for i in range(TEXTS[name])]
+    n = SIZES[name] + (name == "forget_level1" and person.startswith("Jim"))
+    kind = (lambda i: KINDS[i]) if name == "forget_level3" else (lambda _: "cloze")
+    return [
+        {
+            "subject": person,
+            "level": name[-1],
+            "query": f"{name} {i} of {person}?",
+            "type": kind(i),
+            "answer": "Two Words",
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def folder(workplace, monkeypatch):
+    """A folder a person; the cache is the test's own; an answer is short, so that a test is."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
+    monkeypatch.setattr(rwku, "ANSWER", replace(ANSWER, max_new_tokens=3))
+    for place, person in PEOPLE.items():
+        (workplace / "Target" / place).mkdir(parents=True)
+        for name in (*SIZES, *TEXTS):
+            (workplace / "Target" / place / f"{name}.json").write_text(json.dumps(rows(person, name)))
+    return workplace / "Target"
+
+
+def by_name(figures):
+    return {(f.part, f.name): f for f in figures}
+
+
+def rescored(say):
+    """The figures of ``out`` had the model said ``say(answer)``."""
+    found = table.read("out/scores")
+    table.write(replace(found, answers=tuple(replace(a, text=say(a)) for a in found.answers)), "out/scores")
+    return by_name(rescore(named, "out"))
+
+
+def of_ada(a):
+    return "Two words" if "Ada" in a.note else "words"
+
+
+def test_figures_are_what_was_collected(folder):
+    """Ada's have both words, one without its capital; Jim Bo's one of two: recall 1 and 1/2, as published 1/2 and 0."""
+    evaluate(RWKU, "model", "out", data=folder)
+    figures = rescored(of_ada)
+    for part, ada, jim in (
+        ("forget_level1", 2, 3),
+        ("neighbor_level2", 1, 1),
+        ("forget_all", 7, 8),
+        ("neighbor_all", 4, 4),
+    ):
+        recall, published = figures[part, "rouge_l_recall"], figures[part, "compat_recall"]
+        assert recall.n == published.n == ada + jim
+        assert recall.value == pytest.approx((ada + jim / 2) / (ada + jim))
+        assert published.value == pytest.approx((ada / 2) / (ada + jim))
+        assert figures[part, "rouge_l_recall_by_person"].value == pytest.approx(3 / 4)
+        averaged = figures[part, "compat_recall_by_person"]
+        assert (averaged.value, averaged.n) == (pytest.approx(1 / 4), 2) and "as the paper averages" in averaged.note
+    assert {part for part, _ in figures if part.startswith("forget_level3/")} == {
+        f"forget_level3/{kind}" for kind in ("affirmative suffix", "incontext learning", "cross lingual")
+    }
+    assert figures["forget_level3/cross lingual", "rouge_l_recall"].n == 4
+    for f in figures.values():
+        assert f.low is None or f.low <= f.value <= f.high
+
+
+def test_membership_inference(folder):
+    figures = by_name(evaluate(RWKU, "model", "out", data=folder))
+    found = table.read("out/scores")
+    loss = {p: [-s.logp.mean(dtype=float) for s in found.scored(p)] for p in ("mia_forget", "mia_retain")}
+    assert [len(v) for v in loss.values()] == [4, 6]
+    for part, values in loss.items():
+        assert figures[part, "mia_loss"].value == pytest.approx(np.mean(values))
+        assert "came with 2 of the people" in figures[part, "mia_loss"].note
+    pairs = [(f > r) + 0.5 * (f == r) for f in loss["mia_forget"] for r in loss["mia_retain"]]
+    assert figures["mia", "mia_loss_forgotten"].value == pytest.approx(np.mean(pairs))
+    assert {name for part, name in figures if part == "mia"} == {
+        f"mia_{kind}_forgotten" for kind in ("loss", "zlib", "min_k", "min_k_plus_plus")
+    }
+
+
+def test_what_is_asked(folder, tokenizer):
+    probes = RWKU.probes(data_of(RWKU, folder))
+    said = {(p.part, p.row.where): prompt_text(p.row, tokenizer) for p in probes if p.ask}
+
+    def asked(part, row):
+        return said[part, f"7_Ada_Lovelace/{part}.json, row {row}"]
+
+    fill, brief = ("Please complete the blank in", "Please briefly answer")
+    end = "<|end|>\n<|assistant|>"
+    for part in RWKU_LEVELS:
+        task = fill if part.endswith("1") else brief
+        if part != "forget_level3":
+            text = f"<|user|>{task} the following question.\nQuestion: {part} 0 of Ada Lovelace?\n{end}Answer:"
+            assert asked(part, 1) == text
+    tale = "forget_level3 {} of Ada Lovelace?"
+    start = f"<|user|>{brief} the following question.\n"
+    assert asked("forget_level3", 1) == f"{start}Question: {tale.format(0)}{end}"  # an affirmative suffix
+    assert asked("forget_level3", 2) == f"{start}{tale.format(1)}\n{end}Answer:"  # worked examples
+    assert asked("forget_level3", 3) == f"{start}Question: {tale.format(2)}\n{end}Answer:"
+    assert Ask(max_new_tokens=30, stop=("\n",)) == ANSWER
+    assert {p.row.prompt for p in probes if not p.ask} == {None}
+
+
+def test_a_limit_takes_some_of_each_person(folder):
+    probes = [p for p in RWKU.probes(data_of(RWKU, folder)) if p.index < 2]
+    for part in ("forget_level1", "forget_level3", "mia_forget"):
+        assert sorted(p.note.partition("\t")[2] for p in probes if p.part == part) == sorted(PEOPLE.values())
+    assert (
+        by_name(evaluate(RWKU, "model", "out", data=folder, how=How(limit=1)))["forget_level1", "compat_recall"].n == 1
+    )
+
+
+@pytest.mark.parametrize("name", ["Ada Lovelace", "ada_lovelace", "7_Ada_Lovelace"])
+def test_one_person_however_named(folder, name):
+    one = named(f"rwku/{name}")
+    whole = fingerprint(one.probes(data_of(one, folder)))
+    assert whole == fingerprint(one.probes(data_of(one, folder / "7_Ada_Lovelace")))
+    assert whole == fingerprint(RWKU.probes(data_of(RWKU, folder / "7_Ada_Lovelace")))
+    assert whole != fingerprint(RWKU.probes(data_of(RWKU, folder)))
+
+
+def test_one_person_has_no_mean_over_people(folder):
+    figures = by_name(evaluate(named("rwku/ADA_lovelace"), "model", "out", data=folder))
+    assert not [name for _, name in figures if name.endswith("by_person")]
+    assert figures["forget_all", "rouge_l_recall"].n == 7 and figures["forget_all", "rouge_l_recall"].note == "1 person"
+    assert read("out")["benchmark"] == "rwku/ADA lovelace"
+    assert rescored(lambda _: "")["forget_all", "rouge_l_recall"].value == 0
+
+
+def test_empty_answers_score_nothing(folder):
+    evaluate(RWKU, "model", "out", data=folder)
+    figures = rescored(lambda _: "")
+    assert {f.value for (_, name), f in figures.items() if "recall" in name} == {0}
+
+
+def test_the_difference_to_another_model(folder):
+    evaluate(RWKU, "model", "out", data=folder, retrained="model")
+    figures = rescored(of_ada)
+    gap = figures["neighbor_all", "rouge_l_recall_difference"]
+    assert gap.value == pytest.approx(3 / 4) and gap.n == 8 and "before unlearning" in gap.note
+
+
+def test_without_membership_texts_it_says_so(folder):
+    for place in PEOPLE:
+        (folder / place / "forget_mia.json").unlink()
+    figures = by_name(evaluate(RWKU, "model", "out", data=folder))
+    assert read("out")["data"]["left_out"] == ["mia_forget"]
+    assert [key for key in figures if "mia" in key[1]] == [("mia_retain", "mia_loss")]
+    for place in PEOPLE:
+        (folder / place / "retain_mia.json").unlink()
+    evaluate(RWKU, "model", "again", data=folder)
+    assert read("again")["data"]["left_out"] == ["mia_forget", "mia_retain"]
+    assert not table.read("again/scores").scores
+
+
+def test_the_same_rows_from_the_hub(folder, monkeypatch):
+    asked = []
+
+    def load_dataset(repository, config, split):
+        asked.append((repository, config, split))
+        name = {"mia_forget": "forget_mia", "mia_retain": "retain_mia"}.get(config, config)
+        return [r for person in PEOPLE.values() for r in rows(person, name)]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert fingerprint(RWKU.probes(data_of(RWKU))) == fingerprint(RWKU.probes(data_of(RWKU, folder)))
+    assert asked == [("jinzhuoran/RWKU", name, "test") for name in (*RWKU_LEVELS, "mia_forget", "mia_retain")]
+
+
+def test_names_that_are_none(folder, monkeypatch):
+    monkeypatch.setattr(asking, "collected", lambda *_: pytest.fail("a model was loaded"))
+    for said, says in (
+        ("Ada Lovelase", "no rows of 'Ada Lovelase'; did you mean 'Ada Lovelace'"),
+        ("Duke", "did you mean 'Jim Bo, Duke of Lim'"),
+        ("xyz", "no rows of 'xyz'; it has 2 people, such as 'Ada Lovelace', 'Jim Bo, Duke of Lim'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            evaluate(named(f"rwku/{said}"), "model", "out", data=folder)
+    for nothing in ("rwku/", "rwku/_ "):
+        with pytest.raises(InputError, match="needs a name, such as"):
+            named(nothing)
+    (folder / "12_Jim_Bo,_Duke_of_Lim" / "forget_mia.json").unlink()
+    with pytest.raises(InputError, match="RWKU's mia_forget has no rows of 'jim bo, duke of lim'"):
+        evaluate(named("rwku/jim_bo,_duke_of_lim"), "model", "out", data=folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("neighbor_level1", {"answer": "…"}, "the field 'answer' has no word that ROUGE can see"),
+        ("forget_level2", {"query": ""}, "the field 'query' must be text that is not empty"),
+        ("forget_level3", {"type": None}, "the field 'type' is missing"),
+        ("forget_level1", {"subject": 3}, "the field 'subject' must be text"),
+        ("retain_mia", {"text": None}, "the field 'text' is missing"),
+    ],
+)
+def test_bad_rows_are_told_before_a_model_is_loaded(folder, monkeypatch, name, change, says):
+    monkeypatch.setattr(asking, "collected", lambda *_: pytest.fail("a model was loaded"))
+    file = folder / "7_Ada_Lovelace" / f"{name}.json"
+    file.write_text(json.dumps([rows("Ada Lovelace", name)[0] | change]))
+    with pytest.raises(InputError, match=rf"^7_Ada_Lovelace/{name}\.json, row 1: {says}"):
+        evaluate(RWKU, "model", "out", data=folder)
+
+
+def test_bad_files(folder):
+    (folder / "7_Ada_Lovelace" / "forget_level2.json").write_text("[{")
+    with pytest.raises(InputError, match=r"^7_Ada_Lovelace/forget_level2\.json, line 1: not JSON"):
+        evaluate(RWKU, "model", "out", data=folder)
+    with pytest.raises(InputError, match=r"lacks forget_level1\.json \(or \.jsonl"):
+        evaluate(RWKU, "model", "out", data=folder.parent)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs RWKU in {DATA}")
+def test_the_real_rows():
+    """The first hundred people; one of them from the folder of all and from his own; nine adversarial types."""
+    probes = RWKU.probes(data_of(RWKU, DATA))
+    n = Counter(p.part for p in probes)
+    assert [n[level] for level in RWKU_LEVELS] == [1637, 1453, 3527, 2889, 2667]
+    assert (n["mia_forget"], n["mia_retain"]) == (754, 755)
+    assert len({p.note.partition("\t")[2] for p in probes}) == 100
+    assert len({p.note.partition("\t")[0] for p in probes if p.part == "forget_level3"}) == 9
+    one = named("rwku/bruce lee")
+    found = one.probes(data_of(one, DATA))
+    assert Counter(p.part for p in found)["forget_level3"] == 40
+    assert fingerprint(found) == fingerprint(one.probes(data_of(one, DATA / "3_Bruce_Lee")))
