@@ -21,7 +21,7 @@ from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation import generate
 from expunge.evaluation.gradient import grad_norm
-from expunge.evaluation.probe import Ask, Probe
+from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward import IGNORE, logits_at
 
@@ -255,11 +255,15 @@ def _answer(
             model, tokenizer, prompts, max_new_tokens=ask.max_new_tokens, stop=ask.stop, progress=progress
         )
         for p, text in zip(group, made, strict=True):
-            yield Generated(p.part, p.index, "answer", _expected(p, ask, tokenizer), text, p.note)
+            yield answered(p, tokenizer, text)
 
 
-def _expected(probe: Probe, ask: Ask, tokenizer: Any) -> str:
-    if not ask.cut:
-        return probe.row.answer
-    ids = tokenizer(probe.row.answer, add_special_tokens=False).input_ids
-    return tokenizer.decode(ids[: ask.max_new_tokens], skip_special_tokens=True)
+def answered(probe: Probe, tokenizer: Any, text: str) -> Generated:
+    """``text`` as what the model answered; where the right answer is cut, a begin-of-text token counts, as in MUSE."""
+    assert probe.ask is not None
+    expected = probe.row.answer
+    if probe.ask.cut:
+        ids = tokenizer(expected).input_ids
+        expected = tokenizer.decode(ids[: probe.ask.max_new_tokens], skip_special_tokens=True)
+    said = generate.cut(text, probe.ask.stop).strip()
+    return Generated(probe.part, probe.index, "answer", expected, said, probe.note)

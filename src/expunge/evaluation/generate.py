@@ -27,7 +27,7 @@ def answers(
     """
     model.eval()
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ends = sorted({i for i in (tokenizer.eos_token_id, *_config_eos(model)) if i is not None})
+    ends = sorted(end_tokens(model, tokenizer))
     strings = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
     out = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -62,6 +62,11 @@ def answers(
 def cut(text: str, stop: Sequence[str]) -> str:
     """``text`` before the first place where any of ``stop`` begins."""
     return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
+
+
+def end_tokens(model: nn.Module, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer: the tokenizer's, and those of the model's generation settings."""
+    return {i for i in (tokenizer.eos_token_id, *_config_eos(model)) if i is not None}
 
 
 def _config_eos(model: nn.Module) -> list[int]:
