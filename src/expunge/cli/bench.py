@@ -41,9 +41,11 @@ def bench(
         quiet()
         how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code, backend=backend)
         given = name if name.endswith(".py") else None
-        show(
-            evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given)
+        figures = evaluate(
+            chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given
         )
+        if figures:  # under several processes the main one has them
+            show(figures)
 
 
 def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier `expunge bench`.")]) -> None:

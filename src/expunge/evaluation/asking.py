@@ -32,7 +32,7 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
 
     Under several processes the main one has it all; the others have nothing where it came from the cache.
     """
-    state = PartialState()
+    state = processes()
     if how.backend == "vllm" and state.num_processes > 1:
         raise InputError("the backend vllm runs in one process; start it without a launcher")
     loaded = models.load(
@@ -89,4 +89,9 @@ def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Cal
 
 def is_main_process() -> bool:
     """Whether this process writes what several found."""
-    return PartialState().is_main_process
+    return processes().is_main_process
+
+
+def processes() -> PartialState:
+    """What a launcher started; without being told that there is no accelerator, accelerate would take each for the only one."""
+    return PartialState(cpu=not torch.accelerator.is_available())
