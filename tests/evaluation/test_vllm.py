@@ -190,7 +190,7 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(place, monkeypatch):
     own = named("own.py")
     with pytest.raises(InputError, match="backend must be transformers or vllm, not 'tgi'"):
         evaluate(own, "model", "out", data="data", how=How(backend="tgi"))
-    monkeypatch.setattr(asking, "PartialState", lambda: type("State", (), {"num_processes": 2}))
+    monkeypatch.setattr(asking, "processes", lambda: type("State", (), {"num_processes": 2}))
     with pytest.raises(InputError, match="the backend vllm runs in one process"):
         evaluate(own, "model", "out", data="data", how=How(backend="vllm"))
     (place / "lib" / "vllm.py").unlink()

@@ -16,6 +16,9 @@ Data: ``muse-bench/MUSE-News`` and ``muse-bench/MUSE-Books`` on the Hub (CC-BY-4
 ``forget_qa_icl.json``, ``retain_qa.json``, ``retain_qa_icl.json`` and, if they are there, ``verbmem_forget.json``,
 ``privleak_forget.json``, ``privleak_holdout.json``.  Prompts are raw text and answers greedy.  Gradient norms are left out:
 a backward pass over each text of 2048 tokens.
+
+What is to forget is ``raw@forget``, what to keep ``raw@retain1``: articles, or whole books.  Training cuts a row at
+``max_length``, so books have to be cut into pieces of 2048 tokens first, as MUSE's own code does.
 """
 
 from __future__ import annotations

@@ -93,5 +93,5 @@ def is_main_process() -> bool:
 
 
 def processes() -> PartialState:
-    """What a launcher started; without being told that there is no accelerator, accelerate would take each for the only one."""
+    """What a launcher started.  Accelerate has to be told that there is no accelerator, or takes each for the only one."""
     return PartialState(cpu=not torch.accelerator.is_available())
