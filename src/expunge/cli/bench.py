@@ -22,6 +22,9 @@ def bench(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each part: a quick look.")] = None,
     dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="What writes the answers: transformers, or vllm where it is installed.")
+    ] = "transformers",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
     ] = False,
@@ -36,11 +39,13 @@ def bench(
 
         chosen = named(name)
         quiet()
-        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code, backend=backend)
         given = name if name.endswith(".py") else None
-        show(
-            evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given)
+        figures = evaluate(
+            chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given
         )
+        if figures:  # under several processes the main one has them
+            show(figures)
 
 
 def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier `expunge bench`.")]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from expunge import models
+from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.collect import collect
 from expunge.evaluation.probe import How, Probe, fingerprint
@@ -30,7 +32,9 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
 
     Under several processes the main one has it all; the others have nothing where it came from the cache.
     """
-    state = PartialState()
+    state = processes()
+    if how.backend == "vllm" and state.num_processes > 1:
+        raise InputError("the backend vllm runs in one process; start it without a launcher")
     loaded = models.load(
         name,
         dtype=getattr(torch, how.dtype),
@@ -39,6 +43,8 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     )
     asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
     asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
+    if how.backend != "transformers":
+        asked.append(how.backend)
     folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
     facts = {"source": name, "fingerprint": loaded.fingerprint}
     known = [(folder / table.ANSWERS).exists()]  # written last
@@ -50,19 +56,42 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     with tqdm(
         total=total, desc=f"asking {os.path.basename(os.path.normpath(name))}", leave=False, disable=quiet
     ) as bar:
-        found = collect(
-            loaded.model,
-            loaded.tokenizer,
-            probes,
-            max_length=how.max_length or 512,
-            chat_template=bool(how.chat_template),
-            progress=lambda n: bar.update(n * state.num_processes),
-        )
+        found = _ask(loaded, probes, how, lambda n: bar.update(n * state.num_processes))
     if state.is_main_process:
         table.write(found, folder)
     return found, facts
 
 
+def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]) -> table.Collected:
+    answers: Sequence[table.Generated] = ()
+    if how.backend == "vllm":
+        from expunge.evaluation import vllm
+
+        answers = vllm.answers(
+            loaded,
+            probes,
+            chat_template=bool(how.chat_template),
+            dtype=how.dtype,
+            trust_remote_code=how.trust_remote_code,
+        )
+        progress(len(answers))
+        probes = [replace(p, ask=None) for p in probes]
+    found = collect(
+        loaded.model,
+        loaded.tokenizer,
+        probes,
+        max_length=how.max_length or 512,
+        chat_template=bool(how.chat_template),
+        progress=progress,
+    )
+    return replace(found, answers=(*found.answers, *answers))
+
+
 def is_main_process() -> bool:
     """Whether this process writes what several found."""
-    return PartialState().is_main_process
+    return processes().is_main_process
+
+
+def processes() -> PartialState:
+    """What a launcher started.  Accelerate has to be told that there is no accelerator, or takes each for the only one."""
+    return PartialState(cpu=not torch.accelerator.is_available())

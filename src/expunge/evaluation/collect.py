@@ -164,7 +164,7 @@ def _decoded(model: nn.Module, tokenizer: Any, waiting: Sequence[tuple[Probe, Me
         limit = probe.ask.max_new_tokens
         starts.append(decode.Start(met.said[:limit], met.keys, limit, done(probe.ask)))
     for (probe, _), said in zip(waiting, decode.decode(model, starts), strict=True):
-        yield _answered(probe, tokenizer, _text(tokenizer, said))
+        yield answered(probe, tokenizer, _text(tokenizer, said))
 
 
 def _generated(model: nn.Module, tokenizer: Any, coded: Sequence[Coded]) -> Iterator[Generated]:
@@ -175,14 +175,15 @@ def _generated(model: nn.Module, tokenizer: Any, coded: Sequence[Coded]) -> Iter
         prompts = [c.prompt for c in group]
         made = generate.answers(model, tokenizer, prompts, max_new_tokens=ask.max_new_tokens, stop=ask.stop)
         for c, text in zip(group, made, strict=True):
-            yield _answered(c.probe, tokenizer, text)
+            yield answered(c.probe, tokenizer, text)
 
 
-def _answered(probe: Probe, tokenizer: Any, text: str) -> Generated:
+def answered(probe: Probe, tokenizer: Any, text: str) -> Generated:
+    """``text`` as what the model answered; where the right answer is cut, a begin-of-text token counts, as in MUSE."""
     assert probe.ask is not None
     expected = probe.row.answer
     if probe.ask.cut:
-        ids = tokenizer(expected, add_special_tokens=False).input_ids
+        ids = tokenizer(expected).input_ids
         expected = tokenizer.decode(ids[: probe.ask.max_new_tokens], skip_special_tokens=True)
     said = generate.cut(text, probe.ask.stop).strip()
     return Generated(probe.part, probe.index, "answer", expected, said, probe.note)

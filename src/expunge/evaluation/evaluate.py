@@ -12,6 +12,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from expunge import __version__, record
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
-from expunge.evaluation.probe import DTYPES, How, Probe, fingerprint
+from expunge.evaluation.probe import BACKENDS, DTYPES, How, Probe, fingerprint
 
 FIGURES, SCORES, RETRAINED = "figures.json", "scores", "retrained"
 
@@ -112,6 +113,10 @@ def _as_asked(how: How, benchmark: Benchmark) -> How:
     """``how`` with what the benchmark says where the user says nothing."""
     if how.dtype not in DTYPES:
         raise InputError(f"dtype must be {', '.join(DTYPES)}, not {how.dtype!r}")
+    if how.backend not in BACKENDS:
+        raise InputError(f"backend must be {' or '.join(BACKENDS)}, not {how.backend!r}")
+    if how.backend == "vllm" and find_spec("vllm") is None:
+        raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")
     template = benchmark.chat_template if how.chat_template is None else how.chat_template
     return dataclasses.replace(how, max_length=how.max_length or benchmark.max_length, chat_template=template)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from expunge.data.example import Row
 
 DTYPES = ("float32", "bfloat16", "float16")
+BACKENDS = ("transformers", "vllm")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class How:
 
     ``max_length``, ``chat_template``: the benchmark's own where None; ``limit``: only the first rows of each part;
     ``dtype``: the number format of the weights, such as ``bfloat16``; ``device``: where the model runs, by default an
-    accelerator if there is one.
+    accelerator if there is one; ``backend``: what writes the answers, ``vllm`` where it is installed; texts are always
+    scored with transformers.
     """
 
     max_length: int | None = None
@@ -59,6 +61,7 @@ class How:
     dtype: str = "float32"
     device: str | None = None
     trust_remote_code: bool = False
+    backend: str = "transformers"
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:

@@ -1,0 +1,191 @@
+r"""MUSE: news articles or novels to forget, by six criteria.  Shi et al. 2024, arXiv:2407.06460.
+
+One ``expunge bench`` gives four of them: verbatim memorisation (VerbMem) and knowledge memorisation (KnowMem) of the forget
+set, privacy leakage (PrivLeak, beside a model given with ``--retrained``), and utility (KnowMem of the retain set).
+
+The other two are several runs each, of News only, with a bench after every one; :func:`along` lines up what they gave.
+
+* Scalability: unlearn from the target model ``SCALABILITY[k]`` alone, for each k; each set holds the one before.
+* Sustainability: unlearn ``SUSTAINABILITY[0]`` from the target model, the next set from what came of that, and so on.
+
+    expunge run --model TARGET --forget muse-bench/MUSE-News:scal@forget_2 --retain muse-bench/MUSE-News:raw@retain1 \
+        --method npo --out scal-2
+    expunge bench muse/news --model scal-2/model --retrained RETRAINED --out figures-2
+
+Data: ``muse-bench/MUSE-News`` and ``muse-bench/MUSE-Books`` on the Hub (CC-BY-4.0), or a folder with ``forget_qa.json``,
+``forget_qa_icl.json``, ``retain_qa.json``, ``retain_qa_icl.json`` and, if they are there, ``verbmem_forget.json``,
+``privleak_forget.json``, ``privleak_holdout.json``.  Prompts are raw text and answers greedy.  Gradient norms are left out:
+a backward pass over each text of 2048 tokens.
+
+What is to forget is ``raw@forget``, what to keep ``raw@retain1``: articles, or whole books.  Training cuts a row at
+``max_length``, so books have to be cut into pieces of 2048 tokens first, as MUSE's own code does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from expunge.data.example import Row
+from expunge.data.records import Record
+from expunge.errors import InputError
+from expunge.evaluation import evaluate, membership, metrics
+from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap
+from expunge.evaluation.probe import Ask, Probe
+from expunge.evaluation.rouge import knowledge_memorisation, rouge, verbatim_memorisation
+from expunge.evaluation.table import Collected
+
+KNOWMEM = Ask(max_new_tokens=32, stop=("\n\n", "\nQuestion", "Question:"))
+VERBMEM = Ask(max_new_tokens=128, cut=True)
+QUESTIONS = ("forget_qa", "retain_qa")
+TEXTS = ("privleak_forget", "privleak_holdout")
+
+
+# -- what is asked --------------------------------------------------------------------------------------------------------
+def probes(data: Data) -> list[Probe]:
+    """Questions after worked examples; beginnings to go on from; texts to be told as seen or unseen."""
+    out = [probe for part in QUESTIONS for probe in _questions(part, data.records(part), data.records(f"{part}_icl"))]
+    if "verbmem_forget" in data:
+        out += [_continued(i, record) for i, record in enumerate(data.records("verbmem_forget"))]
+    if all(name in data for name in TEXTS):
+        seen, unseen = (_plain(data.records(name)) for name in TEXTS)
+        no_overlap(seen, unseen, TEXTS)
+        for part, rows in (("forget", seen), ("holdout", unseen)):
+            out += [Probe(part, i, row, {"answer": row.answer}) for i, row in enumerate(rows)]
+    return out
+
+
+def _questions(part: str, asked: Sequence[Record], examples: Sequence[Record]) -> list[Probe]:
+    before = "".join(f"{_question(e)}{e.text('answer')}\n\n" for e in examples)
+    return [
+        Probe(part, i, Row(before + _question(r), r.text("answer"), where=r.where), ask=KNOWMEM)
+        for i, r in enumerate(asked)
+    ]
+
+
+def _question(record: Record) -> str:
+    return f"Question: {record.text('question')}\nAnswer: "
+
+
+def _continued(index: int, record: Record) -> Probe:
+    true = record.text("gt")
+    row = Row(record.text("prompt"), true, where=record.where)
+    return Probe("verbmem", index, row, {"answer": f" {true}"}, VERBMEM, continues=True)
+
+
+def _plain(records: Sequence[Record]) -> list[Row]:
+    return [Row(None, r.text("text"), where=r.where) for r in records]
+
+
+# -- figures --------------------------------------------------------------------------------------------------------------
+def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """Four criteria of what was asked, each memorisation also as OpenUnlearning counts it and beside the retrained model."""
+    parts = {s.part for s in found.scores}
+    out = [figure for part in QUESTIONS for figure in _knowmem(found, retrained, part)]
+    if "verbmem" in parts:
+        out += _verbmem(found, retrained)
+    if "forget" in parts:
+        out += membership.figures(found, retrained, "forget", "holdout")
+    return out
+
+
+def _knowmem(found: Collected, retrained: Collected | None, part: str) -> list[Figure]:
+    def values(table: Collected) -> np.ndarray:
+        return knowledge_memorisation(*_pairs(table, part))
+
+    stemmed = rouge(*_pairs(found, part), part="f1")
+    return [
+        mean_figure("knowmem", values(found), part, "MUSE's KnowMem, printed there times 100: ROUGE-L F1, no stemmer"),
+        *_above(values, found, retrained, "knowmem", part),
+        mean_figure("knowmem_stemmed", stemmed, part, f"OpenUnlearning's {part.removesuffix('_qa')}_knowmem_ROUGE"),
+    ]
+
+
+def _verbmem(found: Collected, retrained: Collected | None) -> list[Figure]:
+    def values(table: Collected) -> np.ndarray:
+        return verbatim_memorisation(*_pairs(table, "verbmem"))
+
+    texts = found.scored("verbmem")
+    stemmed = rouge([t.text for t in texts], [a.text for a in found.generated("verbmem")], part="f1")
+    hits = [membership.words(t, t.hit) for t in texts]
+    own = "MUSE's VerbMem, printed there times 100: ROUGE-L F1, no stemmer, the true text cut to 128 tokens"
+    theirs = "OpenUnlearning's forget_verbmem_ROUGE: against the whole true text"
+    every = "of every token; OpenUnlearning leaves out the last"
+    return [
+        mean_figure("verbmem", values(found), "verbmem", own),
+        *_above(values, found, retrained, "verbmem", "verbmem"),
+        mean_figure("verbmem_stemmed", stemmed, "verbmem", theirs),
+        mean_figure("exact_memorisation", metrics.exact_memorisation(hits), "verbmem", every),
+        mean_figure("extraction_strength", metrics.extraction_strength(hits), "verbmem", every),
+    ]
+
+
+def _pairs(table: Collected, part: str) -> tuple[list[str], list[str]]:
+    answers = table.generated(part)
+    return [a.expected for a in answers], [a.text for a in answers]
+
+
+def _above(
+    values: Callable[[Collected], np.ndarray], found: Collected, retrained: Collected | None, name: str, part: str
+) -> list[Figure]:
+    """The mean difference to the retrained model, row by row."""
+    if retrained is None:
+        return []
+    note = "of the same rows; 0: as the retrained model"
+    return [mean_figure(f"{name}_above_retrained", values(found) - values(retrained), part, note)]
+
+
+# -- several runs ---------------------------------------------------------------------------------------------------------
+def along(folders: Sequence[str | Path]) -> dict[tuple[str, str], list[Figure]]:
+    """(part, name) -> that figure of each run, in the order of ``folders``, for scalability and sustainability.
+
+    ``folders``: what ``expunge bench`` wrote after each run.  Figures that not all of them have are left out.
+
+    Raises InputError if they were not measured alike: another benchmark, other rows, or another way of asking.
+    """
+    if not folders:
+        raise InputError("give the folders of at least one `expunge bench`")
+    said = [evaluate.read(folder) for folder in folders]
+    for folder, one in zip(folders, said, strict=True):
+        for key in ("benchmark", "limit", "dtype", "max_length", "chat_template"):
+            if one.get(key) != said[0].get(key):
+                raise InputError(f"{folder}: {key} is {one.get(key)!r}, in {folders[0]} it is {said[0].get(key)!r}")
+        if one["data"]["fingerprint"] != said[0]["data"]["fingerprint"]:
+            raise InputError(f"{folder} was measured on other rows than {folders[0]}")
+    runs = [{(f["part"], f["name"]): Figure(**f) for f in one["figures"]} for one in said]
+    return {key: [run[key] for run in runs] for key in runs[0] if all(key in run for run in runs)}
+
+
+# -- the data -------------------------------------------------------------------------------------------------------------
+def _set(corpus: str, place: str, file: str = "", *, optional: bool = False) -> DataSet:
+    """``place``: configuration and split on the Hub, such as ``raw@forget``."""
+    name = place.replace("@", "_").removeprefix("knowmem_")
+    return DataSet(name, f"muse-bench/MUSE-{corpus}:{place}", file, optional)
+
+
+def _benchmark(corpus: str) -> Benchmark:
+    questions = [
+        _set(corpus, "knowmem@forget_qa"),
+        _set(corpus, "knowmem@forget_qa_icl"),
+        _set(corpus, "knowmem@retain_qa", "retain*_qa"),  # retain2_qa in the authors' first copies
+        _set(corpus, "knowmem@retain_qa_icl", "retain*_qa_icl"),
+    ]
+    texts = [_set(corpus, p, optional=True) for p in ("verbmem@forget", "privleak@forget", "privleak@holdout")]
+    return Benchmark(
+        name=f"muse/{corpus.lower()}",
+        paper="arXiv:2407.06460",
+        sets=(*questions, *texts),
+        probes=probes,
+        score=score,
+        chat_template=False,
+        max_length=2048,
+        forget=_set(corpus, "raw@forget"),
+        retain=_set(corpus, "raw@retain1"),
+    )
+
+
+ALL = [_benchmark(corpus) for corpus in ("News", "Books")]
+SCALABILITY = tuple(_set("News", f"scal@forget_{k}") for k in (1, 2, 3, 4))
+SUSTAINABILITY = tuple(_set("News", f"sust@forget_{k}") for k in (1, 2, 3, 4))
