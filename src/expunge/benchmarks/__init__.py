@@ -5,12 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from expunge.benchmarks import tofu
+from expunge.benchmarks import mmlu, tofu, wmdp
 from expunge.errors import InputError
 from expunge.evaluation import benchmark
 from expunge.evaluation.benchmark import Benchmark
 
-BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (*tofu.ALL,)}
+BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (*tofu.ALL, *wmdp.ALL, *mmlu.ALL)}
 
 
 def named(name: str) -> Benchmark:
