@@ -12,7 +12,7 @@ from expunge.errors import InputError
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="The benchmark, such as tofu/forget10, or a Python file that makes one.")],
+    name: Annotated[str, typer.Argument(help="Such as tofu/forget10, lm-eval:arc_easy,hellaswag, or a Python file.")],
     model: Annotated[str, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")],
     out: Annotated[str, typer.Option(help="Folder for figures.json and what was collected.")] = "figures",
     data: Annotated[str | None, typer.Option(help="Folder with the benchmark's files, instead of the Hub.")] = None,
@@ -26,17 +26,32 @@ def bench(
         bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over earlier figures in the folder.")] = False,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="For lm-eval: an argument of the harness, such as num_fewshot=5; repeatable."),
+    ] = None,
 ) -> None:
     """Measure a model on a benchmark: one pass over the model, every figure with its interval."""
     with told():
         _need_extra()
         from expunge.benchmarks import named
-        from expunge.evaluation.evaluate import How, evaluate
+        from expunge.evaluation.evaluate import LM_EVAL, How, evaluate
         from expunge.quiet import quiet
 
+        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        if name.startswith(LM_EVAL):
+            from expunge.evaluation.lm_eval import measure
+
+            if retrained is not None:
+                raise InputError("lm-eval:TASKS measures one model; leave out --retrained")
+            quiet()
+            tasks = name.removeprefix(LM_EVAL).split(",")
+            show(measure(tasks, model, out, arguments=arg or (), data=data, how=how, overwrite=overwrite))
+            return
+        if arg:
+            raise InputError(f"--arg is for lm-eval:TASKS, {name} has no arguments")
         chosen = named(name)
         quiet()
-        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         given = name if name.endswith(".py") else None
         show(
             evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given)

@@ -25,18 +25,23 @@ from expunge.gguf import cache_folder
 FORMAT = 2  # of what is collected: a new one makes older caches unread
 
 
+def load(name: str, how: How) -> models.Loaded:
+    """The model ``name`` in the number format and on the device that ``how`` says."""
+    return models.load(
+        name,
+        dtype=getattr(torch, how.dtype),
+        device=how.device or PartialState().device,
+        trust_remote_code=how.trust_remote_code,
+    )
+
+
 def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
     """What the model ``name`` says to ``probes``, from the cache if it was asked before; and which model it was.
 
     Under several processes the main one has it all; the others have nothing where it came from the cache.
     """
     state = PartialState()
-    loaded = models.load(
-        name,
-        dtype=getattr(torch, how.dtype),
-        device=how.device or state.device,
-        trust_remote_code=how.trust_remote_code,
-    )
+    loaded = load(name, how)
     asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
     asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
     folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
@@ -66,3 +71,8 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
 def is_main_process() -> bool:
     """Whether this process writes what several found."""
     return PartialState().is_main_process
+
+
+def processes() -> int:
+    """How many processes share the work."""
+    return PartialState().num_processes

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from expunge.data.example import Row
+from expunge.errors import InputError
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -59,6 +60,10 @@ class How:
     dtype: str = "float32"
     device: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype must be {', '.join(DTYPES)}, not {self.dtype!r}")
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:
