@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as plain
 import warnings
 
 
@@ -11,4 +12,5 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    plain.getLogger("lm_eval").setLevel(plain.ERROR)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|accelerate)\b.*")

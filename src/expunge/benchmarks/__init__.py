@@ -5,12 +5,14 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from expunge.benchmarks import lume, muse, rwku, tofu
+from expunge.benchmarks import lume, mmlu, muse, rwku, tofu, wmdp
 from expunge.errors import InputError
 from expunge.evaluation import benchmark
 from expunge.evaluation.benchmark import Benchmark
 
-BENCHMARKS: dict[str, Benchmark] = {b.name: b for b in (*tofu.ALL, *muse.ALL, lume.LUME, rwku.RWKU)}
+BENCHMARKS: dict[str, Benchmark] = {
+    b.name: b for b in (*tofu.ALL, *muse.ALL, *wmdp.ALL, *mmlu.ALL, lume.LUME, rwku.RWKU)
+}
 
 
 def named(name: str) -> Benchmark:

@@ -12,7 +12,7 @@ from expunge.errors import InputError
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="The benchmark, such as tofu/forget10, or a Python file that makes one.")],
+    name: Annotated[str, typer.Argument(help="Such as tofu/forget10, lm-eval:arc_easy,hellaswag, or a Python file.")],
     model: Annotated[str, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")],
     out: Annotated[str, typer.Option(help="Folder for figures.json and what was collected.")] = "figures",
     data: Annotated[str | None, typer.Option(help="Folder with the benchmark's files, instead of the Hub.")] = None,
@@ -21,6 +21,10 @@ def bench(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each part: a quick look.")] = None,
     dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")] = "float32",
+    chat_template: Annotated[
+        bool | None,
+        typer.Option(help="Ask in the tokenizer's chat template, or as plain text; as the benchmark does if left out."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
     backend: Annotated[
         str, typer.Option(help="What writes the answers: transformers, or vllm where it is installed.")
@@ -29,17 +33,39 @@ def bench(
         bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over earlier figures in the folder.")] = False,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="For lm-eval: an argument of the harness, such as num_fewshot=5; repeatable."),
+    ] = None,
 ) -> None:
     """Measure a model on a benchmark: one pass over the model, every figure with its interval."""
     with told():
         _need_extra()
         from expunge.benchmarks import named
-        from expunge.evaluation.evaluate import How, evaluate
+        from expunge.evaluation.evaluate import LM_EVAL, How, evaluate
         from expunge.quiet import quiet
 
+        how = How(
+            chat_template=chat_template,
+            limit=limit,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            backend=backend,
+        )
+        if name.startswith(LM_EVAL):
+            from expunge.evaluation.lm_eval import measure
+
+            if retrained is not None:
+                raise InputError("lm-eval:TASKS measures one model; leave out --retrained")
+            quiet()
+            tasks = name.removeprefix(LM_EVAL).split(",")
+            show(measure(tasks, model, out, arguments=arg or (), data=data, how=how, overwrite=overwrite))
+            return
+        if arg:
+            raise InputError(f"--arg is for lm-eval:TASKS, {name} has no arguments")
         chosen = named(name)
         quiet()
-        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code, backend=backend)
         given = name if name.endswith(".py") else None
         figures = evaluate(
             chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given

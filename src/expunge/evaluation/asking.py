@@ -13,18 +13,28 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from expunge import models
 from expunge.errors import InputError
 from expunge.evaluation import table
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect import code, collect, processes
 from expunge.evaluation.probe import How, Probe, fingerprint
 from expunge.gguf import cache_folder
+from expunge.tokenizer import load_tokenizer
 
 FORMAT = 2  # of what is collected: a new one makes older caches unread
+
+
+def load(name: str, how: How) -> models.Loaded:
+    """The model ``name`` in the number format and on the device that ``how`` says."""
+    return models.load(
+        name,
+        dtype=getattr(torch, how.dtype),
+        device=how.device or processes().device,
+        trust_remote_code=how.trust_remote_code,
+    )
 
 
 def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
@@ -35,12 +45,8 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     state = processes()
     if how.backend == "vllm" and state.num_processes > 1:
         raise InputError("the backend vllm runs in one process; start it without a launcher")
-    loaded = models.load(
-        name,
-        dtype=getattr(torch, how.dtype),
-        device=how.device or state.device,
-        trust_remote_code=how.trust_remote_code,
-    )
+    _can_be_asked(name, probes, how)
+    loaded = load(name, how)
     asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
     asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
     if how.backend != "transformers":
@@ -60,6 +66,15 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     if state.is_main_process:
         table.write(found, folder)
     return found, facts
+
+
+def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
+    """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
+    tokenizer = load_tokenizer(name, trust_remote_code=how.trust_remote_code)
+    options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
+    kinds = {(type(p.row.prompt), p.continues): p for p in probes}  # one of each kind is enough
+    for probe in kinds.values():
+        code(probe, tokenizer, options)
 
 
 def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]) -> table.Collected:
@@ -90,8 +105,3 @@ def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Cal
 def is_main_process() -> bool:
     """Whether this process writes what several found."""
     return processes().is_main_process
-
-
-def processes() -> PartialState:
-    """What a launcher started.  Accelerate has to be told that there is no accelerator, or takes each for the only one."""
-    return PartialState(cpu=not torch.accelerator.is_available())

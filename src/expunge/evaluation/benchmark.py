@@ -87,7 +87,8 @@ class Data:
     def _all(self, name: str, load: Callable[[str | Path], list[Placed]]) -> list[Placed]:
         """What ``load`` finds at each place; where several files share a name, messages name their folders too."""
         places, out = self.places[name], []
-        alike = len({Path(p).name for p in places}) < len(places)
+        files = [Path(p).name for p in places if isinstance(p, Path)]
+        alike = len(set(files)) < len(files)
         for place in places:
             folder = f"{Path(place).parent.name}/" if alike else ""
             try:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import nn
 
 from expunge.data.chat import continuation, encode, prompt_ids
@@ -47,10 +49,8 @@ def collect(
 
     Raises InputError where ``max_length`` leaves nothing of an answer, or a log-probability is no number.
     """
-    from accelerate import PartialState
-
     model.eval()
-    state = PartialState()
+    state = processes()
     mine = probes[state.process_index :: state.num_processes]
     options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
     coded = [c for p in mine for c in code(p, tokenizer, options)]
@@ -63,9 +63,12 @@ def collect(
     table = Collected(tuple(scores), tuple(answers))
     if state.num_processes == 1:
         return table
-    from accelerate.utils import gather_object
-
     return join(gather_object([table]))
+
+
+def processes() -> PartialState:
+    """What a launcher started.  Accelerate has to be told that there is no accelerator, or takes each for the only one."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
@@ -90,16 +93,16 @@ def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
     return [Coded(probe, p, tuple(texts), tuple(texts.values()), p == asked) for p, texts in groups.items()]
 
 
-def _batches(coded: Sequence[Coded], batch_tokens: int) -> Iterator[list[Coded]]:
+def _batches(
+    coded: Sequence[Coded], size: Callable[[Sequence[Coded]], int], batch_tokens: int
+) -> Iterator[list[Coded]]:
     """Probes of like length, longest first, as many as fit into ``batch_tokens``."""
     batch: list[Coded] = []
-    rows = 0
     for c in sorted(coded, key=lambda c: c.width, reverse=True):
-        if batch and (rows + c.rows) * batch[0].width > batch_tokens:
+        if batch and size([*batch, c]) > batch_tokens:
             yield batch
-            batch, rows = [], 0
+            batch = []
         batch.append(c)
-        rows += c.rows
     if batch:
         yield batch
 
@@ -112,7 +115,8 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
     greedy = decode.plainly_greedy(model)
     waiting: list[tuple[Probe, Met]] = []
     whole: list[Coded] = []
-    for batch in _batches(coded, batch_tokens):
+    size = score.tokens_whole if run is score.run_whole else score.tokens_reusing
+    for batch in _batches(coded, size, batch_tokens):
         facts, met = run(model, batch, pad)
         results = iter(facts)
         for c, m in zip(batch, met, strict=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -20,9 +21,10 @@ from expunge import __version__, record
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
-from expunge.evaluation.probe import BACKENDS, DTYPES, How, Probe, fingerprint
+from expunge.evaluation.probe import How, Probe, fingerprint
 
 FIGURES, SCORES, RETRAINED = "figures.json", "scores", "retrained"
+LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
 
 
 def evaluate(
@@ -45,9 +47,7 @@ def evaluate(
     Raises InputError for what is wrong with the data before a model is loaded.
     """
     how = _as_asked(how or How(), benchmark)
-    folder = Path(out)
-    if (folder / FIGURES).exists() and not overwrite:
-        raise InputError(f"{folder}: figures of an earlier evaluation are here; choose another folder, or --overwrite")
+    folder = claim(out, overwrite)
     source = data_of(benchmark, data)
     probes = _limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
@@ -61,7 +61,9 @@ def evaluate(
     table.write(found, folder / SCORES)
     if reference is not None:
         table.write(reference, folder / RETRAINED)
-    _write(
+    else:
+        shutil.rmtree(folder / RETRAINED, ignore_errors=True)  # of an earlier evaluation; rescoring would read it
+    write(
         folder,
         figures,
         {
@@ -91,10 +93,14 @@ def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
     """
     folder = Path(out)
     said = read(folder)
+    if str(said.get("benchmark")).startswith(LM_EVAL):
+        raise InputError(
+            f"{folder}: there is nothing to rescore, lm-evaluation-harness scored the model as it asked it"
+        )
     benchmark = named(said.get("defined_in") or str(said.get("benchmark")))
     reference = table.read(folder / RETRAINED) if (folder / RETRAINED).is_dir() else None
     figures = benchmark.score(table.read(folder / SCORES), reference)
-    _write(folder, figures, said)
+    write(folder, figures, said)
     return figures
 
 
@@ -109,12 +115,23 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
 
 
+def claim(out: str | Path, overwrite: bool) -> Path:
+    """The folder ``out``; InputError if figures are in it that may not be written over."""
+    folder = Path(out)
+    if (folder / FIGURES).exists() and not overwrite:
+        raise InputError(f"{folder}: figures of an earlier evaluation are here; choose another folder, or --overwrite")
+    return folder
+
+
+def write(folder: Path, figures: Sequence[Figure], said: dict[str, Any]) -> None:
+    """``figures.json`` of ``folder``: the figures, and before them what is ``said`` of how they came about."""
+    whole = {**said, "expunge": __version__, "figures": to_json(figures)}
+    folder.mkdir(parents=True, exist_ok=True)
+    record.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def _as_asked(how: How, benchmark: Benchmark) -> How:
     """``how`` with what the benchmark says where the user says nothing."""
-    if how.dtype not in DTYPES:
-        raise InputError(f"dtype must be {', '.join(DTYPES)}, not {how.dtype!r}")
-    if how.backend not in BACKENDS:
-        raise InputError(f"backend must be {' or '.join(BACKENDS)}, not {how.backend!r}")
     if how.backend == "vllm" and find_spec("vllm") is None:
         raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")
     template = benchmark.chat_template if how.chat_template is None else how.chat_template
@@ -123,8 +140,3 @@ def _as_asked(how: How, benchmark: Benchmark) -> How:
 
 def _limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
     return [p for p in probes if limit is None or p.index < limit]
-
-
-def _write(folder: Path, figures: Sequence[Figure], said: dict[str, Any]) -> None:
-    whole = {**said, "expunge": __version__, "figures": to_json(figures)}
-    record.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from expunge.data.example import Row
+from expunge.errors import InputError
 
 DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("transformers", "vllm")
@@ -62,6 +63,12 @@ class How:
     device: str | None = None
     trust_remote_code: bool = False
     backend: str = "transformers"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype must be {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.backend not in BACKENDS:
+            raise InputError(f"backend must be {' or '.join(BACKENDS)}, not {self.backend!r}")
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:

@@ -40,11 +40,6 @@ class Coded:
         """The longest of its sequences."""
         return len(self.prompt) + max(map(len, self.texts), default=0)
 
-    @property
-    def rows(self) -> int:
-        """How many sequences it is in a batch."""
-        return max(1, len(self.texts))
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -70,7 +65,7 @@ Run = Callable[[nn.Module, Sequence[Coded], int], Results]
 
 def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
     """How ``model`` is run: with beginnings reused if that gives on the shortest probe what whole sequences give."""
-    first = [min(coded, key=lambda c: (not c.texts, c.width))]
+    first = [min(coded, key=lambda c: (c.width - len(c.prompt) < 2, c.width))]  # with a token after a reused one
     try:
         reusing = _reusing(model, coded)
         whole, reused = run_whole(model, first, pad)[0], reusing(model, first, pad)[0]
@@ -80,6 +75,17 @@ def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
         return reusing
     difference = torch.cat([f.logp for f in whole]) - torch.cat([f.logp for f in reused])
     return reusing if float(difference.abs().mean()) < CLOSE else run_whole
+
+
+def tokens_whole(batch: Sequence[Coded]) -> int:
+    """How many tokens :func:`run_whole` runs for ``batch``, padding included."""
+    return max(c.width for c in batch) * sum(len(c.texts) for c in batch)
+
+
+def tokens_reusing(batch: Sequence[Coded]) -> int:
+    """How many tokens :func:`run_reusing` runs for ``batch``, padding included."""
+    text = max(c.width - len(c.prompt) for c in batch)
+    return max(len(c.prompt) for c in batch) * len(batch) + text * sum(len(c.texts) for c in batch)
 
 
 def run_whole(model: nn.Module, batch: Sequence[Coded], pad: int) -> Results:

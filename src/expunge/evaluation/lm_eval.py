@@ -1,0 +1,163 @@
+"""General capability through EleutherAI's lm-evaluation-harness: its tasks, its arguments, figures as everywhere here.
+
+``expunge bench lm-eval:arc_easy,hellaswag --arg num_fewshot=5``.  The model is loaded as for any benchmark and handed to the
+harness, which asks and scores.  Arguments of its ``simple_evaluate`` are passed on, and those of its model wrapper that mean
+something for a loaded model; ``figures.json`` holds what was passed.  The harness is an extra: ``expunge[lm-eval]``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge import record
+from expunge.errors import InputError
+from expunge.evaluation.benchmark import Figure
+from expunge.evaluation.evaluate import LM_EVAL, claim, write
+from expunge.evaluation.lm_eval_arguments import WRAPPER, accepted, only, parse, with_how
+from expunge.evaluation.probe import How
+
+SAMPLES = "samples.json"
+Z = 1.96  # standard errors on either side of 95 %
+
+
+def measure(
+    tasks: Sequence[str],
+    model: str,
+    out: str | Path,
+    *,
+    arguments: Iterable[str] = (),
+    data: str | Path | None = None,
+    how: How | None = None,
+    overwrite: bool = False,
+) -> list[Figure]:
+    """Let the harness ask ``model`` the ``tasks``, write ``figures.json`` into the folder ``out``, and return the figures.
+
+    ``arguments``: ``NAME=VALUE``, the value in JSON or as plain text; ``data``: a folder with task files of your own;
+    ``how``: ``limit``, ``max_length`` and ``chat_template`` go to the harness where they are given.
+
+    Raises InputError, before a model is loaded, where the harness is not installed, for a task or an argument that it does
+    not know, and for a value that is not of the argument's kind.
+    """
+    how = how or How()
+    folder = claim(out, overwrite)
+    harness, wrapper = _installed()
+    manager = _tasks(tasks, data)
+    given = with_how(how, parse(arguments, accepted(harness, wrapper)))
+    began = time.monotonic()
+    from expunge.evaluation import asking  # torch, not before all is in order
+
+    if asking.processes().num_processes > 1:
+        raise InputError("lm-eval:TASKS runs in one process; leave out `accelerate launch`")
+    loaded = asking.load(model, how)
+    lm = wrapper(pretrained=loaded.model, tokenizer=loaded.tokenizer, **only(wrapper, WRAPPER, given))
+    passed = {"log_samples": False, **only(harness, given, given)}
+    try:
+        said = harness(model=lm, tasks=list(tasks), task_manager=manager, **passed)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"lm-evaluation-harness cannot run {','.join(tasks)}: {reason}") from error
+    found = figures(said)
+    write(
+        folder,
+        found,
+        {
+            "benchmark": LM_EVAL + ",".join(tasks),
+            "paper": "https://github.com/EleutherAI/lm-evaluation-harness",
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "model": {"source": model, "fingerprint": loaded.fingerprint},
+            "arguments": given,
+            "tasks": {"versions": said.get("versions", {}), "examples": said.get("n-shot", {})},
+            "data": {"source": str(data) if data else "the harness's own"},
+            "dtype": how.dtype,
+            "seconds": time.monotonic() - began,
+            "versions": {**record.versions(), "lm_eval": _version(said)},
+        },
+    )
+    if said.get("samples"):
+        record.replace_text(folder / SAMPLES, json.dumps(said["samples"], ensure_ascii=False, default=str) + "\n")
+    return found
+
+
+def figures(said: Mapping[str, Any]) -> list[Figure]:
+    r"""The numbers of a result of ``simple_evaluate``; low and high where it gives a standard error.
+
+    .. math:: v \pm 1.96\, \mathrm{stderr}
+
+    A figure is named as the harness's metric, its part is the task or group, its note says which filter, how many examples
+    before each question (the harness keeps to the task's own number where that is fixed at 0) and which version.
+
+    Hand-worked: 0.5 with a standard error of 0.1 has the interval 0.304 to 0.696.
+    """
+    out = []
+    for task, of_task in {**said["results"], **said.get("groups", {})}.items():
+        n = of_task.get("sample_len") or said.get("n-samples", {}).get(task, {}).get("effective", 0)
+        for key, value in of_task.items():
+            metric, _, kind = key.partition(",")
+            if not kind or metric.endswith("_stderr") or not _number(value):
+                continue
+            error = of_task.get(f"{metric}_stderr,{kind}")
+            half = Z * error if _number(error) and math.isfinite(error) else None
+            shots = said.get("n-shot", {}).get(task)
+            before = f", {shots}-shot" if shots is not None else ""
+            out.append(
+                Figure(
+                    metric,
+                    float(value),
+                    int(n),
+                    None if half is None else value - half,
+                    None if half is None else value + half,
+                    task,
+                    f"filter {kind}{before}, lm-evaluation-harness {_version(said)}",
+                )
+            )
+    return out
+
+
+# -- the harness ----------------------------------------------------------------------------------------------------------
+def _installed() -> tuple[Any, Any]:
+    """(``simple_evaluate``, ``HFLM``)."""
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise InputError(
+            f"lm-eval:TASKS needs lm-evaluation-harness ({error}): pip install 'expunge[lm-eval]'"
+        ) from None
+    return simple_evaluate, HFLM
+
+
+def _tasks(tasks: Sequence[str], data: str | Path | None) -> Any:
+    """The harness's index of tasks, with those of the folder ``data``; InputError for one that it does not hold."""
+    from lm_eval.tasks import TaskManager
+
+    if data is not None and not Path(data).is_dir():
+        raise InputError(f"there is no folder {data}; it should hold task files of lm-evaluation-harness")
+    manager = TaskManager(include_path=None if data is None else str(data))
+    if not any(tasks):
+        raise InputError("name the tasks, such as lm-eval:arc_easy,hellaswag")
+    for task in tasks:
+        if task not in manager.all_tasks and not Path(task).is_file():
+            close = difflib.get_close_matches(task, manager.all_tasks, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"lm-evaluation-harness has no task {task!r}{hint}")
+    return manager
+
+
+def _version(said: Mapping[str, Any]) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("lm_eval")
+    except metadata.PackageNotFoundError:
+        return str(said.get("lm_eval_version", "of unknown version"))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
