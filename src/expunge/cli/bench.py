@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,35 +16,101 @@ from expunge.errors import InputError
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="The benchmark, such as tofu/forget10, or a Python file that makes one.")],
-    model: Annotated[str, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")],
-    out: Annotated[str, typer.Option(help="Folder for figures.json and what was collected.")] = "figures",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The benchmark, such as tofu/forget10, a Python file that makes one, or a recipe (.toml) that names one."
+        ),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="With --method: settings of the unlearning, as `expunge run` takes them (max_steps=20, seed=1).",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder for figures.json, report.html and all that was made.  [default: figures]")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Unlearn the benchmark's forget set first, with one of `expunge methods`.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help="lora trains LoRA factors; without it all weights train.")] = None,
+    teach: Annotated[
+        bool, typer.Option("--teach", help="The model is a base model: teach it the forget and the retain rows first.")
+    ] = False,
+    teach_retrained: Annotated[
+        bool | None,
+        typer.Option("--teach-retrained", help="And, apart, the retain rows only: that is the retrained model."),
+    ] = None,
+    teach_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A training argument of the teaching; without any 5 epochs at 1e-5, or 2e-4 with LoRA.",
+        ),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Folder with the benchmark's files, instead of the Hub.")] = None,
     retrained: Annotated[
         str | None, typer.Option(help="A model that never saw the forget set: forget quality and PrivLeak need it.")
     ] = None,
+    model_name: Annotated[str | None, typer.Option(help="What records call the model, instead of its path.")] = None,
+    data_name: Annotated[str | None, typer.Option(help="What records call the data, instead of their path.")] = None,
+    retrained_name: Annotated[str | None, typer.Option(help="What records call the retrained model.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each part: a quick look.")] = None,
-    dtype: Annotated[str, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str | None, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.  [default: float32]")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over earlier figures in the folder.")] = False,
+        bool | None, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
+    ] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Write over earlier figures in the folder.")
+    ] = None,
 ) -> None:
-    """Measure a model on a benchmark: one pass over the model, every figure with its interval."""
+    """Measure a model on a benchmark, every figure with its interval; with --method unlearn first and measure both.
+
+    An interrupted command goes on: what was taught, unlearned or asked before with the same settings is not done again.
+    """
     with told():
         _need_extra()
-        from expunge.benchmarks import named
-        from expunge.evaluation.evaluate import How, evaluate
+        from expunge import bench as whole
+
+        flags: dict[str, Any] = {
+            "model": model,
+            "out": out,
+            "method": method,
+            "adapter": adapter,
+            "teach": {} if teach or teach_setting else None,
+            "teach_retrained": teach_retrained,
+            "data": data,
+            "retrained": retrained,
+            "model_name": model_name,
+            "data_name": data_name,
+            "retrained_name": retrained_name,
+            "limit": limit,
+            "dtype": dtype,
+            "device": device,
+            "trust_remote_code": trust_remote_code,
+            "overwrite": overwrite,
+        }
+        values = whole.read_file(name) if name.endswith(".toml") else {"benchmark": name}
+        given = {k: v for k, v in flags.items() if v is not None and not (k == "teach" and "teach" in values)}
+        pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
+        chosen = whole.make(whole.override(values | given, [*(settings or []), *pairs]))
         from expunge.quiet import quiet
 
-        chosen = named(name)
         quiet()
-        how = How(limit=limit, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        given = name if name.endswith(".py") else None
-        show(
-            evaluate(chosen, model, out, data=data, retrained=retrained, how=how, overwrite=overwrite, defined_in=given)
-        )
+        said = whole.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))
+    if said:
+        _say(said, chosen.out)
 
 
 def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier `expunge bench`.")]) -> None:
@@ -48,9 +118,14 @@ def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier
     with told():
         _need_extra()
         from expunge.benchmarks import named
+        from expunge.evaluation.evaluate import read
         from expunge.evaluation.evaluate import rescore as again
+        from expunge.report.measured import write_report
 
-        show(again(named, folder))
+        again(named, folder)
+        said = read(folder)
+        write_report(said, folder)
+    _say(said, folder)
 
 
 def _need_extra() -> None:
@@ -58,13 +133,21 @@ def _need_extra() -> None:
         raise InputError(f"benchmarks need {' and '.join(missing)}: pip install 'expunge[bench]'")
 
 
-def show(figures: Any) -> None:
-    """The figures as a table."""
+def _say(said: Mapping[str, Any], folder: str) -> None:
+    """The figures as a table, and what was written."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("part", "figure", "value", "95 % interval", "n", box=None, padding=(0, 2, 0, 0))
-    for f in figures:
-        interval = "" if f.low is None else f"{f.low:.4g} to {f.high:.4g}"
-        table.add_row(f.part, f.name, f"{f.value:.4g}", interval, str(f.n))
+    from expunge.report.measured import columns, number_words, rows
+
+    models, found = columns(said), rows(said)
+    alone = len(models) == 1
+    table = Table("part", "figure", *models.values(), *(["95 % interval", "n"] if alone else []), box=None)
+    for row in found:
+        cells = [number_words(row.figures[who]["value"]) if who in row.figures else "" for who in models]
+        one = next(iter(row.figures.values()))
+        more = [row.interval("model"), str(one["n"])] if alone else []
+        table.add_row(row.part, row.name, *cells, *more)
     Console().print(table)
+    for name in ("figures.json", "report.html"):
+        typer.echo(f"  {Path(folder) / name}")
