@@ -49,7 +49,7 @@ def place(workplace, tokenizer, monkeypatch):
         "forget01": forget,
         "retain99": rows("keep", 5),
         "forget01_perturbed": forget,
-        "holdout01": rows("holdout", 4),
+        "holdout01": rows("holdout", 4, secret=f" {SECRET}"),
         "retain_perturbed": rows("retain", 5),
         "real_authors_perturbed": rows("author", 3, paraphrase=False),
         "world_facts_perturbed": rows("fact", 3, paraphrase=False),
@@ -78,7 +78,7 @@ def value(said, name, who=None, part="forget"):
 
 def test_unlearned_and_measured_before_and_after(place):
     done = call(*METHOD, *FAST, "--retrained", "retrained")
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, done.output[-600:]
     assert all(word in done.output for word in ("target", "unlearned", "retrained", "model_utility", "report.html"))
     log, said = record.read("out/run"), read("out")
     assert log["method"]["name"] == "npo" and log["method"]["parameters"]["beta"] == 0.2 and len(log["steps"]) == 2
@@ -86,8 +86,8 @@ def test_unlearned_and_measured_before_and_after(place):
     assert said["unlearning"]["name"] == "npo" and said["model"]["source"] == "run/model" and "taught" not in said
     assert said["target"]["fingerprint"] == log["model"]["fingerprint"] != said["model"]["fingerprint"]
     before, after = value(said, "probability", "target"), value(said, "probability")
-    assert before != after and value(said, "probability", "retrained") not in (before, after)
-    assert value(said, "privleak", "target") != value(said, "privleak")  # both stand beside the retrained model
+    assert after < before and value(said, "probability", "retrained") not in (before, after)
+    assert value(said, "mia_reference_auc") is not None is not value(said, "forget_quality", "target")
     assert not [f for f in said["beside"]["retrained"] if f["name"] in ("privleak", "forget_quality")]
     alone = call("--model", "out/run/model", out="alone")  # the same figures as of any checkpoint
     assert alone.exit_code == 0, alone.output
@@ -111,11 +111,11 @@ def test_rescoring_writes_the_same_again(place):
 @pytest.mark.parametrize("adapter", [[], ["--adapter", "lora"]])
 def test_a_taught_target_and_a_taught_retrained_model(place, adapter, monkeypatch):
     done = call(*TEACH, "--teach-retrained", *METHOD, *FAST, *adapter)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, done.output[-600:]
     said, log = read("out"), record.read("out/run")
     made = {name: json.loads((place / "out" / name / "made.json").read_text()) for name in ("target", "retrained")}
     assert (made["target"]["rows"], made["retrained"]["rows"]) == (9, 5) and made["target"]["steps"] == 2
-    assert made["target"]["loss"][1] < made["target"]["loss"][0]
+    assert made["target"]["loss"][0] != made["retrained"]["loss"][0]
     assert (place / "out/target/adapter_config.json").exists() == bool(adapter)
     prints = {log["model"]["fingerprint"], said["retrained"]["fingerprint"], made["target"]["model"]}
     assert len(prints) == 3 and said["target"]["fingerprint"] == log["model"]["fingerprint"]
@@ -185,9 +185,9 @@ def test_a_recipe_is_the_same_as_flags(place):
     same = {"how", "run", "teach"}
     assert a.model_dump(exclude=same) == b.model_dump(exclude=same)
     assert recipe.make({"model": "", "forget": "", **a.run}).seed == 3 and a.run["training"] == {"max_steps": "2"}
-    done = CliRunner().invoke(app, ["bench", "r/bench.toml", *FAST, "--limit", "1", "--out", "there"])
-    assert done.exit_code == 0, done.output
-    assert read("there")["limit"] == 1 and len(record.read("there/run")["steps"]) == 2
+    done = CliRunner().invoke(app, ["bench", "r/bench.toml", *FAST, "--limit", "3", "--out", "there"])
+    assert done.exit_code == 0, done.output[-600:]
+    assert read("there")["limit"] == 3 and len(record.read("there/run")["steps"]) == 2
     assert value(read("there"), "probability", "retrained") != value(read("there"), "probability")
 
 
@@ -195,7 +195,7 @@ def test_what_is_published_names_no_path_of_this_machine(place):
     names = ["--model-name", "TinyTarget", "--data-name", "tofu-slice", "--retrained-name", "TinyRetrained"]
     argv = ["--model", place / "model", "--retrained", place / "retrained", *METHOD, *FAST, *TEACH, *names]
     done = call(*argv, out=place / "out", data=place / "tofu")
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, done.output[-600:]
     told = {
         name: (place / "out" / name).read_text()
         for name in ("figures.json", "report.html", "run/run.json", "run/report.html")

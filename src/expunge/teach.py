@@ -5,6 +5,7 @@ What took long is not done twice: ``made.json`` beside weights says from which s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,8 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / MADE).exists() and not settings.overwrite:
         raise InputError(f"{folder} holds something that was not taught here; choose another folder, or --overwrite")
     began = time.monotonic()
-    args = arguments(settings, len(rows), folder.with_name(f"{folder.name}-checkpoints"))
+    work = folder.with_name(f"{folder.name}-training")
+    args = arguments(settings, len(rows), work)
     base = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
     key = made_of(settings, base.fingerprint, {"taught": rows})
     if is_made(folder, folder, key):
@@ -56,6 +58,9 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
     trainer = api.train(net, base.tokenizer, api.Data({}, {"forget": examples}, []), NLL, args)
+    for left in (work / "checkpoints", work):
+        with contextlib.suppress(OSError):
+            left.rmdir()  # empty unless the user asked for checkpoints
     models.save(net.eval(), base.tokenizer, folder, base=base, merge=settings.merge)
     path = [h["loss/forget"] for h in trainer.state.log_history if "loss/forget" in h]
     stamp(folder, folder, key | {"source": settings.names.get(settings.model, settings.model), "rows": len(rows),

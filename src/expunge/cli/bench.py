@@ -142,7 +142,9 @@ def _say(said: Mapping[str, Any], folder: str) -> None:
 
     models, found = columns(said), rows(said)
     alone = len(models) == 1
-    table = Table("part", "figure", *models.values(), *(["95 % interval", "n"] if alone else []), box=None)
+    table = Table(
+        "part", "figure", *models.values(), *(["95 % interval", "n"] if alone else []), box=None, padding=(0, 2, 0, 0)
+    )
     for row in found:
         cells = [number_words(row.figures[who]["value"]) if who in row.figures else "" for who in models]
         one = next(iter(row.figures.values()))

@@ -156,10 +156,17 @@ def render(said: Mapping[str, Any]) -> str:
 
 
 def _name(row: Row) -> str:
-    if row.group != "rest" or row.part in ("", "all"):
-        return row.label
+    return (
+        row.label
+        if row.group != "rest" or row.part in ("", "all")
+        else _after(row.part.replace("_", " ").capitalize(), row)
+    )
+
+
+def _after(words: str, row: Row) -> str:
+    """``words``, a colon and the row's name, which then begins small unless it is an abbreviation."""
     label = row.label if row.label[:2].isupper() else row.label[:1].lower() + row.label[1:]
-    return f"{row.part.replace('_', ' ').capitalize()}: {label}"
+    return f"{words}: {label}"
 
 
 def _cells(row: Row, models: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -184,7 +191,8 @@ def summary(said: Any) -> str:
     for key, words in zip(HEADLINES, ("the probability of the forget answers", "model utility"), strict=False):
         values = _values(said, *key)
         if "model" in values:
-            before = f"went from {values['target']} to" if "target" in values else "is"
+            same = values.get("target") in (None, values["model"])
+            before = f"went from {values['target']} to" if not same else "stayed at" if "target" in values else "is"
             beside = f" (retrained model: {values['retrained']})" if "retrained" in values else ""
             parts.append(f"{words} {before} {values['model']}{beside}")
     models = columns(said)
@@ -202,8 +210,9 @@ def tiles(said: Any) -> list[Tile]:
         values = _values(said, row.part, row.name)
         steps = [values[who] for who in ("target", "model") if who in values]
         note = f"retrained: {values['retrained']}" if "retrained" in values else row.interval("model") or row.note
-        before = {"privacy": "Attack: ", "forget": "Forget set: "}.get(row.group, "")
-        name = _name(row) if row.name in ("privleak", "forget_quality") else before + _name(row)
+        before = {"privacy": "Attack", "forget": "Forget set"}.get(row.group)
+        plain_name = before is None or row.name in ("privleak", "forget_quality")
+        name = _name(row) if plain_name else f"Attack: {row.label}" if before == "Attack" else _after(str(before), row)
         out.append(Tile(name, " → ".join(steps) or DASH, note))
     return out
 
