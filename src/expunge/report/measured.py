@@ -30,13 +30,13 @@ LABELS = (
     (r"\btpr at 1 percent\b", "hits at 1 % false alarms"),
     (r"\bprivleak\b", "PrivLeak"),
 )
-HEADLINES = (
-    ("forget", "probability"),
-    ("all", "model_utility"),
-    ("forget", "forget_quality"),
-    ("forget", "mia_min_k_auc"),
-    ("forget", "privleak"),
-)
+HEADLINES = {
+    ("forget", "probability"): "Forget probability",
+    ("all", "model_utility"): "Model utility",
+    ("forget", "forget_quality"): "Forget quality",
+    ("forget", "mia_min_k_auc"): "Min-K attack, AUC",
+    ("forget", "privleak"): "PrivLeak",
+}
 TITLES = {
     "forget": "What is known of the forget set",
     "rest": "What was kept",
@@ -156,17 +156,11 @@ def render(said: Mapping[str, Any]) -> str:
 
 
 def _name(row: Row) -> str:
-    return (
-        row.label
-        if row.group != "rest" or row.part in ("", "all")
-        else _after(row.part.replace("_", " ").capitalize(), row)
-    )
-
-
-def _after(words: str, row: Row) -> str:
-    """``words``, a colon and the row's name, which then begins small unless it is an abbreviation."""
+    """The row's label, after its part where a table holds several; it begins small there unless it is an abbreviation."""
+    if row.group != "rest" or row.part in ("", "all"):
+        return row.label
     label = row.label if row.label[:2].isupper() else row.label[:1].lower() + row.label[1:]
-    return f"{words}: {label}"
+    return f"{row.part.replace('_', ' ').capitalize()}: {label}"
 
 
 def _cells(row: Row, models: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -210,9 +204,7 @@ def tiles(said: Any) -> list[Tile]:
         values = _values(said, row.part, row.name)
         steps = [values[who] for who in ("target", "model") if who in values]
         note = f"retrained: {values['retrained']}" if "retrained" in values else row.interval("model") or row.note
-        before = {"privacy": "Attack", "forget": "Forget set"}.get(row.group)
-        plain_name = before is None or row.name in ("privleak", "forget_quality")
-        name = _name(row) if plain_name else f"Attack: {row.label}" if before == "Attack" else _after(str(before), row)
+        name = HEADLINES.get((row.part, row.name)) or _name(row)
         out.append(Tile(name, " → ".join(steps) or DASH, note))
     return out
 
