@@ -173,3 +173,18 @@ def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):
     ).record
     first = log["examples"][0]
     assert (first["question"], first["expected"]) == ("one two", "three four")
+
+
+def test_display_names_stand_in_place_of_paths(workplace):
+    from expunge import api, recipe
+
+    given = {"model": workplace / "model", "forget": workplace / "forget.jsonl", "retain": workplace / "retain.jsonl"}
+    paths = {k: str(v) for k, v in given.items()}
+    names = {"model_name": "Tiny", "data_name": "people", "out": str(workplace / "out")}
+    made = api.run(
+        recipe.make(paths | names | {"training": FAST}),
+        command=f"expunge run --model {paths['model']} --out {names['out']}",
+    )
+    assert made.record["command"] == "expunge run --model Tiny --out out" and made.record["model"]["source"] == "Tiny"
+    assert made.record["data"]["forget"]["source"] == "people/forget.jsonl"
+    assert str(workplace) not in text_of(made.folder)

@@ -152,3 +152,11 @@ def test_record_and_report_import_neither_torch_nor_matplotlib():
         "r.render({}); assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_that_may_be_published_names_no_path():
+    names = {"/data/model": "Target", "tofu": "slice"}
+    typed = "expunge bench x --model /data/model --data tofu --out=/home/me/out -p 'beta=0.1' /odd/a=b"
+    shown = record.renamed(typed, names)
+    assert shown == "expunge bench x --model Target --data slice --out=out -p beta=0.1 a=b"
+    assert record.renamed(typed, {}) == typed and record.renamed(None, names) is None

@@ -125,12 +125,12 @@ def run(
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     saved = models.save(net, target.tokenizer, folder / "model", base=target, merge=settings.merge)
     log = {
-        "command": command,
+        "command": record.renamed(command, settings.names),
         "title": settings.title,
         "method": describe(method),
         "model": _describe_model(target, net, settings),
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
-        "data": {s: _describe_data(getattr(settings, s, None), rows) for s, rows in raw.items()},
+        "data": {s: _describe_data(getattr(settings, s, None), rows, settings) for s, rows in raw.items()},
         "training": _describe_training(args, trainer.state.max_steps),
         "seed": settings.seed,
         "device": str(trainer.args.device),
@@ -337,7 +337,7 @@ def _describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
 
     moving, total = models.trainable(net)
     return {
-        "source": settings.model,
+        "source": settings.names.get(settings.model, settings.model),
         "fingerprint": target.fingerprint,
         "parameters": total,
         "trainable": moving,
@@ -347,9 +347,9 @@ def _describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
     }
 
 
-def _describe_data(source: Any, rows: Sequence[Row]) -> dict[str, Any]:
-    name = source if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
-    return {"source": str(name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
+def _describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:
+    name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
+    return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
 
 
 def _describe_training(args: Any, total_steps: int) -> dict[str, Any]:

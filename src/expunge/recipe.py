@@ -6,11 +6,13 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from expunge.errors import InputError
+
+Made = TypeVar("Made", bound=BaseModel)
 
 
 class Adapter(BaseModel):
@@ -29,7 +31,8 @@ class Recipe(BaseModel):
     ``forget`` and ``retain``: a file, a folder, a hub name (or rows in memory, from Python).  ``eval_rows``: how many rows
     of each set the figures before and after are measured on (evenly spaced).  ``examples``: how many rows of each set are
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
-    such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.
+    such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
+    ``data_name`` (the folder of the forget and the retain file) stand in the record in place of where they lie here.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -51,10 +54,21 @@ class Recipe(BaseModel):
     max_new_tokens: int = Field(80, ge=1)
     compare_with: str | None = None
     compare_name: str | None = None
+    model_name: str | None = None
+    data_name: str | None = None
     title: str | None = None
     device: str | None = None
     overwrite: bool = False
     trust_remote_code: bool = False
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Path -> what the record calls it."""
+        out = {self.model: self.model_name} if self.model_name else {}
+        for place in (self.forget, self.retain):
+            if self.data_name and isinstance(place, str | Path) and Path(place).exists():
+                out[str(place)] = f"{self.data_name}/{Path(place).name}"
+        return out
 
 
 def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
@@ -64,8 +78,13 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
             from expunge.training import names
 
             raise InputError(f"{where}: there is no setting {key!r}{_nearest(key, [*Recipe.model_fields, *names()])}")
+    return checked(Recipe, values, where)
+
+
+def checked(kind: type[Made], values: Mapping[str, Any], where: str) -> Made:
+    """``kind`` made of ``values``; the first thing that does not fit is one sentence."""
     try:
-        return Recipe(**values)
+        return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(p) for p in first["loc"])
@@ -93,7 +112,7 @@ def read(path: str | Path) -> dict[str, Any]:
             raise InputError(f"{file}: the table [method] needs a name")
         values["method"] = table.pop("name")
         values["parameters"] = table
-    for key in ("model", "forget", "retain", "compare_with"):
+    for key in ("model", "forget", "retain", "compare_with", "data", "retrained"):
         beside = file.parent / str(values.get(key, ""))
         if key in values and not Path(str(values[key])).is_absolute() and beside.exists():
             values[key] = str(beside)

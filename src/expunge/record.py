@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -82,6 +83,24 @@ def replace_text(file: Path, text: str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return file
+
+
+def renamed(command: str | None, names: Mapping[str, str]) -> str | None:
+    """``command`` fit to be published: ``names`` in place of the paths they stand for, and of any other absolute path
+    its last part.  Without names it stays as it was typed.
+
+    >>> renamed("expunge run --model /home/me/target --out=/tmp/it", {"/home/me/target": "TinyTarget"})
+    'expunge run --model TinyTarget --out=it'
+    """
+    if not command or not names:
+        return command
+    words = []
+    for word in shlex.split(command):
+        head, sign, tail = word.partition("=")
+        key, value = (head + sign, tail) if sign and os.sep not in head else ("", word)
+        short = os.path.basename(os.path.normpath(value)) if os.path.isabs(value) else value
+        words.append(key + names.get(value, short))
+    return shlex.join(words)
 
 
 def claim_folder(out: PathLike, overwrite: bool = False) -> Path:

@@ -147,7 +147,7 @@ def test_empty_answers_score_nothing(folder):
 def test_the_difference_to_a_retrained_model(folder):
     evaluate(LUME, "model", "out", data=folder, retrained="model")
     figures = rescored(half_right)
-    theirs = table.read("out/retrained")
+    theirs = table.read("out/scores/retrained")
     assert not any(a.text == FULL for a in theirs.answers)
     gap = figures["retain_Task1", "regurgitation_difference"]
     assert gap.value == pytest.approx(sum(SAID.values()) / 4) and gap.note == "to the retrained model"

@@ -1,8 +1,9 @@
 """From a benchmark and a model to figures on disk; and from what is on disk to figures again, without a model.
 
-A folder of results holds ``figures.json``, ``scores/`` (what the pass over the model found) and, where a retrained model was
-given, ``retrained/`` (the same of it).  What was collected of a model is also kept in the user's cache under a key of the
-model's weights and of all that it was asked, so a model is run once however often it is scored.
+A folder of results holds ``figures.json`` and ``scores/``: what the pass over the model found, and in ``scores/target/`` and
+``scores/retrained/`` the same of the models beside it, where they were given.  What was collected of a model is also kept in
+the user's cache under a key of the model's weights and of all that it was asked, so a model is run once however often it is
+scored.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import datetime
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from expunge.evaluation import table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
-FIGURES, SCORES, RETRAINED = "figures.json", "scores", "retrained"
+FIGURES, SCORES = "figures.json", "scores"
 LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
+BESIDE = ("target", "retrained")  # the models that ``model`` stands between
 
 
 def evaluate(
@@ -33,48 +35,53 @@ def evaluate(
     out: str | Path,
     *,
     data: str | Path | None = None,
+    target: str | None = None,
     retrained: str | None = None,
     how: How | None = None,
     overwrite: bool = False,
     defined_in: str | None = None,
+    names: Mapping[str, str] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> list[Figure]:
-    """Ask ``model`` (and ``retrained``) what ``benchmark`` asks, write the folder ``out``, and return the figures.
+    """Ask ``model`` what ``benchmark`` asks, write the folder ``out``, and return the model's figures.
 
-    ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit`` takes the first rows of
-    each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for :func:`rescore`.  Under
-    several processes the main one writes and returns; the others return nothing.
+    ``target`` (before unlearning) and ``retrained`` (never saw the forget set) are asked the same, and their figures stand
+    beside the model's.  ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit``
+    takes the first rows of each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for
+    :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  Under several processes the
+    main one writes and returns; the others return nothing.
 
     Raises InputError for what is wrong with the data before a model is loaded.
     """
-    how = _as_asked(how or How(), benchmark)
-    folder = claim(out, overwrite)
+    how = as_asked(how or How(), benchmark)
+    folder = vacant(out, overwrite=overwrite)
     source = data_of(benchmark, data)
     probes = _limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
     from expunge.evaluation import asking  # torch, not before the data is in order
 
-    found, facts = asking.collected(model, probes, how)
-    reference, reference_facts = asking.collected(retrained, probes, how) if retrained else (None, None)
+    given = {"model": model, "target": target, "retrained": retrained}
+    asked = {who: asking.collected(name, probes, how) for who, name in given.items() if name}
     if not asking.is_main_process():
         return []
-    figures = benchmark.score(found, reference)
-    table.write(found, folder / SCORES)
-    if reference is not None:
-        table.write(reference, folder / RETRAINED)
-    else:
-        shutil.rmtree(folder / RETRAINED, ignore_errors=True)  # of an earlier evaluation; rescoring would read it
-    write(
+    found = {who: one for who, (one, _) in asked.items()}
+    shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps beside other models
+    for who, one in found.items():
+        table.write(one, _scores(folder, who))
+    names = names or {}
+    facts = {who: one | {"source": names.get(one["source"], one["source"])} for who, (_, one) in asked.items()}
+    return write(
         folder,
-        figures,
+        figures_of(benchmark, found),
         {
+            **(about or {}),
             "benchmark": benchmark.name,
             "defined_in": defined_in,
             "paper": benchmark.paper,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model": facts,
-            "retrained": reference_facts,
+            **{who: facts.get(who) for who in given},
             "data": {
-                "source": str(data) if data else sorted({s.hub for s in benchmark.sets if s.hub}),
+                "source": names.get(str(data), str(data)) if data else sorted({s.hub for s in benchmark.sets if s.hub}),
                 "fingerprint": fingerprint(probes),
                 "left_out": list(source.absent),
             },
@@ -83,7 +90,29 @@ def evaluate(
             "versions": record.versions(),
         },
     )
-    return figures
+
+
+def as_asked(how: How, benchmark: Benchmark) -> How:
+    """``how`` with what the benchmark says where the user says nothing."""
+    if how.backend == "vllm" and find_spec("vllm") is None:
+        raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")
+    if how.limit is not None and how.limit < 1:
+        raise InputError(f"limit must be at least 1, not {how.limit}")
+    template = benchmark.chat_template if how.chat_template is None else how.chat_template
+    return dataclasses.replace(how, max_length=how.max_length or benchmark.max_length, chat_template=template)
+
+
+def vacant(out: str | Path, *, overwrite: bool = False) -> Path:
+    """The folder ``out``; raises InputError if figures are in it that may not be written over."""
+    folder = Path(out)
+    if (folder / FIGURES).exists() and not overwrite:
+        raise InputError(f"{folder}: figures of an earlier evaluation are here; choose another folder, or --overwrite")
+    return folder
+
+
+def figures_of(benchmark: Benchmark, found: Mapping[str, table.Collected]) -> dict[str, list[Figure]]:
+    """The figures of each model of ``found``: the retrained one's are its own, the others' are also beside it."""
+    return {who: benchmark.score(c, None if who == "retrained" else found.get("retrained")) for who, c in found.items()}
 
 
 def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
@@ -98,10 +127,8 @@ def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
             f"{folder}: there is nothing to rescore, lm-evaluation-harness scored the model as it asked it"
         )
     benchmark = named(said.get("defined_in") or str(said.get("benchmark")))
-    reference = table.read(folder / RETRAINED) if (folder / RETRAINED).is_dir() else None
-    figures = benchmark.score(table.read(folder / SCORES), reference)
-    write(folder, figures, said)
-    return figures
+    found = {who: table.read(_scores(folder, who)) for who in ("model", *BESIDE) if said.get(who)}
+    return write(folder, figures_of(benchmark, found), said)
 
 
 def read(folder: str | Path) -> dict[str, Any]:
@@ -115,28 +142,18 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
 
 
-def claim(out: str | Path, overwrite: bool) -> Path:
-    """The folder ``out``; InputError if figures are in it that may not be written over."""
-    folder = Path(out)
-    if (folder / FIGURES).exists() and not overwrite:
-        raise InputError(f"{folder}: figures of an earlier evaluation are here; choose another folder, or --overwrite")
-    return folder
-
-
-def write(folder: Path, figures: Sequence[Figure], said: dict[str, Any]) -> None:
-    """``figures.json`` of ``folder``: the figures, and before them what is ``said`` of how they came about."""
-    whole = {**said, "expunge": __version__, "figures": to_json(figures)}
-    folder.mkdir(parents=True, exist_ok=True)
-    record.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _as_asked(how: How, benchmark: Benchmark) -> How:
-    """``how`` with what the benchmark says where the user says nothing."""
-    if how.backend == "vllm" and find_spec("vllm") is None:
-        raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")
-    template = benchmark.chat_template if how.chat_template is None else how.chat_template
-    return dataclasses.replace(how, max_length=how.max_length or benchmark.max_length, chat_template=template)
-
-
 def _limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
     return [p for p in probes if limit is None or p.index < limit]
+
+
+def _scores(folder: Path, who: str) -> Path:
+    return folder / SCORES if who == "model" else folder / SCORES / who
+
+
+def write(folder: Path, figures: Mapping[str, Sequence[Figure]], said: Mapping[str, Any]) -> list[Figure]:
+    """Write figures.json: ``figures`` are the model's, ``beside`` holds those of the others; returns the model's."""
+    own = {"figures": to_json(figures["model"]), "beside": {w: to_json(figures[w]) for w in BESIDE if w in figures}}
+    whole = {**said, "expunge": __version__, **own}
+    folder.mkdir(parents=True, exist_ok=True)
+    record.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return list(figures["model"])

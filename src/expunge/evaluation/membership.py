@@ -59,7 +59,10 @@ def _beside(aucs: Mapping[str, float], retrained: Collected, members: str, non_m
     seen, unseen = scores(retrained, members), scores(retrained, non_members)
     zero = {name: privacy.attack(seen[name], unseen[name]) for name in seen}
     n = zero["min_k"].n_members + zero["min_k"].n_non_members
-    out = [Figure("privleak", privacy.privleak(aucs["min_k"], zero["min_k"].auc), n, part=members, note="of Min-K")]
+    sure = zero["min_k"].auc == 1  # a handful of rows can do that: no reason to lose the other figures
+    leak = float("nan") if sure else privacy.privleak(aucs["min_k"], zero["min_k"].auc)
+    note = "not defined: the retrained model's Min-K AUC is 1" if sure else "of Min-K"
+    out = [Figure("privleak", leak, n, part=members, note=note)]
     for name, a in zero.items():
         if a.auc > 0:
             like = privacy.similarity(aucs[name], a.auc)

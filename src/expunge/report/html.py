@@ -29,16 +29,10 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
 
 def render(record: Mapping[str, Any]) -> str:
     """The report of a record, as the text of an HTML page."""
-    import jinja2
-    from markupsafe import Markup
-
-    source = resources.files("expunge.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["svg"] = Markup  # only our own drawings, whose text matplotlib has escaped
     examples = [(name, tables.examples(record, name)) for name in ("forget", "retain")]
-    return environment.from_string(source).render(
+    return page(
+        "report.html.j2",
+        source="the run's record",
         title=tables.title(record),
         created=words.day(record["created"]) if record.get("created") else "",
         method=words.look(record, "method", "name"),
@@ -56,3 +50,20 @@ def render(record: Mapping[str, Any]) -> str:
         version=words.plain(record.get("expunge") or ""),
         dash=words.DASH,
     )
+
+
+def page(template: str, **values: Any) -> str:
+    """The template of that name, filled; everything but our own drawings is escaped."""
+    import jinja2
+    from markupsafe import Markup
+
+    here = resources.files("expunge.report")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # only our own drawings, whose text matplotlib has escaped
+    return environment.get_template(template).render(**values)

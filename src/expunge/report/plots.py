@@ -140,7 +140,7 @@ def movement(record: Any) -> Chart | None:
         for name, (before, after, reference) in found.items()
     )
     heading = "Probability of the expected answers"
-    return Chart(heading, _svg("movement", f"{heading}. {words}.", draw, width=580, height=112))
+    return Chart(heading, svg("movement", f"{heading}. {words}.", draw, width=580, height=112))
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def _chart(
     if missing:
         gap = "Gap: 1 value is not finite." if missing == 1 else f"Gaps: {missing} values are not finite."
         note = f"{note} {gap}".strip()
-    return Chart(heading, _svg(name, f"{heading}. {words}", draw, right=60 if len(lines) > 1 else 8), note)
+    return Chart(heading, svg(name, f"{heading}. {words}", draw, right=60 if len(lines) > 1 else 8), note)
 
 
 def _ticks(axes: Any, *, log: bool, unit: bool) -> None:
@@ -246,13 +246,14 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _svg(
+def svg(
     name: str,
     words: str,
     draw: Callable[[Any], None],
     *,
     width: int = WIDTH,
     height: int = HEIGHT,
+    left: int = LEFT,
     right: int = 8,
 ) -> str:
     """Draw on one pair of axes and return the SVG element, fit to stand inside HTML."""
@@ -260,7 +261,7 @@ def _svg(
 
     with _style(name):
         figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((LEFT / width, 34 / height, (width - LEFT - right) / width, (height - 34 - 10) / height))
+        axes = figure.add_axes((left / width, 34 / height, (width - left - right) / width, (height - 34 - 10) / height))
         axes.patch.set_alpha(0)
         draw(axes)
         out = io.StringIO()

@@ -54,7 +54,7 @@ def paper(name: Any) -> Setting | None:
 def _method(record: Any) -> list[Setting]:
     method = look(record, "method")
     objectives = look(method, "objectives")
-    lines = _given(method, name="Name", summary="What it does", combiner="How the objectives meet")
+    lines = given(method, name="Name", summary="What it does", combiner="How the objectives meet")
     if isinstance(objectives, Mapping):
         named = ", ".join(f"{name}: {plain(loss)}" for name, loss in objectives.items())
         lines.insert(min(len(lines), 2), Setting("Objectives", named))
@@ -72,7 +72,7 @@ def _method(record: Any) -> list[Setting]:
 def _model(record: Any) -> list[Setting]:
     model, total = look(record, "model"), number(record, "model", "parameters")
     trained = number(record, "model", "trainable")
-    lines = _given(model, source="Source")
+    lines = given(model, source="Source")
     lines += (
         [Setting("Source fingerprint", plain(look(model, "fingerprint")), "code")] if look(model, "fingerprint") else []
     )
@@ -81,10 +81,10 @@ def _model(record: Any) -> list[Setting]:
     if trained is not None:
         share = f", {100 * trained / total:.1f} % of all" if total else ""
         lines.append(Setting("Trained parameters", f"{scale(trained)} ({count(trained)}){share}"))
-    lines += _given(model, dtype="Number format", adapter="Adapter")
+    lines += given(model, dtype="Number format", adapter="Adapter")
     if look(model, "adapter_config"):
         lines.append(Setting("Adapter settings", plain(look(model, "adapter_config")), "code"))
-    lines += _given(look(record, "output"), path="Written to")
+    lines += given(look(record, "output"), path="Written to")
     if look(record, "output", "fingerprint"):
         lines.append(Setting("Output fingerprint", plain(look(record, "output", "fingerprint")), "code"))
     return lines
@@ -113,9 +113,10 @@ def _software(record: Any) -> list[Setting]:
     lines = [Setting("expunge", plain(look(record, "expunge")), "code")] if look(record, "expunge") else []
     versions = look(record, "versions")
     lines += [Setting(str(k), plain(v), "code") for k, v in (versions.items() if isinstance(versions, Mapping) else ())]
-    lines += _given(record, platform="Platform", device="Device")
+    lines += given(record, platform="Platform", device="Device")
     return lines + ([Setting("Command", plain(look(record, "command")), "code")] if look(record, "command") else [])
 
 
-def _given(part: Any, **names: str) -> list[Setting]:
+def given(part: Any, **names: str) -> list[Setting]:
+    """One line for each key of ``part`` that is there, under the name given for it."""
     return [Setting(label, plain(look(part, key))) for key, label in names.items() if look(part, key) is not None]

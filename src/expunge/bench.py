@@ -1,0 +1,238 @@
+"""A benchmark as one recipe: load or teach a target, unlearn what the benchmark says, measure before and after.
+
+The folder of such a run holds ``figures.json`` and ``report.html`` (the target, the unlearned and the retrained model side
+by side), ``scores/`` (what they said), ``run/`` (an ordinary run: its record and the unlearned model), and, where they were
+taught here, ``target/`` and ``retrained/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge import api, recipe, record
+from expunge.benchmarks import named
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+from expunge.evaluation.benchmark import Benchmark, data_of
+from expunge.evaluation.evaluate import as_asked, evaluate, read, vacant
+from expunge.evaluation.probe import How
+from expunge.method import Method, build
+from expunge.recipe import Recipe
+from expunge.report.measured import write_report
+from expunge.teach import arguments, is_made, made_of, stamp, teach
+from expunge.tokenizer import load_tokenizer
+
+HOW = {f.name for f in dataclasses.fields(How)}
+ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets
+
+
+class Bench(BaseModel):
+    """Everything that decides a benchmark run.
+
+    ``data``: a folder with the benchmark's files, instead of the Hub.  ``retrained``: a model that never saw the forget set.
+    ``method``: what unlearns; without one the model is measured as it is.  ``teach``: the model is a base model that first
+    learns the forget and the retain rows, with these training arguments; ``teach_retrained``: and, apart, the retain rows
+    only.  ``model_name``, ``data_name``, ``retrained_name`` stand in what is written in place of where the things lie.
+    ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.recipe.Recipe`.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    benchmark: str
+    model: str
+    out: str = "figures"
+    data: str | None = None
+    retrained: str | None = None
+    method: str | None = None
+    teach: dict[str, Any] | None = None
+    teach_retrained: bool = False
+    model_name: str | None = None
+    data_name: str | None = None
+    retrained_name: str | None = None
+    overwrite: bool = False
+    how: How = How()
+    run: dict[str, Any] = Field(default_factory=dict)
+
+
+OWN = set(Bench.model_fields) - {"how", "run"}
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML recipe that names a ``benchmark``; the table ``[teach]`` holds training arguments."""
+    values = recipe.read(path)
+    if "benchmark" not in values:
+        raise InputError(f'{path} names no benchmark; write benchmark = "tofu/forget10", or run it with `expunge run`')
+    beside = Path(path).parent / str(values["benchmark"])
+    if beside.suffix == ".py" and beside.is_file():
+        values["benchmark"] = str(beside)
+    return values
+
+
+def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or ``How``, or what a run takes."""
+    out, rest = dict(values), []
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if sign and key.startswith("teach."):
+            out["teach"] = dict(out.get("teach") or {}) | {key.removeprefix("teach."): value}
+        elif sign and key in (OWN | HOW) - {"teach"}:
+            out[key] = value
+        else:
+            rest.append(pair)
+    return recipe.override(out, rest)
+
+
+def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
+    """``values`` checked; the first thing that is wrong is one sentence."""
+    for key in values:
+        if key in ITS_OWN:
+            raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
+    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in Recipe.model_fields)}
+    recipe.make({"model": "", "forget": "", **of_run}, where)  # an unknown or mistyped setting is told here
+    idle = [*of_run.get("parameters", {}), *of_run.get("training", {})]
+    idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []
+    if idle and not values.get("method"):
+        raise InputError(f"{where}: {', '.join(idle)} is for unlearning; say with --method which method")
+    own = {k: v for k, v in values.items() if k in OWN} | {"run": of_run}
+    own["how"] = {k: v for k, v in values.items() if k in HOW}
+    return recipe.checked(Bench, own, where)
+
+
+def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
+    """Carry out a benchmark run and return what its ``figures.json`` says; bad input is told before a model is loaded.
+
+    Under several processes the main one returns it; the others return nothing.
+    """
+    chosen = named(settings.benchmark)
+    folder = vacant(settings.out, overwrite=settings.overwrite)
+    how = as_asked(settings.how, chosen)
+    chosen.probes(data_of(chosen, settings.data))
+    if settings.teach_retrained and (settings.teach is None or settings.retrained):
+        raise InputError("--teach-retrained needs --teach, and no --retrained beside it")
+    names, target, model, retrained = _names(settings), settings.model, settings.model, settings.retrained
+    about: dict[str, Any] = {"command": record.renamed(command, names)}
+    if settings.method or settings.teach is not None:
+        plan = _plan(settings, chosen, how, folder)
+        method = build(plan.method, plan.parameters) if settings.method else None
+        rows = _check(settings, plan, method, folder)
+        if settings.teach is not None:
+            target = str(folder / "target")
+            names |= _taught(settings, chosen, folder)
+            base = plan.model_copy(update={"training": settings.teach, "merge": False})
+            teach([*rows["forget"], *rows.get("retain", [])], base, folder / "target")
+            if settings.teach_retrained:
+                retrained = str(folder / "retrained")
+                teach(rows["retain"], base, folder / "retrained")
+            about["taught"] = {"source": names.get(settings.model, settings.model), "training": settings.teach}
+        model = target
+        if method:
+            plan = plan.model_copy(update={"model": target, "model_name": names.get(target)})
+            said = _unlearned(plan, method, rows, about["command"])
+            about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
+            about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
+            about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json"}
+            model = str(folder / "run" / "model")
+            names[model] = "run/model"
+    if not evaluate(
+        chosen,
+        model,
+        folder,
+        data=settings.data,
+        target=target if model != target else None,
+        retrained=retrained,
+        how=how,
+        overwrite=True,  # vacant() has asked
+        defined_in=settings.benchmark if settings.benchmark.endswith(".py") else None,
+        names=names,
+        about=about,
+    ):
+        return {}  # another process has it all
+    said = read(folder)
+    write_report(said, folder)
+    return said
+
+
+def _names(settings: Bench) -> dict[str, str]:
+    """Path -> what is written in its place, where the user says so."""
+    given = (
+        (settings.model, settings.model_name),
+        (settings.data, settings.data_name),
+        (settings.retrained, settings.retrained_name),
+    )
+    return {place: name for place, name in given if place and name}
+
+
+def _taught(settings: Bench, chosen: Benchmark, folder: Path) -> dict[str, str]:
+    """What models are called that were taught here, if the base model has a name."""
+    if not settings.model_name:
+        return {}
+    without = settings.retrained_name or f"{settings.model_name} taught {chosen.name} without the forget set"
+    return {
+        str(folder / "target"): f"{settings.model_name} taught {chosen.name}",
+        str(folder / "retrained"): without,
+    }
+
+
+def _plan(settings: Bench, chosen: Benchmark, how: How, folder: Path) -> Recipe:
+    """The unlearning as an ordinary run, on what the benchmark says is forgotten and kept."""
+    if chosen.forget is None:
+        raise InputError(
+            f"{chosen.name} does not say what is to be forgotten; unlearn with `expunge run`, "
+            f"then measure with `expunge bench {settings.benchmark} --model OUT/model`"
+        )
+    sets = tuple(s for s in (chosen.forget, chosen.retain) if s is not None)
+    places = data_of(dataclasses.replace(chosen, sets=sets), settings.data).places
+    found = {
+        "forget": places[chosen.forget.name],
+        "retain": places.get(chosen.retain.name, ()) if chosen.retain else (),
+    }
+    data = {k: str(v[0]) if len(v) == 1 else [r for p in v for r in load_rows(p)] for k, v in found.items() if v}
+    return recipe.make(
+        {
+            "eval_rows": how.limit or Recipe.model_fields["eval_rows"].default,
+            **settings.run,
+            **data,
+            "max_length": how.max_length,
+            "chat_template": how.chat_template,
+            "model": settings.model,
+            "model_name": settings.model_name,
+            "data_name": settings.data_name,
+            "method": settings.method or "pdu",
+            "title": f"{chosen.name}: {settings.method}",
+            "out": str(folder / "run"),
+            "overwrite": settings.overwrite,
+        }
+    )
+
+
+def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -> dict[str, Any]:
+    """The rows of the run, when all that can be checked without a model is in order."""
+    sets = {k: load_rows(v) for k, v in (("forget", plan.forget), ("retain", plan.retain)) if v is not None}
+    raw = api.load_rows(plan.model_copy(update=sets), method) if method else sets
+    if method:
+        api.training_arguments(plan, method, len(sets["forget"]), folder / "run")
+    if settings.teach is not None:
+        arguments(plan.model_copy(update={"training": settings.teach}), sum(map(len, sets.values())), folder / "target")
+    if settings.teach_retrained and "retain" not in sets:
+        raise InputError(f"{settings.benchmark} has no retain set to teach a retrained model")
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=plan.trust_remote_code)
+    api.encode(raw, tokenizer, plan)
+    return sets
+
+
+def _unlearned(plan: Recipe, method: Method, rows: dict[str, Any], command: str | None) -> dict[str, Any]:
+    """The record of the run, which is carried out unless the same one is there already."""
+    from expunge import models
+
+    folder = Path(plan.out)
+    if (folder / record.FILE).exists():
+        start = models.load(plan.model, trust_remote_code=plan.trust_remote_code).fingerprint
+        if is_made(folder, folder / "model", made_of(plan, start, rows, method)):
+            return record.read(folder)
+    said = api.run(plan, method=method, command=command).record
+    stamp(folder, folder / "model", made_of(plan, said["model"]["fingerprint"], rows, method))
+    return said

@@ -1,0 +1,71 @@
+"""A forest plot: one line a figure, a mark a model, its interval as whiskers; SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.report.plots import COLOURS, Chart, svg
+
+# Model -> a key of COLOURS, and how its mark looks; base.html.j2 draws the same ones beside the names.
+MARKS = {"target": "ink", "model": "forget", "retrained": "retain"}
+SHAPES = {"target": "o", "model": "o", "retrained": "D"}
+STEP, APART = 40, 0.24  # points a line; distance of two models on it, in lines
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure: its name, and (value, low, high) of each model; None where there is none."""
+
+    name: str
+    ends: Mapping[str, tuple[float | None, ...]]
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it fits an axis from 0 to 1: it has an interval, and all its numbers lie there."""
+        given = [v for ends in self.ends.values() for v in ends if v is not None]
+        whole = any(None not in ends for ends in self.ends.values())
+        return whole and all(-1e-9 <= v <= 1 + 1e-9 for v in given)
+
+
+def forest(name: str, heading: str, lines: Sequence[Line], models: Mapping[str, str]) -> Chart | None:
+    """The chart of the lines that can be drawn, or None if there are none."""
+    shown = [line for line in lines if line.drawn]
+    if not shown:
+        return None
+    offsets = {who: (at - (len(models) - 1) / 2) * APART for at, who in enumerate(models)}
+
+    def draw(axes: Any) -> None:
+        for at, line in enumerate(shown):
+            for who, (value, low, high) in line.ends.items():
+                if value is None:
+                    continue
+                colour, y = COLOURS[MARKS[who]][0], at + offsets[who]
+                if low is not None and high is not None:
+                    axes.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+                face = COLOURS["page"][0] if who == "target" else colour
+                size = 5.5 if SHAPES[who] == "D" else 6.5
+                how = {"color": colour, "markersize": size, "markeredgewidth": 1.4, "markerfacecolor": face}
+                axes.plot([value], [y], SHAPES[who], **how)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(shown) - 0.5, -0.5))
+        axes.set_yticks(range(len(shown)), [line.name for line in shown])
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        axes.grid(axis="x", color=COLOURS["grid"][0], linewidth=0.8)
+
+    words = " ".join(_words(line, models) for line in shown)
+    step = STEP if len(models) > 1 else STEP * 0.7
+    height = round(44 + step * len(shown))
+    picture = svg(f"forest-{name}", f"{heading}. {words}", draw, width=912, height=height, left=200)
+    missing = "Figures without an interval between 0 and 1 are in the table only."
+    return Chart(heading, picture, "" if len(shown) == len(lines) else missing)
+
+
+def _words(line: Line, models: Mapping[str, str]) -> str:
+    """A line in words, for who cannot see it."""
+    said = []
+    for who, name in models.items():
+        value, low, high = line.ends.get(who, (None, None, None))
+        if value is not None:
+            said.append(f"{name} {value:.3g}" + (f" ({low:.3g} to {high:.3g})" if None not in (low, high) else ""))
+    return f"{line.name}: {', '.join(said)}."

@@ -1,0 +1,99 @@
+"""Teach a model rows by plain fine-tuning: how a target, and a model that never saw the forget set, come to be.
+
+What took long is not done twice: ``made.json`` beside weights says from which settings, model and rows they were made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge import api, losses, record
+from expunge.combine import WeightedSum
+from expunge.data import chat, sources
+from expunge.data.example import Row
+from expunge.errors import InputError
+from expunge.method import Method, Objective
+from expunge.recipe import Recipe
+
+MADE = "made.json"
+DECIDES = ("adapter", "lora", "merge", "seed", "max_length", "chat_template")  # besides method, training and data
+# TOFU's: 5 epochs at 1e-5, times 20 for LoRA; batch, schedule and the rest are those of `expunge run`.
+EPOCHS = 5.0
+NLL = Method({"forget": Objective(losses.nll, on=("forget",))}, WeightedSum(), learning_rate=1e-5, name="teach")
+
+
+def arguments(settings: Recipe, n: int, folder: Path) -> Any:
+    """The ``TrainingArguments`` of teaching ``n`` rows: 5 epochs unless ``settings.training`` says otherwise."""
+    given = {"num_train_epochs": EPOCHS, **settings.training}
+    return api.training_arguments(settings.model_copy(update={"training": given}), NLL, n, folder)
+
+
+def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
+    """Fine-tune ``settings.model`` on ``rows`` into ``folder``; weights that were made so before are left as they are.
+
+    ``settings`` says how, as of a run (adapter, training arguments, seed, …); its own data are not read.  Raises
+    InputError if other weights are in the folder and ``settings.overwrite`` is false.
+    """
+    from expunge import models
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / MADE).exists() and not settings.overwrite:
+        raise InputError(f"{folder} holds something that was not taught here; choose another folder, or --overwrite")
+    began = time.monotonic()
+    work = folder.with_name(f"{folder.name}-training")
+    args = arguments(settings, len(rows), work)
+    base = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
+    key = made_of(settings, base.fingerprint, {"taught": rows})
+    if is_made(folder, folder, key):
+        return
+    if (folder / MADE).exists() and not settings.overwrite:
+        raise InputError(f"{folder} was taught with other settings or data; choose another folder, or --overwrite")
+    how: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
+    examples = [chat.encode(r, base.tokenizer, **how) for r in rows]
+    net = base.model
+    if settings.adapter == "lora":
+        net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
+    trainer = api.train(net, base.tokenizer, api.Data({}, {"forget": examples}, []), NLL, args)
+    for left in (work / "checkpoints", work):
+        with contextlib.suppress(OSError):
+            left.rmdir()  # empty unless the user asked for checkpoints
+    models.save(net.eval(), base.tokenizer, folder, base=base, merge=settings.merge)
+    path = [h["loss/forget"] for h in trainer.state.log_history if "loss/forget" in h]
+    stamp(folder, folder, key | {"source": settings.names.get(settings.model, settings.model), "rows": len(rows),
+                                 "steps": trainer.state.global_step, "loss": [path[0], path[-1]] if path else None,
+                                 "seconds": time.monotonic() - began, "versions": record.versions()})  # fmt: skip
+
+
+# -- what was made of what ------------------------------------------------------------------------------------------------
+def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], method: Method = NLL) -> dict[str, Any]:
+    """What decides the weights that come out: method and settings, fingerprints of the start model and of the rows."""
+    from expunge.training import parse
+
+    said = {k: v for k, v in settings.model_dump().items() if k in DECIDES}
+    return {
+        "settings": said
+        | {"method": method.name, "parameters": dict(method.parameters)}
+        | {"training": {k: parse(k, v) for k, v in sorted(settings.training.items())}},
+        "model": model,
+        "data": {name: sources.fingerprint(given) for name, given in rows.items()},
+    }
+
+
+def stamp(folder: Path, weights: Path, said: Mapping[str, Any]) -> None:
+    """Write ``made.json`` into ``folder``: ``said``, and the fingerprint of the weights that came out."""
+    whole = {**said, "output": record.sha256_folder(weights, "*.safetensors")}
+    record.replace_text(folder / MADE, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+
+
+def is_made(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
+    """Whether ``made.json`` says that ``key`` made these weights, and they are still as they were."""
+    try:
+        said = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        same = {k: said.get(k) for k in key} == json.loads(json.dumps(key))
+        return same and said["output"] == record.sha256_folder(weights, "*.safetensors")
+    except (OSError, ValueError, KeyError, InputError):
+        return False
