@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_tofu
+import torch
 from typer.testing import CliRunner
 
 from expunge.benchmarks import BENCHMARKS, named
@@ -18,6 +19,7 @@ from expunge.errors import InputError
 from expunge.evaluation import asking, table
 from expunge.evaluation.benchmark import find
 from expunge.evaluation.evaluate import evaluate, read, rescore
+from expunge.evaluation.probe import How
 
 TOFU = BENCHMARKS["tofu/forget01"]
 SETS = ("forget", "holdout")
@@ -67,6 +69,40 @@ def test_figures_are_what_the_table_says(folder):
     pairs = [(u < s) + 0.5 * (u == s) for s in lowest[0] for u in lowest[1]]
     assert figures["forget", "mia_min_k_auc"].value == pytest.approx(np.mean(pairs))
     assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
+
+
+def test_one_row_gives_all_but_the_equivalence_test(folder):
+    how = How(limit=1)
+    names = {f.name for f in evaluate(TOFU, "model", "out", data=folder, retrained="retrained", how=how)}
+    assert "forget_quality" in names and "truth_ratio_difference" not in names
+
+
+def test_an_empty_answer_counts_as_nothing_said(folder, tokenizer):
+    model = tiny.model(vocab_size=len(tokenizer))
+    with torch.no_grad():  # its likeliest token is always the end of turn
+        model.lm_head.weight.zero_()
+        model.model.norm.weight.zero_()
+    model.generation_config.eos_token_id = int(model(torch.tensor([[5]])).logits[0, -1].argmax())
+    model.save_pretrained("silent")
+    tokenizer.save_pretrained("silent")
+    figures = by_name(evaluate(TOFU, "silent", "out", data=folder))
+    assert {a.text for a in table.read("out/scores").answers} == {""}
+    assert figures["forget", "rouge_l_recall"].value == 0 and figures["all", "model_utility"].value == 0
+    assert figures["forget", "rouge_l_recall"].n == 4, "none is left out"
+
+
+def test_a_model_without_a_chat_template_is_told_before_its_weights_are_read(folder, tokenizer, monkeypatch):
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained("base")
+    (folder.parent / "base" / "chat_template.jinja").unlink(missing_ok=True)
+    tiny.model(vocab_size=len(tokenizer)).save_pretrained("base")
+    with monkeypatch.context() as m:
+        m.setattr(asking, "load", lambda *_: pytest.fail("the weights were read"))
+        with pytest.raises(InputError, match=r"forget01_perturbed.json, line 1: .* the tokenizer has no chat template"):
+            evaluate(TOFU, "base", "out", data=folder)
+    command = ["bench", "tofu/forget01", "--model", "base", "--data", str(folder), "--no-chat-template"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and read("figures")["chat_template"] is False, done.output
 
 
 def test_a_model_is_asked_once(folder, monkeypatch):

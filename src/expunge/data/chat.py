@@ -123,7 +123,7 @@ def _render(tokenizer: Any, row: Row, messages: list[dict[str, str]], *, generat
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
             f"{row.where}: the row is a conversation, but the tokenizer has no chat template; "
-            "set chat_template=false for a plain 'Question: … Answer: …' form"
+            "set chat_template=false (of bench: --no-chat-template) for a plain 'Question: … Answer: …' form"
         )
     try:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)

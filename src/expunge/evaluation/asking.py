@@ -72,7 +72,7 @@ def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
     tokenizer = load_tokenizer(name, trust_remote_code=how.trust_remote_code)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
-    kinds = {(type(p.row.prompt), p.continues): p for p in probes}  # one of each kind is enough
+    kinds = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
     for probe in kinds.values():
         code(probe, tokenizer, options)
 
