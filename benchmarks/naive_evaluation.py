@@ -166,9 +166,9 @@ def tofu(naive: Naive, sets: Mapping[str, Rows], retrained: Mapping[str, np.ndar
     out["forget", "exact_memorisation"] = t(
         "exact_memorisation", lambda: np.mean([h.mean() for h in naive.hits(forget, own)])
     )
-    out["forget", "extraction_strength"] = t(
-        "extraction_strength", lambda: np.mean([_strength(h) for h in naive.hits(forget, own)])
-    )
+    hits = t("extraction_strength", lambda: naive.hits(forget, own))
+    out["forget", "extraction_strength"] = np.mean([1 - _miss(h) / len(h) for h in hits])
+    out["forget", "extraction_strength_compat"] = np.mean([1 - min(_miss(h), len(h) - 1) / len(h) for h in hits])
     nine = []
     for part in ("retain", "real_authors", "world_facts"):
         rows = sets[part]
@@ -219,11 +219,12 @@ def _lowest(values: np.ndarray) -> float:
     return -float(np.mean(sorted(values)[: max(1, int(0.4 * len(values)))]))
 
 
-def _strength(hits: np.ndarray) -> float:
+def _miss(hits: np.ndarray) -> int:
+    """How many tokens there are up to the last one that greedy decoding gets wrong."""
     k = len(hits)
     while k > 0 and hits[k - 1]:
         k -= 1
-    return 1 - k / len(hits)
+    return k
 
 
 def _tpr(seen: Sequence[float], unseen: Sequence[float]) -> float:

@@ -1,24 +1,29 @@
-r"""Write the generated parts of the documentation, or check them: the method table and the page of methods.
+r"""Write the generated parts of the documentation, or check them: tables in README.md and the pages under docs/.
 
-python scripts/docs.py           # write README.md's table and docs/methods.md
+python scripts/docs.py           # write README.md's tables, docs/methods.md, docs/benchmarks.md and docs/metrics.md
 python scripts/docs.py --check   # fail if they are stale
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
-from expunge import methods  # noqa: F401  fills the table
+from expunge import methods, stats  # noqa: F401  methods fills the table
+from expunge.benchmarks import BENCHMARKS
 from expunge.cli.show import describe
+from expunge.evaluation import lume, metrics, privacy, rouge
+from expunge.evaluation.benchmark import DataSet
 from expunge.method import METHODS, build
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- methods: made by scripts/docs.py -->", "<!-- end of methods -->"
 
 
-def table() -> str:
+def method_table() -> str:
     """The method table in Markdown."""
     rows = ["| method | what it does | forget loss | retain loss | combiner | paper |", "|---|---|---|---|---|---|"]
     for row in METHODS.values():
@@ -35,7 +40,7 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def page() -> str:
+def methods_page() -> str:
     """docs/methods.md: what ``expunge show`` says of every method."""
     head = "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge show NAME` prints one of them.\n"
     parts = []
@@ -46,15 +51,88 @@ def page() -> str:
     return "\n".join([head, *parts])
 
 
+def benchmark_table() -> str:
+    """The benchmarks in Markdown, one row a file."""
+    rows = ["| benchmark | what it is | paper |", "|---|---|---|"]
+    for module, names in modules().items():
+        paper = next(b.paper for b in BENCHMARKS.values() if b.name == names[0]).removeprefix("arXiv:")
+        said = (module.__doc__ or "").strip().split("\n")[0].partition(": ")[2]
+        what = said.partition(".  ")[0].rstrip(".")
+        shown = ", ".join(f"`{n}`" for n in names)
+        rows.append(f"| {shown} | {what[:1].upper()}{what[1:]} | [{paper}](https://arxiv.org/abs/{paper}) |")
+    return "\n".join(rows)
+
+
+def modules() -> dict[ModuleType, list[str]]:
+    """The file of each benchmark, and the names it makes."""
+    out: dict[ModuleType, list[str]] = {}
+    for name in BENCHMARKS:
+        out.setdefault(importlib.import_module(f"expunge.benchmarks.{name.split('/')[0]}"), []).append(name)
+    return out
+
+
+def benchmarks_page() -> str:
+    """docs/benchmarks.md: what the file of each benchmark says, and the data it reads."""
+    head = (
+        "# Benchmarks\n\nMade by `scripts/docs.py` from the files' docstrings.  `expunge bench NAME --model M` asks a\n"
+        "model, `expunge rescore FOLDER` computes the figures again from what it said.\n"
+    )
+    parts = []
+    for module, names in modules().items():
+        file = Path(module.__file__ or "").relative_to(ROOT)
+        sets: dict[str, list[DataSet]] = {}
+        for one in (one for n in names for one in BENCHMARKS[n].sets):
+            sets.setdefault(one.name, []).append(one)
+        data = "\n".join(
+            f"| `{name}` | {', '.join(f'`{h}`' for h in dict.fromkeys(s.hub for s in same) if h) or 'not there'} "
+            f"| `{same[0].shown}` | {'yes' if same[0].optional else 'no'} |"
+            for name, same in sets.items()
+        )
+        head_of = "| data set | on the Hub, or its address | in a folder | optional |\n|---|---|---|---|"
+        text = inspect.cleandoc(module.__doc__ or "")
+        parts.append(
+            f"## {', '.join(names)}\n\n```text\n{text}\n```\n\n{head_of}\n{data}\n\nSource: [`{file}`](../{file})\n"
+        )
+    return "\n".join([head, *parts])
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: every public function of the modules that make numbers."""
+    head = "# Metrics and statistics\n\nMade by `scripts/docs.py` from the docstrings; each holds a number worked by hand.\n"
+    parts = []
+    for module in (metrics, rouge, lume, privacy, stats):
+        file = Path(module.__file__ or "").relative_to(ROOT)
+        text = inspect.cleandoc(module.__doc__ or "")
+        parts.append(f"## {module.__name__}\n\n```text\n{text}\n```\n\nSource: [`{file}`](../{file})\n")
+        for name, f in vars(module).items():
+            if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_"):
+                parts.append(
+                    f"### {name}\n\n```text\n{name}{inspect.signature(f)}\n\n{inspect.cleandoc(f.__doc__ or '')}\n```\n"
+                )
+    return "\n".join([head, *parts])
+
+
+def between(text: str, name: str, made: str) -> str:
+    """``text`` with what stands between the two marks of ``name`` made anew."""
+    begin, end = f"<!-- {name}: made by scripts/docs.py -->", f"<!-- end of {name} -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+
+
 def readme(text: str) -> str:
-    """``text`` with its table made anew."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    """``text`` with its tables made anew."""
+    return between(between(text, "methods", method_table()), "benchmarks", benchmark_table())
 
 
 def main() -> int:
     """Write, or with --check compare; returns the exit code."""
-    wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text()), ROOT / "docs" / "methods.md": page()}
+    pages: dict[str, Callable[[], str]] = {
+        "methods.md": methods_page,
+        "benchmarks.md": benchmarks_page,
+        "metrics.md": metrics_page,
+    }
+    wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text())}
+    wanted |= {ROOT / "docs" / name: make() for name, make in pages.items()}
     stale = [f for f, text in wanted.items() if not f.exists() or f.read_text() != text]
     if "--check" in sys.argv:
         for file in stale:

@@ -18,6 +18,7 @@ from expunge.stats import bootstrap, tost
 SETS = {"retain": "retain_perturbed", "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 ANSWER = Ask(max_new_tokens=200)
 SAME = 0.05  # mean truth ratios closer than this count as equal
+NEVER_0 = "OpenUnlearning's number: 1/T, not 0, where nothing matches"
 END = "without the end-of-turn token, as OpenUnlearning"
 
 
@@ -45,6 +46,7 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
 def _memory(found: Collected) -> list[Figure]:
     """The forget set: probability, ROUGE-L, truth ratio, exact memorisation, extraction strength."""
     ratio = ratios(found, "forget")
+    whole = [s.hit for s in found.scored("forget")]
     hits = [membership.words(s, s.hit) for s in found.scored("forget")]
     return [
         mean_figure("probability", metrics.probability(found.mean_logp("forget")), "forget"),
@@ -55,6 +57,7 @@ def _memory(found: Collected) -> list[Figure]:
         mean_figure("knowledge", 1 / (1 + ratio), "forget", "the right answer's share, 1 / (1 + r); 0.5: unknown"),
         mean_figure("exact_memorisation", metrics.exact_memorisation(hits), "forget", END),
         mean_figure("extraction_strength", metrics.extraction_strength(hits), "forget", END),
+        mean_figure("extraction_strength_compat", metrics.extraction_strength(whole, compat=True), "forget", NEVER_0),
     ]
 
 
