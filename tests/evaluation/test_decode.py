@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MambaCo
 
 from expunge.data.chat import prompt_ids
 from expunge.data.example import Row
-from expunge.evaluation import cache as caches
 from expunge.evaluation import decode, generate, score
 from expunge.evaluation.collect import collect
 from expunge.evaluation.probe import Ask, Probe
@@ -23,6 +22,9 @@ CONFIGS = {
     "qwen2": Qwen2Config(**SMALL, intermediate_size=64, num_key_value_heads=2),
     "gemma2, whose layers slide": Gemma2Config(
         **SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=8
+    ),
+    "gemma2, whose window is wide": Gemma2Config(
+        **SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=200
     ),
     "mamba, which has no keys": MambaConfig(vocab_size=261, hidden_size=32, num_hidden_layers=2, state_size=4),
 }
@@ -141,7 +143,9 @@ def test_settings_that_change_the_logits_are_left_to_generate(tokenizer):
     assert varied == generate.answers(model, tokenizer, [prompt_ids(row, tokenizer)], max_new_tokens=20)[0]
 
 
-def test_a_cache_is_plain_only_if_every_layer_keeps_everything(model, tokenizer, request):
-    out = model(torch.arange(12)[None], use_cache=True)
-    kept = request.node.callspec.params["model"] in ("llama", "gpt2", "qwen2")
-    assert caches.plain(getattr(out, "past_key_values", None)) == kept
+@torch.no_grad()
+def test_beginnings_are_reused_wherever_they_can_be(model, tokenizer, request):
+    probe = Probe("forget", 0, Row("p", "a"), ask=Ask(4))
+    batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
+    reused = request.node.callspec.params["model"] not in ("gemma2, whose layers slide", "mamba, which has no keys")
+    assert (score.way(model, batch, 0) is not score.run_whole) == reused

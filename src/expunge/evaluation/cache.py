@@ -16,6 +16,11 @@ Pair = tuple[Tensor, Tensor]  # keys and values of one layer, (B, H, T, D) each
 Row = list[Pair]  # the same of one sequence, layer by layer: (1, H, T, D) each
 
 
+def empty() -> DynamicCache:
+    """A cache that keeps all positions, whatever window a model's layers look through."""
+    return DynamicCache()
+
+
 def plain(cache: Any) -> bool:
     """Whether all layers keep the keys and values of all positions."""
     layers = getattr(cache, "layers", None) or []

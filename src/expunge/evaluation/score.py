@@ -12,6 +12,7 @@ from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from expunge.evaluation import cache as caches
 from expunge.evaluation.probe import Probe
@@ -67,6 +68,7 @@ def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
     """How ``model`` is run: with beginnings reused if that gives on the shortest probe what whole sequences give."""
     first = [min(coded, key=lambda c: (c.width - len(c.prompt) < 2, c.width))]  # with a token after a reused one
     try:
+        _windows_are_wide(model, coded)
         reusing = _reusing(model, coded)
         whole, reused = run_whole(model, first, pad)[0], reusing(model, first, pad)[0]
     except (AttributeError, TypeError, ValueError, NotImplementedError):  # no cache, or one that cannot be repeated
@@ -75,6 +77,15 @@ def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
         return reusing
     difference = torch.cat([f.logp for f in whole]) - torch.cat([f.logp for f in reused])
     return reusing if float(difference.abs().mean()) < CLOSE else run_whole
+
+
+def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> None:
+    """Raise NotImplementedError where a sliding window may not reach over all of a sequence: padding would count in it."""
+    window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr, operator]
+    asks = max((c.probe.ask.max_new_tokens for c in coded if c.asks and c.probe.ask), default=0)
+    prompt, text = max(len(c.prompt) for c in coded), max(c.width - len(c.prompt) for c in coded)
+    if window and window < prompt + text + asks:
+        raise NotImplementedError("a sequence is longer than the model's sliding window")
 
 
 def tokens_whole(batch: Sequence[Coded]) -> int:
@@ -109,9 +120,9 @@ def _reusing(model: nn.Module, coded: Sequence[Coded]) -> Run:
     if len(same) < LEAST or len(coded) < 2:
         return lambda model, batch, pad: run_reusing(model, batch, pad, None)
     ids = torch.tensor([same], device=_device(model))
-    cache = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
-    if not caches.plain(cache):
-        raise NotImplementedError("keys and values of this model cannot be taken apart")
+    cache = caches.empty()
+    model(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
+    _be_plain(cache)
     stem = caches.row(cache, 0, torch.arange(len(same), device=ids.device))
     return lambda model, batch, pad: run_reusing(model, batch, pad, stem)
 
@@ -126,18 +137,17 @@ def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches
     prompts, mask = padded([c.prompt[begun:] for c in batch], pad, device)
     last = torch.arange(prompts.shape[1], device=device) == mask.sum(1, keepdim=True) - 1
     mask = torch.cat([mask.new_ones(len(batch), begun), mask], 1)
-    first, out = logits_at(
+    cache = caches.repeated(stem, len(batch)) if stem else caches.empty()
+    first, _ = logits_at(
         model,
         last,
         input_ids=prompts,
         attention_mask=mask,
         position_ids=(begun + torch.arange(prompts.shape[1], device=device)).expand(len(batch), -1),
+        past_key_values=cache,
         use_cache=True,
-        **({"past_key_values": caches.repeated(stem, len(batch))} if stem else {}),
     )
-    cache = out.past_key_values
-    if not caches.plain(cache):
-        raise NotImplementedError("keys and values of this model cannot be taken apart")
+    _be_plain(cache)
 
     owner = [g for g, c in enumerate(batch) for _ in c.texts]
     texts = [t for c in batch for t in c.texts]
@@ -179,6 +189,11 @@ def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches
             read = mask.shape[1] + torch.arange(len(agreed[best]) - 1, device=device)
             met.append(Met(agreed[best], caches.row(branch, at[best], torch.cat([columns, read]))))
     return facts, met
+
+
+def _be_plain(cache: DynamicCache) -> None:
+    if not caches.plain(cache):
+        raise NotImplementedError("keys and values of this model cannot be taken apart")
 
 
 def _agreed(text: tuple[int, ...], facts: Facts) -> tuple[int, ...]:
