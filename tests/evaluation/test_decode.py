@@ -15,10 +15,11 @@ from expunge.evaluation import decode, generate, score
 from expunge.evaluation.collect import collect
 from expunge.evaluation.probe import Ask, Probe
 
-SMALL = {"vocab_size": 261, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDE = {"initializer_range": 0.5}  # weights so large that a token's place decides what comes next
+SMALL = {"vocab_size": 261, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **WIDE}
 CONFIGS = {
     "llama": None,
-    "gpt2": GPT2Config(vocab_size=261, n_embd=32, n_layer=2, n_head=4, n_positions=128),
+    "gpt2": GPT2Config(vocab_size=261, n_embd=32, n_layer=2, n_head=4, n_positions=128, **WIDE),
     "qwen2": Qwen2Config(**SMALL, intermediate_size=64, num_key_value_heads=2),
     "gemma2, whose layers slide": Gemma2Config(
         **SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=8
@@ -26,7 +27,7 @@ CONFIGS = {
     "gemma2, whose window is wide": Gemma2Config(
         **SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=200
     ),
-    "mamba, which has no keys": MambaConfig(vocab_size=261, hidden_size=32, num_hidden_layers=2, state_size=4),
+    "mamba, which has no keys": MambaConfig(vocab_size=261, hidden_size=32, num_hidden_layers=2, state_size=4, **WIDE),
 }
 QUESTIONS = ["Hi?", "Who is there, and why is it so late in the day?", "What?", "Where to?", "And then?"]
 
@@ -35,7 +36,7 @@ QUESTIONS = ["Hi?", "Who is there, and why is it so late in the day?", "What?", 
 def model(request, tokenizer):
     config = CONFIGS[request.param]
     if config is None:
-        return tiny.model(vocab_size=len(tokenizer)).eval()
+        return tiny.model(vocab_size=len(tokenizer), **WIDE).eval()
     torch.manual_seed(0)
     config.eos_token_id = config.pad_token_id = config.bos_token_id = None
     return AutoModelForCausalLM.from_config(config).eval()
@@ -149,3 +150,25 @@ def test_beginnings_are_reused_wherever_they_can_be(model, tokenizer, request):
     batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
     reused = request.node.callspec.params["model"] not in ("gemma2, whose layers slide", "mamba, which has no keys")
     assert (score.way(model, batch, 0) is not score.run_whole) == reused
+
+
+@torch.no_grad()
+def test_the_window_has_to_reach_over_the_answer_too(tokenizer):
+    config = CONFIGS["gemma2, whose window is wide"]
+    probe = Probe("forget", 0, Row("p", "a"), ask=Ask(200))
+    batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
+    assert score.way(AutoModelForCausalLM.from_config(config).eval(), batch, 0) is score.run_whole
+
+
+@torch.no_grad()
+def test_a_model_is_proven_on_a_text_that_reads_what_is_kept(tokenizer, monkeypatch):
+    def refuses(*_):
+        raise NotImplementedError
+
+    model = tiny.model(vocab_size=len(tokenizer)).eval()
+    probe = Probe("forget", 0, Row("p", "a"))
+    letters = score.Coded(probe, (3, 4), ("a", "b"), ((5,), (6,)), False)  # read off the prompt alone
+    words = score.Coded(probe, (3, 4, 5, 6), ("a",), ((5, 6, 7),), False)
+    monkeypatch.setattr(score.caches, "select", refuses)
+    assert score.way(model, [letters], 0) is not score.run_whole
+    assert score.way(model, [letters, words], 0) is score.run_whole
