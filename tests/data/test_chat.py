@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.data.chat import encode, end_of_turn, halved, prompt_ids, prompt_text, question
+from expunge.data.chat import continuation, encode, end_of_turn, halved, prompt_ids, prompt_text, question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
@@ -95,3 +95,13 @@ def test_a_prompt_that_begins_the_answer(tokenizer):
     assert prompt_text(row, tokenizer, chat_template=False) == "Question: Hi?\nAnswer:"
     sure = Row((*QA.prompt, {"role": "assistant", "content": "Sure:"}), " Yo.", where="x")
     assert prompt_text(sure, tokenizer, chat_template=False) == "Question: Hi?\nAnswer: Sure:"
+
+
+def test_a_continuation_is_tokenised_with_its_prompt_but_a_chat_answer_apart(tokenizer):
+    tokenizer.backend_tokenizer.pre_tokenizer.add_prefix_space = True  # a text on its own begins with a blank
+    row = Row("Once upon a ", "time", where="x")
+    example = continuation(row, tokenizer, answer="time")
+    assert tokenizer.decode(example.input_ids) == " Once upon a time"
+    assert tokenizer.decode([y for y in example.labels if y != -100]) == "time"
+    apart = continuation(QA, tokenizer, answer="time")
+    assert tokenizer.decode([y for y in apart.labels if y != -100]) == " time"

@@ -140,8 +140,9 @@ def test_a_continuation_is_tokenised_with_its_prompt_and_has_no_end(model, token
     (s,) = found.scored("choice", "option1")
     np.testing.assert_allclose(s.logp, expected, atol=1e-5)
     assert not s.ends and len(s.logp) == len(" B b")
-    cut = collect(model, tokenizer, [probe], max_length=8)  # the beginning of the prompt goes, not the option
-    assert len(cut.scored("choice", "option1")[0].logp) == len(" B b")
+    (cut,) = collect(model, tokenizer, [probe], max_length=8).scored("choice", "option1")
+    logp = model(torch.tensor([ids[-8:]])).logits[0].log_softmax(-1)  # the beginning of the prompt goes, not the option
+    np.testing.assert_allclose(cut.logp, [float(logp[t - 1, ids[-8:][t]]) for t in range(4, 8)], atol=1e-5)
 
 
 def test_the_expected_text_is_cut_to_as_many_tokens(model, tokenizer):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MambaCo
 
 from expunge.data.chat import prompt_ids
 from expunge.data.example import Row
+from expunge.evaluation import collect as collecting
 from expunge.evaluation import decode, generate, score
 from expunge.evaluation.collect import collect
 from expunge.evaluation.probe import Ask, Probe
@@ -114,6 +115,17 @@ def test_shared_beginnings_give_the_same_facts(tokenizer):
     for ours, theirs in zip(reused, score.run_whole(model, batch, 0)[0], strict=True):
         for a, b in zip(score._fields(ours), score._fields(theirs), strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_no_more_tokens_are_said_than_asked_for(tokenizer):
+    model = tiny.model(vocab_size=len(tokenizer), **WIDE).eval()
+    row = Row(({"role": "user", "content": "Hi?"},), "yes")
+    tokens = greedy(model, prompt_ids(row, tokenizer), 5)
+    coded = score.Coded(Probe("f", 0, row, ask=Ask(2)), tuple(prompt_ids(row, tokenizer)), ("answer",), (tokens,), True)
+    _, (met,) = score.run_reusing(model, [coded], 0, None)
+    assert met.said == tokens
+    (said,) = collecting._decoded(model, tokenizer, [(coded.probe, met)])
+    assert said.text == tokenizer.decode(tokens[:2], skip_special_tokens=True).strip()
 
 
 def test_stop_strings_and_end_tokens_end_an_answer(tokenizer):
