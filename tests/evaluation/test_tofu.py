@@ -71,6 +71,13 @@ def test_figures_are_what_the_table_says(folder):
     assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
 
 
+def test_what_an_earlier_evaluation_left_is_not_scored_again(folder):
+    evaluate(TOFU, "model", "out", data=folder, retrained="retrained")
+    alone = evaluate(TOFU, "model", "out", data=folder, overwrite=True)
+    assert "privleak" not in {f.name for f in alone}
+    assert not (folder.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == alone
+
+
 def test_one_row_gives_all_but_the_equivalence_test(folder):
     how = How(limit=1)
     names = {f.name for f in evaluate(TOFU, "model", "out", data=folder, retrained="retrained", how=how)}
