@@ -19,8 +19,10 @@ from benchmarks.naive_evaluation import BATCH, Naive, tofu
 from expunge.benchmarks import BENCHMARKS
 from expunge.benchmarks.tofu import SETS, ratios
 from expunge.evaluation import membership, privacy
+from expunge.evaluation.asking import collected
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect import collect
+from expunge.evaluation.probe import How
 from expunge.evaluation.table import Collected
 from expunge.models import load
 
@@ -53,17 +55,16 @@ def main() -> None:
     names = {"forget": "forget01_perturbed", "holdout": "holdout01", **SETS}
     sets = {part: data.rows(name)[: args.limit] for part, name in names.items()}
     probes = [p for p in BENCHMARK.probes(data) if args.limit is None or p.index < args.limit]
-    other = load(args.retrained)
-    retrained = collect(other.model, other.tokenizer, probes)
-    del other
+    how = How(max_length=BENCHMARK.max_length, chat_template=BENCHMARK.chat_template)
+    retrained, _ = collected(args.retrained, probes, how)
 
     loaded = load(args.model)
     began = time.perf_counter()
     found = collect(loaded.model, loaded.tokenizer, probes)
-    collected = time.perf_counter() - began
+    asked = time.perf_counter() - began
     figures = {(f.part, f.name): f.value for f in BENCHMARK.score(found, retrained)}
     ours = time.perf_counter() - began
-    print(f"one pass: {ours:.1f} s, of which the model {collected:.1f} s", flush=True)
+    print(f"one pass: {ours:.1f} s, of which the model {asked:.1f} s", flush=True)
 
     naive = Naive(loaded.model, loaded.tokenizer, args.batch)
     began = time.perf_counter()

@@ -18,12 +18,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from expunge.data.chat import encode, prompt_ids, question
+from expunge.data.chat import encode, question
 from expunge.data.collate import collate
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
-from expunge.evaluation.figures import figures
-from expunge.evaluation.generate import answers
+from expunge.evaluation.collect import collect
+from expunge.evaluation.figures import figures, probes
 from expunge.forward import see
 from expunge.models import load
 
@@ -63,11 +63,11 @@ def teach(model, tokenizer, rows: list[Row], *, steps: int, lr: float, batch: in
 
 def measure(model, tokenizer, rows: list[Row]) -> None:
     """Print the probability of the answers and some greedy answers."""
-    print(f"probability {figures(model, tokenizer, rows, pad_id=tokenizer.pad_token_id)['probability']:.3f}")
-    shown = rows[:: len(rows) // SAMPLES + 1]
-    said = answers(model, tokenizer, [prompt_ids(row, tokenizer) for row in shown], max_new_tokens=48)
-    for row, greedy in zip(shown, said, strict=True):
-        print(f"  {question(row)}\n    taught {row.answer}\n    greedy {greedy}")
+    shown = range(0, len(rows), len(rows) // SAMPLES + 1)
+    found = collect(model, tokenizer, probes("rows", rows, shown, max_new_tokens=48))
+    print(f"probability {figures(found, 'rows')['probability']:.3f}")
+    for i, said in zip(shown, found.generated("rows"), strict=True):
+        print(f"  {question(rows[i])}\n    taught {rows[i].answer}\n    greedy {said.text}")
 
 
 def save_half(model, folder: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from expunge import methods, record, unlearn
+from expunge import api, methods, record, unlearn
 from expunge.errors import InputError
 
 FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
@@ -165,6 +165,23 @@ def test_resume_goes_on_from_a_checkpoint(workplace):
     again = go(**kw, out="cut", lr_scheduler_type="constant_with_warmup", warmup_steps=1, resume_from_checkpoint=True)
     assert [s["step"] for s in again.record["steps"]] == [1, 2, 3, 4]
     assert not math.isnan(whole.record["after"]["forget"]["nll"])
+
+
+def test_a_model_that_was_destroyed_is_saved_and_told(workplace, monkeypatch):
+    whole = api.train
+
+    def destroy(net, *args, **kwargs):
+        trainer = whole(net, *args, **kwargs)
+        with torch.no_grad():
+            net.lm_head.weight.fill_(float("nan"))
+        return trainer
+
+    monkeypatch.setattr(api, "train", destroy)
+    log = go(examples=1).record
+    assert log["after"] == {} and log["before"]["forget"]["n"] == 3
+    assert "cannot be measured: forget.jsonl, line" in log["warnings"][-1] and log["examples"][0]["after"] is None
+    assert (workplace / "unlearned" / "model" / "model.safetensors").is_file()
+    assert "cannot be measured" in (workplace / "unlearned" / "report.html").read_text()
 
 
 def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):

@@ -119,7 +119,11 @@ def run(
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
     trainer = train(net, target.tokenizer, data, method, args, start_loss=_start_loss(method, before["figures"]))
-    after = _look(net, target.tokenizer, data, settings)
+    try:
+        after = _look(net, target.tokenizer, data, settings)
+    except InputError as error:  # a model that was destroyed is saved and told, not lost
+        after = {"figures": {}, "answers": {}}
+        trainer.warnings.append(f"the unlearned model cannot be measured: {error}")
 
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
@@ -252,8 +256,8 @@ def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def _sample(rows: Sequence[Row], n: int) -> list[Row]:
-    """At most ``n`` rows, evenly spaced: every n-th row sees every part of a sorted file."""
+def _sample(rows: Sequence[Any], n: int) -> list[Any]:
+    """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file."""
     return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
 
 
@@ -261,36 +265,27 @@ def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, A
     """Figures of the forget and the retain set, and answers if the user wants examples."""
     from tqdm.auto import tqdm
 
-    from expunge.evaluation import figures, generate
+    from expunge.evaluation.collect import collect
+    from expunge.evaluation.figures import figures, probes
 
-    bars = partial(tqdm, leave=False, disable=str(settings.training.get("disable_tqdm", False)).lower() == "true")
-    out: dict[str, Any] = {"figures": {}, "answers": {}}
-    for name in ("forget", "retain"):
-        if name not in data.rows:
-            continue
-        rows = _sample(data.rows[name], settings.eval_rows)
-        with bars(total=figures.passes(rows), desc=f"measuring the {name} set") as bar:
-            out["figures"][name] = figures.figures(
-                net,
-                tokenizer,
-                rows,
-                pad_id=tokenizer.pad_token_id,
-                max_length=settings.max_length,
-                chat_template=settings.chat_template,
-                progress=bar.update,
-            )
-        shown = [chat.halved(r) for r in _sample(rows, settings.examples)]
-        if not shown:
-            continue
-        prompts = [chat.prompt_ids(r, tokenizer, chat_template=settings.chat_template) for r in shown]
-        with bars(total=len(prompts), desc=f"answering {len(prompts)} {name} questions") as bar:
-            made = generate.answers(
-                net, tokenizer, prompts, max_new_tokens=settings.max_new_tokens, progress=bar.update
-            )
-        out["answers"][name] = made
-        if figures.has_rouge():
-            out["figures"][name]["rouge_l"] = figures.rouge_l([r.answer for r in shown], made)
-    return out
+    sets = {name: _sample(data.rows[name], settings.eval_rows) for name in ("forget", "retain") if name in data.rows}
+    asked = []
+    for name, rows in sets.items():
+        shown = _sample(range(len(rows)), settings.examples)
+        asked += probes(name, rows, shown, settings.max_new_tokens)
+    total = sum(len(p.texts) + bool(p.ask) for p in asked)
+    quiet = str(settings.training.get("disable_tqdm", False)).lower() == "true"
+    with tqdm(total=total, desc=f"measuring the {' and the '.join(sets)} set", leave=False, disable=quiet) as bar:
+        found = collect(
+            net,
+            tokenizer,
+            asked,
+            max_length=settings.max_length,
+            chat_template=settings.chat_template,
+            progress=bar.update,
+        )
+    answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
+    return {"figures": {name: figures(found, name) for name in sets}, "answers": answers}
 
 
 def _examples(
@@ -310,7 +305,7 @@ def _examples(
                     "question": chat.question(row),
                     "expected": row.answer,
                     "before": answers[i],
-                    "after": after["answers"][name][i],
+                    "after": after["answers"][name][i] if after["answers"] else None,
                     "reference": compared["answers"][name][i] if compared else None,
                 }
             )

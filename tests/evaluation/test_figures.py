@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from expunge.data.chat import encode, prompt_ids
+from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.evaluation import figures, generate
+from expunge.evaluation.collect import collect
+from expunge.evaluation.table import Collected, Generated, Scored
 
 ROWS = load_rows(
     [
@@ -37,11 +42,15 @@ def mean_logp(m, tokenizer, row, answer=None):
     return sum(own) / len(own), len(own)
 
 
+def look(m, tokenizer, rows, **how):
+    return figures.figures(collect(m, tokenizer, figures.probes("forget", rows, **how)), "forget")
+
+
 def test_figures_equal_a_plain_loop(tokenizer):
     m = tiny.model(vocab_size=len(tokenizer)).eval()
-    got = figures.figures(m, tokenizer, ROWS, pad_id=0, batch_size=3)
+    got = look(m, tokenizer, ROWS)
     own = [mean_logp(m, tokenizer, r) for r in ROWS]
-    assert got["n"] == 2
+    assert got["n"] == 2 and "rouge_l" not in got
     assert got["probability"] == pytest.approx(sum(math.exp(v) for v, _ in own) / 2, rel=1e-5)
     assert got["nll"] == pytest.approx(-sum(v * n for v, n in own) / sum(n for _, n in own), rel=1e-5)
     ratios = []
@@ -50,18 +59,37 @@ def test_figures_equal_a_plain_loop(tokenizer):
         ratio = math.exp(wrong) / math.exp(mean_logp(m, tokenizer, r, r.paraphrase)[0])
         ratios.append(min(ratio, 1 / ratio))
     assert got["truth_ratio"] == pytest.approx(sum(ratios) / 2, rel=1e-5)
-    assert figures.passes(ROWS) == 2 + 2 * 3
 
 
-def test_no_truth_ratio_without_wrong_answers(tokenizer):
+def test_no_truth_ratio_unless_every_row_has_wrong_answers(tokenizer):
+    m = tiny.model(vocab_size=len(tokenizer))
     plain = load_rows([{"question": "Who?", "answer": "Ada."}])
-    assert "truth_ratio" not in figures.figures(tiny.model(vocab_size=len(tokenizer)), tokenizer, plain, pad_id=0)
+    assert "truth_ratio" not in look(m, tokenizer, plain) and "truth_ratio" not in look(m, tokenizer, ROWS + plain)
 
 
-def test_rouge_l_by_hand():
+def test_rows_may_have_different_numbers_of_wrong_answers(tokenizer):
+    m = tiny.model(vocab_size=len(tokenizer)).eval()
+    fewer = [ROWS[0], replace(ROWS[1], perturbed=ROWS[1].perturbed[:1])]
+    alone = [look(m, tokenizer, [r])["truth_ratio"] for r in fewer]
+    assert look(m, tokenizer, fewer)["truth_ratio"] == pytest.approx(sum(alone) / 2, rel=1e-5)
+
+
+def test_rouge_l_is_of_the_rows_that_are_shown():
     pytest.importorskip("rouge_score")
-    # common subsequence "cat sat": 2 of 3 expected words; nothing in common: 0
-    assert figures.rouge_l(["the cat sat", "red"], ["a cat sat down", "blue"]) == pytest.approx((2 / 3 + 0) / 2)
+    said = [("the cat sat", "a cat sat down"), ("red", "blue"), ("\u4f60\u597d", "never read")]
+    answers = tuple(Generated("forget", i, "answer", e, t) for i, (e, t) in enumerate(said))
+    score = Scored("forget", 0, "answer", "x", *(np.array([-1.0], np.float32),) * 3, np.array([True]))
+    # common subsequence "cat sat": 2 of 3 expected words; nothing in common: 0; no word that ROUGE reads: left out
+    got = figures.figures(Collected((score,), answers), "forget")
+    assert got["rouge_l"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_rows_that_are_shown_are_answered_and_a_text_from_its_middle(tokenizer):
+    rows = [*ROWS, Row(None, "one two three four")]
+    asked = figures.probes("retain", rows, shown=(1, 2), max_new_tokens=5)
+    found = collect(tiny.model(vocab_size=len(tokenizer)), tokenizer, asked)
+    assert [(a.index, a.expected) for a in found.generated("retain")] == [(1, "In Oru town."), (2, "three four")]
+    assert len(found.scored("retain")) == 3
 
 
 def test_answers_do_not_depend_on_the_batch(tokenizer):

@@ -29,7 +29,8 @@ from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward import IGNORE
 
 BATCH_TOKENS = 4096  # prompt and answer tokens of a batch, padding included
-ANSWERS = 32  # answers that are decoded together
+SHARED = 4  # times as many where prompts are run apart from texts, which are batched again by their own length
+WAITING = 8192  # tokens of prompts whose answers are decoded together
 
 Progress = Callable[[int], None]
 
@@ -115,7 +116,9 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
     greedy = decode.plainly_greedy(model)
     waiting: list[tuple[Probe, Met]] = []
     whole: list[Coded] = []
-    size = score.tokens_whole if run is score.run_whole else score.tokens_reusing
+    size = score.tokens_whole
+    if run is not score.run_whole:
+        size, batch_tokens = score.tokens_reusing, SHARED * batch_tokens
     for batch in _batches(coded, size, batch_tokens):
         facts, met = run(model, batch, pad)
         results = iter(facts)
@@ -130,9 +133,9 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
                 waiting.append((c.probe, m))
             elif c.asks:
                 whole.append(c)
-        while len(waiting) >= ANSWERS:
-            yield from _decoded(model, tokenizer, waiting[:ANSWERS])
-            waiting = waiting[ANSWERS:]
+        if sum(m.keys[0][0].shape[2] for _, m in waiting) > WAITING:
+            yield from _decoded(model, tokenizer, waiting)
+            waiting = []
     yield from _decoded(model, tokenizer, waiting)
     yield from _generated(model, tokenizer, whole)
 

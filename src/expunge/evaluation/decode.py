@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from expunge.evaluation import cache as caches
 from expunge.forward import logits_at
 
-LEAVE = 0.25  # of the rows in a batch are done before it is made smaller, which copies the rest
+LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,

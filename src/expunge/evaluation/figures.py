@@ -2,9 +2,10 @@ r"""The few figures of one set under one model that a run reports before and aft
 
 * probability: :math:`\mathbb{E}\,\pi(y|x)^{1/|y|}`, the exponential of the mean token log-probability, averaged over rows;
 * nll: negative log-likelihood per labelled token, over all tokens;
-* truth ratio: :math:`\mathbb{E}\,\min(r, 1/r)` with r = (geometric mean over wrong answers of P(wrong)) / P(paraphrase),
-  each P length-normalised, for rows that carry a paraphrase and wrong answers;
+* truth ratio: :math:`\mathbb{E}\,\min(r, 1/r)`, for rows that carry a paraphrase and wrong answers;
 * ROUGE-L: recall of the greedy answer, with stemmer (needs ``expunge[bench]``).
+
+Each metric's formula is in :mod:`expunge.evaluation.metrics`; the model is asked by :mod:`expunge.evaluation.collect`.
 
 Maini et al. 2024, arXiv:2401.06121.
 """
@@ -12,107 +13,53 @@ Maini et al. 2024, arXiv:2401.06121.
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Container, Sequence
 
-import torch
-from torch import nn
+import numpy as np
 
-from expunge.data.chat import encode
-from expunge.data.collate import collate
-from expunge.data.example import Example, Row
-from expunge.errors import InputError
-from expunge.forward import see
-
-Progress = Callable[[int], None]
+from expunge.data.chat import halved
+from expunge.data.example import Row
+from expunge.evaluation import metrics
+from expunge.evaluation.benchmark import texts
+from expunge.evaluation.probe import Ask, Probe
+from expunge.evaluation.rouge import readable, rouge
+from expunge.evaluation.table import Collected
 
 
-@torch.no_grad()
-def mean_logp(
-    model: nn.Module,
-    examples: Sequence[Example],
-    *,
-    pad_id: int,
-    batch_size: int = 16,
-    progress: Progress | None = None,
-) -> list[tuple[float, int]]:
-    """(mean token log-probability, labelled tokens) of each example, in order; batches hold examples of like length."""
-    from accelerate.utils import send_to_device
-
-    model.eval()
-    device = next(model.parameters()).device
-    out: list[tuple[float, int]] = [(math.nan, 0)] * len(examples)
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        flat = [{"input_ids": examples[i].input_ids, "labels": examples[i].labels, "index": i} for i in rows]
-        batch = send_to_device(collate(flat, pad_id=pad_id), device)
-        x = see(model, batch, grad=False)
-        for i, total, n in zip(rows, x.sequence_logp.tolist(), x.lengths.tolist(), strict=True):
-            out[i] = (total / n, n)
-        if progress:
-            progress(len(rows))
+def probes(part: str, rows: Sequence[Row], shown: Container[int] = (), max_new_tokens: int = 80) -> list[Probe]:
+    """What a run asks of one set: every answer scored, paraphrase and wrong answers where every row has them, and the rows
+    with the numbers ``shown`` answered (a plain text is gone on with from its middle).
+    """
+    whole = all(r.paraphrase and r.perturbed for r in rows)
+    ask = Ask(max_new_tokens)
+    out = []
+    for i, row in enumerate(rows):
+        said = texts(row) if whole else {"answer": row.answer}
+        plain = row.prompt is None
+        out.append(Probe(part, i, row, said, ask if i in shown and not plain else None))
+        if i in shown and plain:
+            out.append(Probe(part, i, halved(row), ask=ask))
     return out
 
 
-def figures(
-    model: nn.Module,
-    tokenizer: Any,
-    rows: Sequence[Row],
-    *,
-    pad_id: int,
-    max_length: int = 512,
-    chat_template: bool = True,
-    batch_size: int = 16,
-    progress: Progress | None = None,
-) -> dict[str, float]:
-    """``n``, ``probability``, ``nll`` and, where every row carries paraphrase and wrong answers, ``truth_ratio``."""
-
-    def score(items: Iterable[Example]) -> list[tuple[float, int]]:
-        return mean_logp(model, list(items), pad_id=pad_id, batch_size=batch_size, progress=progress)
-
-    def coded(row: Row, answer: str | None = None) -> Example:
-        return encode(row, tokenizer, max_length=max_length, answer=answer, chat_template=chat_template)
-
-    own = score(coded(r) for r in rows)
-    tokens = sum(n for _, n in own)
+def figures(found: Collected, part: str) -> dict[str, float]:
+    """``n``, ``probability``, ``nll`` and, where they were asked for, ``truth_ratio`` and ``rouge_l`` (of rows with a word
+    that ROUGE can read).
+    """
+    own = found.scored(part)
     out = {
         "n": len(own),
-        "probability": sum(math.exp(v) for v, _ in own) / len(own),
-        "nll": -sum(v * n for v, n in own) / tokens,
+        "probability": metrics.mean(metrics.probability([s.mean_logp for s in own])),
+        "nll": -float(np.concatenate([s.logp for s in own]).mean(dtype=np.float64)),
     }
-    if all(r.paraphrase and r.perturbed for r in rows):
-        paraphrased = score(coded(r, r.paraphrase) for r in rows)
-        wrong = iter(score(coded(r, w) for r in rows for w in r.perturbed))
-        ratios = []
-        for row, (right, _) in zip(rows, paraphrased, strict=True):
-            mean_wrong = sum(next(wrong)[0] for _ in row.perturbed) / len(row.perturbed)
-            ratios.append(math.exp(-abs(mean_wrong - right)))  # min(r, 1/r) of r = exp(wrong - right)
-        out["truth_ratio"] = sum(ratios) / len(ratios)
+    if wrong := found.variants(part, "wrong"):
+        of = {v: {s.index: s.mean_logp for s in found.scored(part, v)} for v in (*wrong, "paraphrase")}
+        ratios = [
+            metrics.truth_ratio([of["paraphrase"][s.index]], [[of[v][s.index] for v in wrong if s.index in of[v]]])[0]
+            for s in own
+        ]  # row by row, for rows may have different numbers of wrong answers
+        out["truth_ratio"] = metrics.closer_to_1_better(ratios)
+    pairs = [(a.expected, a.text) for a in found.answers if a.part == part and readable(a.expected)]
+    if pairs and importlib.util.find_spec("rouge_score") is not None:
+        out["rouge_l"] = metrics.mean(rouge(*zip(*pairs, strict=True)))
     return out
-
-
-def passes(rows: Sequence[Row]) -> int:
-    """How many sequences :func:`figures` runs for ``rows``: for a progress bar."""
-    truth = all(r.paraphrase and r.perturbed for r in rows)
-    return len(rows) + (sum(1 + len(r.perturbed) for r in rows) if truth else 0)
-
-
-def has_rouge() -> bool:
-    """Whether rouge-score is installed."""
-    return importlib.util.find_spec("rouge_score") is not None
-
-
-def rouge_l(expected: Sequence[str], given: Sequence[str]) -> float:
-    """Mean ROUGE-L recall with stemmer: the share of the expected answer's words found in order in the given one.
-
-    Hand-worked: "the cat sat" against "a cat sat down" has the common subsequence "cat sat", recall 2/3.
-    """
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise InputError("ROUGE needs the package rouge-score: pip install 'expunge[bench]'") from None
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
-    recalls = [scorer.score(e, g)["rougeL"].recall for e, g in zip(expected, given, strict=True)]
-    return sum(recalls) / len(recalls)

@@ -6,7 +6,7 @@ each right answer as far as greedy decoding agrees with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -18,6 +18,7 @@ from expunge.evaluation import cache as caches
 from expunge.evaluation.probe import Probe
 from expunge.forward import logits_at
 
+TOKENS = 1024  # of the texts that are run together, padding included
 ROWS = 1 << 22  # elements of the largest temporary over the vocabulary
 CLOSE = 1e-2  # mean difference of the log-probabilities between a reused prompt and a whole pass
 LEAST = 4  # tokens that all prompts begin with: fewer are not worth keeping
@@ -154,41 +155,45 @@ def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches
     facts = _split(
         _facts(first[owner], torch.tensor([t[0] for t in texts], dtype=torch.long, device=device)), [1] * len(texts)
     )
-    longer = [i for i, t in enumerate(texts) if len(t) > 1]
-    branch, at = cache, {}
-    if longer:
-        owners = torch.tensor([owner[i] for i in longer], device=device)
-        branch, at = caches.select(cache, owners), {i: r for r, i in enumerate(longer)}
-        ids, real = padded([texts[i][:-1] for i in longer], pad, device)
+    real = [mask[g].nonzero().squeeze(1) for g in range(len(batch))]  # the columns of each prompt
+    met = [
+        Met((int(first[g].argmax()),), caches.row(cache, g, real[g])) if c.asks else None for g, c in enumerate(batch)
+    ]
+    for some in _alike({i: t for i, t in enumerate(texts) if len(t) > 1}):
+        owners = torch.tensor([owner[i] for i in some], device=device)
+        branch = caches.select(cache, owners)
+        ids, there = padded([texts[i][:-1] for i in some], pad, device)
         logits, _ = logits_at(
             model,
-            real.bool(),
+            there.bool(),
             input_ids=ids,
-            attention_mask=torch.cat([mask[owners], real], 1),
+            attention_mask=torch.cat([mask[owners], there], 1),
             position_ids=mask[owners].sum(1, keepdim=True) + torch.arange(ids.shape[1], device=device),
             past_key_values=branch,
             use_cache=True,
         )
-        labels = torch.tensor([y for i in longer for y in texts[i][1:]], device=device)
-        for i, rest in zip(longer, _split(_facts(logits, labels), [len(texts[i]) - 1 for i in longer]), strict=True):
+        labels = torch.tensor([y for i in some for y in texts[i][1:]], device=device)
+        for r, (i, rest) in enumerate(
+            zip(some, _split(_facts(logits, labels), [len(texts[i]) - 1 for i in some]), strict=True)
+        ):
             facts[i] = Facts(*(torch.cat(pair) for pair in zip(_fields(facts[i]), _fields(rest), strict=True)))
-
-    met: list[Met | None] = []
-    for g, c in enumerate(batch):
-        if not c.asks:
-            met.append(None)
-            continue
-        columns = mask[g].nonzero().squeeze(1)
-        agreed = {i: _agreed(texts[i], facts[i]) for i in range(len(texts)) if owner[i] == g}
-        best = max(agreed, key=lambda i: len(agreed[i]), default=None)
-        if best is None:
-            met.append(Met((int(first[g].argmax()),), caches.row(cache, g, columns)))
-        elif len(agreed[best]) == 1:
-            met.append(Met(agreed[best], caches.row(cache, g, columns)))
-        else:
-            read = mask.shape[1] + torch.arange(len(agreed[best]) - 1, device=device)
-            met.append(Met(agreed[best], caches.row(branch, at[best], torch.cat([columns, read]))))
+            so_far, said = met[owner[i]], _agreed(texts[i], facts[i])
+            if so_far and len(said) > len(so_far.said):
+                read = mask.shape[1] + torch.arange(len(said) - 1, device=device)
+                met[owner[i]] = Met(said, caches.row(branch, r, torch.cat([real[owner[i]], read])))
     return facts, met
+
+
+def _alike(texts: Mapping[int, Sequence[int]]) -> Iterator[list[int]]:
+    """The texts in batches of like length, longest first, at most ``TOKENS`` tokens each."""
+    some: list[int] = []
+    for i in sorted(texts, key=lambda i: len(texts[i]), reverse=True):
+        if some and (len(some) + 1) * len(texts[some[0]]) > TOKENS:
+            yield some
+            some = []
+        some.append(i)
+    if some:
+        yield some
 
 
 def _be_plain(cache: DynamicCache) -> None:
