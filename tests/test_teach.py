@@ -9,7 +9,8 @@ import pytest
 from expunge import api, models, recipe
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.evaluation.figures import figures
+from expunge.evaluation.collect import collect
+from expunge.evaluation.figures import figures, probes
 from expunge.teach import arguments, teach
 
 HOW = {"max_steps": 12, "learning_rate": 0.02, "use_cpu": True, "disable_tqdm": True}
@@ -21,7 +22,7 @@ def settings(**more):
 
 def nll(name, rows):
     loaded = models.load(name)
-    return figures(loaded.model, loaded.tokenizer, rows, pad_id=loaded.tokenizer.pad_token_id)["nll"]
+    return figures(collect(loaded.model, loaded.tokenizer, probes("rows", rows)), "rows")["nll"]
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])

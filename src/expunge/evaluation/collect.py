@@ -2,8 +2,8 @@
 
 A probe's prompt is run once; its keys and values are reused for each of its texts and for the model's own answer, which
 starts where the right answer and greedy decoding part ways.  Probes of like length share a batch; the head computes
-logits at the tokens that are scored.  Everything any metric or membership attack needs is read off those logits, so no
-metric needs a pass of its own.
+logits at the tokens that are scored.  Everything any metric or membership attack needs is read off those logits; only the
+gradient norm has a pass of its own.
 
 Under ``accelerate launch`` each process takes every n-th probe and the shares are put together at the end: none twice.
 """
