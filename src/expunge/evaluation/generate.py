@@ -1,8 +1,8 @@
-"""Greedy answers, batched and stopped early."""
+"""Greedy answers by a model's own ``generate``, batched and stopped early: for models that ``decode`` cannot continue."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ def answers(
     max_new_tokens: int = 80,
     stop: Sequence[str] = (),
     batch_size: int = 16,
-    progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """The model's greedy continuation of each prompt (token ids), special tokens removed, in the prompts' order.
 
@@ -54,8 +53,6 @@ def answers(
         )
         for r, i in enumerate(rows):
             out[i] = cut(tokenizer.decode(made[r, width:], skip_special_tokens=True), stop).strip()
-        if progress:
-            progress(len(rows))
     return out
 
 
