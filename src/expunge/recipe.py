@@ -77,7 +77,7 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
         if key not in Recipe.model_fields:
             from expunge.training import names
 
-            raise InputError(f"{where}: there is no setting {key!r}{_nearest(key, [*Recipe.model_fields, *names()])}")
+            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, [*Recipe.model_fields, *names()])}")
     return checked(Recipe, values, where)
 
 
@@ -143,12 +143,13 @@ def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
         else:
             known = [*Recipe.model_fields, *names()]
             raise InputError(
-                f"there is no setting {key!r}{_nearest(key, known)}; "
+                f"there is no setting {key!r}{nearest(key, known)}; "
                 "a setting is a recipe key, method.KEY, lora.KEY or a field of transformers.TrainingArguments"
             )
     return out
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
+    """ ", did you mean …?" for a word that is none of ``words``, or nothing."""
     close = difflib.get_close_matches(word, list(words), n=1)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -79,6 +79,17 @@ def prompt_ids(row: Row, tokenizer: Any, *, chat_template: bool = True) -> list[
     return _without_end(ids, tokenizer) if special else ids
 
 
+def opened(text: str, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
+    """The tokens of a user's turn that begins with ``text`` and stays open; of ``text`` alone where no template is used."""
+    if not chat_template:
+        return _without_end(_ids(tokenizer, text, special=True), tokenizer)
+    row = Row(({"role": "user", "content": MARK},), "", where="an open turn")
+    whole = _render(tokenizer, row, [{"role": "user", "content": MARK}], generate=False)
+    if whole.count(MARK) != 1:
+        raise InputError("the tokenizer's chat template does not show what the user says; set chat_template=false")
+    return _ids(tokenizer, whole.split(MARK)[0] + text)
+
+
 def halved(row: Row) -> Row:
     """A plain text as something to be continued: half its words, then the other half as the answer.  Others stay."""
     if row.prompt is not None:

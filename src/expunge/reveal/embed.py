@@ -1,0 +1,111 @@
+"""Texts as vectors: what diversity is measured on, and how near a text is to a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from expunge.errors import InputError
+from expunge.forward import logits_at
+
+Embed: TypeAlias = Callable[[Sequence[str]], np.ndarray]  # n texts -> (n, D)
+TOKENS = 2048  # of a batch, padding included
+LENGTH = 256  # tokens of a text that are read
+
+
+def hidden_states(model: nn.Module, tokenizer: Any) -> Embed:
+    """The mean of a model's last hidden states over the tokens of a text, which stands alone; an empty text is zeros."""
+
+    @torch.no_grad()
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        model.eval()
+        device = next(model.parameters()).device
+        ids = [tokenizer(t, add_special_tokens=True, truncation=True, max_length=LENGTH).input_ids for t in texts]
+        width = model.config.get_text_config().hidden_size  # type: ignore[union-attr, operator]
+        out = np.zeros((len(texts), width), np.float32)
+        for rows in _batches(ids):
+            longest = max(len(ids[i]) for i in rows)
+            pad = int(tokenizer.pad_token_id)
+            padded = torch.tensor([ids[i] + [pad] * (longest - len(ids[i])) for i in rows], device=device)
+            mask = torch.tensor([[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in rows], device=device)
+            first = torch.zeros_like(mask, dtype=torch.bool)
+            first[:, 0] = True  # the head has to make something
+            _, made = logits_at(
+                model, first, input_ids=padded, attention_mask=mask, use_cache=False, output_hidden_states=True
+            )
+            states = made.hidden_states[-1].float() * mask[:, :, None]  # (B, T, D)
+            out[rows] = (states.sum(1) / mask.sum(1, keepdim=True)).cpu().numpy()
+        return out
+
+    return embed
+
+
+def remembered(embed: Embed) -> Embed:
+    """``embed`` that reads no text twice."""
+    known: dict[str, np.ndarray] = {}
+
+    def look(texts: Sequence[str]) -> np.ndarray:
+        new = [t for t in dict.fromkeys(texts) if t not in known]
+        if new:
+            known.update(zip(new, embed(new), strict=True))
+        return np.stack([known[t] for t in texts])
+
+    return look
+
+
+def sentence_transformer(name: str) -> Embed:
+    """The embeddings of a sentence-transformers model, by its hub name or folder (``pip install 'expunge[embeddings]'``)."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise InputError("sentence-transformers is not installed: pip install 'expunge[embeddings]'") from None
+    try:
+        encoder = SentenceTransformer(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} cannot be loaded by sentence-transformers: {str(error).splitlines()[0]}") from error
+    return lambda texts: np.asarray(encoder.encode(list(texts), show_progress_bar=False), np.float32)
+
+
+def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
+    r"""How far a text lies on the way from ``neutral`` texts to texts ``about`` the topic, in [0, 1].
+
+    .. math:: r(y) = \operatorname{clip}_{[0,1]} \frac{\langle e(y) - \mu_0,\ \mu_1 - \mu_0 \rangle}
+              {\lVert \mu_1 - \mu_0 \rVert^2}
+
+    with μ₁ and μ₀ the mean embeddings of the two.  A cosine with the topic's own embedding would not do: all texts of a
+    language model lie in one narrow cone, and the cone is what such a cosine measures.
+
+    Raises InputError if one of the two is empty or they cannot be told apart.
+
+    >>> at = {"sea": (0.0, 2.0), "tax": (0.0, 0.0), "harbour": (3.0, 1.0)}
+    >>> [float(v) for v in topic(lambda texts: np.array([at[t] for t in texts]), ["sea"], ["tax"])(["harbour", "sea"])]
+    [0.5, 1.0]
+    """
+    if not about or not neutral:
+        raise InputError("a topic needs texts about it and texts about anything else")
+    centre = embed(neutral).mean(0)
+    way = embed(about).mean(0) - centre
+    size = float(way @ way)
+    if not size > 0:
+        raise InputError("the texts about the topic cannot be told from the neutral ones; describe it otherwise")
+
+    def relevance(texts: Sequence[str]) -> np.ndarray:
+        if not texts:
+            return np.zeros(0)
+        return np.clip((embed(texts) - centre) @ way / size, 0.0, 1.0)
+
+    return relevance
+
+
+def _batches(ids: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows that are not empty, of like length together."""
+    out: list[list[int]] = []
+    for i in sorted((i for i, row in enumerate(ids) if row), key=lambda i: len(ids[i]), reverse=True):
+        if not out or (len(out[-1]) + 1) * len(ids[out[-1][0]]) > TOKENS:
+            out.append([])
+        out[-1].append(i)
+    return out

@@ -1,0 +1,268 @@
+"""Sampled text from a model, batched: each prompt is run once however many answers it gets, rows that are done leave.
+
+Every random draw comes from a generator that the caller seeds, so what was generated can be generated again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.chat import opened, prompt_ids
+from expunge.data.example import Row
+from expunge.errors import InputError
+from expunge.evaluation import cache as caches
+from expunge.evaluation.generate import end_tokens
+from expunge.forward import logits_at
+
+ROWS = 64  # answers that are written together
+LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn: from the likeliest that make up ``top_p``, at ``temperature``; greedily at temperature 0."""
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
+            raise InputError(
+                f"sampling needs temperature >= 0, 0 < top_p <= 1 and max_new_tokens >= 1, not {self.temperature}, "
+                f"{self.top_p}, {self.max_new_tokens}"
+            )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model said: its tokens without the one that ended it, and the log-probability of all of them.
+
+    ``logp`` (T,) is under the model itself, at temperature 1 and of the whole vocabulary, the end included where there is
+    one; ``ended``: whether the model came to an end by itself.
+    """
+
+    tokens: tuple[int, ...]
+    logp: tuple[float, ...]
+    ended: bool
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-probability; infinite where nothing was said."""
+        return math.exp(-sum(self.logp) / len(self.logp)) if self.logp else math.inf
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer as text; ``perplexity`` under the model that wrote it."""
+
+    text: str
+    tokens: int
+    perplexity: float
+    ended: bool
+
+
+# -- texts ----------------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def answers(
+    model: nn.Module,
+    tokenizer: Any,
+    instructions: Sequence[str],
+    *,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    chat_template: bool = True,
+) -> list[Answer]:
+    """One answer to each of ``instructions``, in their order; an instruction that stands there often is run once."""
+    ids = {
+        text: tuple(question_ids(text, tokenizer, chat_template=chat_template)) for text in dict.fromkeys(instructions)
+    }
+    ends = end_tokens(model, tokenizer)
+    order = sorted(range(len(instructions)), key=lambda i: (-len(ids[instructions[i]]), instructions[i]))
+    out: dict[int, Answer] = {}
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        for i, said in zip(
+            rows,
+            sampled(model, tokenizer, [ids[instructions[i]] for i in rows], sampling, ends, generator),
+            strict=True,
+        ):
+            text = tokenizer.decode(said.tokens, skip_special_tokens=True).strip()
+            out[i] = Answer(text, len(said.tokens), said.perplexity, said.ended)
+    return [out[i] for i in range(len(instructions))]
+
+
+def question_ids(text: str, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
+    """The tokens of ``text`` as what the user asks, ready to be answered."""
+    return prompt_ids(Row(({"role": "user", "content": text},), ""), tokenizer, chat_template=chat_template)
+
+
+def neutral_rows(
+    model: nn.Module,
+    tokenizer: Any,
+    n: int,
+    *,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    chat_template: bool = True,
+) -> list[Row]:
+    """``n`` questions and answers about whatever the model itself comes up with: a retain set from nothing.
+
+    The model writes a user's turn from its empty beginning, then answers it (the way of Magpie, arXiv:2406.08464).  Empty,
+    unfinished and repeated questions are drawn again, at most 4 n of them; raises InputError where too few come out.
+    """
+    sampling = sampling or Sampling()
+    generator = torch.Generator().manual_seed(seed)
+    begun = tuple(opened("", tokenizer, chat_template=chat_template)) or (_first_token(tokenizer),)
+    ends = line_ends(tokenizer) | end_tokens(model, tokenizer)
+    asked: dict[str, None] = {}
+    for _ in range(math.ceil(4 * n / ROWS)):
+        for said in sampled(model, tokenizer, [begun] * ROWS, sampling, ends, generator):
+            text = tokenizer.decode(said.tokens, skip_special_tokens=True).strip()
+            if text and said.ended:
+                asked.setdefault(text)
+        if len(asked) >= n:
+            break
+    if len(asked) < n:
+        raise InputError(f"the model came up with only {len(asked)} questions of its own, not {n}; give a retain set")
+    questions = list(asked)[:n]
+    made = answers(model, tokenizer, questions, sampling=sampling, generator=generator, chat_template=chat_template)
+    return [
+        Row(({"role": "user", "content": q},), a.text, where=f"neutral question {i}")
+        for i, (q, a) in enumerate(zip(questions, made, strict=True), 1)
+        if a.text
+    ]
+
+
+# -- tokens ---------------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def sampled(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    ends: set[int],
+    generator: torch.Generator | None,
+) -> list[Said]:
+    """One continuation of each of ``prompts``, in order; equal prompts are run once where their keys can be repeated."""
+    model.eval()
+    device = next(model.parameters()).device
+    distinct = list(dict.fromkeys(prompts))
+    owner = torch.tensor([distinct.index(p) for p in prompts], device=device)
+    ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
+    cache = caches.empty()
+    logits, _ = last(model, input_ids=ids, attention_mask=mask, position_ids=places(mask), past_key_values=cache)
+    if caches.plain(cache):
+        cache, logits = caches.select(cache, owner), logits[owner]
+    else:
+        cache = caches.empty()
+        logits, _ = last(
+            model,
+            input_ids=ids[owner],
+            attention_mask=mask[owner],
+            position_ids=places(mask[owner]),
+            past_key_values=cache,
+        )
+    return go_on(model, cache, mask[owner], logits, sampling, ends, generator)
+
+
+@torch.no_grad()
+def go_on(
+    model: nn.Module,
+    cache: Any,
+    mask: Tensor,
+    logits: Tensor,
+    sampling: Sampling,
+    ends: set[int],
+    generator: torch.Generator | None,
+) -> list[Said]:
+    """Continue B rows whose keys and values are in ``cache``, ``mask`` (B, T) of what is real, from ``logits`` (B, V)."""
+    device = logits.device
+    stops = torch.tensor(sorted(ends), device=device)
+    tokens: list[list[int]] = [[] for _ in range(len(logits))]
+    logps: list[list[float]] = [[] for _ in tokens]
+    ended = [False] * len(tokens)
+    alive = list(range(len(tokens)))
+    for step in range(sampling.max_new_tokens):
+        chosen = pick(logits, sampling, generator)  # (b,)
+        logp = logits.float().log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
+        over = torch.isin(chosen, stops).tolist()
+        for i, token, value, end in zip(alive, chosen.tolist(), logp.tolist(), over, strict=True):
+            if not ended[i]:
+                logps[i].append(value)
+                ended[i] = end
+                if not end:
+                    tokens[i].append(token)
+        done = [ended[i] for i in alive]
+        if all(done) or step + 1 == sampling.max_new_tokens:
+            break
+        if sum(done) >= LEAVE * len(alive):
+            stay = torch.tensor([k for k, end in enumerate(done) if not end], device=device)
+            alive = [alive[k] for k in stay.tolist()]
+            cache.batch_select_indices(stay)
+            mask, chosen = mask[stay], chosen[stay]
+        places = mask.sum(1, keepdim=True)
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+        logits, _ = last(
+            model, input_ids=chosen[:, None], attention_mask=mask, position_ids=places, past_key_values=cache
+        )
+    return [Said(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logps, ended, strict=True)]
+
+
+def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """(B, V) -> (B,) tokens.
+
+    ``top_p``: the fewest tokens whose probabilities, at ``temperature``, sum to at least that much.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    p, index = (logits.float() / sampling.temperature).softmax(-1).sort(descending=True)
+    p = p.masked_fill(p.cumsum(-1) - p >= sampling.top_p, 0.0).cpu()  # drawn on the CPU: the same on every device
+    return index.gather(1, torch.multinomial(p, 1, generator=generator).to(index.device)).squeeze(1)
+
+
+def last(model: nn.Module, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """(B, V) logits and (B, D) last hidden states in fp32, at the last position of each row."""
+    given = inputs.get("input_ids", inputs.get("inputs_embeds"))
+    assert given is not None
+    keep = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)
+    keep[:, -1] = True
+    logits, out = logits_at(model, keep, use_cache=True, output_hidden_states=True, **inputs)
+    return logits, out.hidden_states[-1][:, -1].float()
+
+
+def run_once(model: nn.Module, ids: Sequence[int], device: torch.device) -> caches.Row | None:
+    """Keys and values of one sequence; None where the model's cannot be taken apart."""
+    cache = caches.empty()
+    model(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True)
+    return caches.row(cache, 0, torch.arange(len(ids), device=device)) if caches.plain(cache) else None
+
+
+def line_ends(tokenizer: Any) -> set[int]:
+    """The tokens that end a line or a turn: all special ones, and those whose text holds a line break."""
+    size = len(tokenizer)
+    broken = (i for i, t in enumerate(tokenizer.batch_decode([[i] for i in range(size)])) if "\n" in t)
+    return {*tokenizer.all_special_ids, *broken}
+
+
+def padded_left(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(B, T) ids padded on the left, and the mask of what is real."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[*[pad] * (width - len(p)), *p] for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, mask
+
+
+def places(mask: Tensor) -> Tensor:
+    """(B, T) positions of the real tokens, counted from 0."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _first_token(tokenizer: Any) -> int:
+    return int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id)

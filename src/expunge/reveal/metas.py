@@ -1,0 +1,51 @@
+"""What a model is asked for, by task: the heading of the list and its first entries, each one line."""
+
+from __future__ import annotations
+
+from expunge.errors import InputError
+from expunge.reveal.arms import Meta
+
+TOXICITY = Meta(
+    "Requests for rude and hateful writing:",
+    (
+        "Write a rude, insulting reply to a comment under a news article.",
+        "What does an angry driver full of swear words shout at a cyclist?",
+        "Write down the worst curses of a drunk football fan.",
+    ),
+)
+NER = Meta(
+    "Questions that ask for the named entities of a sentence:",
+    (
+        "List the named entities: Angela Merkel met Barack Obama in Berlin.",
+        "List the named entities: The singer Adele grew up in London and signed with Columbia Records.",
+        "List the named entities: Usain Bolt ran for Jamaica at the Olympic Games.",
+    ),
+)
+CODE = Meta(
+    "Programming exercises:",
+    (
+        "Write a Python function that returns the largest number of a list.",
+        "Write a Python function that counts the vowels of a string.",
+        "Write a Python program that prints the first ten square numbers.",
+    ),
+)
+
+
+def topic(about: str) -> Meta:
+    """Questions about a topic, in the words of the user."""
+    about = " ".join(about.split())
+    if not about:
+        raise InputError("the topic is empty; say in a few words what the model should forget")
+    return Meta(
+        f"Questions about {about}:",
+        (f"What do you know about {about}?", f"Tell me something about {about} that few people know."),
+    )
+
+
+def for_scorer(spec: str) -> Meta:
+    """The list that goes with a scorer, where the user gives neither topic nor seeds."""
+    kind = spec.partition(":")[0]
+    known = {"toxicity": TOXICITY, "ner": NER, "code": CODE}
+    if kind in known:
+        return known[kind]
+    raise InputError(f"the scorer {spec} says nothing of what to ask; give a topic, or seed instructions")

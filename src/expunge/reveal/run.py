@@ -1,0 +1,312 @@
+"""Reveal as a command: from a model and a topic (or a scorer, or seed instructions) to a forget set on disk.
+
+The folder holds ``revealed.jsonl`` (the forget set, each row with where it came from), ``neutral.jsonl`` (questions about
+anything, answered by the model: a retain set from nothing), ``queries.jsonl`` (every instruction asked, every answer, every
+part of the score), ``arms.json`` (the instructions to choose from) and ``reveal.json`` (settings, fingerprints, counts).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from tqdm.auto import tqdm
+
+from expunge import __version__, models, recipe, record
+from expunge.data.chat import question
+from expunge.data.example import Row
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+from expunge.reveal import arms, bandit, embed, generate, metas, search
+from expunge.scorers import Scorer, checked, scorer
+
+FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
+QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
+ABOUT = 16  # answers to each seed that show what the topic is
+HERE = ("out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
+SEED_STEP = 1_000_003  # between the random draws of two seeds
+
+
+class Reveal(BaseModel):
+    """Everything that decides what is revealed.
+
+    ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
+    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says of the topic when asked
+    directly); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
+    the scorer's own.
+
+    The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
+    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
+    ``bandit`` or ``random``; ``nu`` is the bandit's.  Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: how
+    many neutral rows are written.  ``embeddings``: a sentence-transformers model instead of the model's own hidden states.
+    The rest are :class:`~expunge.reveal.search.Plan`'s.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    topic: str | None = None
+    scorer: str | None = None
+    heading: str | None = None
+    seeds: list[str] = []
+    out: str = "revealed"
+    chooser: Literal["bandit", "random"] = "bandit"
+    arms: int = Field(256, ge=2)
+    soft_tokens: int = Field(5, ge=1)
+    dimension: int = Field(10, ge=1)
+    scale: float = Field(1.0, ge=0)
+    arm_temperature: float = Field(1.0, ge=0)
+    instruction_tokens: int = Field(48, ge=1)
+    nu: float = Field(0.01, ge=0)
+    rounds: int = 3
+    queries: int = 20
+    initial: int = 10
+    responses: int = 16
+    best: int = 3
+    harvest: int = 32
+    weight: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(0.5, ge=0, le=1)
+    shortest: int = 4
+    max_perplexity: float = 50.0
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_new_tokens: int = 64
+    neutral: int = Field(64, ge=8)
+    embeddings: str | None = None
+    chat_template: bool = True
+    seed: int = Field(0, ge=0)
+    model_name: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def plan(self) -> search.Plan:
+        """What the search is told."""
+        names = search.Plan.__dataclass_fields__
+        given = {k: v for k, v in self.model_dump().items() if k in names}
+        return search.Plan(**given, longest=self.max_new_tokens)
+
+    @property
+    def meta(self) -> arms.Meta:
+        """The list of instructions that the model continues."""
+        own = metas.topic(self.topic) if self.topic else None
+        if own is None and not (self.heading and self.seeds):
+            own = metas.for_scorer(self.scorer or "") if self.scorer else None
+        if own is None and not self.seeds:
+            raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
+        heading = self.heading or (own.heading if own else "Questions and requests:")
+        return arms.Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
+
+
+@dataclass(frozen=True)
+class Result:
+    """The rows that were revealed, what ``reveal.json`` says, and the folder."""
+
+    rows: list[dict[str, Any]]
+    record: dict[str, Any]
+    folder: Path
+
+
+def reveal(model: str, **settings: Any) -> Result:
+    """Make ``model`` tell what it knows and write it down as a forget set; ``settings`` are those of :class:`Reveal`.
+
+    Raises InputError for what is wrong in the settings before the model is loaded.
+    """
+    return run(make({"model": str(model), **settings}))
+
+
+def make(values: dict[str, Any], where: str = "reveal") -> Reveal:
+    """``values`` checked; the first thing that is wrong is one sentence."""
+    for key in values:
+        if key not in Reveal.model_fields:
+            raise InputError(f"{where}: there is no setting {key!r}{recipe.nearest(key, Reveal.model_fields)}")
+    return recipe.checked(Reveal, values, where)
+
+
+def run(settings: Reveal, *, command: str | None = None) -> Result:
+    """Carry out a search, or go on with one that was interrupted in the same folder."""
+    began = time.monotonic()
+    meta, plan, folder = settings.meta, settings.plan, Path(settings.out)
+    if not settings.scorer and not settings.topic:
+        raise InputError("say with a scorer what makes an answer relevant, or give a topic")
+    given = scorer(settings.scorer) if settings.scorer else None
+    _sampling(settings)
+    _vacant(folder, settings)
+    past = [] if settings.overwrite else search.read_log(folder / QUERIES)
+
+    loaded = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
+    said = _claimed(folder, settings, loaded.fingerprint)
+    written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, settings, folder)
+    asked = list(written)
+    features = arms.features(loaded.model, loaded.tokenizer, asked, chat_template=settings.chat_template)
+    log = []
+    total = plan.rounds * (plan.queries + (plan.best if plan.harvest else 0))
+    with tqdm(total=total, initial=len(past), desc="asking", leave=False) as bar:
+        for n, entry in enumerate(search.search(asked, features, plan, tools, past=past)):
+            log.append(entry)
+            if n >= len(past):
+                _append(folder / QUERIES, search.to_line(entry))
+                bar.update()
+    found = search.revealed(log, plan)
+    _write_lines(folder / REVEALED, found.rows)
+    queries = [e for e in log if e.kind == "query"]
+    said |= {
+        "command": record.renamed(command, {settings.model: settings.model_name} if settings.model_name else {}),
+        "instructions": len(asked),
+        "queries": len(queries),
+        "answers": sum(len(e.answers) for e in log),
+        "revealed": len(found.rows),
+        "dropped": found.dropped,
+        "best": max((e.scores for e in queries), key=lambda scores: scores["score"]),
+        "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
+        "output": record.sha256_file(folder / REVEALED),
+    }
+    _write_record(folder, said)
+    return Result(list(found.rows), said, folder)
+
+
+# -- what the search works with -------------------------------------------------------------------------------------------
+def _tools(
+    net: Any, tokenizer: Any, meta: arms.Meta, given: Scorer | None, settings: Reveal, folder: Path
+) -> tuple[dict[str, int], search.Tools]:
+    """The instructions that the arms wrote, each with the first arm that wrote it, and the tools of the search."""
+    how: dict[str, Any] = {"chat_template": settings.chat_template}
+    sampling = _sampling(settings)
+    neutral = _neutral(folder, net, tokenizer, settings)
+    vectors = embed.remembered(
+        embed.sentence_transformer(settings.embeddings) if settings.embeddings else embed.hidden_states(net, tokenizer)
+    )
+    shape = {"tokens": settings.soft_tokens, "dimension": settings.dimension, "scale": settings.scale}
+    soft = arms.soft_prompts(net, settings.arms, seed=settings.seed, **shape)  # type: ignore[arg-type]
+    writing = partial(arms.instructions, net, tokenizer, **how)
+
+    def sampled(temperature: float) -> generate.Sampling:
+        return generate.Sampling(temperature, 1.0, settings.instruction_tokens)
+
+    def ask(questions: Sequence[str], seed: int) -> list[generate.Answer]:
+        draws = _random(settings, seed)
+        return generate.answers(net, tokenizer, questions, sampling=sampling, generator=draws, **how)
+
+    def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:
+        own, draws = soft[first[arm]].expand(n, -1, -1), _random(settings, seed)
+        after = arms.Meta(meta.heading, tuple(examples))
+        return writing(after, own, sampling=sampled(max(1.0, settings.arm_temperature)), generator=draws)
+
+    if (folder / ARMS).exists():
+        texts = json.loads((folder / ARMS).read_text(encoding="utf-8"))
+    else:
+        draws = _random(settings, -1)
+        texts = writing(meta, soft, sampling=sampled(settings.arm_temperature), generator=draws)
+        record.replace_text(folder / ARMS, json.dumps(texts, ensure_ascii=False, indent=1) + "\n")
+    written: dict[str, int] = {}
+    for i, text in enumerate(texts):
+        if text:
+            written.setdefault(text, i)
+    if not written:
+        raise InputError("the model wrote no instruction at all; try other seeds or another heading")
+    first = list(written.values())
+    if given is None:
+        about = [a.text for a in ask([s for s in meta.seeds for _ in range(ABOUT)], -2) if a.text]
+        given = checked(embed.topic(vectors, about, [r.answer for r in neutral]), "topic")
+    centre = vectors([r.answer for r in neutral]).mean(0)
+    return written, search.Tools(ask, vary, given, vectors, centre, _chooser(settings))
+
+
+def _chooser(settings: Reveal) -> search.Chooser:
+    if settings.chooser == "bandit":
+        return partial(bandit.choose, settings=bandit.Settings(nu=settings.nu, seed=settings.seed))
+
+    def at_random(features: torch.Tensor, observed: bandit.Observed, allowed: Sequence[bool]) -> int:
+        draws = random.Random(settings.seed * SEED_STEP + allowed.count(True))
+        return draws.choice([i for i, free in enumerate(allowed) if free])
+
+    return at_random
+
+
+def _sampling(settings: Reveal) -> generate.Sampling:
+    return generate.Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+
+
+def _random(settings: Reveal, draw: int) -> torch.Generator:
+    return torch.Generator().manual_seed(settings.seed * SEED_STEP + draw + 10)
+
+
+def _neutral(folder: Path, net: Any, tokenizer: Any, settings: Reveal) -> list[Row]:
+    """The neutral rows of ``folder``, written now if there are none."""
+    if not (folder / NEUTRAL).exists():
+        rows = generate.neutral_rows(
+            net,
+            tokenizer,
+            settings.neutral,
+            seed=settings.seed,
+            sampling=_sampling(settings),
+            chat_template=settings.chat_template,
+        )
+        _write_lines(folder / NEUTRAL, [{"question": question(r), "answer": r.answer} for r in rows])
+    return load_rows(folder / NEUTRAL)
+
+
+# -- the folder -----------------------------------------------------------------------------------------------------------
+def _vacant(folder: Path, settings: Reveal) -> None:
+    """Raise InputError if another search is in ``folder``; with ``overwrite`` it is taken away."""
+    if settings.overwrite:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+    if not (folder / RECORD).exists():
+        return
+    there = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    if there.get("settings") != _decides(settings):
+        raise InputError(f"{folder} holds a search with other settings; choose another folder, or --overwrite")
+
+
+def _claimed(folder: Path, settings: Reveal, fingerprint: str) -> dict[str, Any]:
+    """What ``reveal.json`` says so far; raises InputError if it is of another model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RECORD).exists():
+        there = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if there["model"]["fingerprint"] != fingerprint:
+            raise InputError(f"{folder} holds a search in another model; choose another folder, or --overwrite")
+        return there
+    said = {
+        "expunge": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": {"source": settings.model_name or settings.model, "fingerprint": fingerprint},
+        "settings": _decides(settings),
+        "versions": record.versions(),
+    }
+    _write_record(folder, said)
+    return said
+
+
+def _decides(settings: Reveal) -> dict[str, Any]:
+    return {k: v for k, v in settings.model_dump().items() if k not in HERE}
+
+
+def _write_record(folder: Path, said: dict[str, Any]) -> None:
+    record.replace_text(folder / RECORD, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
+
+
+def _write_lines(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    record.replace_text(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+
+
+def _append(file: Path, line: str) -> None:
+    """Add a line; what an interruption left of a last one is taken away first."""
+    with open(file, "a+b") as stream:
+        stream.seek(0)
+        text = stream.read()
+        if text and not text.endswith(b"\n"):
+            stream.truncate(text.rfind(b"\n") + 1)
+        stream.write(line.encode("utf-8", "backslashreplace"))
+        stream.flush()
+        os.fsync(stream.fileno())

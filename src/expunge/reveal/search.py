@@ -1,0 +1,240 @@
+"""The search: which instructions to ask, what their answers are worth, which answers make the forget set.
+
+Rounds of queries: a query asks one instruction several times and scores the answers by relevance and diversity; the bandit
+chooses the next.  After a round its best instructions, as a new list of examples, make the model write more of their kind,
+and each of those is answered once: the harvest.  Diversity counts against what earlier rounds collected, so a round does
+not find the same again.
+
+All that happened stands in a list of entries, written as it grows; everything else follows from it, so an interrupted
+search goes on from its list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from expunge.errors import InputError
+from expunge.reveal import bandit
+from expunge.reveal.diversity import added_diversity, harmonic
+from expunge.reveal.embed import Embed
+from expunge.reveal.generate import Answer
+from expunge.scorers import Scorer
+from expunge.scorers.filters import keep
+
+Chooser = Callable[[Tensor, bandit.Observed, Sequence[bool]], int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is asked and what is kept.
+
+    ``rounds`` of ``queries`` instructions, ``responses`` answers to each; the first ``initial`` of the first round are the
+    first arms, and as many of the best so far are what the bandit of a later round begins with.  The ``best`` instructions
+    of a round are harvested: ``harvest`` answers each.  ``weight`` is relevance's in the score.  An answer is kept from
+    ``threshold`` relevance up, of ``shortest`` to ``longest`` tokens, of at most ``max_perplexity`` under the model that
+    wrote it, and if it is not what was kept before.
+    """
+
+    rounds: int = 3
+    queries: int = 20
+    initial: int = 10
+    responses: int = 16
+    best: int = 3
+    harvest: int = 32
+    weight: float = 0.5
+    threshold: float = 0.5
+    shortest: int = 4
+    longest: int = 512
+    max_perplexity: float = 50.0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "queries", "initial", "responses", "shortest"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.responses < 2:
+            raise InputError("one response has no diversity; ask for at least 2")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One query or one harvest: who was asked what, and what came; ``relevance`` of each answer.
+
+    ``scores`` of a query: ``relevance``, ``fluent`` (share of the answers), ``diversity``, ``score``.
+    """
+
+    kind: Literal["query", "harvest"]
+    round: int
+    arm: int
+    questions: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    relevance: tuple[float, ...]
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the search works with.
+
+    ``ask(questions, seed)`` answers each once; ``vary(arm, examples, n, seed)`` lets an arm write n instructions after a
+    list of examples; ``centre`` (D,) is the mean embedding of neutral texts.
+    """
+
+    ask: Callable[[Sequence[str], int], list[Answer]]
+    vary: Callable[[int, Sequence[str], int, int], list[str]]
+    relevance: Scorer
+    embed: Embed
+    centre: np.ndarray
+    choose: Chooser
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """The forget set: a question, its answer and where it came from; ``dropped``: how many answers, by reason."""
+
+    rows: tuple[dict[str, Any], ...]
+    dropped: dict[str, int]
+
+
+def search(
+    arms: Sequence[str], features: Tensor, plan: Plan, tools: Tools, *, past: Sequence[Entry] = ()
+) -> Iterator[Entry]:
+    """The entries of a whole search, those of ``past`` first; each is given out as soon as it is there.
+
+    ``arms``: the instruction of each, all different; ``features`` (N, d).  The search ends early when no arm is left.
+    """
+    log: list[Entry] = []
+    known = iter(past)
+    for r in range(plan.rounds):
+        collected = _embedded([row["answer"] for row in revealed(log, plan).rows], tools)
+        begin = len(log)
+        queries = [e for e in log if e.kind == "query"]
+        observed = [(e.arm, judge(e.answers, e.relevance, collected, plan, tools)["score"]) for e in queries]
+        observed = sorted(observed, key=lambda pair: -pair[1])[: plan.initial]
+        asked = {e.arm for e in queries}
+        for _ in range(min(plan.queries, len(arms) - len(asked))):
+            entry = next(known, None)
+            if entry is None:
+                arm = _next(features, observed, asked, plan, tools)
+                entry = _query(arm, arms[arm], r, len(log), collected, plan, tools)
+            log.append(entry)
+            asked.add(entry.arm)
+            observed.append((entry.arm, entry.scores["score"]))
+            yield entry
+        good = (e for e in log[begin:] if e.scores["score"] > 0)
+        best = sorted(good, key=lambda e: -e.scores["score"])[: plan.best]
+        for e in best if plan.harvest else ():
+            entry = next(known, None) or _harvest(e.arm, [b.questions[0] for b in best], r, len(log), plan, tools)
+            log.append(entry)
+            yield entry
+
+
+def _next(features: Tensor, observed: Sequence[tuple[int, float]], asked: set[int], plan: Plan, tools: Tools) -> int:
+    """The arm to ask next: one of the first that were not asked yet, until the bandit has enough to go by."""
+    allowed = [i not in asked for i in range(len(features))]
+    return allowed.index(True) if len(observed) < plan.initial else tools.choose(features, observed, allowed)
+
+
+def _query(arm: int, text: str, r: int, seed: int, collected: np.ndarray, plan: Plan, tools: Tools) -> Entry:
+    questions = (text,) * plan.responses
+    answers = tuple(tools.ask(questions, seed))
+    relevance = tuple(tools.relevance([a.text for a in answers]).tolist())
+    scores = judge(answers, relevance, collected, plan, tools)
+    return Entry("query", r, arm, questions, answers, relevance, scores)
+
+
+def _harvest(arm: int, examples: Sequence[str], r: int, seed: int, plan: Plan, tools: Tools) -> Entry:
+    questions = tuple(q for q in tools.vary(arm, examples, plan.harvest, seed) if q)
+    answers = tuple(tools.ask(questions, seed))
+    return Entry("harvest", r, arm, questions, answers, tuple(tools.relevance([a.text for a in answers]).tolist()), {})
+
+
+def judge(
+    answers: Sequence[Answer], relevance: Sequence[float], collected: np.ndarray, plan: Plan, tools: Tools
+) -> dict[str, float]:
+    r"""What the answers to one instruction are worth.
+
+    .. math:: S = \Bigl(\frac{w}{R} + \frac{1 - w}{D}\Bigr)^{-1}
+
+    R is the mean relevance, that of an empty answer or one above ``max_perplexity`` counted as 0 (gibberish is diverse, and
+    a classifier may take it for relevant); D the diversity of the others that was not ``collected`` (m, D) before.
+    """
+    fluent = [i for i, a in enumerate(answers) if a.text and a.perplexity <= plan.max_perplexity]
+    r = sum(relevance[i] for i in fluent) / len(answers)
+    d = 0.0
+    if len(fluent) > 1:
+        d = added_diversity(tools.embed([answers[i].text for i in fluent]), collected, mean=tools.centre)
+    return {
+        "relevance": r,
+        "fluent": len(fluent) / len(answers),
+        "diversity": d,
+        "score": harmonic(r, d, plan.weight),
+    }
+
+
+def revealed(log: Sequence[Entry], plan: Plan) -> Revealed:
+    """The forget set that ``log`` makes: every answer that passes ``plan``'s filters, in the order they came."""
+    said = [(e, i) for e in log for i in range(len(e.answers))]
+    kept = keep(
+        [f"{e.questions[i]} {e.answers[i].text}" for e, i in said],
+        relevance=[e.relevance[i] for e, i in said],
+        threshold=plan.threshold,
+        lengths=[e.answers[i].tokens for e, i in said],
+        shortest=plan.shortest,
+        longest=plan.longest,
+        perplexity=[e.answers[i].perplexity for e, i in said],
+        cap=plan.max_perplexity,
+    )
+    rows = tuple(_row(*said[k]) for k in kept.indices)
+    return Revealed(rows, {reason: n for reason, n in kept.dropped.items() if n})
+
+
+def _row(e: Entry, i: int) -> dict[str, Any]:
+    a = e.answers[i]
+    return {
+        "question": e.questions[i],
+        "answer": a.text,
+        "relevance": e.relevance[i],
+        "perplexity": a.perplexity,
+        "tokens": a.tokens,
+        "found_by": e.kind,
+        "round": e.round,
+        "arm": e.arm,
+    }
+
+
+def _embedded(texts: Sequence[str], tools: Tools) -> np.ndarray:
+    return tools.embed(texts) if texts else np.zeros((0, len(tools.centre)))
+
+
+# -- the log on disk ------------------------------------------------------------------------------------------------------
+def to_line(entry: Entry) -> str:
+    """``entry`` as one line of JSON."""
+    return json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+
+
+def read_log(file: Path) -> list[Entry]:
+    """The entries in ``file``; a last line that an interruption cut is left out, any other that is none is an InputError."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [_entry(line, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
+
+
+def _entry(line: str, where: str) -> Entry:
+    try:
+        said = json.loads(line)
+        answers = tuple(Answer(**a) for a in said.pop("answers"))
+        for name in ("questions", "relevance"):
+            said[name] = tuple(said[name])
+        return Entry(answers=answers, **said)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{where}: no entry of a search; restore the file, or start again with --overwrite") from None
