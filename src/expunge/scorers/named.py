@@ -1,0 +1,174 @@
+"""From a scorer's name, as it stands on a command line or in a recipe, to the scorer."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expunge.errors import InputError
+from expunge.scorers import entities, toxicity
+from expunge.scorers.mentions import mentions, normalised
+from expunge.scorers.values import Scorer, checked
+
+FORMS = {
+    "entity": "entity:NAME|OTHER NAME",
+    "words": "words:a, b, c",
+    "toxicity": "toxicity, toxicity:hatesonar or toxicity:detoxify",
+    "ner": "ner:PER",
+    "code": "code",
+}
+
+
+def scorer(spec: str) -> Scorer:
+    """The scorer that ``spec`` names; InputError where it names none.  No model is loaded before the first text.
+
+    ``entity:NAME|OTHER NAME``
+        1 where the text mentions one of the names, else 0; a surname alone counts only if it is given as a name.
+    ``words:a, b, c``
+        The share of these words and phrases that occur, as they stand: "spells" is not "spell".
+    ``toxicity``, ``toxicity:hatesonar``, ``toxicity:detoxify``
+        Three classifiers, see :mod:`expunge.scorers.toxicity`.
+    ``ner:PER`` (LOC, ORG, MISC)
+        1 where the text holds a validly written entity of that type, else 0, see :mod:`expunge.scorers.entities`.
+    ``code``
+        1 for a Python code block that runs, 1/2 for one that only parses, else 0, see :mod:`expunge.scorers.snippets`.
+    ``path/to/file.py:function``
+        Your own, called with one text after the other.  The file is run as any program is: give only what you trust.
+
+    For names and words, case and Unicode form do not matter, word boundaries do.
+
+    >>> scorer("entity:Ada Lovelace|Lovelace")(["Ada LOVELACE wrote it.", "Ada wrote it."]).tolist()
+    [1.0, 0.0]
+    >>> scorer("words:spell, magic wand")(["He cast a spell."]).tolist()
+    [0.5]
+    """
+    spec = spec.strip()
+    if re.search(r"\.py(:\w*)?$", spec):
+        return checked(_own(spec), spec)
+    kind, colon, rest = spec.partition(":")
+    if kind not in FORMS:
+        raise InputError(f"there is no scorer {kind!r}{_near(kind, FORMS)}; there are {'; '.join(FORMS.values())}")
+    makers: dict[str, Callable[[str], Scorer]] = {
+        "entity": _entity,
+        "words": _words,
+        "toxicity": _toxicity,
+        "ner": _ner,
+        "code": _code,
+    }
+    if colon and not rest.strip():
+        raise InputError(f"the scorer {spec!r} ends at its colon; write {FORMS[kind]}")
+    return checked(makers[kind](rest.strip()), spec)
+
+
+def _entity(rest: str) -> Scorer:
+    names = _list("entity", rest, "|")
+    return lambda texts: _each(lambda text: any(mentions(text, n) for n in names), map(normalised, texts))
+
+
+def _words(rest: str) -> Scorer:
+    words = _list("words", rest, ",")
+    return lambda texts: _each(lambda text: np.mean([mentions(text, w) for w in words]), map(normalised, texts))
+
+
+def _toxicity(rest: str) -> Scorer:
+    if rest not in toxicity.KINDS:
+        near = _near(rest, toxicity.KINDS)
+        raise InputError(f"there is no toxicity scorer {rest!r}{near}; write {FORMS['toxicity']}")
+    found = toxicity.KINDS[rest]
+    if not toxicity.installed(found.__name__):
+        raise InputError(toxicity.lacking(found.__name__))
+    return found
+
+
+def _ner(rest: str) -> Scorer:
+    if rest not in entities.TYPES:
+        near = _near(rest.upper(), entities.TYPES)
+        raise InputError(f"the scorer ner needs a type, not {rest!r}{near}; there are {', '.join(entities.TYPES)}")
+    return lambda texts: _each(lambda text: entities.valid(text, rest), texts)
+
+
+def _code(rest: str) -> Scorer:
+    from expunge.scorers import sandbox, snippets
+
+    if rest:
+        raise InputError(f"the scorer code takes nothing after it, not {rest!r}")
+    sandbox.check_system()
+    return lambda texts: _each(snippets.worth, texts)
+
+
+def _own(spec: str) -> Scorer:
+    """The function of a user's file; its errors name the line, never the text."""
+    path, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
+    file = Path(path).expanduser()
+    if not name:
+        raise InputError(f"the scorer {spec!r} names no function; write {path.rstrip(':')}:FUNCTION")
+    if not file.is_file():
+        raise InputError(f"there is no file {path} for the scorer {spec}")
+    module = _run(file)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
+        raise InputError(f"{path} has no function {name!r}{_near(name, known)}")
+
+    def values(texts: Sequence[str]) -> NDArray[np.float64]:
+        out = np.empty(len(texts))
+        for i, text in enumerate(texts):
+            try:
+                out[i] = float(function(text))
+            except Exception as error:
+                kind, line = type(error).__name__, _line(error, file)
+                raise InputError(f"the scorer {spec} failed on text {i} with {kind}{line}") from error
+        return out
+
+    return values
+
+
+def _run(file: Path) -> Any:
+    """The module that ``file`` makes; a file that does not parse is never run."""
+    try:
+        ast.parse(file.read_bytes(), filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise InputError(f"{file}{where}: not Python") from error
+    spec = importlib.util.spec_from_file_location(f"expunge_scorer_{file.stem}", file)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{file} cannot be run: {type(error).__name__}{_line(error, file)}") from error
+    return module
+
+
+def _line(error: Exception, file: Path) -> str:
+    """Where in ``file`` the error arose."""
+    line, step = 0, error.__traceback__
+    while step is not None:
+        if Path(step.tb_frame.f_code.co_filename) == file:
+            line = step.tb_lineno
+        step = step.tb_next
+    return f" in line {line}" if line else ""
+
+
+def _list(kind: str, rest: str, separator: str) -> list[str]:
+    out = [normalised(part) for part in rest.split(separator)]
+    if not all(out):
+        raise InputError(f"the scorer {kind}:{rest} has an empty entry; write {FORMS[kind]}")
+    return out
+
+
+def _each(value: Callable[[str], Any], texts: Iterable[str]) -> NDArray[np.float64]:
+    return np.array([float(value(text)) for text in texts])
+
+
+def _near(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, [w for w in words if w], n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

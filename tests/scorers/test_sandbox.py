@@ -1,0 +1,250 @@
+"""Code that does what it should not: how each case ends, and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from expunge.errors import InputError
+from expunge.scorers import sandbox
+from expunge.scorers.sandbox import MIB, run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS")
+
+
+def has_namespaces():
+    """Whether an ordinary user can make them here, asked of util-linux."""
+    program = shutil.which("unshare")
+    if program is None:
+        return False
+    asked = [program, "--user", "--net", "--pid", "--ipc", "--mount", "--fork", "true"]
+    return subprocess.run(asked, capture_output=True).returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="needs Linux with user namespaces")
+SLEEPER = "import os, time\nif os.fork() == 0:\n    {before}\n    time.sleep(60)\n    os._exit(0)\n"
+
+
+def test_a_program_reads_its_input_and_is_ok():
+    outcome = run("import sys\nprint(sum(map(int, sys.stdin)))\nprint('é', file=sys.stderr)", stdin="1\n2\n")
+    assert outcome == sandbox.Outcome(ok=True, timed_out=False, error_last_line="", stdout="3\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("input()", "EOFError: EOF when reading a line"),
+        ("import sys\nsys.exit(3)", "exit status 3"),
+        ("import sys\nsys.exit('stopped')", "stopped"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "ended by signal 9"),
+        ("x = '\ud800'", "?"),  # half a surrogate pair does not upset the writing of the file
+    ],
+)
+def test_a_program_that_fails_says_how_in_a_line(source, said):
+    outcome = run(source)
+    assert not outcome.timed_out
+    if said == "?":
+        assert outcome.ok
+    else:
+        assert not outcome.ok and outcome.error_last_line == said
+
+
+@pytest.mark.parametrize(
+    "source", ["import sys\nsys.exit(0)", "import os\nos._exit(0)", "assert __name__ == '__main__'"]
+)
+def test_ends_that_are_fine(source):
+    assert run(source).ok
+
+
+def test_an_endless_loop_ends():
+    start = time.monotonic()
+    outcome = run("print('begun', flush=True)\nwhile True: pass", seconds=1)
+    assert time.monotonic() - start < 3
+    assert outcome == sandbox.Outcome(False, True, "ran longer than 1 s", "begun\n")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not enforce the limit")
+def test_memory_ends():
+    assert run("x = bytearray(100 << 20)", memory=256 * MIB).ok
+    assert run("x = bytearray(100 << 20)", memory=100 * MIB).error_last_line == "MemoryError"
+
+
+def test_output_is_cut_and_a_flood_ends():
+    outcome = run("print('x' * 200_000)")
+    assert outcome.ok and outcome.stdout == "x" * sandbox.STDOUT
+    outcome = run("while True: print('x' * 100_000)", seconds=20)
+    assert not outcome.ok and not outcome.timed_out and "File too large" in outcome.error_last_line
+
+
+def test_a_large_file_cannot_be_written():
+    assert run("open('a', 'wb').write(bytes(15 << 20))").ok
+    assert "File too large" in run("open('a', 'wb').write(bytes(17 << 20))").error_last_line
+
+
+def test_files_run_out():
+    assert "Too many open files" in run("keep = [open('main.py') for _ in range(100)]").error_last_line
+
+
+def test_it_works_in_a_folder_of_its_own_that_goes_away():
+    outcome = run(
+        "import os, tempfile\nopen('a', 'w').write('1')\ntempfile.mkdtemp()\nprint(os.getcwd(), os.listdir('.'))"
+    )
+    folder, names = outcome.stdout.split(" ", 1)
+    assert "'a'" in names and "'main.py'" in names and len(names.split(",")) == 3
+    assert Path(folder).name.startswith("expunge-") and not Path(folder).exists()
+
+
+def test_the_environment_and_installed_packages_stay_outside(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    assert set(eval_list("import os\nprint(sorted(os.environ))")) <= {"TMPDIR", "LC_CTYPE", "__CF_USER_TEXT_ENCODING"}
+    assert "ModuleNotFoundError" in run("import numpy").error_last_line
+    assert "ModuleNotFoundError" in run("import expunge").error_last_line
+
+
+def eval_list(source):
+    import ast
+
+    return ast.literal_eval(run(source).stdout)
+
+
+CONNECT = "import socket\nsocket.create_connection(('{}', {}), 2)"
+
+
+@pytest.mark.parametrize("confined", [pytest.param(True, marks=needs_namespaces), False])
+def test_there_is_no_network(confined, without_namespaces):
+    import socket
+
+    if not confined:
+        without_namespaces()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        assert subprocess.run([sys.executable, "-c", CONNECT.format(host, port)]).returncode == 0
+        outcome = run(CONNECT.format(host, port))
+    assert not outcome.ok and outcome.error_last_line.startswith("OSError")
+    assert run("import asyncio\nasyncio.run(asyncio.sleep(0))").ok, "what needs no network still runs"
+
+
+@pytest.fixture
+def without_namespaces(monkeypatch, tmp_path):
+    """Makes the sandbox run as on a system that has none."""
+
+    def do():
+        text = sandbox.CONFINE.read_text()
+        refused = text.replace("if libc.unshare(", "if True or libc.unshare(")
+        assert refused != text
+        file = tmp_path / "confine.py"
+        file.write_text(refused)
+        monkeypatch.setattr(sandbox, "CONFINE", file)
+
+    return do
+
+
+@needs_namespaces
+def test_nothing_outside_its_folder_can_be_written(tmp_path):
+    tmp_path.chmod(0o777)
+    (tmp_path / "there").write_text("kept")
+    (tmp_path / "there").chmod(0o666)
+    for what in (f"open({str(tmp_path / 'new')!r}, 'w')", f"import os\nos.remove({str(tmp_path / 'there')!r})"):
+        assert not run(what).ok
+    assert [f.name for f in tmp_path.iterdir()] == ["there"]
+
+
+def test_without_namespaces_it_can_write_where_its_user_can(without_namespaces):
+    """What is not contained is said, and here shown; as root, its user may be nobody."""
+    without_namespaces()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        assert run(f"open({os.path.join(folder, 'new')!r}, 'w')").ok
+        assert os.listdir(folder) == ["new"]
+
+
+def nobody_can_run():
+    asked = [sys.executable, "-I", "-S", "-c", "pass"]
+    try:
+        return subprocess.run(asked, user=65534, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+BOMB = """
+import os, time
+made = 0
+try:
+    for _ in range(100):
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        made += 1
+except OSError:
+    pass
+print(made)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts differ elsewhere")
+def test_a_fork_bomb_is_limited_and_none_of_it_is_left():
+    before = sleepers()
+    outcome = run(BOMB)
+    assert outcome.ok
+    if os.geteuid() != 0 or nobody_can_run():  # else it runs as root, whose processes are not counted
+        assert int(outcome.stdout) < 32
+    time.sleep(0.2)
+    assert sleepers() == before
+
+
+def sleepers():
+    """How many of the sandbox's programs are running."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return sum("-X utf8" in line for line in listed.splitlines())
+
+
+@pytest.mark.parametrize("seconds", [0.7, 5])
+def test_a_child_left_behind_is_killed(seconds):
+    before = sleepers()
+    outcome = run(SLEEPER.format(before="pass") + ("time.sleep(60)" if seconds < 1 else ""), seconds=seconds)
+    assert outcome.timed_out == (seconds < 1)
+    time.sleep(0.2)
+    assert sleepers() == before
+
+
+def test_a_child_left_behind_is_killed_without_namespaces_too(without_namespaces):
+    without_namespaces()
+    test_a_child_left_behind_is_killed(5)
+
+
+@needs_namespaces
+def test_a_child_in_a_session_of_its_own_is_killed():
+    before = sleepers()
+    assert run(SLEEPER.format(before="os.setsid()")).ok
+    time.sleep(0.2)
+    assert sleepers() == before
+
+
+@needs_namespaces
+def test_it_sees_only_processes_of_its_own():
+    assert "ProcessLookupError" in run(f"import os\nos.kill({os.getpid()}, 0)").error_last_line
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [({"seconds": 0}, "above 0, not 0"), ({"seconds": float("nan")}, "nan"), ({"memory": 1000}, "64 MiB")],
+)
+def test_limits_that_are_none_are_errors(limits, said):
+    with pytest.raises(InputError, match=said):
+        run("pass", **limits)
+
+
+def test_windows_is_refused(monkeypatch):
+    monkeypatch.setattr(sandbox.os, "name", "nt")
+    with pytest.raises(InputError, match="Linux or macOS"):
+        sandbox.check_system()
