@@ -28,6 +28,7 @@ from expunge.reveal.generate import Answer
 from expunge.scorers import Scorer
 from expunge.scorers.filters import keep
 
+NOTHING = 1e-6  # a score below is round-off
 Chooser = Callable[[Tensor, bandit.Observed, Sequence[bool]], int]
 
 
@@ -127,7 +128,7 @@ def search(
             asked.add(entry.arm)
             observed.append((entry.arm, entry.scores["score"]))
             yield entry
-        good = (e for e in log[begin:] if e.scores["score"] > 0)
+        good = (e for e in log[begin:] if e.scores["score"] > NOTHING)
         best = sorted(good, key=lambda e: -e.scores["score"])[: plan.best]
         for e in best if plan.harvest else ():
             entry = next(known, None) or _harvest(e.arm, [b.questions[0] for b in best], r, len(log), plan, tools)

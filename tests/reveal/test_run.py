@@ -1,0 +1,128 @@
+"""Reveal as a user runs it, on a tiny model: the folder, the resume, bad input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from expunge.data.example import Row
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+from expunge.reveal import run as module
+from expunge.reveal.run import reveal
+
+SMALL = {
+    "arms": 8, "rounds": 2, "queries": 2, "initial": 1, "responses": 3, "best": 1, "harvest": 3, "neutral": 8,
+    "max_new_tokens": 24, "instruction_tokens": 24, "shortest": 1, "max_perplexity": 1e9, "threshold": 0.0,
+    "top_p": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def settings(workplace, monkeypatch):
+    """What a tiny untrained model needs: any line is a question, whether or not it came to an end."""
+    monkeypatch.setattr(
+        module.generate,
+        "neutral_rows",
+        lambda *a, **k: [Row(({"role": "user", "content": f"q {i}"},), f"answer {i}") for i in range(8)],
+    )
+    (workplace / "own.py").write_text("def length(text):\n    return (1 + len(text) % 3) / 3\n")
+    return SMALL | {"topic": "Ada", "scorer": "own.py:length", "out": "found"}
+
+
+def test_a_model_reveals_a_forget_set_that_a_run_can_read(settings, workplace):
+    result = reveal("model", **settings)
+    files = {f.name for f in (workplace / "found").iterdir()}
+    assert files == {"revealed.jsonl", "neutral.jsonl", "queries.jsonl", "arms.json", "reveal.json"}
+    rows = load_rows(workplace / "found/revealed.jsonl")
+    assert [r.answer for r in rows] == [r["answer"] for r in result.rows] and rows
+    assert len(load_rows(workplace / "found/neutral.jsonl")) == 8
+    said = json.loads((workplace / "found/reveal.json").read_text())
+    assert said["queries"] == 4 and said["revealed"] == len(rows)
+    assert said["model"]["fingerprint"].startswith("sha256:")
+    texts = [*(r["answer"] for r in result.rows), *(r["question"] for r in result.rows)]
+    assert not any(t in json.dumps(said, ensure_ascii=False) for t in texts if len(t) > 3)
+
+
+def test_the_same_seed_reveals_the_same(settings, workplace):
+    first = reveal("model", **settings)
+    again = reveal("model", **(settings | {"out": "again"}))
+    other = reveal("model", **(settings | {"out": "other", "seed": 1}))
+    assert first.rows == again.rows != other.rows
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3, 5])
+def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
+    whole = reveal("model", **settings)
+    log = (workplace / "found/queries.jsonl").read_text()
+    kept = log.splitlines(keepends=True)
+    (workplace / "found/queries.jsonl").write_text("".join(kept[:lines]) + kept[lines][: len(kept[lines]) // 2])
+    (workplace / "found/revealed.jsonl").unlink()
+    monkeypatch.setattr(module.arms, "instructions", _only_to_vary(module.arms.instructions))
+    assert reveal("model", **settings).rows == whole.rows
+    for again, before in zip((workplace / "found/queries.jsonl").read_text().splitlines(), kept, strict=True):
+        again, before = json.loads(again), json.loads(before)
+        assert again.pop("scores") == pytest.approx(
+            before.pop("scores"), abs=1e-6
+        )  # texts are embedded in other batches
+        assert again == before
+
+
+def _only_to_vary(real):
+    def instructions(*args, **kwargs):
+        assert args[2].seeds != module.metas.topic("Ada").seeds, "the arms were written before"
+        return real(*args, **kwargs)
+
+    return instructions
+
+
+def test_the_topic_alone_is_a_scorer_too(settings, workplace):
+    result = reveal("model", **(settings | {"scorer": None}))
+    assert all(0 <= r["relevance"] <= 1 for r in result.rows)
+
+
+def test_random_search_asks_as_many(settings, workplace):
+    result = reveal("model", **(settings | {"chooser": "random"}))
+    assert result.record["queries"] == 4
+
+
+def test_other_settings_in_the_same_folder_are_told(settings, workplace):
+    reveal("model", **settings)
+    with pytest.raises(InputError, match="other settings"):
+        reveal("model", **(settings | {"seed": 1}))
+    assert reveal("model", **(settings | {"seed": 1, "overwrite": True})).record["settings"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"topic": None, "scorer": None}, "say what the model should forget"),
+        ({"topic": None, "scorer": None, "seeds": ["Who is Ada?"]}, "say with a scorer"),
+        ({"topic": None}, "gives? neither|says nothing of what to ask"),
+        ({"scorer": "entty:Ada"}, "did you mean 'entity'"),
+        ({"querys": 3}, "did you mean 'queries'"),
+        ({"responses": 1}, "at least 2"),
+        ({"top_p": 0}, "sampling needs"),
+        ({"seeds": ["two\nlines"]}, "one line"),
+        ({"topic": "  "}, "topic is empty"),
+    ],
+)
+def test_bad_input_is_told_before_the_model_is_loaded(settings, monkeypatch, change, sentence):
+    monkeypatch.setattr(module.models, "load", lambda *a, **k: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=sentence):
+        reveal("model", **(settings | change))
+
+
+def test_the_command(settings, workplace):
+    from typer.testing import CliRunner
+
+    from expunge.cli import app
+
+    given = [f"{k}={v}" for k, v in SMALL.items()]
+    asked = ["reveal", "--model", "model", "--topic", "Ada", "--scorer", "own.py:length", "--out", "found", *given]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    assert "4 instructions asked of" in result.output and "revealed.jsonl" in result.output
+    told = CliRunner().invoke(app, ["reveal", "--model", "model", "queries"])
+    assert told.exit_code == 2 and "write key=value" in told.output
