@@ -199,7 +199,7 @@ def _tools(
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:
         own, draws = soft[first[arm]].expand(n, -1, -1), _random(settings, seed)
-        after = arms.Meta(meta.heading, tuple(examples))
+        after = arms.Meta(meta.heading, tuple(dict.fromkeys([*meta.seeds, *examples])))
         return writing(after, own, sampling=sampled(max(1.0, settings.arm_temperature)), generator=draws)
 
     if (folder / ARMS).exists():

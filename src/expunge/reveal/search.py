@@ -1,8 +1,8 @@
 """The search: which instructions to ask, what their answers are worth, which answers make the forget set.
 
 Rounds of queries: a query asks one instruction several times and scores the answers by relevance and diversity; the bandit
-chooses the next.  After a round its best instructions, as a new list of examples, make the model write more of their kind,
-and each of those is answered once: the harvest.  Diversity counts against what earlier rounds collected, so a round does
+chooses the next.  After a round its best instructions, added to the list of examples, make the model write more of their
+kind, and each of those is answered once: the harvest.  Diversity counts against what earlier rounds collected, so a round does
 not find the same again.
 
 All that happened stands in a list of entries, written as it grows; everything else follows from it, so an interrupted
@@ -83,8 +83,8 @@ class Entry:
 class Tools:
     """What the search works with.
 
-    ``ask(questions, seed)`` answers each once; ``vary(arm, examples, n, seed)`` lets an arm write n instructions after a
-    list of examples; ``centre`` (D,) is the mean embedding of neutral texts.
+    ``ask(questions, seed)`` answers each once; ``vary(arm, examples, n, seed)`` lets an arm write n instructions after
+    further examples; ``centre`` (D,) is the mean embedding of neutral texts.
     """
 
     ask: Callable[[Sequence[str], int], list[Answer]]
