@@ -89,7 +89,7 @@ def unbiased(texts: Sequence[str]) -> Array:
     model = _detoxify()
     out = np.empty(len(texts))
     for i in range(0, len(texts), BATCH):
-        out[i : i + BATCH] = np.atleast_1d(model.predict(list(texts[i : i + BATCH]))["toxicity"])
+        out[i : i + BATCH] = model.predict(list(texts[i : i + BATCH]))["toxicity"]  # of one text, a bare number
     return out
 
 
