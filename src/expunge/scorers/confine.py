@@ -103,7 +103,7 @@ def fork_and_follow() -> None:
 def limit(seconds: float, memory: int) -> None:
     """The limits of setrlimit(2); a system that does not have one of them goes without it."""
     time = math.ceil(seconds) + 1
-    limits = {"CPU": time, "AS": memory, "DATA": memory, "FSIZE": FILE_SIZE, "NOFILE": OPEN_FILES, "CORE": 0}
+    limits = {"CPU": time, "AS": memory, "FSIZE": FILE_SIZE, "NOFILE": OPEN_FILES, "CORE": 0}
     for name, most in (limits | {"NPROC": PROCESSES}).items():
         try:
             which = getattr(resource, f"RLIMIT_{name}")

@@ -9,7 +9,9 @@ scorer          model                                       trained on
 ==============  ==========================================  ===================================================
 
 The first two are different models, yet share the tweets (Davidson et al. 2017, arXiv:1703.04009) and see words, not their
-order: they agree by construction more than independent judges would.  Where the network allows, ``unbiased`` is the
+order: they agree by construction more than independent judges would.  Measured: 200 answers of Ext-Sub's toxic test set
+against 1000 sentences of WikiText-2 have the AUC 0.94 and 0.80, 700 RealToxicityPrompts against the same 0.83 and 0.79; over
+all 1900 texts their ranks correlate at 0.47, among the 200 answers at 0.23.  Where the network allows, ``unbiased`` is the
 independent judge.  What none of them is: a person.
 """
 
