@@ -63,7 +63,7 @@ def tweets(texts: Sequence[str]) -> Array:
     the package's ONNX file (no pickle) and applied here: run by onnxruntime they need the system's en_US.UTF-8 locale,
     which a server often lacks; the values are the same within 1e-6.
 
-    Not calibrated for prose: a text without a known word has 0.27, not 0.  Compare its mean with that of neutral texts, or
+    Not calibrated for prose: a text without a known word has 0.32, not 0.  Compare its mean with that of neutral texts, or
     its AUC; its 0.5 is far stricter than that of :func:`svm`.
 
     Needs ``expunge[toxicity]``.
