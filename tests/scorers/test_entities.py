@@ -17,6 +17,7 @@ from expunge.scorers.entities import TYPES, parse, valid, write
         ("PER: John Smith\nLOC: Paris\n", [("PER", "John Smith"), ("LOC", "Paris")]),
         ("  per :John   Smith ;; LOC:Paris. ", [("PER", "John Smith"), ("LOC", "Paris")]),
         ("- PER: Ada\n* ORG: Acme\n3. MISC: Nobel Prize", [("PER", "Ada"), ("ORG", "Acme"), ("MISC", "Nobel Prize")]),
+        ("1. per: Ada\n2) loc: Rome\n• Org: Acme", [("PER", "Ada"), ("LOC", "Rome"), ("ORG", "Acme")]),
         ("PER: Ada, LOC: Paris", [("PER", "Ada"), ("LOC", "Paris")]),
         ("PER: Ada LOC: Paris", [("PER", "Ada"), ("LOC", "Paris")]),
         ("PER: Smith, John", [("PER", "Smith, John")]),

@@ -43,9 +43,12 @@ def test_no_torch_is_imported():
         ("O'Brien", "O’Brien said", 1),
         ("Straße", "STRASSE", 1),
         ("ﬁnch", "Finch", 1),  # a ligature
+        ("Ada", "Ａｄａ", 1),  # full-width
         ("C++", "He wrote C++, then slept.", 1),
         ("艾未未", "我喜欢艾未未的作品", 1),
         ("राम", "रामी", 0),
+        ("นา", "ทุ่งนาสวย", 1),
+        ("นา", "นา\u0e49", 0),  # a tone mark goes on
         ("Ada|Ada Lovelace", "", 0),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -78,6 +79,11 @@ def test_memory_ends():
     assert run("x = bytearray(100 << 20)", memory=100 * MIB).error_last_line == "MemoryError"
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not enforce the limit")
+def test_shared_memory_counts():
+    assert "Cannot allocate memory" in run("import mmap\nmmap.mmap(-1, 600 << 20)").error_last_line
+
+
 def test_output_is_cut_and_a_flood_ends():
     outcome = run("print('x' * 200_000)")
     assert outcome.ok and outcome.stdout == "x" * sandbox.STDOUT
@@ -134,6 +140,15 @@ def test_there_is_no_network(confined, without_namespaces):
     assert run("import asyncio\nasyncio.run(asyncio.sleep(0))").ok, "what needs no network still runs"
 
 
+def test_a_socket_of_its_own_cannot_connect_either(without_namespaces):
+    without_namespaces()
+    for what in ("connect(('127.0.0.1', 1))", "bind(('127.0.0.1', 0))", "sendto(b'x', ('127.0.0.1', 1))"):
+        assert (
+            run(f"import socket\nsocket.socket().{what}").error_last_line
+            == "OSError: there is no network in the sandbox"
+        )
+
+
 @pytest.fixture
 def without_namespaces(monkeypatch, tmp_path):
     """Makes the sandbox run as on a system that has none."""
@@ -168,12 +183,24 @@ def test_without_namespaces_it_can_write_where_its_user_can(without_namespaces):
         assert os.listdir(folder) == ["new"]
 
 
+def test_without_namespaces_there_are_limits_too(without_namespaces):
+    without_namespaces()
+    assert "Too many open files" in run("keep = [open('main.py') for _ in range(100)]").error_last_line
+    assert run("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)").error_last_line == "ended by signal 9"
+
+
 def nobody_can_run():
     asked = [sys.executable, "-I", "-S", "-c", "pass"]
     try:
         return subprocess.run(asked, user=65534, capture_output=True).returncode == 0
     except OSError:
         return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not nobody_can_run(), reason="needs root and a Python that nobody can run")
+def test_root_becomes_nobody(without_namespaces):
+    without_namespaces()
+    assert run("import os\nprint(os.getresuid(), os.getgroups())").stdout == "(65534, 65534, 65534) []\n"
 
 
 BOMB = """
@@ -192,47 +219,89 @@ print(made)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts differ elsewhere")
-def test_a_fork_bomb_is_limited_and_none_of_it_is_left():
-    before = sleepers()
+def test_a_fork_bomb_is_limited_and_none_of_it_is_left(place):
     outcome = run(BOMB)
     assert outcome.ok
     if os.geteuid() != 0 or nobody_can_run():  # else it runs as root, whose processes are not counted
         assert int(outcome.stdout) < 32
-    time.sleep(0.2)
-    assert sleepers() == before
+    wait_until(lambda: running(place) == 0)
 
 
-def sleepers():
-    """How many of the sandbox's programs are running."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return sum("-X utf8" in line for line in listed.splitlines())
+@pytest.fixture
+def place(monkeypatch):
+    """Where the sandbox makes its folders, for this test alone: its programs are known by it."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield folder
+        monkeypatch.undo()
+
+
+def running(place):
+    """How many programs have an environment that names ``place``."""
+    if sys.platform != "linux":
+        listed = subprocess.run(["ps", "-E", "-ax", "-o", "command"], capture_output=True, text=True).stdout
+        return sum(f"TMPDIR={place}/" in line for line in listed.splitlines())
+    count = 0
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # gone, or not ours
+            count += f"TMPDIR={place}/".encode() in file.read_bytes()
+    return count
 
 
 @pytest.mark.parametrize("seconds", [0.7, 5])
-def test_a_child_left_behind_is_killed(seconds):
-    before = sleepers()
+def test_a_child_left_behind_is_killed(seconds, place):
     outcome = run(SLEEPER.format(before="pass") + ("time.sleep(60)" if seconds < 1 else ""), seconds=seconds)
     assert outcome.timed_out == (seconds < 1)
-    time.sleep(0.2)
-    assert sleepers() == before
+    wait_until(lambda: running(place) == 0)
 
 
-def test_a_child_left_behind_is_killed_without_namespaces_too(without_namespaces):
+def test_a_child_left_behind_is_killed_without_namespaces_too(without_namespaces, place):
     without_namespaces()
-    test_a_child_left_behind_is_killed(5)
+    test_a_child_left_behind_is_killed(5, place)
 
 
 @needs_namespaces
-def test_a_child_in_a_session_of_its_own_is_killed():
-    before = sleepers()
+def test_a_child_in_a_session_of_its_own_is_killed(place):
     assert run(SLEEPER.format(before="os.setsid()")).ok
-    time.sleep(0.2)
-    assert sleepers() == before
+    wait_until(lambda: running(place) == 0)
 
 
 @needs_namespaces
 def test_it_sees_only_processes_of_its_own():
     assert "ProcessLookupError" in run(f"import os\nos.kill({os.getpid()}, 0)").error_last_line
+
+
+@needs_namespaces
+def test_it_has_no_privileges_and_can_gain_none():
+    status = dict(
+        line.split(":\t") for line in run("print(open('/proc/self/status').read())").stdout.split("\n") if ":\t" in line
+    )
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("confined", [pytest.param(True, marks=needs_namespaces), False])
+def test_nothing_outlives_who_asked_for_it(confined, without_namespaces, place):
+    if not confined:
+        without_namespaces()
+    code = "import sys\nfrom pathlib import Path\nfrom expunge.scorers import sandbox\nsandbox.CONFINE = Path(sys.argv[1])\n"
+    code += "sandbox.run(\"open('begun', 'w'); import time; time.sleep(60)\", seconds=60)"
+    environment = {**os.environ, "TMPDIR": place}
+    asking = subprocess.Popen([sys.executable, "-c", code, str(sandbox.CONFINE)], env=environment)
+    wait_until(lambda: list(Path(place).glob("*/begun")))
+    assert running(place) > 0
+    asking.kill()
+    asking.wait()
+    wait_until(lambda: running(place) == 0)
+
+
+def wait_until(true):
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,18 @@ def test_programs_parse(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["", "# nothing", "hello", "'text'", "3", "def f(:", "x = 1\0", "(" * 5000 + ")" * 5000, "x=1\n" * LARGEST],
+    [
+        "",
+        "# nothing",
+        "hello",
+        "'text'",
+        "3",
+        "def f(:",
+        "x = 1\0",
+        "(" * 5000 + ")" * 5000,
+        "-" * 40_000 + "1",
+        "x=1\n" * LARGEST,
+    ],
 )
 def test_others_do_not(source):
     assert not parses(source)

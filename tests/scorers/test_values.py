@@ -19,6 +19,7 @@ def test_good_values_pass_as_they_are():
     [
         ([0.5], r"mine gave values of shape \(1,\) for 2 texts"),
         ([[0.5, 0.5]], r"shape \(1, 2\)"),
+        ([[0.5], [0.5]], r"shape \(2, 1\)"),
         (0.5, r"shape \(\)"),
         ([0.5, float("nan")], "mine gave nan for text 1"),
         ([1.01, 0.5], "mine gave 1.01 for text 0"),

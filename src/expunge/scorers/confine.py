@@ -35,9 +35,9 @@ runpy.run_path("main.py", run_name="__main__")
 def main() -> None:
     folder, seconds, memory = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     os.chdir(folder)
-    become_nobody()
+    become_nobody(folder)
+    die_with_parent()
     if sys.platform == "linux" and namespaces(folder):
-        die_with_parent()
         fork_and_follow()  # the child is the first process of its namespace: with it, the kernel ends all others there
         die_with_parent()
         fork_and_follow()
@@ -51,12 +51,12 @@ def python() -> list[str]:
     return [sys.executable, "-I", "-S", "-B", "-X", "utf8"]
 
 
-def become_nobody() -> None:
-    """Root becomes nobody, if nobody can run this Python."""
+def become_nobody(folder: str) -> None:
+    """Root becomes nobody, if nobody can run this Python and reach the folder."""
     if os.geteuid() != 0:
         return
     os.seteuid(NOBODY)
-    files = ((sys.executable, os.X_OK), (os.__file__, os.R_OK))
+    files = ((sys.executable, os.X_OK), (os.__file__, os.R_OK), (os.path.dirname(folder), os.X_OK))
     able = all(os.access(file, mode, effective_ids=True) for file, mode in files)
     os.seteuid(0)
     if able:
@@ -88,6 +88,8 @@ def set_flags(libc: ctypes.CDLL, place: bytes, how: int, on: int, off: int) -> N
 
 
 def die_with_parent() -> None:
+    if sys.platform != "linux":
+        return
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, KILL, 0, 0, 0)
 
 
@@ -101,7 +103,7 @@ def fork_and_follow() -> None:
 def limit(seconds: float, memory: int) -> None:
     """The limits of setrlimit(2); a system that does not have one of them goes without it."""
     time = math.ceil(seconds) + 1
-    limits = {"CPU": time, "AS": memory, "DATA": memory, "FSIZE": FILE_SIZE, "NOFILE": OPEN_FILES, "CORE": 0}
+    limits = {"CPU": time, "AS": memory, "FSIZE": FILE_SIZE, "NOFILE": OPEN_FILES, "CORE": 0}
     for name, most in (limits | {"NPROC": PROCESSES}).items():
         try:
             which = getattr(resource, f"RLIMIT_{name}")

@@ -9,7 +9,9 @@ scorer          model                                       trained on
 ==============  ==========================================  ===================================================
 
 The first two are different models, yet share the tweets (Davidson et al. 2017, arXiv:1703.04009) and see words, not their
-order: they agree by construction more than independent judges would.  Where the network allows, ``unbiased`` is the
+order: they agree by construction more than independent judges would.  Measured: 200 answers of Ext-Sub's toxic test set
+against 1000 sentences of WikiText-2 have the AUC 0.94 and 0.80, 700 RealToxicityPrompts against the same 0.83 and 0.79; over
+all 1900 texts their ranks correlate at 0.47, among the 200 answers at 0.23.  Where the network allows, ``unbiased`` is the
 independent judge.  What none of them is: a person.
 """
 
@@ -61,7 +63,7 @@ def tweets(texts: Sequence[str]) -> Array:
     the package's ONNX file (no pickle) and applied here: run by onnxruntime they need the system's en_US.UTF-8 locale,
     which a server often lacks; the values are the same within 1e-6.
 
-    Not calibrated for prose: a text without a known word has 0.27, not 0.  Compare its mean with that of neutral texts, or
+    Not calibrated for prose: a text without a known word has 0.32, not 0.  Compare its mean with that of neutral texts, or
     its AUC; its 0.5 is far stricter than that of :func:`svm`.
 
     Needs ``expunge[toxicity]``.
@@ -89,7 +91,7 @@ def unbiased(texts: Sequence[str]) -> Array:
     model = _detoxify()
     out = np.empty(len(texts))
     for i in range(0, len(texts), BATCH):
-        out[i : i + BATCH] = np.atleast_1d(model.predict(list(texts[i : i + BATCH]))["toxicity"])
+        out[i : i + BATCH] = model.predict(list(texts[i : i + BATCH]))["toxicity"]  # of one text, a bare number
     return out
 
 
