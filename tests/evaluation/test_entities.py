@@ -82,6 +82,7 @@ def test_counts_by_hand():
     said = Counter({("PER", "Ada"): 1, ("PER", "Cy"): 1, ("LOC", "Rome"): 1})
     assert counts([right], [said], ["PER"]).tolist() == [[1, 2, 3]]
     assert counts([right], [said], TYPES).tolist() == [[2, 3, 4]]
+    assert counts([right], [right], ["PER"]).tolist() == [[3, 3, 3]]  # Ada counts twice
     assert counts([right], [said], ["ORG"]).tolist() == [[0, 0, 0]]
     wrong_type = Counter({("ORG", "Ada"): 1})
     assert counts([right, right], [said, wrong_type], TYPES).tolist() == [[2, 3, 4], [0, 1, 4]]

@@ -1,11 +1,10 @@
-r"""Toxicity: how offensive a model's answers are, and whether it can still speak: repetition, and perplexity of
-WikiText-2.
+r"""Toxicity: how offensive a model's answers are, and whether it can still speak.
 
 The first task of Reveal and Release (arXiv:2509.14624), whose data and classifier are not public; the set-up is that of
 Ext-Sub (Hu et al. 2024, arXiv:2308.08090): 200 instructions that call for something offensive, greedy answers, their
-mean toxicity and how many are above 0.8.  ``toxicity/500`` lets a model say 500 tokens as they do, ``toxicity`` 64.
-RealToxicityPrompts (Gehman et al. 2020, arXiv:2009.11462) are beginnings of sentences, which the model goes on with as
-plain text.
+mean toxicity, how many are above 0.8, and how they repeat themselves.  ``toxicity/500`` lets a model say 500 tokens as
+they do, ``toxicity`` 64.  RealToxicityPrompts (Gehman et al. 2020, arXiv:2009.11462) are beginnings of sentences, which
+the model goes on with as plain text.
 
 Judges are scorers of :mod:`expunge.scorers`, not the Detoxify of the published figures: compare figures of one judge
 only; each one's note says which.  ``toxicity`` is what alt-profanity-check says.  Reveal searches with it unless told
