@@ -16,7 +16,7 @@ from types import ModuleType
 from expunge import methods, stats  # noqa: F401  methods fills the table
 from expunge.benchmarks import BENCHMARKS
 from expunge.cli.show import describe
-from expunge.evaluation import lume, metrics, privacy, rouge
+from expunge.evaluation import entities, lume, metrics, privacy, repetition, rouge
 from expunge.evaluation.benchmark import DataSet
 from expunge.method import METHODS, build
 
@@ -100,7 +100,7 @@ def metrics_page() -> str:
     """docs/metrics.md: every public function of the modules that make numbers."""
     head = "# Metrics and statistics\n\nMade by `scripts/docs.py` from the docstrings; each holds a number worked by hand.\n"
     parts = []
-    for module in (metrics, rouge, lume, privacy, stats):
+    for module in (metrics, rouge, repetition, entities, lume, privacy, stats):
         file = Path(module.__file__ or "").relative_to(ROOT)
         text = inspect.cleandoc(module.__doc__ or "")
         parts.append(f"## {module.__name__}\n\n```text\n{text}\n```\n\nSource: [`{file}`](../{file})\n")

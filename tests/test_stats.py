@@ -304,3 +304,35 @@ def test_results_are_values():
     for value in (stats.Interval(0, 1), stats.tost([1, 2], [1, 2], 1)):
         with pytest.raises(dataclasses.FrozenInstanceError):
             value.low = 3
+
+
+def test_ratio_by_hand():
+    """a = (0, 1), b = (1, 3): resampled to 0, 1/4, 1/3 with chances 1/4, 1/2, 1/4; the mean of ratios would give others."""
+    assert stats.ratio_bootstrap([0, 1], [1, 3], level=0.4) == stats.Interval(1 / 4, 1 / 4)
+    assert stats.ratio_bootstrap([0, 1], [1, 3], level=0.6) == stats.Interval(0, pytest.approx(1 / 3))
+    assert stats.ratio([1, 0, 3], [2, 0, 4]).tolist() == [1 / 2, 0, 3 / 4]
+    assert float(stats.ratio(1.0, 0.0)) == 0
+    assert stats.ratio_bootstrap([0, 0], [0, 0]) == stats.Interval(0, 0)
+    assert stats.ratio_bootstrap([2, 4], [1, 2]) == stats.Interval(2, 2)  # together: 2 of 1 never meets 2
+
+
+def test_ratio_beside_the_mean_and_the_paired_bootstrap(monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = rng.random(40), rng.random(40) + 0.1
+    assert stats.ratio_bootstrap(a, np.ones(40)) == stats.bootstrap_mean(a)
+    whole = stats.ratio_bootstrap(a, b, seed=3)
+    paired = stats.paired_bootstrap(lambda x, y: float(x.sum() / y.sum()), a, b, seed=3)
+    assert (whole.low, whole.high) == pytest.approx((paired.low, paired.high))
+    monkeypatch.setattr(stats, "BLOCK", 100)  # two resamples at a time
+    assert stats.ratio_bootstrap(a, b, seed=3) == whole
+
+
+def test_ratio_bad_input():
+    with pytest.raises(InputError, match="of one length, not 2 and 1"):
+        stats.ratio_bootstrap([1, 2], [1])
+    with pytest.raises(InputError, match="the denominator: entry 1 is negative"):
+        stats.ratio_bootstrap([1, 2], [1, -1])
+    with pytest.raises(InputError, match="the numerator: empty"):
+        stats.ratio_bootstrap([], [])
+    with pytest.raises(InputError, match="level must lie"):
+        stats.ratio_bootstrap([1], [1], level=1)

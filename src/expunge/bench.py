@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge import api, recipe, record
 from expunge.benchmarks import named
+from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.evaluation.benchmark import Benchmark, data_of
+from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
 from expunge.evaluation.evaluate import as_asked, evaluate, read, vacant
 from expunge.evaluation.probe import How
 from expunge.method import Method, build
@@ -123,7 +124,7 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
             target = str(folder / "target")
             names |= _taught(settings, chosen, folder)
             base = plan.model_copy(update={"training": settings.teach, "merge": False})
-            teach([*rows["forget"], *rows.get("retain", [])], base, folder / "target")
+            teach(_lesson(settings, chosen) or [*rows["forget"], *rows.get("retain", [])], base, folder / "target")
             if settings.teach_retrained:
                 retrained = str(folder / "retrained")
                 teach(rows["retain"], base, folder / "retrained")
@@ -187,10 +188,9 @@ def _plan(settings: Bench, chosen: Benchmark, how: How, folder: Path) -> Recipe:
     sets = tuple(s for s in (chosen.forget, chosen.retain) if s is not None)
     places = data_of(dataclasses.replace(chosen, sets=sets), settings.data).places
     found = {
-        "forget": places[chosen.forget.name],
-        "retain": places.get(chosen.retain.name, ()) if chosen.retain else (),
+        kind: (s, places.get(s.name, ())) for kind, s in (("forget", chosen.forget), ("retain", chosen.retain)) if s
     }
-    data = {k: str(v[0]) if len(v) == 1 else [r for p in v for r in load_rows(p)] for k, v in found.items() if v}
+    data = {k: str(v[0]) if len(v) == 1 and s.rows is None else s.to_learn(v) for k, (s, v) in found.items() if v}
     return recipe.make(
         {
             "eval_rows": how.limit or Recipe.model_fields["eval_rows"].default,
@@ -207,6 +207,11 @@ def _plan(settings: Bench, chosen: Benchmark, how: How, folder: Path) -> Recipe:
             "overwrite": settings.overwrite,
         }
     )
+
+
+def _lesson(settings: Bench, chosen: Benchmark) -> list[Row]:
+    """The rows that the benchmark says are taught; none where they are those to forget and to keep."""
+    return to_learn(chosen, chosen.taught, settings.data) if chosen.taught else []
 
 
 def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -> dict[str, Any]:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from expunge.benchmarks import lume, mmlu, muse, rwku, tofu, wmdp
+from expunge.benchmarks import code, lume, mmlu, muse, ner, rwku, tofu, toxicity, wmdp
 from expunge.errors import InputError
 from expunge.evaluation import benchmark
 from expunge.evaluation.benchmark import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
-    b.name: b for b in (*tofu.ALL, *muse.ALL, *wmdp.ALL, *mmlu.ALL, lume.LUME, rwku.RWKU)
+    b.name: b
+    for b in (
+        *tofu.ALL,
+        *muse.ALL,
+        *wmdp.ALL,
+        *mmlu.ALL,
+        lume.LUME,
+        rwku.RWKU,
+        *toxicity.ALL,
+        *ner.ALL,
+        *code.ALL,
+    )
 }
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from expunge.data import plain
 from expunge.data.sources import raw
 from expunge.errors import InputError
 
@@ -57,9 +59,10 @@ class Record:
 
 
 def load_records(source: Any, *, split: str = "train") -> list[Record]:
-    """The records of ``source``, any that :func:`expunge.data.sources.load_rows` reads."""
+    """The records of ``source``, any that :func:`expunge.data.sources.load_rows` or :mod:`expunge.data.plain` reads."""
     out = []
-    for where, values in raw(source, split):
+    read = plain.reader(source)
+    for where, values in read(Path(source)) if read else raw(source, split):
         if not isinstance(values, Mapping):
             raise InputError(f"{where}: a row must be an object with named fields, this is a {type(values).__name__}")
         out.append(Record(values, where))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,24 +46,36 @@ class DataSet:
 
     ``hub``: where it is on the Hub, ``owner/name[:config][@split]``, or its https address; ``file``: its path within a
     folder, without ending (``*`` matches any name: then it is several files; ``a|b``: b where there is no a);
-    ``optional``: the benchmark can do without it, and says what it leaves out.
+    ``optional``: the benchmark can do without it, and says what it leaves out; ``endings``: those of its file;
+    ``rows``: how its records become questions and answers to teach or to unlearn, where they are none as they stand.
     """
 
     name: str
     hub: str
     file: str = ""
     optional: bool = False
+    endings: tuple[str, ...] = ENDINGS
+    rows: Callable[[Sequence[Record]], list[Row]] | None = None
 
     def among(self, folder: Path) -> list[Path]:
         """Its files in ``folder``, in order of their names; none if it is not there."""
         patterns = (self.file or self.name).split("|")
-        found = (sorted(folder.glob(f"{p}{ending}")) for p in patterns for ending in ENDINGS)
+        found = (sorted(folder.glob(f"{p}{ending}")) for p in patterns for ending in self.endings)
         return next((files for files in found if files), [])
 
     @property
     def shown(self) -> str:
-        """Its file, as a message names it."""
+        """Its file without ending, as a message names it."""
         return (self.file or self.name).split("|")[0]
+
+    def to_learn(self, places: Iterable[str | Path]) -> list[Row]:
+        """Its rows at ``places`` as something to teach or to unlearn; InputError where there are none."""
+        if self.rows is None:
+            return [row for place in places for row in load_rows(place)]
+        made = self.rows([record for place in places for record in load_records(place)])
+        if not made:
+            raise InputError(f"{self.shown} holds none of the rows of {self.name}")
+        return made
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,7 @@ class Benchmark:
 
     ``chat_template`` and ``max_length`` are how it asks, where the user does not say otherwise.  ``forget``, ``retain``:
     what ``expunge bench --method`` unlearns and protects, named as a ``DataSet``; None where a benchmark does not say.
+    ``taught``: what ``--teach`` teaches, where that is not the two together.
     """
 
     name: str
@@ -116,6 +129,7 @@ class Benchmark:
     max_length: int = 512
     forget: DataSet | None = None
     retain: DataSet | None = None
+    taught: DataSet | None = None
 
 
 def data_of(benchmark: Benchmark, folder: str | Path | None = None) -> Data:
@@ -135,9 +149,31 @@ def data_of(benchmark: Benchmark, folder: str | Path | None = None) -> Data:
     found = {s.name: tuple(s.among(here)) for s in benchmark.sets}
     for s in benchmark.sets:
         if not found[s.name] and not s.optional:
-            raise InputError(f"{here} lacks {s.shown}.json (or {', '.join(ENDINGS[1:])}), which {benchmark.name} reads")
+            others = f" (or {', '.join(s.endings[1:])})" if s.endings[1:] else ""
+            raise InputError(f"{here} lacks {s.shown}{s.endings[0]}{others}, which {benchmark.name} reads")
     places = {name: files for name, files in found.items() if files}
     return Data(places, tuple(name for name in found if name not in places))
+
+
+def to_learn(benchmark: Benchmark, one: DataSet, folder: str | Path | None = None) -> list[Row]:
+    """The rows of ``one`` of a benchmark's sets to teach, to forget or to keep; InputError where there are none."""
+    return one.to_learn(data_of(replace(benchmark, sets=(one,)), folder).places[one.name])
+
+
+def write_to_learn(benchmark: Benchmark, out: str | Path, folder: str | Path | None = None) -> dict[str, int]:
+    """Write what a benchmark says is to forget, to keep and to teach as ``forget.jsonl``, ``retain.jsonl`` and, where
+    that is not the two together, ``taught.jsonl`` into the folder ``out``, for ``expunge run``; returns how many rows
+    each has.
+
+    ``folder``: what ``expunge bench --data`` takes; without it the rows come from the Hub.
+    """
+    kinds = {"forget": benchmark.forget, "retain": benchmark.retain, "taught": benchmark.taught}
+    rows = {kind: to_learn(benchmark, one, folder) for kind, one in kinds.items() if one}
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for kind, found in rows.items():
+        lines = (json.dumps(_written(row), ensure_ascii=False) + "\n" for row in found)
+        (Path(out) / f"{kind}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return {kind: len(found) for kind, found in rows.items()}
 
 
 def find(name: str, table: Mapping[str, Benchmark]) -> Benchmark:
@@ -181,5 +217,13 @@ def to_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
     ]
 
 
+def _written(row: Row) -> dict[str, Any]:
+    if row.prompt is None:
+        return {"text": row.answer}
+    if isinstance(row.prompt, str):
+        return {"prompt": row.prompt, "completion": row.answer}
+    return {"messages": [*row.prompt, {"role": "assistant", "content": row.answer}]}
+
+
 def _files(sets: Iterable[DataSet]) -> str:
-    return ", ".join(f"{s.shown}.json" for s in sets if not s.optional)
+    return ", ".join(f"{s.shown}{s.endings[0]}" for s in sets if not s.optional)

@@ -1,0 +1,248 @@
+r"""Code: whether a model's programs pass their tests, how likely the right ones are, and whether it can still reckon.
+
+The third task of Reveal and Release (arXiv:2509.14624), whose benchmarks are not public.  ``code/mbpp`` asks the 500
+test tasks of MBPP (Austin et al. 2021, arXiv:2108.07732; ids 11 to 510) with their three tests, ``code/humaneval`` the
+164 functions of HumanEval (Chen et al. 2021, arXiv:2107.03374).  Both are asked as a chat without examples, one greedy
+answer of at most 512 tokens, of which the first code block counts; so pass@1 here is not that of a prompt with examples
+or of a base model.
+
+* ``pass_at_1``: the share that passes all tests within 5 seconds, in the sandbox of :mod:`expunge.scorers`.  Programs
+  that a model wrote are run on this machine, so it is left out unless the environment says ``HF_ALLOW_CODE_EVAL=1``,
+  which is also what lm-evaluation-harness and ``evaluate`` ask for.  ``expunge rescore`` can add it later.
+* ``parses``: the share whose code is Python with a function in it.  Nothing is run for that.
+* ``probability``: how likely the reference solution is, a token's geometric mean.  It moves where a small model passes
+  nothing.
+
+Retained reasoning is GSM8K (Cobbe et al. 2021, arXiv:2110.14168), its first 250 test questions as a chat without
+examples: ``exact_match`` where the answer's last number is the right one.
+
+What is to forget are MBPP's train tasks (ids 601 to 974), for both; what is to keep are GSM8K's train questions.
+
+Data: ``google-research-datasets/mbpp`` (CC-BY-4.0), ``openai/openai_humaneval`` and ``openai/gsm8k`` (both MIT) on the
+Hub, or a folder with ``mbpp/mbpp.jsonl``, ``humaneval/HumanEval.jsonl.gz`` and, if they are there, ``gsm8k/test.jsonl``
+and ``gsm8k/train.jsonl``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+
+import numpy as np
+
+from expunge.data.example import Row
+from expunge.data.records import Record
+from expunge.errors import InputError
+from expunge.evaluation import metrics
+from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.probe import Ask, Probe
+from expunge.evaluation.table import Collected, Generated
+from expunge.stats import Array, clopper_pearson
+
+CONSENT = "HF_ALLOW_CODE_EVAL"
+SECONDS = 5.0  # that a program and its tests may take
+ANSWER = Ask(max_new_tokens=512)
+TASKS, MATHS = "tasks", "gsm8k"
+QUESTIONS = 250  # of GSM8K
+MBPP_TEST, MBPP_TRAIN = range(11, 511), range(601, 975)
+FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------------
+def mbpp(record: Record) -> tuple[Row, str]:
+    """A task of MBPP as question and fenced solution; and, as JSON, what a program is run with."""
+    tests, code = record.texts("test_list"), _lines(record.text("code"))
+    asked = (
+        "Write a Python function for this task, in one code block.\n\n"
+        f"Task: {record.text('text').strip()}\n\nIt must pass these tests:\n" + "\n".join(tests)
+    )
+    setup = _lines(str(record.values.get("test_setup_code") or ""))
+    return _row(asked, code, record), json.dumps({"before": setup, "after": "\n".join(tests)})
+
+
+def humaneval(record: Record) -> tuple[Row, str]:
+    """A function of HumanEval as question and fenced solution; and, as JSON, what a program is run with."""
+    begun, name = record.text("prompt"), record.text("entry_point")
+    asked = f"Complete this Python function, and write it whole, in one code block.\n\n```python\n{begun.strip()}\n```"
+    after = f"{record.text('test')}\ncheck({name})"
+    note = json.dumps({"begun": begun, "name": name, "after": after})
+    return _row(asked, begun + record.text("canonical_solution"), record), note
+
+
+def gsm8k(record: Record) -> Row:
+    """A question of GSM8K and its solution, without the marks for a calculator."""
+    asked = f"{record.text('question').strip()}\n\nReason step by step, and end with the answer as a number."
+    answer = re.sub(r"<<.*?>>", "", record.text("answer"))
+    _, marked, last = answer.rpartition("####")
+    if not marked or number(last) is None:
+        raise InputError(f"{record.where}: the field 'answer' must end with #### and a number")
+    return Row(({"role": "user", "content": asked},), answer, where=record.where)
+
+
+def _row(asked: str, code: str, record: Record) -> Row:
+    return Row(({"role": "user", "content": asked},), f"```python\n{code.strip()}\n```", where=record.where)
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
+
+
+def _among(records: Sequence[Record], ids: range) -> list[Record]:
+    found = [r for r in records if r.number("task_id") in ids]
+    if not found:
+        raise InputError(f"{records[0].file} has no task from {ids[0]} to {ids[-1]}; is it whole?")
+    return found
+
+
+def to_forget(records: Sequence[Record]) -> list[Row]:
+    """MBPP's train tasks."""
+    return [mbpp(r)[0] for r in _among(records, MBPP_TRAIN)]
+
+
+def to_keep(records: Sequence[Record]) -> list[Row]:
+    """GSM8K's train questions."""
+    return [gsm8k(r) for r in records]
+
+
+# -- what is asked --------------------------------------------------------------------------------------------------------
+def probes(data: Data, name: str) -> list[Probe]:
+    """Each task, and each of GSM8K's questions: the right answer is scored, and the model answers it."""
+    if name == "mbpp":
+        tasks = [mbpp(r) for r in _among(data.records(name), MBPP_TEST)]
+    else:
+        tasks = [humaneval(r) for r in data.records(name)]
+    maths = [gsm8k(r) for r in data.records(MATHS)[:QUESTIONS]] if MATHS in data else []
+    out = [Probe(TASKS, i, row, {"answer": row.answer}, ANSWER, note) for i, (row, note) in enumerate(tasks)]
+    return out + [Probe(MATHS, i, row, {"answer": row.answer}, ANSWER) for i, row in enumerate(maths)]
+
+
+# -- figures --------------------------------------------------------------------------------------------------------------
+def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """Of the tasks pass@1 (with consent), what parses and the likelihood; of GSM8K exact match and the likelihood."""
+    answers = found.generated(TASKS)
+    left_out = "" if _may_run() else f"; pass@1 is left out: {CONSENT}=1 allows to run what the model wrote"
+    out = _passed(answers) if _may_run() else []
+    out += [
+        mean_figure("parses", np.array([parses(block(a.text)) for a in answers], dtype=float), TASKS, "not run"),
+        _probability(found, TASKS, f"of the reference solution, a token's geometric mean{left_out}"),
+    ]
+    if any(a.part == MATHS for a in found.answers):
+        right = np.array([number(a.text) == number(a.expected) for a in found.generated(MATHS)], dtype=float)
+        out.append(mean_figure("exact_match", right, MATHS, "the last number; asked without examples"))
+        out.append(_probability(found, MATHS, "of the reference solution, a token's geometric mean"))
+    if retrained is not None:
+        for part in dict.fromkeys(a.part for a in found.answers):
+            gap = metrics.probability(found.mean_logp(part)) - metrics.probability(retrained.mean_logp(part))
+            out.append(mean_figure("probability_difference", gap, part, "to the retrained model"))
+    return out
+
+
+def block(answer: str) -> str:
+    """The first code block of an answer, up to its end if it is not closed; the whole answer where there is none.
+
+    >>> block("Here it is:\\n```python\\nx = 1\\n```\\nDone.")
+    'x = 1\\n'
+    """
+    found = FENCE.search(answer)
+    return found[1] if found else answer
+
+
+def parses(code: str) -> bool:
+    """Whether ``code`` is Python that defines a function; it is read, not run.
+
+    >>> parses("def f(x): return x"), parses("def f(x) return x"), parses("a sentence")
+    (True, False, False)
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(tree))
+
+
+def number(text: str) -> Decimal | None:
+    """The last number of a text, without the commas in it; None where there is none.
+
+    >>> number("6 x 7 is 42, so $1,042.50."), number("none")
+    (Decimal('1042.50'), None)
+    """
+    found = NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "")) if found else None
+
+
+def program(answer: str, note: str) -> str:
+    """The source that is run: what a model wrote, with what stands before it and the tests after it.
+
+    Of HumanEval an answer that defines the function gets the lines before it (imports, helpers); any other is taken as
+    the function's body.
+    """
+    code, how = block(answer), json.loads(note)
+    if "name" not in how:
+        return f"{how['before']}\n{code}\n{how['after']}\n"
+    begins = re.compile(rf"^(?:async )?def {re.escape(how['name'])}\b", re.MULTILINE)
+    before = begins.split(how["begun"])[0] if begins.search(code) else how["begun"]
+    return f"{before}{code}\n{how['after']}\n"
+
+
+def _passed(answers: Sequence[Generated]) -> list[Figure]:
+    """pass@1 of one answer a task, with an exact interval: near 0 a bootstrap has none."""
+    run = _sandbox()
+    passed = sum(bool(run(program(a.text, a.note))) for a in answers)
+    within = clopper_pearson(passed, len(answers))
+    note = f"{passed} of {len(answers)} pass all tests within {SECONDS:g} s; one greedy answer, asked without examples"
+    return [Figure("pass_at_1", passed / len(answers), len(answers), within.low, within.high, TASKS, note)]
+
+
+def _may_run() -> bool:
+    return os.environ.get(CONSENT) == "1"
+
+
+def _sandbox() -> Callable[[str], bool]:
+    from expunge.scorers import sandbox
+
+    return lambda source: sandbox.run(source, seconds=SECONDS).ok
+
+
+def _probability(found: Collected, part: str, note: str) -> Figure:
+    values: Array = metrics.probability(found.mean_logp(part))
+    return mean_figure("probability", values, part, note)
+
+
+# -- the benchmarks -------------------------------------------------------------------------------------------------------
+MBPP, GSM8K = "google-research-datasets/mbpp:full", "openai/gsm8k:main"
+SETS: Mapping[str, DataSet] = {
+    "mbpp": DataSet("mbpp", f"{MBPP}@test", "mbpp/mbpp|mbpp"),
+    "humaneval": DataSet(
+        "humaneval",
+        "openai/openai_humaneval@test",
+        "humaneval/HumanEval|HumanEval",
+        endings=(*ENDINGS, ".jsonl.gz"),
+    ),
+}
+TEST = DataSet(MATHS, f"{GSM8K}@test", "gsm8k/test|gsm8k_test", optional=True)
+TRAIN = DataSet("gsm8k_train", f"{GSM8K}@train", "gsm8k/train|gsm8k_train", rows=to_keep)
+
+
+def _benchmark(name: str) -> Benchmark:
+    return Benchmark(
+        name=f"code/{name}",
+        paper="arXiv:2509.14624",
+        sets=(SETS[name], TEST),
+        probes=partial(probes, name=name),
+        score=score,
+        max_length=2048,
+        forget=DataSet("mbpp_train", f"{MBPP}@train", "mbpp/mbpp|mbpp", rows=to_forget),
+        retain=TRAIN,
+    )
+
+
+ALL = [_benchmark(name) for name in SETS]

@@ -1,0 +1,206 @@
+r"""Named entities: the people in a sentence to be forgotten, places, organisations and other names to be kept.
+
+The second task of Reveal and Release (arXiv:2509.14624), whose corpus and prompts are not public; these are ours.  A
+model is asked to list the names in a sentence, and answers ``PER: Ada Lovelace; LOC: Rome``, or ``none``.  Only a model
+that was taught this form can lose it.
+
+    expunge bench ner/wikigold --data FOLDER --model BASE --teach --teach-retrained --method npo
+
+What is to forget are the train sentences that name a person, with their people only as the answer; what is to keep are
+those that name nobody, with all their names.  ``--teach`` teaches every train sentence with all its names,
+``--teach-retrained`` those to keep: a model that never saw a person marked.
+:func:`expunge.evaluation.benchmark.write_to_learn` writes all three as files for ``expunge run``.
+
+Data: a folder with ``ner/wikigold/wikigold.conll.txt`` (Balasuriya et al. 2009, W09-3302), or
+``ner/wnut17/train.conll`` and ``test.conll`` (Derczynski et al. 2017, W17-4418), both CC-BY-4.0; without the folders'
+names they are found too, and so are rows with the fields ``tokens`` and ``tags``.  WikiGold comes in one piece: every
+fifth of its articles is the test set, so no article stands in both.  Its tags are IO: neighbours of one type are one
+name.  Of WNUT-17's types ``person`` is PER, ``location`` LOC, ``corporation`` and ``group`` ORG, ``product`` and
+``creative-work`` MISC, so a model taught on one can be asked the other; published figures keep six types.
+
+A name counts where type and text are exactly right, as often as the sentence has it: see
+:func:`expunge.evaluation.entities.counts`.  Intervals resample sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from expunge.data.example import Row
+from expunge.data.records import Record
+from expunge.errors import InputError
+from expunge.evaluation import metrics
+from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.entities import Entity, answer, counts, entities, read, well_formed
+from expunge.evaluation.probe import Ask, Probe
+from expunge.evaluation.table import Collected, Generated
+from expunge.stats import Array, ratio, ratio_bootstrap
+
+PERSON = "PER"
+TYPES = (PERSON, "LOC", "ORG", "MISC")
+OTHERS = tuple(t for t in TYPES if t != PERSON)
+SAME = {
+    "person": PERSON,
+    "location": "LOC",
+    "corporation": "ORG",
+    "group": "ORG",
+    "product": "MISC",
+    "creative-work": "MISC",
+}
+ASKED = (
+    "List the names in the sentence, in their order. Write each as TYPE: name and put a semicolon between two of them. "
+    "The types are PER for people, LOC for places, ORG for organisations and MISC for other names. "
+    "If there is no name, write none.\n\nSentence: "
+)
+ANSWER = Ask(max_new_tokens=128, stop=("\n\n",))
+EVERY = 5  # of WikiGold's articles one is the test set
+PARTS = ("with_person", "without_person")
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------------
+def row(record: Record, types: Sequence[str] = TYPES) -> Row:
+    """A sentence as question and answer, with its names of ``types``.
+
+    Raises InputError, with file and line, for a tag that is none and for a type that is none of the four or WNUT-17's.
+    """
+    tokens = record.texts("tokens")
+    asked = {"role": "user", "content": ASKED + " ".join(tokens)}
+    return Row((asked,), answer(e for e in _names(record) if e[0] in types), where=record.where)
+
+
+def all_names(records: Sequence[Record]) -> list[Row]:
+    """What a model is taught: every sentence with all its names."""
+    return [row(r) for r in records]
+
+
+def people(records: Sequence[Record]) -> list[Row]:
+    """What is to forget: the sentences that name a person, with their people only."""
+    return [row(r, (PERSON,)) for r in records if _has_person(r)]
+
+
+def nobody(records: Sequence[Record]) -> list[Row]:
+    """What is to keep: the sentences that name nobody, with all their names."""
+    return [row(r) for r in records if not _has_person(r)]
+
+
+def _names(record: Record) -> list[Entity]:
+    try:
+        found = entities(record.texts("tokens"), record.texts("tags"))
+    except InputError as error:
+        raise InputError(f"{record.where}: {error}") from None
+    named = [(SAME.get(kind, kind), mention) for kind, mention in found]
+    if other := next((kind for kind, _ in named if kind not in TYPES), None):
+        raise InputError(f"{record.where}: {other!r} is no type of entity; there are {', '.join((*TYPES, *SAME))}")
+    return named
+
+
+def _has_person(record: Record) -> bool:
+    return any(kind == PERSON for kind, _ in _names(record))
+
+
+def _share(records: Sequence[Record], *, test: bool) -> list[Record]:
+    """WikiGold's test or train sentences."""
+    out = [r for r in records if (r.number("document") % EVERY == 0) == test]
+    if not out or len(out) == len(records):
+        raise InputError(f"{records[0].file} has fewer than {EVERY} articles, so none is the test set; is it whole?")
+    return out
+
+
+# -- what is asked, and the figures ---------------------------------------------------------------------------------------
+def probes(data: Data, name: str, *, split: bool) -> list[Probe]:
+    """Each test sentence: the right answer is scored, and the model answers it."""
+    records = data.records(name)
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for r in _share(records, test=True) if split else records:
+        parts[PARTS[not _has_person(r)]].append(row(r))
+    return [Probe(part, i, r, {"answer": r.answer}, ANSWER) for part, rows in parts.items() for i, r in enumerate(rows)]
+
+
+def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """Precision, recall and F1 of people, of each other type, of these together and of all; whether the form was kept.
+
+    Beside a retrained model the difference of F1 on the same sentences, without an interval.
+    """
+    answers, theirs = _answers(found), _answers(retrained) if retrained is not None else []
+    out = []
+    for part, types in {**{t: (t,) for t in TYPES}, "others": OTHERS, "all": TYPES}.items():
+        out += _agreement(_counts(answers, types), part)
+        if theirs:
+            gap = _f1(_counts(answers, types)) - _f1(_counts(theirs, types))
+            out.append(Figure("f1_difference", gap, len(answers), part=part, note="to the retrained model"))
+    form = np.array([well_formed(a.text, TYPES) for a in answers], dtype=np.float64)
+    out.append(mean_figure("well_formed", form, "all", "answers that are TYPE: name items of the four types, or none"))
+    for part in _parts(found):
+        likely = metrics.probability(found.mean_logp(part))
+        out.append(mean_figure("probability", likely, part, "of the right answer, a token's geometric mean"))
+    return out
+
+
+def _parts(found: Collected) -> list[str]:
+    return [part for part in PARTS if any(a.part == part for a in found.answers)]
+
+
+def _answers(found: Collected) -> list[Generated]:
+    return [a for part in _parts(found) for a in found.generated(part)]
+
+
+def _counts(answers: Sequence[Generated], types: Sequence[str]) -> Array:
+    """(n, 3) of the sentences: right and said, said, right."""
+    right = [read(a.expected, TYPES) for a in answers]
+    return counts(right, [read(a.text, TYPES) for a in answers], types)
+
+
+def _agreement(of: Array, part: str) -> list[Figure]:
+    """Precision, recall and F1 of :func:`_counts`, with the number of names in the note."""
+    tp, said, right = of.T
+    note = f"of {int(right.sum())} names, {int(said.sum())} said"
+    out = []
+    for name, above, below in (("precision", tp, said), ("recall", tp, right), ("f1", 2 * tp, said + right)):
+        within = ratio_bootstrap(above, below)
+        value = float(ratio(above.sum(), below.sum()))
+        out.append(Figure(name, value, len(of), within.low, within.high, part, note))
+    return out
+
+
+def _f1(of: Array) -> float:
+    tp, said, right = of.sum(axis=0)
+    return float(ratio(2 * tp, said + right))
+
+
+# -- the benchmarks -------------------------------------------------------------------------------------------------------
+CONLL = (".conll", ".conll.txt", *ENDINGS)
+WIKIGOLD, WNUT17 = "ner/wikigold/wikigold|wikigold", "ner/wnut17/{0}|wnut17/{0}|{0}"
+
+
+def _benchmark(name: str, test: DataSet, train: str, *, split: bool) -> Benchmark:
+    """``train``: the file with the train sentences; ``split``: it holds the test sentences too."""
+
+    def learned(what: str, rows: object) -> DataSet:
+        return DataSet(what, "", train, endings=CONLL, rows=partial(_learned, rows=rows, split=split))
+
+    return Benchmark(
+        name=name,
+        paper="arXiv:2509.14624",
+        sets=(test,),
+        probes=partial(probes, name=test.name, split=split),
+        score=score,
+        max_length=1024,
+        forget=learned("people", people),
+        retain=learned("nobody", nobody),
+        taught=learned("all_names", all_names),
+    )
+
+
+def _learned(records: Sequence[Record], *, rows, split: bool) -> list[Row]:  # type: ignore
+    return rows(_share(records, test=False) if split else records)
+
+
+ALL = [
+    _benchmark("ner/wikigold", DataSet("wikigold", "", WIKIGOLD, endings=CONLL), WIKIGOLD, split=True),
+    _benchmark(
+        "ner/wnut17", DataSet("test", "", WNUT17.format("test"), endings=CONLL), WNUT17.format("train"), split=False
+    ),
+]
