@@ -76,12 +76,15 @@ def describe_release(
 
 
 def log(past: Sequence[Step]) -> list[dict[str, Any]]:
-    """The training of all modules in one row after the other; the retain modules' loss under its own name."""
-    rows = [row for s in past for row in s.log]
-    out = []
-    for at, row in enumerate(rows, 1):
-        named = row if row["module"] == "forget" else {k.replace("/forget", "/retain"): v for k, v in row.items()}
-        out.append(named | {"step": at, "module_step": row["step"]})
+    """The training of all modules, one row after the other, numbered apart for retain and for forget modules; the retain
+    modules' loss under its own name.
+    """
+    out: list[dict[str, Any]] = []
+    count = {"retain": 0, "forget": 0}
+    for row in (row for s in past for row in s.log):
+        role = row["module"]
+        count[role] += 1
+        out.append({k.replace("/forget", f"/{role}"): v for k, v in row.items()} | {"step": count[role]})
     return out
 
 
@@ -90,10 +93,10 @@ def trainable(update: Adapter, r: int) -> int:
     return sum(value.numel() for value in update.state.values()) * r // rank_of(update)
 
 
-def warnings(settings: Release, data: api.Data, look: Look, kept: int) -> list[str]:
-    """What a reader of the record should know."""
+def warnings(settings: Release, retain: bool, look: Look, kept: int, cut_outside: bool) -> list[str]:
+    """What a reader of the record should know; ``cut_outside``: the adapter of a lower rank is outside the budget."""
     said = []
-    if "retain" not in data.examples and settings.retain_coefficient:
+    if not retain and settings.retain_coefficient:
         said.append("there are no retain rows, so there was no retain module, and nothing to be orthogonal to")
     if look.utility is None:
         said.append(
@@ -104,4 +107,6 @@ def warnings(settings: Release, data: api.Data, look: Look, kept: int) -> list[s
             "the first step was outside the budget, so the result is the target unchanged; "
             "take smaller steps (forget_coefficient), or give a larger budget (utility_budget)"
         )
+    if cut_outside:
+        said.append(f"cut to rank {settings.rank}, the result is outside the budget; give a larger rank, or none")
     return said

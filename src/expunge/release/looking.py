@@ -13,6 +13,7 @@ from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
 
+Figures = Mapping[str, Mapping[str, float]]
 Seen = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}
 
 
@@ -24,7 +25,7 @@ class Look:
     the trajectory is drawn with; the budget is on ``utility``, None for no budget.  ``better``: which way utility is better.
     """
 
-    measure: Callable[[Any], Mapping[str, Mapping[str, float]]]
+    measure: Callable[[Any], Figures]
     forget: tuple[str, str] = ("forget", "nll")
     utility: tuple[str, str] | None = ("retain", "nll")
     better: Literal["lower", "higher"] = "lower"
@@ -74,7 +75,7 @@ def budget(start: Step, settings: Release, look: Look) -> float | None:
     if look.utility is None or settings.utility_budget is None:
         return None
     sign = 1 if look.better == "lower" else -1
-    return _figure(start, look.utility) * (1 + sign * settings.utility_budget)
+    return _figure(start.figures, look.utility) * (1 + sign * settings.utility_budget)
 
 
 def stopped(past: Sequence[Step], settings: Release, look: Look, limit: float | None) -> tuple[int, str, int] | None:
@@ -82,20 +83,28 @@ def stopped(past: Sequence[Step], settings: Release, look: Look, limit: float | 
     for step in past[1:]:
         if not step.figures:
             return step.index - 1, f"the model cannot be measured after step {step.index}", step.index
-        if limit is not None and look.utility is not None:
-            value = _figure(step, look.utility)
-            inside = value <= limit if look.better == "lower" else value >= limit
-            if not inside:
-                said = f"{' '.join(look.utility)} is {value:.4g} after step {step.index}, and the budget ends at {limit:.4g}"
-                return step.index - 1, said, step.index
+        if look.utility is not None and not inside(step.figures, look, limit):
+            value = _figure(step.figures, look.utility)
+            said = (
+                f"{' '.join(look.utility)} is {value:.4g} after step {step.index}, and the budget ends at {limit:.4g}"
+            )
+            return step.index - 1, said, step.index
     if len(past) > settings.steps:
         return settings.steps, "all steps were taken", settings.steps
     return None
 
 
-def _figure(step: Step, name: tuple[str, str]) -> float:
+def inside(figures: Figures, look: Look, limit: float | None) -> bool:
+    """Whether the watched figure is inside the budget; one that is no number is not."""
+    if limit is None or look.utility is None:
+        return True
+    value = _figure(figures, look.utility)
+    return value <= limit if look.better == "lower" else value >= limit
+
+
+def _figure(figures: Figures, name: tuple[str, str]) -> float:
     try:
-        return float(step.figures[name[0]][name[1]])
+        return float(figures[name[0]][name[1]])
     except KeyError:
         raise InputError(f"what is looked at has no figure {' '.join(name)}; name one that `measure` gives") from None
 
@@ -107,5 +116,5 @@ def tell(step: Step, look: Look, settings: Release) -> None:
     if str(settings.run.training.get("disable_tqdm", False)).lower() == "true" or not step.figures:
         return
     pairs = [name for name in (look.forget, look.utility) if name]
-    said = ", ".join(f"{' '.join(name)} {_figure(step, name):.4g}" for name in pairs)
+    said = ", ".join(f"{' '.join(name)} {_figure(step.figures, name):.4g}" for name in pairs)
     tqdm.write(f"step {step.index}: {said}", file=sys.stderr)

@@ -15,7 +15,7 @@ from expunge.adapters import Adapter, Truncated, compress, concatenate, rank_of,
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
 from expunge.release import about, modules, steps
-from expunge.release.looking import Look, Seen, budget, compared, looker, standard, stopped, tell
+from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import OWN, Release, make
 from expunge.release.steps import Step, updates
 from expunge.tokenizer import load_tokenizer
@@ -103,7 +103,9 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     if lost or kept < reached:  # start again, for adding what was subtracted leaves round-off
         del target
         target = _load(settings, args.device, [change] if lost else updates(past[: kept + 1]))
-    after = seen(target.model) if lost else {"figures": past[kept].figures, "answers": past[kept].answers}
+    after: dict[str, Any] = (
+        seen(target.model) if lost else {"figures": past[kept].figures, "answers": past[kept].answers}
+    )
     net = target.model.eval().requires_grad_(True)
     _sweep(work)
     place = folder / "model"
@@ -114,7 +116,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     log = {
         "command": record.renamed(command, settings.names),
         "title": plan.title,
-        "method": about.describe_method(settings, "retain" in data.examples),
+        "method": about.describe_method(settings, "retain" in raw),
         "model": api.describe_model(target, net, plan) | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
         "data": about.describe_data(settings, raw, watched),
@@ -131,7 +133,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         "seconds": time.monotonic() - began + taken,
         "warnings": [
             *data.warnings,
-            *about.warnings(settings, data, chosen, kept),
+            *about.warnings(settings, "retain" in raw, chosen, kept, not inside(after["figures"], chosen, limit)),
             *(w for s in past for w in s.warnings),
         ],
     }
@@ -222,8 +224,9 @@ def _step(net: Any, tokenizer: Any, data: api.Data, settings: Release, at: int, 
 
 def _sum(past: Sequence[Step], kept: int, settings: Release) -> tuple[Adapter, Truncated | None]:
     """The steps up to ``kept`` as one adapter, of a lower rank where the user asks for one, and what that cost."""
-    nothing = scaled(updates(past)[0], 0.0)  # PEFT has no empty adapter
-    whole = reduce(concatenate, updates(past[: kept + 1]) or [nothing])
+    if not kept:
+        return scaled(updates(past)[0], 0.0), None  # PEFT has no empty adapter
+    whole = reduce(concatenate, updates(past[: kept + 1]))
     if settings.run.merge or settings.rank is None or settings.rank >= rank_of(whole):
         return whole, None
     return compress(whole, settings.rank)

@@ -6,7 +6,7 @@ Pure functions from a record to text, as in ``tables``; any part of the record m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from expunge.report.plots import COLOURS, Chart, svg
@@ -14,6 +14,7 @@ from expunge.report.tables import Row, Table
 from expunge.report.words import DASH, count, duration, look, mappings, number, plain
 
 NAMES = {"nll": "loss", "perplexity": "perplexity", "probability": "probability"}
+NEAR = (40, 16)  # points across and up: names closer than that would touch
 
 
 def table(record: Any) -> Table | None:
@@ -49,7 +50,8 @@ def sentences(record: Any) -> list[str]:
         worst = max((v for v in each.values() if isinstance(v, int | float)), default=lost) if _filled(each) else lost
         said.append(
             f"The adapter was cut to rank {count(rank)}; that lost {100 * lost:.2g} % of the change to the weights "
-            f"(Frobenius norm), and {100 * worst:.2g} % in the layer where it lost most."
+            f"(Frobenius norm), and {100 * worst:.2g} % in the layer where it lost most. What the result forgot and kept is "
+            "measured with the cut adapter."
         )
     return said
 
@@ -75,9 +77,8 @@ def chart(record: Any) -> Chart | None:
         axes.margins(x=0.08, y=0.16)
         if limit is not None:
             axes.axhline(limit, color=ink, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-            axes.text(1.0, limit, "budget", transform=axes.get_yaxis_transform(), color=ink, ha="right", va="bottom")
-        for at, a, b in points:
-            name = "target" if at == 0 else f"{at:g}, kept" if at == kept else f"{at:g}"
+            axes.text(0.01, limit, "budget", transform=axes.get_yaxis_transform(), color=ink, ha="left", va="bottom")
+        for name, a, b in _named(axes, points, kept):
             axes.annotate(name, (a, b), xytext=(0, -8), textcoords="offset points", color=ink, ha="center", va="top")
         _axes(axes, _label(x), _label(y))
 
@@ -90,6 +91,20 @@ def chart(record: Any) -> Chart | None:
     better = "below" if look(record, "release", "better") != "higher" else "above"
     note = "Full dot: the step that was kept." + ("" if limit is None else f" Inside the budget is {better} the line.")
     return Chart(heading, picture, note)
+
+
+def _named(
+    axes: Any, points: list[tuple[float, float, float]], kept: float | None
+) -> Iterator[tuple[str, float, float]]:
+    """The names of the points, without those that would stand over another: the kept step, the target, then the last."""
+    axes.get_xlim(), axes.get_ylim()  # settles the limits, which matplotlib works out late
+    taken: list[tuple[float, float]] = []
+    for at, a, b in sorted(points, key=lambda p: (p[0] != kept, p[0] != 0, -p[0])):
+        x, y = axes.transData.transform((a, b))
+        if all(abs(x - u) > NEAR[0] or abs(y - v) > NEAR[1] for u, v in taken):
+            taken.append((x, y))
+            words = [f"{at:g}"] if at else ["target"]
+            yield ", ".join([*words, *(["kept"] if at == kept else [])]), a, b
 
 
 def _axes(axes: Any, x: str, y: str) -> None:
