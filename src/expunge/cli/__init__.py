@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from expunge.cli import bench, demo, methods, reveal, run, show
+from expunge.cli import bench, demo, methods, release, reveal, run, show
 
 app = typer.Typer(
     name="expunge",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("run")(run.command)
 app.command("reveal")(reveal.command)
+app.command("release")(release.command)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)
