@@ -65,6 +65,21 @@ MODELS = {
 }
 
 
+class Sizes(TorchDispatchMode):
+    """The elements of every tensor that is made while it is open, views of the model's own weights left out."""
+
+    def __init__(self, model=None):
+        super().__init__()
+        self.sizes = []
+        self.own = {p.untyped_storage().data_ptr() for p in model.parameters()} if model else set()
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        out = f(*args, **(kwargs or {}))
+        some = [t for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, torch.Tensor)]
+        self.sizes += [t.numel() for t in some if t.untyped_storage().data_ptr() not in self.own]
+        return out
+
+
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("kind", MODELS)
 def test_both_ways_give_what_autograd_gives(kind, text):
@@ -101,10 +116,24 @@ def test_a_hand_worked_layer_and_embedding():
 
 
 def test_tokens_that_cancel_lose_no_digits():
-    part = 2.0**-12
-    a = torch.full((2, 64), 1.0)
-    d = torch.tensor([[1.0], [part - 1]]).expand(2, 64)  # dᵀa is 2⁻¹² everywhere; its square is lost in 1 - 1
-    assert float(gradient._square(a, d).sqrt()) == pytest.approx(64 * part, rel=1e-5)
+    a = torch.ones(2, 64)
+    d = torch.tensor([[1.0], [-0.9997]]).expand(2, 64)  # every element of dᵀa is 0.0003; its square is lost in 1 - 1
+    left = 1.0 + float(d[1, 0])
+    assert float(gradient._square(a, d).sqrt()) == pytest.approx(64 * left, rel=1e-5)
+
+
+def test_a_long_text_takes_the_gradient_rather_than_a_product_of_all_its_pairs():
+    a, d = torch.randn(200, 16), torch.randn(200, 24)
+    with Sizes() as made:
+        square = gradient._square(a, d)
+    assert max(made.sizes) < 200 * 200
+    assert float(square) == pytest.approx(float((d.double().T @ a.double()).square().sum()), rel=1e-5)
+
+
+def test_a_call_that_the_loss_does_not_depend_on_counts_for_nothing():
+    model = tiny.model().eval()
+    model.model.layers[0].mlp.register_forward_hook(lambda mlp, _, __: (mlp.down_proj(torch.ones(1, 32)), None)[1])
+    assert factored_norm(model, *SHORT) == pytest.approx(by_hand(model, *SHORT), rel=1e-5)
 
 
 @pytest.mark.parametrize("measure", [grad_norm, factored_norm])
@@ -163,19 +192,9 @@ def test_without_texts_there_is_nothing_to_compare():
 
 def test_no_tensor_is_as_large_as_a_weights_gradient():
     model = tiny.model(vocab_size=512, hidden_size=64, intermediate_size=128, tie_word_embeddings=True).eval()
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    sizes = []
-
-    class Sizes(TorchDispatchMode):
-        def __torch_dispatch__(self, f, types, args=(), kwargs=None):
-            out = f(*args, **(kwargs or {}))
-            some = [t for t in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(t, torch.Tensor)]
-            sizes.extend(t.numel() for t in some if t.untyped_storage().data_ptr() not in own)
-            return out
-
-    with Sizes():
+    with Sizes(model) as made:
         factored_norm(model, *SHORT)
-    assert max(sizes) <= 64 * 64 - 1 < 64 * 128 < 512 * 64
-    with Sizes():
+    assert max(made.sizes) < 64 * 64  # the smallest matrix
+    with Sizes(model) as made:
         grad_norm(model, *SHORT)
-    assert max(sizes) >= 512 * 64
+    assert max(made.sizes) >= 512 * 64
