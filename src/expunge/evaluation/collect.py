@@ -21,8 +21,7 @@ from torch import nn
 
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
-from expunge.evaluation import decode, generate, score
-from expunge.evaluation.gradient import grad_norm
+from expunge.evaluation import decode, generate, gradient, score
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.score import Coded, Facts, Met
 from expunge.evaluation.table import Collected, Generated, Scored, join
@@ -113,6 +112,8 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
         return
     pad, end = int(tokenizer.pad_token_id), generate.end_tokens(model, tokenizer)
     run = score.way(model, coded, pad)
+    asked = [(c.prompt, t) for c in coded for v, t in zip(c.variants, c.texts, strict=True) if v in c.probe.grad_norm]
+    grad_norm = gradient.way(model, [(p, t[: len(t) - (t[-1] in end)]) for p, t in asked])
     greedy = decode.plainly_greedy(model)
     waiting: list[tuple[Probe, Met]] = []
     whole: list[Coded] = []

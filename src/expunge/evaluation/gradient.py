@@ -1,15 +1,43 @@
-"""The norm of a text's loss gradient, for membership inference; no gradient of the whole model is ever held."""
+r"""The norm of a text's loss gradient, for membership inference; no gradient of the whole model is ever held.
+
+The gradient of a linear layer's weight is :math:`d^\top a`, of its inputs a (T, in) and the loss gradient d (T, out) of its
+outputs.  Its norm needs less than that product: :math:`\lVert d^\top a \rVert^2 = \sum_{st} (a a^\top)_{st} (d d^\top)_{st}`
+(Goodfellow 2015, arXiv:1510.01799).  An embedding's gradient has rows for the text's own tokens only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.forward import logits_at
+
+CLOSE = 1e-3  # relative difference between a norm from factors and one of the gradient itself
+CANCELS = 1e-2  # a sum that is a smaller part of its terms than this has lost too many digits
+
+Text = tuple[Sequence[int], Sequence[int]]  # the tokens of a prompt, and those after it
+Measure = Callable[[nn.Module, Sequence[int], Sequence[int]], float]
+Use = tuple[nn.Module, Tensor, Tensor]  # a layer, what went in, and the loss gradient of what came out
+
+
+def way(model: nn.Module, texts: Sequence[Text]) -> Measure:
+    """How gradients are measured: from factors, if that gives on the shortest text what the gradients themselves give."""
+    shortest = min((t for t in texts if t[1]), key=lambda t: len(t[0]) + len(t[1]), default=None)
+    if shortest is None:
+        return grad_norm
+    try:
+        factors = factored_norm(model, *shortest)
+    except (RuntimeError, TypeError, IndexError):  # a layer is called, or its outputs are changed, in a way of its own
+        return grad_norm
+    whole = grad_norm(model, *shortest)
+    return factored_norm if abs(factors - whole) <= CLOSE * whole else grad_norm
 
 
 def grad_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> float:
@@ -21,10 +49,23 @@ def grad_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> f
     tensor.  Of all parameters, whether or not they train; a text of no token has no norm, 0.  See
     :func:`expunge.evaluation.privacy.grad_norm_score`.
     """
+    return _mean_norm(model, prompt, text, {})
+
+
+def factored_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> float:
+    """The same, where linear layers and embeddings are measured from their factors; see :func:`way` for where it holds.
+
+    A weight's gradient is made only where the text is long enough for that to be less work.
+    """
+    return _mean_norm(model, prompt, text, _factored(model))
+
+
+def _mean_norm(
+    model: nn.Module, prompt: Sequence[int], text: Sequence[int], factored: Mapping[Tensor, Sequence[nn.Module]]
+) -> float:
     if not text:
         return 0.0
     weights = [p for p in model.parameters() if p.is_floating_point()]
-    held = [(p, p.requires_grad, p.grad) for p in weights]
     norms: list[Tensor] = []
 
     def measure(p: Tensor) -> None:
@@ -33,16 +74,111 @@ def grad_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> f
         p.grad = None
 
     ids = torch.tensor([[*prompt, *text]], device=weights[0].device)
-    keep = torch.zeros_like(ids, dtype=torch.bool)
-    keep[0, len(prompt) - 1 : -1] = True
+    keep = torch.zeros_like(ids[:, :-1], dtype=torch.bool)
+    keep[0, len(prompt) - 1 :] = True
     with ExitStack() as stack, torch.enable_grad():
         for p in weights:
+            stack.callback(_restore, p, p.requires_grad, p.grad)
             p.grad = None
-            p.requires_grad_(True)
-            stack.callback(p.register_post_accumulate_grad_hook(measure).remove)
-        logits, _ = logits_at(model, keep, input_ids=ids, use_cache=False)
-        functional.cross_entropy(logits.float(), ids[0, len(prompt) :]).backward()
-    for p, trains, gradient in held:
-        p.requires_grad_(trains)
-        p.grad = gradient
+            p.requires_grad_(p not in factored)
+            if p not in factored:
+                stack.callback(p.register_post_accumulate_grad_hook(measure).remove)
+        with _watched(factored, norms):
+            logits, _ = logits_at(model, keep, input_ids=ids[:, :-1], use_cache=False)
+            functional.cross_entropy(logits.float(), ids[0, len(prompt) :]).backward()
     return float(torch.stack(norms).sum() / len(weights))
+
+
+def _restore(p: Tensor, trains: bool, gradient: Tensor | None) -> None:
+    p.requires_grad_(trains)
+    p.grad = gradient
+
+
+def _factored(model: nn.Module) -> dict[Tensor, list[nn.Module]]:
+    """The weights that only plain linear layers and embeddings hold, and which do."""
+    holders: dict[Tensor, list[nn.Module]] = defaultdict(list)
+    others: set[Tensor] = set()
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            if name == "weight" and _plain(module):
+                holders[p].append(module)
+            else:
+                others.add(p)
+    return {p: modules for p, modules in holders.items() if p not in others}
+
+
+def _plain(module: nn.Module) -> bool:
+    if type(module) is nn.Embedding:
+        return not (module.max_norm or module.scale_grad_by_freq or module.sparse)
+    return type(module) is nn.Linear
+
+
+@contextmanager
+def _watched(factored: Mapping[Tensor, Sequence[nn.Module]], norms: list[Tensor]) -> Iterator[None]:
+    """While open, ``norms`` gets the norm of each of these weights' gradients once all its uses are known."""
+    calls: Counter[Tensor] = Counter()
+    uses: dict[Tensor, list[Use]] = defaultdict(list)
+
+    def called(p: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        value = args[0] if args else kwargs["input"]
+        if not out.requires_grad:  # nothing before it trains
+            out.requires_grad_()
+        calls[p] += 1
+        out.register_hook(partial(returned, p, module, value.detach()))
+
+    def returned(p: Tensor, module: nn.Module, value: Tensor, gradient: Tensor) -> None:
+        uses[p].append((module, value, gradient))
+        if len(uses[p]) == calls[p]:
+            norms.append(_norm(uses.pop(p)))
+
+    with ExitStack() as stack:
+        for p, modules in factored.items():
+            for module in modules:
+                hook = partial(called, p)
+                stack.callback(module.register_forward_hook(hook, with_kwargs=True, prepend=True).remove)
+        yield
+        norms += map(_norm, uses.values())  # some of whose calls the loss does not depend on
+
+
+def _norm(uses: Sequence[Use]) -> Tensor:
+    """The norm of the sum of the gradients that ``uses`` of one weight give it."""
+    linear = [(_rows(value), _rows(gradient)) for module, value, gradient in uses if isinstance(module, nn.Linear)]
+    looked_up = [_tokens(*use) for use in uses if isinstance(use[0], nn.Embedding)]
+    if not looked_up:
+        return _square(*_joined(linear)).sqrt()
+    ids, gradients = _joined(looked_up)
+    ids, inverse = ids.unique(return_inverse=True)
+    rows = gradients.new_zeros(len(ids), gradients.shape[1]).index_add(0, inverse, gradients)
+    square = rows.square().sum()
+    if linear:
+        a, d = _joined(linear)
+        square = square + _square(a, d) + 2 * (d[:, ids].T @ a * rows).sum()
+    return square.clamp(min=0).sqrt()
+
+
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(pairs) == 1:
+        return pairs[0]
+    first, second = zip(*pairs, strict=True)
+    return torch.cat(first), torch.cat(second)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1]).float()
+
+
+def _tokens(module: nn.Module, ids: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The ids (n,) that an embedding looked up, its padding left out as in torch, and the gradients (n, D) they get."""
+    real = ids.flatten() != (-1 if module.padding_idx is None else module.padding_idx)
+    return ids.flatten()[real], _rows(gradient)[real]
+
+
+def _square(a: Tensor, d: Tensor) -> Tensor:
+    """(T, in), (T, out) -> the squared norm of dᵀa (out, in), which is made where that is less work, or more exact."""
+    (tokens, fan_in), fan_out = a.shape, d.shape[1]
+    if tokens * (fan_in + fan_out) < fan_in * fan_out:
+        terms = (a @ a.T) * (d @ d.T)
+        square = terms.sum()
+        if square > CANCELS * terms.abs().sum():
+            return square
+    return (d.T @ a).square().sum()
