@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 import types
 from functools import partial
 
@@ -456,22 +455,19 @@ def test_more_steps_a_budget_and_another_rank_go_on_from_the_same_steps(workplac
 def test_retain_rows_that_the_model_writes(workplace, monkeypatch):
     asked = []
 
-    def neutral_rows(model, tokenizer, n, seed):
+    def neutral_rows(model, tokenizer, n, *, seed, chat_template=True):
         asked.append((n, seed, model.training))
         rows = [Row(({"role": "user", "content": f"Say {i}"},), f"It is {i}.") for i in range(n - 2)]
         return [*rows, Row(None, "Plain text here."), Row("Once upon", " a time.")]
 
-    fake = types.ModuleType("expunge.reveal.generate")
-    fake.neutral_rows = neutral_rows
-    monkeypatch.setitem(sys.modules, "expunge.reveal", types.ModuleType("expunge.reveal"))
-    monkeypatch.setitem(sys.modules, "expunge.reveal.generate", fake)
+    monkeypatch.setattr("expunge.reveal.generate.neutral_rows", neutral_rows)
     log = go(retain=None, self_retain=5, seed=3, steps=1).record
     assert asked == [(5, 3, False)] and log["data"]["retain"]["rows"] == 5
     assert log["data"]["retain"]["source"] == "written by the model itself"
     assert {s["module"] for s in log["steps"]} == {"forget", "retain"} and "retain" in log["before"]
     rows = load_rows(workplace / "unlearned" / "steps" / "retain.jsonl")
     assert [(r.prompt, r.answer) for r in rows] == [(r.prompt, r.answer) for r in neutral_rows(
-        types.SimpleNamespace(training=False), None, 5, 3)]  # fmt: skip
+        types.SimpleNamespace(training=False), None, 5, seed=3)]  # fmt: skip
     go(retain=None, self_retain=5, seed=3, steps=2, overwrite=True)
     assert len(asked) == 2  # by the test itself: those of before were read back
 

@@ -190,10 +190,11 @@ def _neutral_rows(target: models.Loaded, settings: Release, folder: Path, *, aga
     """Rows that the target writes itself; those of an interrupted run are read back."""
     file = folder / steps.ROWS
     if again or not file.exists():
-        from importlib import import_module
+        from expunge.reveal.generate import neutral_rows
 
-        write_neutral = import_module("expunge.reveal.generate").neutral_rows
-        steps.write_rows(write_neutral(target.model, target.tokenizer, settings.self_retain, settings.run.seed), file)
+        n, plan = settings.self_retain, settings.run
+        rows = neutral_rows(target.model, target.tokenizer, n, seed=plan.seed, chat_template=plan.chat_template)
+        steps.write_rows(rows, file)
     return load_rows(file)
 
 
