@@ -58,6 +58,8 @@ def load_pool(path: Path) -> Pool:
         raise InputError(
             f"{path}: features, rewards and instructions do not belong together, their shapes are {shapes}"
         )
+    if not np.isfinite(rewards).all():
+        raise InputError(f"{path}: reward {int((~np.isfinite(rewards)).argmax())} is not finite; leave that arm out")
     return Pool(torch.from_numpy(features), rewards, instructions)
 
 

@@ -107,7 +107,7 @@ def near_start(x: Tensor, rewards: Tensor, settings: Settings) -> Surrogate:
     gradients alone).  Deviates from the published code, :func:`published`: there the random initial function, as large
     as the rewards, stays in the guess wherever no arm was observed, and decay towards 0 takes the features with it.
 
-    Zhou et al. 2020, alg. 2 and eq. 4.1, arXiv:1911.04462.
+    Zhou et al. 2020, arXiv:1911.04462.
     """
     start = initial(x.shape[1], settings)
     network = Network(*(p.clone().requires_grad_() for p in start))
@@ -125,8 +125,7 @@ def near_start(x: Tensor, rewards: Tensor, settings: Settings) -> Surrogate:
         loss.backward()
         return loss
 
-    with torch.enable_grad():
-        lbfgs.step(objective)
+    lbfgs.step(objective)  # turns gradients on itself
     return Surrogate(Network(*(p.detach() for p in network)), start, offset)
 
 
