@@ -2,8 +2,8 @@
 
 Rounds of queries: a query asks one instruction several times and scores the answers by relevance and diversity; the bandit
 chooses the next.  After a round its best instructions, added to the list of examples, make the model write more of their
-kind, and each of those is answered once: the harvest.  Diversity counts against what earlier rounds collected, so a round does
-not find the same again.
+kind, and each of those is answered once: the harvest.  Diversity counts against what earlier rounds collected, so a round
+does not find the same again.
 
 All that happened stands in a list of entries, written as it grows; everything else follows from it, so an interrupted
 search goes on from its list.
