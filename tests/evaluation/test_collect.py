@@ -84,10 +84,14 @@ def test_a_prompt_is_run_once(model, tokenizer):
         return sum(seen), facts
 
     (c,) = coded = collecting.code(probes()[0], tokenizer, {"max_length": 512, "chat_template": True})
-    longest = max(map(len, c.texts))
+    right, never, longest = map(len, c.texts)
     reused, ours = tokens(partial(score.run_reusing, stem=None))
     whole, theirs = tokens(score.run_whole)
-    assert reused == len(c.prompt) + 3 * (longest - 1) and whole == 3 * (len(c.prompt) + longest)
+    assert whole == 3 * (len(c.prompt) + longest)
+    assert reused == len(c.prompt) + 2 * (longest - 1) + 1, (
+        "of the right answer, which the longest begins with, a token"
+    )
+    assert never < right < longest
     for a, b in zip(ours, theirs, strict=True):
         for name in ("logp", "mean", "std", "best"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name))

@@ -14,6 +14,7 @@ from expunge.data.example import Row
 from expunge.evaluation import collect as collecting
 from expunge.evaluation import decode, generate, score
 from expunge.evaluation.collect import collect
+from expunge.evaluation.facts import fields
 from expunge.evaluation.probe import Ask, Probe
 
 WIDE = {"initializer_range": 0.5}  # weights so large that a token's place decides what comes next
@@ -77,7 +78,7 @@ def test_answers_are_those_of_a_loop_on_any_architecture(model, tokenizer):
 
 
 @torch.no_grad()
-def test_what_a_right_answer_and_the_model_agree_on_is_not_decoded_again(tokenizer):
+def test_what_a_right_answer_and_the_model_agree_on_is_not_decoded_again(tokenizer, monkeypatch):
     model = tiny.model(vocab_size=len(tokenizer)).eval()
     prompts = [tuple(range(10, 19)), tuple(range(30, 34))]
     own = [greedy(model, p, 12) for p in prompts]
@@ -92,10 +93,13 @@ def test_what_a_right_answer_and_the_model_agree_on_is_not_decoded_again(tokeniz
         for p, t in zip(prompts, texts, strict=True)
     ]
     for run in (score._reusing(model, batch), lambda *a: score.run_reusing(*a, None)):
+        monkeypatch.undo()
         _, met = run(model, batch, 0)
         assert [m.said for m in met] == [own[0][:6], own[1][:7]]
         assert [m.keys[0][0].shape[2] for m in met] == [len(prompts[0]) + 5, len(prompts[1]) + 6]
         starts = [decode.Start(m.said, m.keys, 12, lambda said: False) for m in met]
+        assert decode.decode(model, starts) == own
+        monkeypatch.setattr(decode, "ROOM", 1)  # no drafts
         with counted(model) as seen:
             assert decode.decode(model, starts) == own
         assert seen == [2] * 5 + [1], "each token after the first is run once, and the row that is done has left"
@@ -113,7 +117,7 @@ def test_shared_beginnings_give_the_same_facts(tokenizer):
         reused, _ = run(model, batch, 0)
     assert seen[1:] == [3 * 3, 3 * 2], "only what comes after the shared tokens"
     for ours, theirs in zip(reused, score.run_whole(model, batch, 0)[0], strict=True):
-        for a, b in zip(score._fields(ours), score._fields(theirs), strict=True):
+        for a, b in zip(fields(ours), fields(theirs), strict=True):
             torch.testing.assert_close(a, b)
 
 
@@ -173,6 +177,22 @@ def test_the_window_has_to_reach_over_the_answer_too(tokenizer):
 
 
 @torch.no_grad()
+def test_the_window_has_to_reach_over_dropped_drafts_too(tokenizer, monkeypatch):
+    monkeypatch.setattr(decode, "HOLES", 4)
+    monkeypatch.setattr(decode, "draft", lambda said, n: [7] * max(0, n))  # seldom what the model says
+    probe = Probe("forget", 0, Row("p", "a"), ask=Ask(24))
+    batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
+    least = 12 + 3 + 24 + decode.HOLES + decode.ROOM
+    for window in (least - 1, least):
+        config = Gemma2Config(**SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=window)
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        assert (score.way(model, batch, 0) is score.run_whole) == (window < least)
+    ((_, (met,)), own) = score.run_reusing(model, batch, 0, None), greedy(model, batch[0].prompt, 24)
+    assert decode.decode(model, [decode.Start(met.said, met.keys, 24, lambda said: False)]) == [own]
+
+
+@torch.no_grad()
 def test_a_model_is_proven_on_a_text_that_reads_what_is_kept(tokenizer, monkeypatch):
     def refuses(*_):
         raise NotImplementedError
@@ -181,6 +201,6 @@ def test_a_model_is_proven_on_a_text_that_reads_what_is_kept(tokenizer, monkeypa
     probe = Probe("forget", 0, Row("p", "a"))
     letters = score.Coded(probe, (3, 4), ("a", "b"), ((5,), (6,)), False)  # read off the prompt alone
     words = score.Coded(probe, (3, 4, 5, 6), ("a",), ((5, 6, 7),), False)
-    monkeypatch.setattr(score.caches, "select", refuses)
+    monkeypatch.setattr(score.caches, "stacked", refuses)
     assert score.way(model, [letters], 0) is not score.run_whole
     assert score.way(model, [letters, words], 0) is score.run_whole

@@ -22,8 +22,9 @@ from torch import nn
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation import decode, generate, gradient, score
+from expunge.evaluation.facts import Facts
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.score import Coded, Facts, Met
+from expunge.evaluation.score import Coded, Met
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward import IGNORE
 

@@ -1,7 +1,9 @@
 """Greedy answers from where the model is already known to be: its keys and values, and the tokens it has said so far.
 
 Scoring a right answer tells what greedy decoding says up to the first token where the two part ways, so decoding starts
-there.  Rows that are done leave the batch; the tokens are those of ``generate(do_sample=False)``.
+there.  Rows that are done leave the batch.  The last few, which often say the same again and again, draft what they said
+after the same two tokens before; the model reads a whole draft at once, and what it would not have said itself is dropped.
+The tokens are those of ``generate(do_sample=False)``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from expunge.evaluation import cache as caches
 from expunge.forward import logits_at
 
 LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
+ROOM = 8  # tokens that a step reads in little more than the time of one; rows share them
+HOLES = 64  # columns of dropped drafts before the rows are packed again
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
@@ -53,49 +57,81 @@ def plainly_greedy(model: nn.Module) -> bool:
     return all(getattr(settings, name, None) in (None, value) for name, value in NEUTRAL.items())
 
 
-def finished(start: Start) -> bool:
-    """Whether there is nothing left to decode."""
-    return len(start.said) >= start.limit or start.done(start.said)
-
-
 @torch.no_grad()
 def decode(model: nn.Module, starts: Sequence[Start]) -> list[tuple[int, ...]]:
     """The whole answer of each start, in order; an answer that ends with an end token keeps it."""
-    out: list[list[int]] = [list(s.said) for s in starts]
-    alive = [i for i, s in enumerate(starts) if not finished(s)]
+    out = [list(s.said) for s in starts]
+    alive = [i for i, s in enumerate(starts) if not _over(s, out[i])]
     if not alive:
         return [tuple(said) for said in out]
     cache, mask = caches.stacked([starts[i].keys for i in alive])
-    device = mask.device
-    one = torch.ones(1, 1, dtype=torch.long, device=device)
-    while alive:
-        ids = torch.tensor([[out[i][-1]] for i in alive], device=device)
-        places = mask.sum(1, keepdim=True)
-        mask = torch.cat([mask, one.expand(len(alive), 1)], 1)
-        for i, token in zip(alive, _next(model, ids, mask, places, cache), strict=True):
-            if not (len(out[i]) >= starts[i].limit or starts[i].done(out[i])):
-                out[i].append(token)
-        ends = [len(out[i]) >= starts[i].limit or starts[i].done(out[i]) for i in alive]
-        if all(ends):
+    over = [False] * len(alive)
+    while True:
+        drafts = [
+            [] if end else draft(out[i], min(ROOM // len(alive), starts[i].limit - len(out[i])) - 1)
+            for i, end in zip(alive, over, strict=True)
+        ]
+        best = _best(model, [[out[i][-1], *d] for i, d in zip(alive, drafts, strict=True)], mask, cache)
+        new = [0 if over[r] else _say(out[i], starts[i], drafts[r], best[r]) for r, i in enumerate(alive)]
+        mask = torch.cat([mask, _first(new, 1 + max(map(len, drafts)), mask)], 1)
+        over = [_over(starts[i], out[i]) for i in alive]
+        stay = [r for r, end in enumerate(over) if not end]
+        if not stay:
+            return [tuple(said) for said in out]
+        if sum(over) >= LEAVE * len(alive) or mask.shape[1] > int(mask.sum(1).max()) + HOLES:
+            cache, mask = caches.packed(cache, mask, torch.tensor(stay, device=mask.device))
+            alive, over = [alive[r] for r in stay], [False] * len(stay)
+
+
+def draft(said: Sequence[int], n: int) -> list[int]:
+    """The ``n`` tokens after the last two, as they followed them before; a loop goes round in it.
+
+    >>> draft([5, 1, 2, 3, 1, 2], 5)
+    [3, 1, 2, 3, 1]
+    """
+    end = tuple(said[-2:])
+    at = next((t for t in range(len(said) - 1, 1, -1) if tuple(said[t - 2 : t]) == end), None)
+    if n <= 0 or at is None:
+        return []
+    on = list(said)
+    for t in range(at, at + n):
+        on.append(on[t])
+    return on[len(said) :]
+
+
+def _over(start: Start, said: Sequence[int]) -> bool:
+    """Whether there is nothing left to say."""
+    return len(said) >= start.limit or start.done(said)
+
+
+def _say(said: list[int], start: Start, drafted: Sequence[int], best: Sequence[int]) -> int:
+    """Add the likeliest tokens (d + 1,) to ``said`` as far as the draft (d,) before them is what was said; how many."""
+    before = len(said)
+    for t, token in enumerate(best):
+        said.append(token)
+        if _over(start, said) or drafted[t : t + 1] != [token]:
             break
-        if sum(ends) >= LEAVE * len(alive):
-            stay = [k for k, end in enumerate(ends) if not end]
-            alive = [alive[k] for k in stay]
-            index = torch.tensor(stay, device=device)
-            cache.batch_select_indices(index)
-            mask = mask[index]
-    return [tuple(said) for said in out]
+    return len(said) - before
 
 
-def _next(model: nn.Module, ids: Tensor, mask: Tensor, places: Tensor, cache: Any) -> list[int]:
-    """The likeliest token after ``ids`` (B, 1)."""
+def _best(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: Any) -> list[list[int]]:
+    """The likeliest token after each token of ``rows``, which go on from the ``cache`` and its ``mask``."""
+    lengths, width = [len(r) for r in rows], max(map(len, rows))
+    real = _first(lengths, width, mask)
+    ids = torch.tensor([[*r, *[r[-1]] * (width - len(r))] for r in rows], device=mask.device)
     logits, _ = logits_at(
         model,
-        torch.ones_like(ids, dtype=torch.bool),
+        real.bool(),
         input_ids=ids,
-        attention_mask=mask,
-        position_ids=places,
+        attention_mask=torch.cat([mask, real], 1),
+        position_ids=(mask.sum(1, keepdim=True) + torch.arange(width, device=mask.device)) * real,
         past_key_values=cache,
         use_cache=True,
     )
-    return logits.argmax(-1).tolist()
+    return [b.tolist() for b in logits.argmax(-1).split(lengths)]
+
+
+def _first(counts: Sequence[int], width: int, mask: Tensor) -> Tensor:
+    """(B,) -> (B, width): ones at the first ``counts``, then zeros."""
+    columns = torch.arange(width, device=mask.device)
+    return (columns < torch.tensor(counts, device=mask.device)[:, None]).to(mask.dtype)

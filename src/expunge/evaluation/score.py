@@ -1,7 +1,7 @@
 """Batches of prompts and texts through the model: what it thinks of every token, and where its own answers part ways.
 
-Three things are run once only: the tokens that all prompts begin with (a chat template's system prompt), each prompt, and
-each right answer as far as greedy decoding agrees with it.
+Four things are run once only: the tokens that all prompts begin with (a chat template's system prompt), each prompt, what
+texts after one prompt begin with, and each right answer as far as greedy decoding agrees with it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache
 
 from expunge.evaluation import cache as caches
+from expunge.evaluation import decode
+from expunge.evaluation.facts import Facts, facts, first, joined, split
 from expunge.evaluation.probe import Probe
 from expunge.forward import logits_at
 
-TOKENS = 1024  # of the texts that are run together, padding included
-ROWS = 1 << 22  # elements of the largest temporary over the vocabulary
+CPU_TOKENS = 256  # that are run together, padding included: as fast as more, with less of it
+TOKENS = 1024  # the same elsewhere
 CLOSE = 1e-2  # mean difference of the log-probabilities between a reused prompt and a whole pass
-LEAST = 4  # tokens that all prompts begin with: fewer are not worth keeping
+LEAST = 4  # tokens that all prompts, or two texts, begin with: fewer are not worth keeping
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,6 @@ class Coded:
     def width(self) -> int:
         """The longest of its sequences."""
         return len(self.prompt) + max(map(len, self.texts), default=0)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Of n tokens: log-probability, mean and deviation of it over the vocabulary, and the likeliest token there."""
-
-    logp: Tensor
-    mean: Tensor
-    std: Tensor
-    best: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,11 +73,11 @@ def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
 
 
 def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> None:
-    """Raise NotImplementedError where a sliding window may not reach over all of a sequence: padding would count in it."""
+    """Raise NotImplementedError where a sliding window may not reach over all of a sequence and what lies between."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr, operator]
     asks = max((c.probe.ask.max_new_tokens for c in coded if c.asks and c.probe.ask), default=0)
     prompt, text = max(len(c.prompt) for c in coded), max(c.width - len(c.prompt) for c in coded)
-    if window and window < prompt + text + asks:
+    if window and window < prompt + text + asks + decode.HOLES + decode.ROOM:
         raise NotImplementedError("a sequence is longer than the model's sliding window")
 
 
@@ -111,7 +103,7 @@ def run_whole(model: nn.Module, batch: Sequence[Coded], pad: int) -> Results:
         keep[i, len(p) - 1 : len(p) + len(t) - 1] = True
     logits, _ = logits_at(model, keep, input_ids=ids, attention_mask=mask, use_cache=False)
     labels = torch.tensor([y for _, t in rows for y in t], device=ids.device)
-    return _split(_facts(logits, labels), [len(t) for _, t in rows]), [None] * len(batch)
+    return split(facts(logits, labels), [len(t) for _, t in rows]), [None] * len(batch)
 
 
 def _reusing(model: nn.Module, coded: Sequence[Coded]) -> Run:
@@ -124,71 +116,107 @@ def _reusing(model: nn.Module, coded: Sequence[Coded]) -> Run:
     cache = caches.empty()
     model(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
     _be_plain(cache)
-    stem = caches.row(cache, 0, torch.arange(len(same), device=ids.device))
+    stem = caches.row(cache, 0, 0, len(same))
     return lambda model, batch, pad: run_reusing(model, batch, pad, stem)
 
 
 def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches.Row | None) -> Results:
     """The same with each prompt run once: its keys and values serve all its texts, and the answer after them.
 
-    ``stem``: the keys and values of the tokens that all prompts begin with.
+    ``stem``: the keys and values of the tokens that all prompts begin with.  A text that begins as another one did goes on
+    from that one's keys, before the last token they share: what is thought after it is asked for another token now.
     """
+    ahead, prompts = _prompts(model, batch, pad, stem)
+    owner = [g for g, c in enumerate(batch) for _ in c.texts]
+    texts = [t for c in batch for t in c.texts]
+    labels = torch.tensor([t[0] for t in texts], dtype=torch.long, device=ahead.device)
+    found = split(facts(ahead[owner], labels), [1] * len(texts))
+    met = [Met((int(ahead[g].argmax()),), prompts[g]) if c.asks else None for g, c in enumerate(batch)]
+
+    branches = _branches(batch)
+    apart = {j for some in branches.values() for j in some}
+    keys = {i: prompts[owner[i]] for i in range(len(texts)) if i not in apart}  # that each text goes on from
+    while keys:
+        later: dict[int, caches.Row] = {}
+        for some in _alike({i: len(texts[i]) - len(found[i].logp) for i in keys}, ahead.device):
+            rest = [texts[i][len(found[i].logp) - 1 :] for i in some]
+            cache, mask = caches.stacked([keys[i] for i in some], max(map(len, rest)) - 1)
+            ids, there = padded([t[:-1] for t in rest], pad, ahead.device)
+            logits = _read(model, ids, there.bool(), there, mask, cache)
+            labels = torch.tensor([y for t in rest for y in t[1:]], device=ahead.device)
+            new = split(facts(logits, labels), [len(t) - 1 for t in rest])
+            for r, i in enumerate(some):
+                found[i] = joined([found[i], new[r]])
+                begin, prompt = mask.shape[1] - caches.length(keys[i]), caches.length(prompts[owner[i]])
+                so_far, said = met[owner[i]], _agreed(texts[i], found[i])
+                if so_far and len(said) > len(so_far.said):
+                    met[owner[i]] = Met(said, caches.row(cache, r, begin, begin + prompt + len(said) - 1))
+                if mine := branches.get(i):
+                    whole = caches.row(cache, r, begin, begin + prompt + max(mine.values()) - 1)
+                    for j, n in mine.items():
+                        found[j], later[j] = first(found[i], n), caches.beginning(whole, prompt + n - 1)
+        keys = later
+    return found, met
+
+
+def _prompts(
+    model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches.Row | None
+) -> tuple[Tensor, list[caches.Row]]:
+    """(G, V) logits after each prompt, and its keys and values."""
     device = _device(model)
-    begun = stem[0][0].shape[2] if stem else 0
-    prompts, mask = padded([c.prompt[begun:] for c in batch], pad, device)
-    last = torch.arange(prompts.shape[1], device=device) == mask.sum(1, keepdim=True) - 1
-    mask = torch.cat([mask.new_ones(len(batch), begun), mask], 1)
-    cache = caches.repeated(stem, len(batch)) if stem else caches.empty()
-    first, _ = logits_at(
+    begun = caches.length(stem) if stem else 0
+    logits: dict[int, Tensor] = {}
+    keys: dict[int, caches.Row] = {}
+    for some in _alike({g: len(c.prompt) - begun for g, c in enumerate(batch)}, device):
+        ids, there = padded([batch[g].prompt[begun:] for g in some], pad, device)
+        start = caches.stacked([stem] * len(some), ids.shape[1]) if stem else (caches.empty(), there[:, :0])
+        cache, mask = start
+        last = torch.arange(ids.shape[1], device=device) == there.sum(1, keepdim=True) - 1
+        after = _read(model, ids, last, there, mask, cache)
+        _be_plain(cache)
+        for r, g in enumerate(some):
+            logits[g], keys[g] = after[r], caches.row(cache, r, 0, len(batch[g].prompt))
+    return torch.stack([logits[g] for g in range(len(batch))]), [keys[g] for g in range(len(batch))]
+
+
+def _read(model: nn.Module, ids: Tensor, keep: Tensor, there: Tensor, mask: Tensor, cache: Any) -> Tensor:
+    """Logits at ``keep`` of ``ids`` (B, t), real where ``there``, that go on from the ``cache`` and its ``mask`` (B, T)."""
+    logits, _ = logits_at(
         model,
-        last,
-        input_ids=prompts,
-        attention_mask=mask,
-        position_ids=(begun + torch.arange(prompts.shape[1], device=device)).expand(len(batch), -1),
+        keep,
+        input_ids=ids,
+        attention_mask=torch.cat([mask, there], 1),
+        position_ids=mask.sum(1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device),
         past_key_values=cache,
         use_cache=True,
     )
-    _be_plain(cache)
-
-    owner = [g for g, c in enumerate(batch) for _ in c.texts]
-    texts = [t for c in batch for t in c.texts]
-    facts = _split(
-        _facts(first[owner], torch.tensor([t[0] for t in texts], dtype=torch.long, device=device)), [1] * len(texts)
-    )
-    real = [mask[g].nonzero().squeeze(1) for g in range(len(batch))]  # the columns of each prompt
-    met = [
-        Met((int(first[g].argmax()),), caches.row(cache, g, real[g])) if c.asks else None for g, c in enumerate(batch)
-    ]
-    for some in _alike({i: t for i, t in enumerate(texts) if len(t) > 1}):
-        owners = torch.tensor([owner[i] for i in some], device=device)
-        branch = caches.select(cache, owners)
-        ids, there = padded([texts[i][:-1] for i in some], pad, device)
-        logits, _ = logits_at(
-            model,
-            there.bool(),
-            input_ids=ids,
-            attention_mask=torch.cat([mask[owners], there], 1),
-            position_ids=mask[owners].sum(1, keepdim=True) + torch.arange(ids.shape[1], device=device),
-            past_key_values=branch,
-            use_cache=True,
-        )
-        labels = torch.tensor([y for i in some for y in texts[i][1:]], device=device)
-        for r, (i, rest) in enumerate(
-            zip(some, _split(_facts(logits, labels), [len(texts[i]) - 1 for i in some]), strict=True)
-        ):
-            facts[i] = Facts(*(torch.cat(pair) for pair in zip(_fields(facts[i]), _fields(rest), strict=True)))
-            so_far, said = met[owner[i]], _agreed(texts[i], facts[i])
-            if so_far and len(said) > len(so_far.said):
-                read = mask.shape[1] + torch.arange(len(said) - 1, device=device)
-                met[owner[i]] = Met(said, caches.row(branch, r, torch.cat([real[owner[i]], read])))
-    return facts, met
+    return logits
 
 
-def _alike(texts: Mapping[int, Sequence[int]]) -> Iterator[list[int]]:
-    """The texts in batches of like length, longest first, at most ``TOKENS`` tokens each."""
-    some: list[int] = []
-    for i in sorted(texts, key=lambda i: len(texts[i]), reverse=True):
-        if some and (len(some) + 1) * len(texts[some[0]]) > TOKENS:
+def _branches(batch: Sequence[Coded]) -> dict[int, dict[int, int]]:
+    """Of each text the shorter ones after the same prompt that begin as it does, and with how many tokens."""
+    branches: dict[int, dict[int, int]] = {}
+    begin = 0
+    for c in batch:
+        order = sorted(range(len(c.texts)), key=lambda k: len(c.texts[k]), reverse=True)
+        for at, k in enumerate(order):
+            shared = {j: _shared(c.texts[j], c.texts[k]) for j in order[:at]}
+            most = max(shared, key=shared.__getitem__, default=k)
+            if shared.get(most, 0) >= LEAST:
+                branches.setdefault(begin + most, {})[begin + k] = shared[most]
+        begin += len(c.texts)
+    return branches
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _alike(lengths: Mapping[int, int], device: torch.device) -> Iterator[list[int]]:
+    """What has tokens left to run, in batches of like length, longest first."""
+    most, some = CPU_TOKENS if device.type == "cpu" else TOKENS, list[int]()
+    for i in sorted((i for i, n in lengths.items() if n), key=lengths.__getitem__, reverse=True):
+        if some and (len(some) + 1) * lengths[some[0]] > most:
             yield some
             some = []
         some.append(i)
@@ -196,7 +224,7 @@ def _alike(texts: Mapping[int, Sequence[int]]) -> Iterator[list[int]]:
         yield some
 
 
-def _be_plain(cache: DynamicCache) -> None:
+def _be_plain(cache: Any) -> None:
     if not caches.plain(cache):
         raise NotImplementedError("keys and values of this model cannot be taken apart")
 
@@ -206,31 +234,6 @@ def _agreed(text: tuple[int, ...], facts: Facts) -> tuple[int, ...]:
     best = facts.best.tolist()
     parted = next((t for t, (b, y) in enumerate(zip(best, text, strict=True)) if b != y), len(text) - 1)
     return (*text[:parted], best[parted])
-
-
-def _facts(logits: Tensor, labels: Tensor) -> Facts:
-    """(n, V), (n,) -> facts of n tokens, in fp32, a few rows of the vocabulary at a time."""
-    parts: list[tuple[Tensor, ...]] = []
-    step = max(1, ROWS // logits.shape[-1])
-    for i in range(0, len(logits), step):
-        z, y = logits[i : i + step].float(), labels[i : i + step]
-        every = z.log_softmax(-1)
-        p = every.exp()
-        mean = (p * every).sum(-1, keepdim=True)
-        spread = (p * (every - mean).square()).sum(-1).sqrt()
-        parts.append((every.gather(1, y[:, None]).squeeze(1), mean.squeeze(1), spread, z.argmax(-1)))
-    if not parts:
-        none = logits.new_zeros(0)
-        return Facts(none, none, none, labels)
-    return Facts(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _split(facts: Facts, lengths: list[int]) -> list[Facts]:
-    return [Facts(*columns) for columns in zip(*(f.split(lengths) for f in _fields(facts)), strict=True)]
-
-
-def _fields(facts: Facts) -> tuple[Tensor, ...]:
-    return facts.logp, facts.mean, facts.std, facts.best
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,152 @@
+"""Whatever is drafted, and wherever an answer ends in it, what is said is what ``generate`` says."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config
+
+from expunge.data.example import Row
+from expunge.evaluation import cache as caches
+from expunge.evaluation import decode, score
+from expunge.evaluation.probe import Ask, Probe
+
+LIMIT = 90  # more than one ``caches.SPARE``
+
+
+def greedy(model, prompt, n=LIMIT):
+    ids = torch.tensor([prompt])
+    said = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, eos_token_id=None
+    )
+    return said[0, len(prompt) :].tolist()
+
+
+def starts(model, prompts, limits, done=lambda said: False):
+    batch = [score.Coded(Probe("f", 0, Row("p", "a"), ask=Ask()), p, (), (), True) for p in prompts]
+    _, met = score.run_reusing(model, batch, 0, None)
+    return [decode.Start(m.said[:n], m.keys, n, done) for m, n in zip(met, limits, strict=True)]
+
+
+def drawn(seed):
+    """A model that soon says the same again and again, and prompts of different lengths."""
+    draw = random.Random(seed)
+    model = tiny.model(seed, initializer_range=draw.choice((0.02, 0.1, 0.3))).eval()
+    return draw, model, [tuple(draw.choices(range(2, 32), k=draw.randint(1, 9))) for _ in range(draw.randint(1, 9))]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The tokens of each row in each step, and how many of them were said."""
+    seen, say = [], decode._say
+
+    def noted(said, start, drafted, best):
+        seen.append((len(drafted), say(said, start, drafted, best)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(decode, "_say", noted)
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_drafts_never_change_an_answer(seed, monkeypatch, steps):
+    draw, model, prompts = drawn(seed)
+    monkeypatch.setattr(decode, "ROOM", draw.choice((8, 40, 100)))
+    monkeypatch.setattr(decode, "HOLES", draw.choice((2, 64)))
+    limits = [draw.randint(1, LIMIT) for _ in prompts]
+    end = draw.choice((0, 3))
+    said = decode.decode(model, starts(model, prompts, limits, lambda said: said[-1] == end))
+    for p, n, tokens in zip(prompts, limits, said, strict=True):
+        whole = greedy(model, p, n)
+        assert list(tokens) == whole[: whole.index(end) + 1 if end in whole else n]
+    assert all(new <= drafted + 1 for drafted, new in steps)
+
+
+def test_a_loop_takes_few_steps(steps):
+    _, model, _ = drawn(1)
+    prompt = (5, 6, 7)
+    (said,) = decode.decode(model, starts(model, [prompt], [LIMIT]))
+    assert list(said) == greedy(model, prompt) and said[-4:-2] == said[-2:], "the model goes round"
+    assert len(steps) < LIMIT / 3
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_anything_may_be_drafted(seed, monkeypatch, steps):
+    """Drafts that go on rightly for a random while: rows of a batch differ in how much of theirs is taken."""
+    draw, model, prompts = drawn(seed)
+    own = [greedy(model, p, LIMIT) for p in prompts]
+
+    def draft(said, n):
+        right = next((o[len(said) : len(said) + max(0, n)] for o in own if o[: len(said)] == list(said)), [])
+        good = draw.randint(0, len(right))
+        return right[:good] + [(y + 1) % 32 for y in right[good : draw.randint(good, len(right))]]
+
+    monkeypatch.setattr(decode, "draft", draft)
+    monkeypatch.setattr(decode, "ROOM", 6 * len(prompts))
+    monkeypatch.setattr(decode, "HOLES", draw.choice((1, 5, 64)))
+    monkeypatch.setattr(decode, "LEAVE", draw.choice((0.125, 0.6)))
+    limits = [draw.randint(1, LIMIT) for _ in prompts]
+    over = draw.sample(range(2, LIMIT), 5)  # ends that fall into drafts
+    found = decode.decode(model, starts(model, prompts, limits, lambda said: len(said) in over))
+    for whole, n, tokens in zip(own, limits, found, strict=True):
+        assert list(tokens) == whole[: min(n, *over)]
+    assert not steps or {new for _, new in steps} - {0, 1}, "some drafts were taken"
+
+
+def test_no_place_after_the_last_is_asked_for():
+    """A model with a table of places has none after its last."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=40, eos_token_id=None)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    prompts = [tuple(range(3, 13)), (4, 5, 6)]
+    limits = [31, 38]  # all places are read: the last token said is not
+    found = decode.decode(model, starts(model, prompts, limits))
+    assert [list(said) for said in found] == [greedy(model, p, n) for p, n in zip(prompts, limits, strict=True)]
+
+
+def test_a_draft_is_what_followed_before():
+    assert decode.draft([1, 2, 3, 1, 2], 2) == [3, 1]
+    assert decode.draft([1, 2, 3, 1, 2, 4, 1, 2], 1) == [4], "the last time"
+    assert decode.draft([1, 1, 1], 4) == [1, 1, 1, 1]
+    assert decode.draft([1, 2, 3], 4) == decode.draft([1], 4) == decode.draft([1, 1, 1], -1) == []
+
+
+# -- keys and values ------------------------------------------------------------------------------------------------------
+def rows_of(lengths):
+    torch.manual_seed(0)
+    return [[(torch.randn(1, 2, n, 3), torch.randn(1, 2, n, 3)) for _ in range(2)] for n in lengths]
+
+
+def test_stacked_rows_grow_in_place():
+    rows = rows_of([3, 1, 5])
+    cache, mask = caches.stacked(rows, 4)
+    assert mask.tolist() == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+    expected = [torch.stack([torch.nn.functional.pad(r[1][0], (0, 0, 5 - r[1][0].shape[2], 0))[0] for r in rows])]
+    places = []
+    for n in (1, 3, 2, 1):  # the third is one more than there is room for
+        new = torch.randn(3, 2, n, 3)
+        keys, values = cache.update(new, -new, 1)
+        places.append(keys.data_ptr())
+        expected.append(new)
+        torch.testing.assert_close(keys, torch.cat(expected, 2))
+        torch.testing.assert_close(values[:, :, 5:], -torch.cat(expected[1:], 2))
+    assert places[0] == places[1] != places[2] == places[3]
+    assert cache.get_seq_length(1) == 12 and cache.get_seq_length(0) == 5
+    assert caches.length(caches.beginning(rows[2], 2)) == 2
+
+
+def test_packed_rows_lose_their_holes():
+    cache, _ = caches.stacked(rows_of([4, 4, 4]))
+    mask = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]])
+    made, kept = caches.packed(cache, mask, torch.tensor([2, 0]))
+    assert kept.tolist() == [[0, 1], [1, 1]]
+    for old, new in zip(cache.layers, made.layers, strict=True):
+        for a, b in ((old.keys, new.keys), (old.values, new.values)):
+            torch.testing.assert_close(b[0, :, 1], a[2, :, 0])
+            torch.testing.assert_close(b[1], a[0, :, [1, 3]])
+    for (keys, values), layer in zip(caches.row(cache, 1, 1, 3), cache.layers, strict=True):
+        torch.testing.assert_close(keys, layer.keys[1:2, :, 1:3])
+        torch.testing.assert_close(values, layer.values[1:2, :, 1:3])
