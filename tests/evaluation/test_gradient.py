@@ -122,6 +122,13 @@ def test_tokens_that_cancel_lose_no_digits():
     assert float(gradient._square(a, d).sqrt()) == pytest.approx(64 * left, rel=1e-5)
 
 
+def test_uses_of_a_tied_weight_that_cancel_leave_a_number():
+    head, table = nn.Linear(64, 3, bias=False), nn.Embedding(3, 64)
+    for x in torch.randn(20, 1, 64):
+        norm = gradient._norm([(head, x, torch.tensor([[1.0, 0.0, 0.0]])), (table, torch.tensor([0]), -x)])
+        assert float(norm) == pytest.approx(0, abs=1e-2)  # from squares of 64, in fp32; never the root of less than 0
+
+
 def test_a_long_text_takes_the_gradient_rather_than_a_product_of_all_its_pairs():
     a, d = torch.randn(200, 16), torch.randn(200, 24)
     with Sizes() as made:
@@ -184,6 +191,41 @@ def test_a_hook_of_the_users_own_is_part_of_the_model():
     model = tiny.model().eval()
     model.model.layers[0].mlp.down_proj.register_forward_hook(lambda _, __, out: out * 3)
     assert factored_norm(model, *SHORT) == pytest.approx(by_hand(model, *SHORT), rel=1e-5)
+
+
+def test_a_layer_that_is_called_by_keyword():
+    model = tiny.model().eval()
+    mlp = model.model.layers[0].mlp
+    mlp.forward = lambda x: mlp.down_proj(input=mlp.up_proj(x) * mlp.act_fn(mlp.gate_proj(x)))
+    assert factored_norm(model, *SHORT) == pytest.approx(by_hand(model, *SHORT), rel=1e-5)
+
+
+def test_a_layer_with_a_class_of_its_own_is_measured_whole():
+    class Twice(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = tiny.model().eval()
+    model.model.layers[0].mlp.down_proj.__class__ = Twice
+    assert model.model.layers[0].mlp.down_proj.weight not in gradient._factored(model)
+    assert factored_norm(model, *SHORT) == pytest.approx(by_hand(model, *SHORT), rel=1e-5)
+
+
+def test_half_precision_is_measured_in_single():
+    model = tiny.model(tie_word_embeddings=True).eval().bfloat16()
+    head = model.lm_head
+    norm = gradient._norm([(head, torch.full((1, 3, 16), 1.0).bfloat16(), torch.full((1, 3, 32), 1e-3).bfloat16())])
+    assert norm.dtype == torch.float32
+    assert factored_norm(model, *SHORT) == pytest.approx(by_hand(model.float(), *SHORT), rel=0.02)
+
+
+def test_a_gradient_is_let_go_before_the_next():
+    model = tiny.model().eval()
+    held = []
+    for p in model.parameters():
+        p.register_hook(lambda _: held.append(sum(q.grad is not None for q in model.parameters())))
+    grad_norm(model, *SHORT)
+    assert len(held) == len(list(model.parameters())) and max(held) == 0
 
 
 def test_without_texts_there_is_nothing_to_compare():
