@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -89,22 +90,35 @@ def test_anything_may_be_drafted(seed, monkeypatch, steps):
     monkeypatch.setattr(decode, "HOLES", draw.choice((1, 5, 64)))
     monkeypatch.setattr(decode, "LEAVE", draw.choice((0.125, 0.6)))
     limits = [draw.randint(1, LIMIT) for _ in prompts]
+    begun = starts(model, prompts, limits)
+
+    def narrow(_, __, inputs):
+        mask = inputs["attention_mask"]
+        assert mask.shape[1] <= int(mask.sum(1).max()) + decode.HOLES + decode.ROOM
+
+    model.register_forward_pre_hook(narrow, with_kwargs=True)
     over = draw.sample(range(2, LIMIT), 5)  # ends that fall into drafts
-    found = decode.decode(model, starts(model, prompts, limits, lambda said: len(said) in over))
+    begun = [dataclasses.replace(s, done=lambda said: len(said) in over) for s in begun]
+    found = decode.decode(model, begun)
     for whole, n, tokens in zip(own, limits, found, strict=True):
         assert list(tokens) == whole[: min(n, *over)]
     assert not steps or {new for _, new in steps} - {0, 1}, "some drafts were taken"
 
 
-def test_no_place_after_the_last_is_asked_for():
-    """A model with a table of places has none after its last."""
+def test_no_place_after_the_last_is_asked_for(monkeypatch):
+    """A model with a table of places has none after its last: not for a draft, what pads a row, nor a row that is done."""
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=40, eos_token_id=None)
     model = AutoModelForCausalLM.from_config(config).eval()
     prompts = [tuple(range(3, 13)), (4, 5, 6)]
     limits = [31, 38]  # all places are read: the last token said is not
-    found = decode.decode(model, starts(model, prompts, limits))
-    assert [list(said) for said in found] == [greedy(model, p, n) for p, n in zip(prompts, limits, strict=True)]
+    whole = [greedy(model, p, n) for p, n in zip(prompts, limits, strict=True)]
+    monkeypatch.setattr(decode, "LEAVE", 1.0)
+    for drafted in (decode.draft, lambda said, n: [(whole[1][len(said)] + 1) % 32] * max(0, n)):
+        monkeypatch.setattr(decode, "draft", drafted)
+        for room in (1, 8, 20):
+            monkeypatch.setattr(decode, "ROOM", room)
+            assert [list(said) for said in decode.decode(model, starts(model, prompts, limits))] == whole
 
 
 def test_a_draft_is_what_followed_before():

@@ -67,13 +67,13 @@ def decode(model: nn.Module, starts: Sequence[Start]) -> list[tuple[int, ...]]:
     cache, mask = caches.stacked([starts[i].keys for i in alive])
     over = [False] * len(alive)
     while True:
-        drafts = [
-            [] if end else draft(out[i], min(ROOM // len(alive), starts[i].limit - len(out[i])) - 1)
+        rows = [
+            [] if end else [out[i][-1], *draft(out[i], min(ROOM // len(alive), starts[i].limit - len(out[i])) - 1)]
             for i, end in zip(alive, over, strict=True)
         ]
-        best = _best(model, [[out[i][-1], *d] for i, d in zip(alive, drafts, strict=True)], mask, cache)
-        new = [0 if over[r] else _say(out[i], starts[i], drafts[r], best[r]) for r, i in enumerate(alive)]
-        mask = torch.cat([mask, _first(new, 1 + max(map(len, drafts)), mask)], 1)
+        best = _best(model, rows, mask, cache)
+        new = [_say(out[i], starts[i], read[1:], b) for i, read, b in zip(alive, rows, best, strict=True)]
+        mask = torch.cat([mask, _first(new, max(map(len, rows)), mask)], 1)
         over = [_over(starts[i], out[i]) for i in alive]
         stay = [r for r, end in enumerate(over) if not end]
         if not stay:
@@ -118,7 +118,7 @@ def _best(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: 
     """The likeliest token after each token of ``rows``, which go on from the ``cache`` and its ``mask``."""
     lengths, width = [len(r) for r in rows], max(map(len, rows))
     real = _first(lengths, width, mask)
-    ids = torch.tensor([[*r, *[r[-1]] * (width - len(r))] for r in rows], device=mask.device)
+    ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=mask.device)
     logits, _ = logits_at(
         model,
         real.bool(),
