@@ -310,7 +310,7 @@ def test_ratio_by_hand():
     """a = (0, 1), b = (1, 3): resampled to 0, 1/4, 1/3 with chances 1/4, 1/2, 1/4; the mean of ratios would give others."""
     assert stats.ratio_bootstrap([0, 1], [1, 3], level=0.4) == stats.Interval(1 / 4, 1 / 4)
     assert stats.ratio_bootstrap([0, 1], [1, 3], level=0.6) == stats.Interval(0, pytest.approx(1 / 3))
-    assert stats.ratio([1, 0, 3], [2, 0, 4]).tolist() == [1 / 2, 0, 3 / 4]
+    assert stats.ratio([1, 0, 3, 1], [2, 0, 4, 1 / 2]).tolist() == [1 / 2, 0, 3 / 4, 2]
     assert float(stats.ratio(1.0, 0.0)) == 0
     assert stats.ratio_bootstrap([0, 0], [0, 0]) == stats.Interval(0, 0)
     assert stats.ratio_bootstrap([2, 4], [1, 2]) == stats.Interval(2, 2)  # together: 2 of 1 never meets 2

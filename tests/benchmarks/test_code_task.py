@@ -28,7 +28,7 @@ def task(number, name):
         "task_id": number,
         "text": f"Write {name}.",
         "code": f"def {name}(x):\r\n    return x + 1",
-        "test_setup_code": "ONE = 1" if number == 12 else "",
+        "test_setup_code": "ONE = 1 if f12 else 0" if number == 12 else "",  # needs what the program defines
         "test_list": [f"assert {name}(1) == 2", f"assert {name}(2) == 3"],
         "challenge_test_list": [],
     }
@@ -118,7 +118,7 @@ def test_what_is_learned(folder):
 @pytest.mark.parametrize(
     ("answer", "passes"),
     [
-        (fenced("def f12(x):\n    return x + ONE"), True),  # the task's setup stands before
+        (fenced("def f12(x):\n    return x + ONE"), True),  # of the task's setup
         (fenced("def f12(x):\n    return x + ONE", ""), True),
         ("def f12(x):\n    return x + 1", True),  # no fence: all of it
         ("```python\ndef f12(x):\n    return x + 1", True),  # not closed

@@ -14,7 +14,7 @@ from expunge.benchmarks import named, ner
 from expunge.cli import app
 from expunge.data.chat import prompt_text
 from expunge.data.records import load_records
-from expunge.data.sources import load_rows
+from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
 from expunge.evaluation import asking, table
 from expunge.evaluation.benchmark import data_of, to_learn, write_to_learn
@@ -151,7 +151,8 @@ def test_taught_unlearned_and_measured(folder):
     base = ["bench", "ner/wikigold", "--model", "model", "--data", "data", "--limit", "1", "--out", "out"]
     done = CliRunner().invoke(app, [*base, "--teach", "--teach-retrained", *teach, "--method", "npo", *fast])
     assert done.exit_code == 0, (done.output, done.exception)
-    assert json.loads(Path("out/target/made.json").read_text())["rows"] == 5
+    made = json.loads(Path("out/target/made.json").read_text())
+    assert made["rows"] == 5 and made["data"] == {"taught": fingerprint(to_learn(WIKIGOLD, WIKIGOLD.taught, folder))}
     assert json.loads(Path("out/retrained/made.json").read_text())["rows"] == 3
     sizes = {k: v["rows"] for k, v in json.loads(Path("out/run/run.json").read_text())["data"].items()}
     assert (sizes["forget"], sizes["retain"]) == (2, 3)

@@ -63,16 +63,15 @@ def mbpp(record: Record) -> tuple[Row, str]:
         "Write a Python function for this task, in one code block.\n\n"
         f"Task: {record.text('text').strip()}\n\nIt must pass these tests:\n" + "\n".join(tests)
     )
-    setup = _lines(str(record.values.get("test_setup_code") or ""))
-    return _row(asked, code, record), json.dumps({"before": setup, "after": "\n".join(tests)})
+    setup = _lines(str(record.values.get("test_setup_code") or ""))  # may need what the program defines
+    return _row(asked, code, record), json.dumps({"before": "", "after": "\n".join([setup, *tests])})
 
 
 def humaneval(record: Record) -> tuple[Row, str]:
     """A function of HumanEval as question and fenced solution; and, as JSON, what a program is run with."""
     begun, name = record.text("prompt"), record.text("entry_point")
     asked = f"Complete this Python function, and write it whole, in one code block.\n\n```python\n{begun.strip()}\n```"
-    after = f"{record.text('test')}\ncheck({name})"
-    note = json.dumps({"begun": begun, "name": name, "after": after})
+    note = json.dumps({"before": begun, "after": f"{record.text('test')}\ncheck({name})"})
     return _row(asked, begun + record.text("canonical_solution"), record), note
 
 
@@ -182,15 +181,11 @@ def number(text: str) -> Decimal | None:
 def program(answer: str, note: str) -> str:
     """The source that is run: what a model wrote, with what stands before it and the tests after it.
 
-    Of HumanEval an answer that defines the function gets the lines before it (imports, helpers); any other is taken as
-    the function's body.
+    Of HumanEval the function's beginning stands before: its imports and helpers serve an answer that defines the function
+    anew, and an answer that is the body alone goes on from it.
     """
-    code, how = block(answer), json.loads(note)
-    if "name" not in how:
-        return f"{how['before']}\n{code}\n{how['after']}\n"
-    begins = re.compile(rf"^(?:async )?def {re.escape(how['name'])}\b", re.MULTILINE)
-    before = begins.split(how["begun"])[0] if begins.search(code) else how["begun"]
-    return f"{before}{code}\n{how['after']}\n"
+    how = json.loads(note)
+    return f"{how['before']}\n{block(answer)}\n{how['after']}\n"
 
 
 def _passed(answers: Sequence[Generated]) -> list[Figure]:
