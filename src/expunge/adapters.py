@@ -6,7 +6,8 @@ An adapter adds :math:`s\,B A` to a weight, with A (r, in), B (out, r) and the s
 .. math:: s_1 B_1 A_1 + s_2 B_2 A_2 = \begin{bmatrix} s_1 B_1 & s_2 B_2 \end{bmatrix}
           \begin{bmatrix} A_1 \\ A_2 \end{bmatrix}
 
-so an adapter that was trained on "base with the first adapter merged" can be saved as one on the plain base.
+so an adapter that was trained on "base with the first adapter merged" can be saved as one on the plain base, and a
+task vector is negated by the sign of one factor (of both, it would be itself again).
 State dicts are in the form PEFT stores: ``base_model.model.<module>.lora_A.weight``.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def concatenate(first: Adapter, second: Adapter) -> Adapter:
     Raises InputError for what is not a plain sum of products (DoRA, biases, whole saved modules, embeddings,
     initialisations that change the base such as PiSSA), and for factors that do not fit.
     """
-    parts = [_factors(adapter) for adapter in (first, second)]
+    parts = [factors(adapter) for adapter in (first, second)]
     ranks = [max((a.shape[0] for a, _ in part.values()), default=0) for part in parts]
     rank, modules = sum(ranks), sorted({*parts[0], *parts[1]})
     state = {}
@@ -70,12 +71,94 @@ def concatenate(first: Adapter, second: Adapter) -> Adapter:
                 a[start:end], b[:, start:end] = part[module]
         state[f"{PREFIX}{module}.lora_A.weight"] = a
         state[f"{PREFIX}{module}.lora_B.weight"] = b
-    config = dict(first.config) | {
+    return Adapter(state, _plain_sum(first.config, rank, modules))
+
+
+def scaled(adapter: Adapter, factor: float) -> Adapter:
+    r"""The adapter whose update is ``factor`` times as large; ``-1`` negates it.
+
+    .. math:: c \cdot s\,B A = s\,(c B) A
+
+    Only B is multiplied: on both factors c would count twice, and a minus sign not at all.
+    """
+    _refuse(adapter.config)
+    state = {name: factor * value if ".lora_B." in name else value for name, value in adapter.state.items()}
+    return Adapter(state, adapter.config)
+
+
+@dataclass(frozen=True)
+class Truncated:
+    r"""What a lower rank cost: :math:`\|\Delta W - \Delta W_k\|_F / \|\Delta W\|_F` of each module, and over all of them."""
+
+    modules: Mapping[str, float]
+    overall: float
+
+
+def compress(adapter: Adapter, rank: int) -> tuple[Adapter, Truncated]:
+    r"""The nearest adapter of a lower ``rank`` (Eckart–Young), and what is lost.
+
+    .. math:: s\,B A = Q_B (R_B R_A^\top) Q_A^\top, \qquad R_B R_A^\top = U \Sigma V^\top
+
+    with the QR decompositions of sB (out, r) and Aᵀ (in, r): only the r×r core is decomposed, never the (out, in) matrix.
+    B' = Q_B U √Σ and A' = √Σ Vᵀ Q_Aᵀ, cut to ``rank`` and with alpha = rank; the error is the norm of the singular
+    values that are left out.  Computed in fp64, given in fp32.  An adapter of no higher rank is given back as it is.
+
+    Hand-worked: the update diag(3, 4) at rank 1 is diag(0, 4), with the relative error 3/5.
+    """
+    parts = factors(adapter)
+    if rank_of(adapter) <= rank:
+        return adapter, Truncated(dict.fromkeys(parts, 0.0), 0.0)
+    state: dict[str, Tensor] = {}
+    lost, whole = {}, {}
+    for module, (a, b) in sorted(parts.items()):
+        q_b, r_b = torch.linalg.qr(b.double())  # (out, k), (k, r)
+        q_a, r_a = torch.linalg.qr(a.double().T)  # (in, k), (k, r)
+        u, sizes, v = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+        kept = min(rank, len(sizes))
+        root = sizes[:kept].sqrt()
+        new_a, new_b = a.new_zeros(rank, a.shape[1]), b.new_zeros(b.shape[0], rank)
+        new_a[:kept] = root[:, None] * (v[:kept] @ q_a.T)
+        new_b[:, :kept] = (q_b @ u[:, :kept]) * root
+        state |= {f"{PREFIX}{module}.lora_A.weight": new_a, f"{PREFIX}{module}.lora_B.weight": new_b}
+        lost[module], whole[module] = (float(part.square().sum()) for part in (sizes[kept:], sizes))
+    relative = {m: math.sqrt(lost[m] / whole[m]) if whole[m] else 0.0 for m in lost}
+    total = sum(whole.values())
+    overall = math.sqrt(sum(lost.values()) / total) if total else 0.0
+    return Adapter(state, _plain_sum(adapter.config, rank, list(relative))), Truncated(relative, overall)
+
+
+def rank_of(adapter: Adapter) -> int:
+    """The largest rank of its modules."""
+    return max((value.shape[0] for name, value in adapter.state.items() if ".lora_A." in name), default=0)
+
+
+def orthogonality(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    r"""O-LoRA's penalty: how much of the one module's input directions the other one reads.
+
+    .. math:: \sum_{\text{layers}} \sum_{jk} \bigl| (A_r A_f^\top)_{jk} \bigr|
+
+    ``pairs``: of each layer the frozen A_r (r₁, in) and the A_f (r₂, in) that trains.  A sum over layers and over all
+    r₁·r₂ products, as in the public code (the paper writes squares), so it grows with both; 0 where there is no pair.
+    In fp32 whatever autocast says.
+
+    Hand-worked: A_r = [1, 2], A_f = [[3, 0], [0, -1]] give |3| + |-2| = 5.
+
+    Wang et al. 2023, arXiv:2310.14152.
+    """
+    terms = []
+    for frozen, trained in pairs:
+        with torch.autocast(trained.device.type, enabled=False):
+            terms.append((frozen.float() @ trained.float().T).abs().sum())
+    return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+def _plain_sum(config: Mapping[str, Any], rank: int, modules: list[str]) -> dict[str, Any]:
+    """``config`` for factors of one ``rank`` on exactly these ``modules``, with the scaling folded into B."""
+    return dict(config) | {
         "r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {},
         "target_modules": modules, "exclude_modules": None, "layers_to_transform": None,
         "layers_pattern": None, "init_lora_weights": True, "lora_dropout": 0.0,
     }  # fmt: skip
-    return Adapter(state, config)
 
 
 def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
@@ -86,8 +169,8 @@ def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
-    """module -> (A, s·B), in fp32 on the CPU."""
+def factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
+    """module -> (A, s·B), in fp32 on the CPU; raises InputError for what is not a plain sum of products."""
     _refuse(adapter.config)
     found: dict[str, dict[str, Tensor]] = {}
     for name, value in adapter.state.items():
@@ -95,12 +178,12 @@ def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
         if match is None:
             raise InputError(f"The adapter holds {name}, which is no factor of a linear layer; merge it instead.")
         found.setdefault(match["module"], {})[match["side"]] = value.detach().to("cpu", torch.float32)
-    factors = {}
+    out = {}
     for module, pair in found.items():
         if set(pair) != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
             raise InputError(f"The adapter is damaged: the factors A and B of {module} do not belong together.")
-        factors[module] = (pair["A"], scaling(adapter.config, module, pair["A"].shape[0]) * pair["B"])
-    return factors
+        out[module] = (pair["A"], scaling(adapter.config, module, pair["A"].shape[0]) * pair["B"])
+    return out
 
 
 def _refuse(config: Mapping[str, Any]) -> None:

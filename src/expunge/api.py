@@ -109,10 +109,10 @@ def run(
     target = load(settings.model)
     if settings.compare_with and settings.compare_with not in looked:
         third = load(settings.compare_with)  # gone again before training starts
-        looked[settings.compare_with] = _look(third.model, third.tokenizer, data, settings)
+        looked[settings.compare_with] = look(third.model, third.tokenizer, data, settings)
         del third
     compared = looked[settings.compare_with] if settings.compare_with else None
-    before = looked.get(settings.model) or _look(target.model, target.tokenizer, data, settings)
+    before = looked.get(settings.model) or look(target.model, target.tokenizer, data, settings)
     looked[settings.model] = before
 
     net = target.model
@@ -120,7 +120,7 @@ def run(
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
     trainer = train(net, target.tokenizer, data, method, args, start_loss=_start_loss(method, before["figures"]))
     try:
-        after = _look(net, target.tokenizer, data, settings)
+        after = look(net, target.tokenizer, data, settings)
     except InputError as error:  # a model that was destroyed is saved and told, not lost
         after = {"figures": {}, "answers": {}}
         trainer.warnings.append(f"the unlearned model cannot be measured: {error}")
@@ -132,10 +132,10 @@ def run(
         "command": record.renamed(command, settings.names),
         "title": settings.title,
         "method": describe(method),
-        "model": _describe_model(target, net, settings),
+        "model": describe_model(target, net, settings),
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
-        "data": {s: _describe_data(getattr(settings, s, None), rows, settings) for s, rows in raw.items()},
-        "training": _describe_training(args, trainer.state.max_steps),
+        "data": {s: describe_data(getattr(settings, s, None), rows, settings) for s, rows in raw.items()},
+        "training": describe_training(args, trainer.state.max_steps),
         "seed": settings.seed,
         "device": str(trainer.args.device),
         "steps": steps(trainer.state.log_history),
@@ -143,7 +143,7 @@ def run(
         "after": after["figures"],
         "reference": compared["figures"] if compared else None,
         "reference_name": settings.compare_name or settings.compare_with,
-        "examples": _examples(data, settings, before, after, compared),
+        "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
         "warnings": [*data.warnings, *trainer.warnings],
     }
@@ -256,22 +256,22 @@ def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def _sample(rows: Sequence[Any], n: int) -> list[Any]:
+def evenly(rows: Sequence[Any], n: int) -> list[Any]:
     """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file."""
     return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
 
 
-def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, Any]:
+def look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, Any]:
     """Figures of the forget and the retain set, and answers if the user wants examples."""
     from tqdm.auto import tqdm
 
     from expunge.evaluation.collect import collect
     from expunge.evaluation.figures import figures, probes
 
-    sets = {name: _sample(data.rows[name], settings.eval_rows) for name in ("forget", "retain") if name in data.rows}
+    sets = {name: evenly(data.rows[name], settings.eval_rows) for name in ("forget", "retain") if name in data.rows}
     asked = []
     for name, rows in sets.items():
-        shown = _sample(range(len(rows)), settings.examples)
+        shown = evenly(range(len(rows)), settings.examples)
         asked += probes(name, rows, shown, settings.max_new_tokens)
     total = sum(len(p.texts) + bool(p.ask) for p in asked)
     quiet = str(settings.training.get("disable_tqdm", False)).lower() == "true"
@@ -288,16 +288,17 @@ def _look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, A
     return {"figures": {name: figures(found, name) for name in sets}, "answers": answers}
 
 
-def _examples(
+def answers_shown(
     data: Data,
     settings: Recipe,
     before: dict[str, Any],
     after: dict[str, Any],
     compared: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
+    """The rows that are shown, with what each model answered."""
     out = []
     for name, answers in before["answers"].items():
-        rows = _sample(_sample(data.rows[name], settings.eval_rows), settings.examples)
+        rows = evenly(evenly(data.rows[name], settings.eval_rows), settings.examples)
         for i, row in enumerate(map(chat.halved, rows)):
             out.append(
                 {
@@ -327,7 +328,8 @@ def describe(method: Method) -> dict[str, Any]:
     }
 
 
-def _describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
+def describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
+    """The target, and how much of ``net`` trains."""
     from expunge import models
 
     moving, total = models.trainable(net)
@@ -342,12 +344,13 @@ def _describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
     }
 
 
-def _describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:
+def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:
+    """Where a set came from, and the fingerprint of its rows."""
     name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
     return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
 
 
-def _describe_training(args: Any, total_steps: int) -> dict[str, Any]:
+def describe_training(args: Any, total_steps: int) -> dict[str, Any]:
     """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders."""
     from transformers import TrainingArguments
 

@@ -26,7 +26,8 @@ Reference = Literal["token_logp", "logits"]
 class Objective:
     """One loss on one or more streams.
 
-    ``on`` names the streams in the order of the loss's positional arguments.  ``reference`` says what the loss reads
+    ``on`` names the streams in the order of the loss's positional arguments; none for a loss of the weights alone, which
+    is the same in every micro-batch.  ``reference`` says what the loss reads
     of the reference model: ``token_logp`` is cached once, ``logits`` needs the reference at every step.
     """
 

@@ -8,6 +8,7 @@ pickles.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from expunge.adapters import Adapter, read_adapter
+from expunge.adapters import Adapter, factors, read_adapter
 from expunge.errors import InputError
 from expunge.gguf import dequantised
 from expunge.resolve import ALIAS, Source, adapter_base, resolve
-from expunge.saving import save
+from expunge.saving import save, save_adapter
 from expunge.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ __all__ = [
     "ALIAS",
     "Loaded",
     "Source",
+    "adapted",
+    "add",
     "attach_lora",
+    "detach_lora",
     "fingerprint_state",
     "load",
     "resolve",
     "save",
+    "save_adapter",
     "trainable",
 ]
 
@@ -130,10 +135,14 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
         raise InputError(f"The adapter {folder} does not fit its base {name}: their modules have other names.")
     if not hasattr(model.base_model, "merge_and_unload"):
         raise InputError(f"The adapter {folder} ({adapter.config['peft_type']}) cannot be merged into a model.")
-    merged: Any = model.merge_and_unload()
-    vars(merged).pop("peft_config", None)  # else PEFT takes the next adapter for a second one
-    merged._hf_peft_config_loaded = False
-    return merged, base
+    return _forgets_peft(model.merge_and_unload()), base
+
+
+def _forgets_peft(plain: Any) -> Any:
+    """``plain`` without PEFT's marks, for which it would take the next adapter for a second one."""
+    vars(plain).pop("peft_config", None)
+    plain._hf_peft_config_loaded = False
+    return plain
 
 
 def _shared(model: Any, adapter: Adapter) -> str | None:
@@ -175,6 +184,49 @@ def attach_lora(
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
             raise InputError(f"{what} cannot be attached: {reason}.") from error
+
+
+def detach_lora(model: PeftModel) -> tuple[Any, Adapter]:
+    """The plain model under ``model``, its weights as they were before :func:`attach_lora`, and the factors apart (a copy
+    on the CPU).  ``model`` is used up.
+    """
+    from peft import get_peft_model_state_dict
+
+    name = model.active_adapter
+    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    config = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted)) | {"inference_mode": True}
+    kept = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
+    return _forgets_peft(model.unload()), Adapter(kept, config)  # type: ignore[operator]
+
+
+def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
+    """module -> the weight that ``adapter`` changes, (out, in), as a view into plain ``model``.
+
+    Raises InputError where that is no fp32 matrix of a linear layer, or one that ``model`` uses twice.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    if model.config.get_text_config().tie_word_embeddings and (shared := _shared(model, adapter)):
+        raise InputError(f"LoRA on {shared}, a weight that the model uses twice, cannot be added to it; leave it out.")
+    views = {}
+    for name in factors(adapter):
+        module = model.get_submodule(name)
+        weight = getattr(module, "weight", None)
+        if not isinstance(module, nn.Linear | Conv1D) or weight is None or weight.dtype != torch.float32:
+            raise InputError(f"LoRA on {name} cannot be added to the model: it is no linear layer in fp32.")
+        views[name] = weight.detach().T if isinstance(module, Conv1D) else weight.detach()
+    return views
+
+
+@torch.no_grad()
+def add(model: Any, adapter: Adapter) -> None:
+    r"""Add the update of ``adapter`` to the weights of plain ``model`` in place, in fp32: :math:`W \leftarrow W + s\,B A`.
+
+    Raises InputError as :func:`adapted`.
+    """
+    weights = adapted(model, adapter)
+    for name, (a, b) in factors(adapter).items():
+        weights[name].add_(b.to(weights[name].device) @ a.to(weights[name].device))
 
 
 def trainable(model: nn.Module) -> tuple[int, int]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MARKERS = ("config.json", "adapter_config.json")  # a folder that holds one of them may be replaced
+SETTINGS = "adapter_config.json"
+MARKERS = ("config.json", SETTINGS)  # a folder that holds one of them may be replaced
 
 
 @contextmanager
@@ -73,10 +74,7 @@ def save(
     """
     from peft import PeftModel
 
-    path = Path(folder).expanduser().resolve()
-    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    if taken and not any((path / marker).is_file() for marker in MARKERS):
-        raise InputError(f"{path} exists and is no model's folder; give another folder for the output.")
+    path = _vacant(folder)
     with replacing(path) as fresh:
         if not isinstance(model, PeftModel):
             model.save_pretrained(fresh)
@@ -87,29 +85,59 @@ def save(
     return path
 
 
+def save_adapter(adapter: Adapter, model: Any, tokenizer: Any, folder: str | os.PathLike[str], *, base: Loaded) -> Path:
+    """Write ``adapter``, an update of what ``base`` was loaded as, and the tokenizer to ``folder``.
+
+    If ``base`` was an adapter merged into its base, the two are saved as one adapter on that base, or, where that cannot
+    be, ``model``, the plain model with the update in its weights, is saved whole, which is logged.  The folder appears
+    when it is complete; for what may stand there see :func:`save`.
+    """
+    path = _vacant(folder)
+    with replacing(path) as fresh:
+        if not _write_adapter(adapter, fresh, base):
+            model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+    return path
+
+
+def _vacant(folder: str | os.PathLike[str]) -> Path:
+    """The folder in full; InputError if anything but a model stands there."""
+    path = Path(folder).expanduser().resolve()
+    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken and not any((path / marker).is_file() for marker in MARKERS):
+        raise InputError(f"{path} exists and is no model's folder; give another folder for the output.")
+    return path
+
+
 def _save_adapter(model: PeftModel, folder: Path, base: Loaded | None) -> bool:
     """Write the active adapter of ``model``, with the one in its base if any; False if they cannot be one."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     config = copy.copy(model.peft_config[model.active_adapter])
     config.inference_mode = True
-    if base is not None:
-        config.base_model_name_or_path = base.base
     config.save_pretrained(str(folder))
-    file = folder / "adapter_config.json"
+    file = folder / SETTINGS
     state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    return _write_adapter(Adapter(state, settings), folder, base)
+
+
+def _write_adapter(adapter: Adapter, folder: Path, base: Loaded | None) -> bool:
+    """Write ``adapter``, with the one in ``base`` if any; False, and nothing written, if they cannot be one."""
+    from safetensors.torch import save_file
+
     if base is not None and base.adapter is not None:
-        settings = json.loads(file.read_text(encoding="utf-8"))
         try:
-            one = concatenate(read_adapter(Path(base.adapter)), Adapter(state, settings))
+            adapter = concatenate(read_adapter(Path(base.adapter)), adapter)
         except InputError as reason:
             log.warning("Saving a whole model in place of an adapter. %s", reason)
-            file.unlink()
             return False
-        settings = {**one.config, "base_model_name_or_path": base.base, "inference_mode": True}
-        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        state = dict(one.state)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    settings = {**adapter.config, "inference_mode": True}
+    if base is not None:
+        settings["base_model_name_or_path"] = base.base
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    (folder / SETTINGS).write_text(text, encoding="utf-8")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in adapter.state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return True

@@ -37,6 +37,39 @@ def test_run_of_a_recipe(workplace):
     assert log["seed"] == 4 and log["method"]["parameters"]["retain_weight"] == 2.0
 
 
+RELEASE = ["release", "--model", "model", "--forget", "forget.jsonl", "--steps", "1"]
+
+
+def test_release(workplace):
+    done = call(*RELEASE, "--retain", "retain.jsonl", "--out", "there", "--utility-budget", "none", "--rank", "2",
+                "--forget-coefficient", "0.5", "lora.r=2", *FAST)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    log = json.loads((workplace / "there" / "run.json").read_text())
+    assert log["method"]["parameters"]["forget_coefficient"] == 0.5 and log["release"]["budget"] is None
+    assert "0 (target)" in done.output and "Step 1 is the result: all steps were taken." in done.output
+    assert "cut to rank 2; that lost" in done.output and "report.html" in done.output
+
+
+def test_release_of_a_recipe(workplace):
+    (workplace / "r.toml").write_text('model="model"\nforget="forget.jsonl"\nutility="retain.jsonl"\nsteps=3\n')
+    done = call("release", "r.toml", "--steps", "1", "--merge", "orthogonality=0", *FAST)
+    assert done.exit_code == 0, done.output
+    log = json.loads((workplace / "unlearned" / "run.json").read_text())
+    assert log["method"]["parameters"]["steps"] == 1 and log["release"]["utility_figure"] == "utility/perplexity"
+    assert (workplace / "unlearned" / "model" / "model.safetensors").is_file()
+
+
+def test_release_tells_what_to_mend(workplace):
+    for args in (
+        ["release"],
+        [*RELEASE, "--rank", "x"],
+        [*RELEASE, "--rank", "2", "--merge"],
+        [*RELEASE, "method=npo"],
+    ):
+        done = call(*args)
+        assert done.exit_code == 2 and done.stderr.strip().count("\n") == 0, done.output
+
+
 def test_errors_are_one_sentence_and_exit_2(workplace):
     for args in ([*RUN, "--method", "nppo"], [*RUN, "-p", "beta=x", "--method", "npo"], ["run"], ["show", "blurnpo"]):
         done = call(*args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from expunge.cli import bench, demo, methods, run, show
+from expunge.cli import bench, demo, methods, release, run, show
 
 app = typer.Typer(
     name="expunge",
@@ -14,6 +14,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.command)
+app.command("release")(release.command)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)

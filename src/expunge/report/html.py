@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.record import replace_text
-from expunge.report import plots, settings, tables, words
+from expunge.report import plots, settings, tables, trajectory, words
 
 FILE = "report.html"
 SHOWN_EXAMPLES = 25
@@ -43,6 +43,9 @@ def render(record: Mapping[str, Any]) -> str:
         reference=tables.reference_name(record),
         figures=[(name, tables.figures(record, name)) for name in ("forget", "retain")],
         examples=[(name, found[:SHOWN_EXAMPLES], len(found)) for name, found in examples if found],
+        trajectory=trajectory.table(record),
+        trajectory_chart=trajectory.chart(record),
+        trajectory_words=trajectory.sentences(record),
         charts=plots.charts(record),
         warnings=tables.warnings(record),
         settings=settings.settings(record),

@@ -1,0 +1,239 @@
+"""The loop of a release: train two modules, subtract and add them, look, and stop while the model is still of use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from expunge import api, models, record
+from expunge.adapters import Adapter, Truncated, compress, concatenate, rank_of, scaled
+from expunge.data.sources import fingerprint, load_rows
+from expunge.errors import InputError
+from expunge.release import about, modules, steps
+from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
+from expunge.release.settings import OWN, Release, make
+from expunge.release.steps import Step, updates
+from expunge.tokenizer import load_tokenizer
+
+# What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
+DECIDES = ("forget_coefficient", "retain_coefficient", "orthogonality", "self_retain")
+DECIDES_OF_RUN = ("lora", "seed", "max_length", "chat_template", "eval_rows", "examples", "max_new_tokens")
+
+
+def release(
+    model: str,
+    *,
+    forget: Any,
+    retain: Any = None,
+    out: str | Path = "unlearned",
+    look: Look | None = None,
+    **settings: Any,
+) -> api.Result:
+    r"""Make ``model`` forget ``forget`` step by step; writes ``out`` and returns what it wrote.
+
+    .. math:: W_{t+1} = W_t - \eta_f\, s B_f A_f + \eta_r\, s B_r A_r
+
+    in fp32, with fresh LoRA modules each step that are trained on top of :math:`W_t`: the forget module on the forget rows,
+    the retain module (if there are retain rows) on those, the forget module's A pushed to be orthogonal to the retain
+    module's.  Subtracting what *lowers* the forget loss is the negation of a task vector, no gradient ascent.  After each
+    step the model is measured; the first step that breaks ``utility_budget`` ends it, and the last one inside is the result.
+
+    ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.recipe.Recipe` (``seed``, ``lora``,
+    ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something of your
+    own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
+
+    Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients
+    are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.
+    """
+    from expunge.recipe import Recipe
+    from expunge.training import names
+
+    values: dict[str, Any] = {"model": str(model), "forget": forget, "retain": retain, "out": str(out)}
+    training = dict(settings.pop("training", {}))
+    for key, value in settings.items():
+        own = key in OWN or key in Recipe.model_fields or key not in names()
+        (values if own else training)[key] = value
+    return run(make(values | {"training": training}), look=look)
+
+
+def run(settings: Release, *, look: Look | None = None, command: str | None = None) -> api.Result:
+    """Carry out a release."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a release runs in one process; start it without a launcher")
+    began, plan = time.monotonic(), settings.run
+    raw = {"forget": load_rows(plan.forget)} | ({"retain": load_rows(plan.retain)} if plan.retain is not None else {})
+    watched = load_rows(settings.utility) if settings.utility is not None else []
+    tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
+    data = api.encode(raw, tokenizer, plan)
+    folder = record.claim_folder(plan.out, overwrite=plan.overwrite)
+    work = folder / "checkpoints"
+    args = modules.arguments(settings, "forget", 1, len(raw["forget"]), work)  # wrong names are told before loading
+
+    target = _load(settings, args.device)
+    tokenizer = target.tokenizer
+    _check_modules(target.model, settings)
+    key = made_of(settings, target.fingerprint, raw, watched, look)
+    past = _past(folder / steps.FOLDER, key, overwrite=plan.overwrite)[: settings.steps + 1]
+    if settings.self_retain:
+        raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
+        data = api.encode(raw, tokenizer, plan)
+    seen = looker(look, tokenizer, data, settings, watched)
+    chosen = look or standard(settings, raw)
+    third = compared(settings, seen, args.device)
+    taken = sum(s.seconds for s in past)  # by an earlier, interrupted run
+    for update in updates(past):
+        models.add(target.model, update)
+    if not past:
+        past = [Step(0, **seen(target.model))]
+        steps.write(past[0], folder / steps.FOLDER, key)
+    limit = budget(past[0], settings, chosen)
+    while (ended := stopped(past, settings, chosen, limit)) is None:
+        past.append(_step(target.model, tokenizer, data, settings, len(past), work, seen))
+        steps.write(past[-1], folder / steps.FOLDER, key)
+        tell(past[-1], chosen, settings)
+    kept, reason, last = ended
+    reached, past = len(past) - 1, past[: last + 1]
+
+    change, lost = _sum(past, kept, settings)
+    if lost or kept < reached:  # start again, for adding what was subtracted leaves round-off
+        del target
+        target = _load(settings, args.device, [change] if lost else updates(past[: kept + 1]))
+    after: dict[str, Any] = (
+        seen(target.model) if lost else {"figures": past[kept].figures, "answers": past[kept].answers}
+    )
+    net = target.model.eval().requires_grad_(True)
+    _sweep(work)
+    place = folder / "model"
+    if plan.merge:
+        saved = models.save(net, tokenizer, place)
+    else:
+        saved = models.save_adapter(change, net, tokenizer, place, base=target)
+    log = {
+        "command": record.renamed(command, settings.names),
+        "title": plan.title,
+        "method": about.describe_method(settings, "retain" in raw),
+        "model": api.describe_model(target, net, plan) | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
+        "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
+        "data": about.describe_data(settings, raw, watched),
+        "training": about.describe_training(args, past),
+        "seed": plan.seed,
+        "device": str(args.device),
+        "steps": about.log(past),
+        "before": past[0].figures,
+        "after": after["figures"],
+        "reference": third["figures"] if third else None,
+        "reference_name": plan.compare_name or plan.compare_with,
+        "examples": api.answers_shown(data, plan, {"answers": past[0].answers}, after, third),
+        "release": about.describe_release(past, kept, reason, settings, chosen, limit, lost),
+        "seconds": time.monotonic() - began + taken,
+        "warnings": [
+            *data.warnings,
+            *about.warnings(settings, "retain" in raw, chosen, kept, not inside(after["figures"], chosen, limit)),
+            *(w for s in past for w in s.warnings),
+        ],
+    }
+    return api.Result(net, tokenizer, api.write(log, folder), folder)
+
+
+# -- before the first step ------------------------------------------------------------------------------------------------
+def made_of(
+    settings: Release, model: str, raw: Mapping[str, Any], watched: Sequence[Any], look: Look | None
+) -> dict[str, Any]:
+    """What decides the steps: settings, fingerprints of the start model and of the rows, and what is looked at."""
+    from expunge.training import parse
+
+    own, of_run = settings.model_dump(include=set(DECIDES)), settings.run.model_dump(include=set(DECIDES_OF_RUN))
+    return {
+        **own,
+        **of_run,
+        "training": {k: parse(k, v) for k, v in sorted(settings.run.training.items())},
+        "model": model,
+        "data": {f"{name} set": fingerprint(rows) for name, rows in raw.items()}
+        | ({"utility": fingerprint(watched)} if watched else {}),
+        "look": [look.forget, look.utility] if look else None,
+    }
+
+
+def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> list[Step]:
+    """The steps of an interrupted run that can be gone on from."""
+    folder.mkdir(exist_ok=True)
+    try:
+        return steps.read(folder, key)
+    except InputError:
+        if not overwrite:
+            raise
+    steps.discard(folder)
+    return []
+
+
+def _load(settings: Release, device: Any, updates: Sequence[Adapter] = ()) -> models.Loaded:
+    """The target with ``updates`` added to its weights, one after the other."""
+    plan = settings.run
+    target = models.load(plan.model, device=plan.device or device, trust_remote_code=plan.trust_remote_code)
+    for update in updates:
+        models.add(target.model, update)
+    return target
+
+
+def _check_modules(net: Any, settings: Release) -> None:
+    """Raise InputError where what a module learns could not be added to the weights."""
+    _, empty = models.detach_lora(models.attach_lora(net, **settings.run.lora.model_dump()))
+    models.adapted(net, empty)
+
+
+def _neutral_rows(target: models.Loaded, settings: Release, folder: Path, *, again: bool) -> list[Any]:
+    """Rows that the target writes itself; those of an interrupted run are read back."""
+    file = folder / steps.ROWS
+    if again or not file.exists():
+        from importlib import import_module
+
+        write_neutral = import_module("expunge.reveal.generate").neutral_rows
+        steps.write_rows(write_neutral(target.model, target.tokenizer, settings.self_retain, settings.run.seed), file)
+    return load_rows(file)
+
+
+# -- the loop -------------------------------------------------------------------------------------------------------------
+def _step(net: Any, tokenizer: Any, data: api.Data, settings: Release, at: int, work: Path, seen: Seen) -> Step:
+    """Take step ``at`` in place, and look."""
+    began = time.monotonic()
+    update, made = modules.update(net, tokenizer, data.examples, settings, at, work)
+    models.add(net, update)
+    warnings = [f"step {at}, {role} module: {w}" for role, m in made.items() for w in m.warnings]
+    try:
+        found = seen(net)
+    except InputError as error:  # a model that was destroyed ends the loop; the step before it is kept
+        found = {"figures": {}, "answers": {}}
+        warnings.append(f"the model cannot be measured after step {at}: {error}")
+    log = [row | {"release_step": at, "module": role} for role, m in made.items() for row in m.log]
+    return Step(
+        at,
+        update=update,
+        penalty=made["forget"].penalty,
+        seconds=time.monotonic() - began,
+        optimizer_steps=made["forget"].steps,
+        log=log,
+        warnings=warnings,
+        **found,
+    )
+
+
+def _sum(past: Sequence[Step], kept: int, settings: Release) -> tuple[Adapter, Truncated | None]:
+    """The steps up to ``kept`` as one adapter, of a lower rank where the user asks for one, and what that cost."""
+    if not kept:
+        return scaled(updates(past)[0], 0.0), None  # PEFT has no empty adapter
+    whole = reduce(concatenate, updates(past[: kept + 1]))
+    if settings.run.merge or settings.rank is None or settings.rank >= rank_of(whole):
+        return whole, None
+    return compress(whole, settings.rank)
+
+
+def _sweep(work: Path) -> None:
+    """Remove folders of checkpoints that are empty, as they are unless the user asked for checkpoints."""
+    for folder in (*work.glob("*-*"), work):
+        with contextlib.suppress(OSError):
+            folder.rmdir()

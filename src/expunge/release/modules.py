@@ -1,0 +1,116 @@
+r"""One step's modules: a retain LoRA, a forget LoRA that is kept apart from it, and the update they make together.
+
+.. math:: (A_r, B_r) = \arg\min L(D_r;\, W_t + s B_r A_r), \qquad
+          (A_f, B_f) = \arg\min L(D_f;\, W_t + s B_f A_f) + \lambda \sum_{\text{layers}} \sum_{jk} |(A_r A_f^\top)_{jk}|
+
+with :math:`A_r` frozen in the second.  Both *lower* their loss: forgetting is the minus sign of
+:math:`W_{t+1} = W_t - \eta_f\, s B_f A_f + \eta_r\, s B_r A_r`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from expunge import api, losses, models, training
+from expunge.adapters import Adapter, concatenate, orthogonality, scaled
+from expunge.combine import WeightedSum
+from expunge.data.example import Example
+from expunge.method import Method, Objective
+from expunge.release.settings import Release
+
+EPOCHS = 2  # ours, but at least training.LEAST_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
+Role = Literal["retain", "forget"]
+Pairs = Sequence[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A trained module: its factors, the penalty at the end, the log, how many optimizer steps, and what was warned of."""
+
+    adapter: Adapter
+    penalty: float
+    log: list[dict[str, Any]]
+    steps: int
+    warnings: list[str]
+
+
+def method(pairs: Pairs = (), weight: float = 0.0) -> Method:
+    """Plain training on the stream "forget", and ``weight`` times the penalty of ``pairs`` where there is one."""
+    objectives = {"forget": Objective(losses.nll, on=("forget",))}
+    if pairs and weight:
+        objectives["orthogonality"] = Objective(partial(orthogonality, pairs), on=())
+    return Method(objectives, WeightedSum(1.0, weight), learning_rate=1e-5, name="release")
+
+
+def arguments(settings: Release, role: Role, at: int, rows: int, folder: Path) -> Any:
+    """The ``TrainingArguments`` of one module: 2 epochs but at least 50 optimizer steps at 2e-4, unless told otherwise.
+
+    Each module has a seed of its own, a function of the run's seed, the step's number ``at`` and the role.
+    """
+    suited = training.defaults(method(), rows, lora=True)
+    per_epoch = math.ceil(
+        math.ceil(rows / suited["per_device_train_batch_size"]) / suited["gradient_accumulation_steps"]
+    )
+    suited["num_train_epochs"] = float(max(EPOCHS, math.ceil(training.LEAST_STEPS / per_epoch)))
+    seed = zlib.crc32(f"{settings.run.seed} {at} {role}".encode())
+    return training.arguments(settings.run.training, suited, folder / f"{at:02d}-{role}", seed)
+
+
+def update(
+    net: Any, tokenizer: Any, examples: Mapping[str, Sequence[Example]], settings: Release, at: int, folder: Path
+) -> tuple[Adapter, dict[Role, Module]]:
+    """Step ``at`` from the weights that ``net`` has now: the update that leads on, and the modules it is made of.
+
+    ``net`` stays as it is.  ``examples``: the streams "forget" and, for a retain module, "retain".
+    """
+    made: dict[Role, Module] = {}
+    frozen = None
+    if "retain" in examples and settings.retain_coefficient:
+        args = arguments(settings, "retain", at, len(examples["retain"]), folder)
+        made["retain"] = train(net, tokenizer, examples["retain"], settings, args)
+        frozen = made["retain"].adapter
+    args = arguments(settings, "forget", at, len(examples["forget"]), folder)
+    made["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen)
+    change = scaled(made["forget"].adapter, -settings.forget_coefficient)
+    return concatenate(change, scaled(frozen, settings.retain_coefficient)) if frozen else change, made
+
+
+def train(
+    net: Any,
+    tokenizer: Any,
+    rows: Sequence[Example],
+    settings: Release,
+    args: Any,
+    frozen: Adapter | None = None,
+) -> Module:
+    """A fresh module trained on ``rows``, apart from ``frozen`` if that is given; ``net`` is left as it was."""
+    wrapped: Any = models.attach_lora(net, **settings.run.lora.model_dump(), seed=args.seed).to(args.device)
+    pairs = input_factors(wrapped, frozen) if frozen else []
+    trainer = api.train(
+        wrapped, tokenizer, api.Data({}, {"forget": list(rows)}, []), method(pairs, settings.orthogonality), args
+    )
+    with torch.no_grad():
+        penalty = float(orthogonality(pairs))
+    _, adapter = models.detach_lora(wrapped)
+    net.eval()
+    log = api.steps(trainer.state.log_history)
+    return Module(adapter, penalty, log, trainer.state.global_step, trainer.warnings)
+
+
+def input_factors(wrapped: nn.Module, frozen: Adapter) -> Pairs:
+    """Of each layer that both adapt: the A of ``frozen``, and the parameter A of ``wrapped``'s own adapter."""
+    pairs = []
+    for name, parameter in wrapped.named_parameters():
+        stored = name.replace(".default.weight", ".weight")
+        if ".lora_A." in name and stored in frozen.state:
+            pairs.append((frozen.state[stored].to(parameter.device), parameter))
+    return pairs

@@ -1,0 +1,105 @@
+"""What decides a release, as a value: a run's settings, and the few that are the loop's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from expunge import recipe
+from expunge.errors import InputError
+from expunge.recipe import Recipe
+
+LORA = {"r": 8, "alpha": 16}  # of each module, where the user says nothing
+NOT_HERE = ("method", "parameters", "adapter")  # of a run, which mean nothing here
+NotInfinite = Field(ge=0, allow_inf_nan=False)
+NoneByName = BeforeValidator(lambda value: None if value == "none" else value)  # how a command line says None
+
+
+class Release(BaseModel):
+    """Everything that decides a release.
+
+    ``steps``: how many at most.  ``forget_coefficient`` η_f and ``retain_coefficient`` η_r: how much of a step's modules is
+    subtracted and added; with η_r = 0, or without retain data, there is no retain module.  ``orthogonality`` λ: the weight
+    of the penalty between the two; 0 trains without it.  ``utility``: rows of text on which the model's own perplexity is
+    watched (``retain`` is, if this is not given).  ``utility_budget``: by which share the watched figure may get worse; the
+    last step inside is kept; None watches nothing.  ``self_retain``: retain data are that many neutral rows which the
+    model writes itself.  ``rank``: of the adapter that is saved; None keeps the sum of all modules' ranks, which is exact.
+    ``run`` holds the further settings of :class:`~expunge.recipe.Recipe`; ``merge`` writes whole weights there.
+
+    5 steps, η_f = 0.3, η_r = 0.1, a budget of 5 % and LoRA of rank 8 and alpha 16 on all linear layers are our choice, not
+    the paper's, whose values are not known here; λ = 0.5 is O-LoRA's.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    steps: int = Field(5, ge=1)
+    forget_coefficient: Annotated[float, NotInfinite] = 0.3
+    retain_coefficient: Annotated[float, NotInfinite] = 0.1
+    orthogonality: Annotated[float, NotInfinite] = 0.5
+    utility: Any = None
+    utility_budget: Annotated[Annotated[float, NotInfinite] | None, NoneByName] = 0.05
+    self_retain: int = Field(0, ge=0)
+    rank: Annotated[Annotated[int, Field(gt=0)] | None, NoneByName] = None
+    run: Recipe
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The loop's own settings by name, as the record holds them; of ``utility`` the record says elsewhere."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("run", "utility")}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Path -> what the record calls it."""
+        place, name = self.utility, self.run.data_name
+        beside = name and isinstance(place, str | Path) and Path(place).exists()
+        return self.run.names | ({str(place): f"{name}/{Path(place).name}"} if beside else {})
+
+
+OWN = set(Release.model_fields) - {"run"}
+
+
+def make(values: Mapping[str, Any], where: str = "the release") -> Release:
+    """``values`` checked; the first thing that is wrong is one sentence."""
+    for key in NOT_HERE:
+        if values.get(key):
+            raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")
+    rest = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE}
+    lora = rest.get("lora") or {}
+    if isinstance(lora, Mapping):
+        rest["lora"] = LORA | dict(lora)
+    run = recipe.make({**rest, "adapter": "lora"}, where)
+    made = recipe.checked(Release, {k: v for k, v in values.items() if k in OWN} | {"run": run}, where)
+    if made.self_retain and run.retain is not None:
+        raise InputError(
+            f"{where}: retain rows are given, or written by the model (self_retain); leave out one of the two"
+        )
+    if made.rank and run.merge:
+        raise InputError(f"{where}: rank is of an adapter, and merge writes whole weights; leave out one of the two")
+    if "resume_from_checkpoint" in run.training:
+        raise InputError(
+            f"{where}: a release goes on after its last whole step by itself; leave resume_from_checkpoint out"
+        )
+    return made
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML recipe for a release: keys of :class:`Release` and of a run, ``[lora]`` and ``[training]``."""
+    values = recipe.read(path)
+    beside = Path(path).parent / str(values.get("utility", ""))
+    if "utility" in values and not Path(str(values["utility"])).is_absolute() and beside.exists():
+        values["utility"] = str(beside)
+    return values
+
+
+def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """``values`` with ``key=value`` settings: a field of :class:`Release`, or what a run takes."""
+    out, rest = dict(values), []
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if sign and key in OWN:
+            out[key] = value
+        else:
+            rest.append(pair)
+    return recipe.override(out, rest)
