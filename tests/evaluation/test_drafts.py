@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import pytest
@@ -90,19 +89,28 @@ def test_anything_may_be_drafted(seed, monkeypatch, steps):
     monkeypatch.setattr(decode, "HOLES", draw.choice((1, 5, 64)))
     monkeypatch.setattr(decode, "LEAVE", draw.choice((0.125, 0.6)))
     limits = [draw.randint(1, LIMIT) for _ in prompts]
-    begun = starts(model, prompts, limits)
-
-    def narrow(_, __, inputs):
-        mask = inputs["attention_mask"]
-        assert mask.shape[1] <= int(mask.sum(1).max()) + decode.HOLES + decode.ROOM
-
-    model.register_forward_pre_hook(narrow, with_kwargs=True)
     over = draw.sample(range(2, LIMIT), 5)  # ends that fall into drafts
-    begun = [dataclasses.replace(s, done=lambda said: len(said) in over) for s in begun]
-    found = decode.decode(model, begun)
+    found = decode.decode(model, starts(model, prompts, limits, lambda said: len(said) in over))
     for whole, n, tokens in zip(own, limits, found, strict=True):
         assert list(tokens) == whole[: min(n, *over)]
     assert not steps or {new for _, new in steps} - {0, 1}, "some drafts were taken"
+
+
+def test_dropped_drafts_leave_few_holes(monkeypatch):
+    """What a sliding window is asked to reach over."""
+    _, model, _ = drawn(1)
+    own = greedy(model, (5, 6, 7))
+    monkeypatch.setattr(decode, "HOLES", 9)
+    monkeypatch.setattr(decode, "draft", lambda said, n: [(own[len(said)] + 1) % 32] * max(0, n))
+    wide = []
+
+    def note(_, __, inputs):
+        wide.append(inputs["attention_mask"].shape[1] - int(inputs["attention_mask"].sum(1).max()))
+
+    begun = starts(model, [(5, 6, 7)], [LIMIT])
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    assert list(*decode.decode(model, begun)) == own
+    assert decode.ROOM - 1 <= max(wide) <= decode.HOLES, "as many as are dropped in a step, and not more than allowed"
 
 
 def test_no_place_after_the_last_is_asked_for(monkeypatch):
