@@ -93,7 +93,7 @@ def instructions(
     for some in soft.split(ROWS):
         n = len(some)
         parts = [some, tail.expand(n, -1, -1)]
-        cache = caches.repeated(stem, n) if stem else caches.empty()
+        cache = caches.stacked([stem] * n)[0] if stem else caches.empty()
         inputs = torch.cat(parts if stem else [head.expand(n, -1, -1), *parts], 1)
         mask = torch.ones(n, len(before) + some.shape[1] + len(asked), dtype=torch.long, device=device)
         logits, _ = last(model, inputs_embeds=inputs, attention_mask=mask, past_key_values=cache)

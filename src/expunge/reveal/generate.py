@@ -159,17 +159,13 @@ def sampled(
     cache = caches.empty()
     logits, _ = last(model, input_ids=ids, attention_mask=mask, position_ids=places(mask), past_key_values=cache)
     if caches.plain(cache):
-        cache, logits = caches.select(cache, owner), logits[owner]
-    else:
-        cache = caches.empty()
-        logits, _ = last(
-            model,
-            input_ids=ids[owner],
-            attention_mask=mask[owner],
-            position_ids=places(mask[owner]),
-            past_key_values=cache,
-        )
-    return go_on(model, cache, mask[owner], logits, sampling, ends, generator)
+        width = ids.shape[1]
+        keys = [caches.row(cache, i, width - len(p), width) for i, p in enumerate(distinct)]
+        cache, mask = caches.stacked([keys[i] for i in owner.tolist()])
+        return go_on(model, cache, mask, logits[owner], sampling, ends, generator)
+    cache, ids, mask = caches.empty(), ids[owner], mask[owner]
+    logits, _ = last(model, input_ids=ids, attention_mask=mask, position_ids=places(mask), past_key_values=cache)
+    return go_on(model, cache, mask, logits, sampling, ends, generator)
 
 
 @torch.no_grad()
@@ -204,9 +200,12 @@ def go_on(
             break
         if sum(done) >= LEAVE * len(alive):
             stay = torch.tensor([k for k, end in enumerate(done) if not end], device=device)
-            alive = [alive[k] for k in stay.tolist()]
-            cache.batch_select_indices(stay)
-            mask, chosen = mask[stay], chosen[stay]
+            alive, chosen = [alive[k] for k in stay.tolist()], chosen[stay]
+            if caches.plain(cache):
+                cache, mask = caches.packed(cache, mask, stay)
+            else:
+                cache.batch_select_indices(stay)
+                mask = mask[stay]
         places = mask.sum(1, keepdim=True)
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
         logits, _ = last(
@@ -241,7 +240,7 @@ def run_once(model: nn.Module, ids: Sequence[int], device: torch.device) -> cach
     """Keys and values of one sequence; None where the model's cannot be taken apart."""
     cache = caches.empty()
     model(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True)
-    return caches.row(cache, 0, torch.arange(len(ids), device=device)) if caches.plain(cache) else None
+    return caches.row(cache, 0, 0, len(ids)) if caches.plain(cache) else None
 
 
 def line_ends(tokenizer: Any) -> set[int]:
