@@ -18,9 +18,9 @@ from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
 from expunge.evaluation import asking, table
 from expunge.evaluation.benchmark import data_of, to_learn, write_to_learn
-from expunge.evaluation.entities import read
 from expunge.evaluation.evaluate import evaluate, rescore
 from expunge.evaluation.probe import How
+from expunge.scorers.entities import read
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 WIKIGOLD, WNUT17 = named("ner/wikigold"), named("ner/wnut17")

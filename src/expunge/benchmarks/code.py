@@ -43,6 +43,7 @@ from expunge.evaluation import metrics
 from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated
+from expunge.scorers.snippets import blocks
 from expunge.stats import Array, clopper_pearson
 
 CONSENT = "HF_ALLOW_CODE_EVAL"
@@ -51,7 +52,6 @@ ANSWER = Ask(max_new_tokens=512)
 TASKS, MATHS = "tasks", "gsm8k"
 QUESTIONS = 250  # of GSM8K
 MBPP_TEST, MBPP_TRAIN = range(11, 511), range(601, 975)
-FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -149,8 +149,7 @@ def block(answer: str) -> str:
     >>> block("Here it is:\\n```python\\nx = 1\\n```\\nDone.")
     'x = 1\\n'
     """
-    found = FENCE.search(answer)
-    return found[1] if found else answer
+    return next(iter(blocks(answer)), answer)
 
 
 def parses(code: str) -> bool:

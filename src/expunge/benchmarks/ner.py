@@ -19,7 +19,7 @@ name.  Of WNUT-17's types ``person`` is PER, ``location`` LOC, ``corporation`` a
 ``creative-work`` MISC, so a model taught on one can be asked the other; published figures keep six types.
 
 A name counts where type and text are exactly right, as often as the sentence has it: see
-:func:`expunge.evaluation.entities.counts`.  Intervals resample sentences.
+:func:`expunge.scorers.entities.counts`.  Intervals resample sentences.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from expunge.data.records import Record
 from expunge.errors import InputError
 from expunge.evaluation import metrics
 from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
-from expunge.evaluation.entities import Entity, answer, counts, entities, read, well_formed
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated
+from expunge.scorers.entities import Entity, answer, counts, entities, read, well_formed
 from expunge.stats import Array, ratio, ratio_bootstrap
 
 PERSON = "PER"
