@@ -103,13 +103,33 @@ def test_a_later_round_begins_with_the_best_scored_against_what_was_collected():
         seen.append(list(observed))
         return allowed.index(True)
 
-    log = list(search(ARMS, FEATURES, PLAN, tools(choose=choose)))
+    def relevance(texts):  # what is blue is worth something, and is not collected
+        return np.array([0.3 if t.startswith("blue") else 1.0 for t in texts])
+
+    log = list(search(ARMS, FEATURES, PLAN, tools(choose=choose, relevance=relevance)))
     first_round = [e for e in log if e.kind == "query" and e.round == 0]
     collected = embed([r["answer"] for r in revealed(log[:6], PLAN).rows])
     again = {e.arm: judge(e.answers, e.relevance, collected, PLAN, tools())["score"] for e in first_round}
     best = sorted(again.items(), key=lambda pair: -pair[1])[:2]
-    assert seen[2] == best
-    assert seen[3] == [*best, (log[6].arm, log[6].scores["score"])]
+    assert seen[2] == [(arm, pytest.approx(score / best[0][1])) for arm, score in best]
+    assert seen[3][:2] == seen[2] and seen[3][2] == (log[6].arm, pytest.approx(log[6].scores["score"] / best[0][1]))
+
+
+def test_the_bandit_is_told_shares_of_the_best_score():
+    seen = []
+
+    def choose(features, observed, allowed):
+        seen.append(dict(observed))
+        return allowed.index(True)
+
+    log = list(
+        search(ARMS, FEATURES, Plan(rounds=1, queries=3, initial=2, responses=3, weight=0.5), tools(choose=choose))
+    )
+    assert log[0].scores["score"] == pytest.approx(0) and log[1].scores["score"] == pytest.approx(0.616, abs=1e-3)
+    assert seen == [{0: pytest.approx(0), 1: 1.0}]
+    none = tools(choose=choose, relevance=lambda texts: np.zeros(len(texts)))
+    list(search(ARMS, FEATURES, Plan(rounds=1, queries=3, initial=2, responses=3), none))
+    assert seen[1] == {0: 0.0, 1: 0.0}
 
 
 def test_arms_that_run_out_end_the_queries_but_not_the_harvest():

@@ -137,9 +137,16 @@ def search(
 
 
 def _next(features: Tensor, observed: Sequence[tuple[int, float]], asked: set[int], plan: Plan, tools: Tools) -> int:
-    """The arm to ask next: one of the first that were not asked yet, until the bandit has enough to go by."""
+    """The arm to ask next: one of the first that were not asked yet, until the bandit has enough to go by.
+
+    The bandit is told scores as shares of the best: those of later rounds are small, for little is new by then, and how
+    much it explores should not depend on that.
+    """
     allowed = [i not in asked for i in range(len(features))]
-    return allowed.index(True) if len(observed) < plan.initial else tools.choose(features, observed, allowed)
+    if len(observed) < plan.initial:
+        return allowed.index(True)
+    best = max(score for _, score in observed)
+    return tools.choose(features, [(i, score / best if best > NOTHING else 0.0) for i, score in observed], allowed)
 
 
 def _query(arm: int, text: str, r: int, seed: int, collected: np.ndarray, plan: Plan, tools: Tools) -> Entry:
