@@ -20,7 +20,7 @@ from expunge.evaluation.facts import Facts, facts, first, joined, split
 from expunge.evaluation.probe import Probe
 from expunge.forward import logits_at
 
-CPU_TOKENS = 256  # that are run together, padding included: as fast as more, with less of it
+CPU_TOKENS = 256  # that are run together, padding included: in 1024 a token costs less, but more are padding
 TOKENS = 1024  # the same elsewhere
 CLOSE = 1e-2  # mean difference of the log-probabilities between a reused prompt and a whole pass
 LEAST = 4  # tokens that all prompts, or two texts, begin with: fewer are not worth keeping
