@@ -6,7 +6,6 @@ documentation table and the run record all read it.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any, Literal, get_type_hints
 from torch import Tensor
 
 from expunge.combine import Combiner
-from expunge.errors import InputError
+from expunge.errors import InputError, nearest
 from expunge.forward import Positions
 
 Reference = Literal["token_logp", "logits"]
@@ -105,7 +104,7 @@ def method(*, paper: str, status: str = "unreproduced") -> Callable[[Callable[..
 def entry(name: str) -> Entry:
     """The row called ``name``; a wrong name is answered with the nearest one."""
     if name not in METHODS:
-        raise InputError(f"there is no method {name!r}{_nearest(name, METHODS)}; `expunge methods` lists them all")
+        raise InputError(f"there is no method {name!r}{nearest(name, METHODS)}; `expunge methods` lists them all")
     return METHODS[name]
 
 
@@ -124,15 +123,10 @@ def validate(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
     for key, value in parameters.items():
         if key not in known:
-            raise InputError(f"{name} has no parameter {key!r}{_nearest(key, known)}; it takes {', '.join(known)}")
+            raise InputError(f"{name} has no parameter {key!r}{nearest(key, known)}; it takes {', '.join(known)}")
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise InputError(f"{name}: {key}={value!r} does not fit: {reason}") from None
     return values
-
-
-def _nearest(word: str, words: Any) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from expunge.errors import InputError
+from expunge.errors import InputError, nearest
 
 Made = TypeVar("Made", bound=BaseModel)
 
@@ -147,9 +146,3 @@ def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
                 "a setting is a recipe key, method.KEY, lora.KEY or a field of transformers.TrainingArguments"
             )
     return out
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """ ", did you mean …?" for a word that is none of ``words``, or nothing."""
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

@@ -6,14 +6,13 @@ Every name is a field of ``transformers.TrainingArguments``; what the user gives
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge.errors import InputError
+from expunge.errors import InputError, nearest
 from expunge.method import Method
 
 BATCH = 8  # rows of each stream in a micro-batch
@@ -73,10 +72,8 @@ def names() -> dict[str, Any]:
 def parse(key: str, value: Any) -> Any:
     """``value`` as ``TrainingArguments`` wants it for ``key``: a string from the command line takes the field's type."""
     if key not in names():
-        close = difflib.get_close_matches(key, names(), n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
         raise InputError(
-            f"there is no training argument {key!r}{hint}; they are those of transformers.TrainingArguments"
+            f"there is no training argument {key!r}{nearest(key, names())}; they are those of transformers.TrainingArguments"
         )
     if not isinstance(value, str):
         return value

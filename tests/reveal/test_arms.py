@@ -6,10 +6,10 @@ import pytest
 import tiny
 import torch
 
-from expunge.data.chat import opened
+from expunge.data.chat import opened, prompt_ids
 from expunge.errors import InputError
 from expunge.reveal import arms
-from expunge.reveal.generate import Sampling, line_ends, question_ids
+from expunge.reveal.generate import FORMS, Sampling, line_ends
 
 META = arms.Meta("Questions:", ("Who is Ada?", "Where does Bo live?"))
 
@@ -72,11 +72,12 @@ def test_an_instruction_is_what_the_model_says_after_soft_tokens_and_list(model,
         assert text == arms.first_sentence(tokenizer.decode(said, skip_special_tokens=True))
 
 
-def test_features_are_the_state_before_the_answer(model, tokenizer):
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_features_are_the_state_before_the_answer(model, tokenizer, form):
     asked = ["Who?", "Where does Ada live?"]
-    got = arms.features(model, tokenizer, asked)
+    got = arms.features(model, tokenizer, asked, form=form)
     for text, row in zip(asked, got, strict=True):
-        ids = torch.tensor([question_ids(text, tokenizer)])
+        ids = torch.tensor([prompt_ids(form.row(text), tokenizer)])
         expected = model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
         assert torch.allclose(row, expected, atol=1e-5)
 

@@ -129,3 +129,11 @@ def test_line_ends(tokenizer):
     ends = generate.line_ends(tokenizer)
     assert tokenizer("\n").input_ids[0] in ends and tokenizer.eos_token_id in ends
     assert tokenizer("a").input_ids[0] not in ends
+
+
+def test_a_beginning_is_gone_on_with_as_plain_text(tokenizer):
+    model, how = tiny.model(vocab_size=len(tokenizer)), Sampling(0, 1.0, 6)
+    (got,) = generate.answers(model, tokenizer, ["So what"], sampling=how, form=generate.FORMS["beginning"])
+    ids = tuple(tokenizer("So what").input_ids)
+    (said,) = generate.sampled(model, tokenizer, [ids], how, {tokenizer.eos_token_id}, None)
+    assert got.text == tokenizer.decode(said.tokens, skip_special_tokens=True).rstrip()

@@ -82,6 +82,13 @@ def test_the_topic_alone_is_a_scorer_too(settings, workplace):
     assert all(0 <= r["relevance"] <= 1 for r in result.rows)
 
 
+def test_beginnings_are_written_as_prompt_and_completion(settings, workplace):
+    result = reveal("model", **(settings | {"form": "beginning"}))
+    assert {tuple(r)[:2] for r in result.rows} == {("prompt", "completion")}
+    rows = load_rows(workplace / "found/revealed.jsonl")
+    assert all(isinstance(r.prompt, str) for r in rows) and rows
+
+
 def test_random_search_asks_as_many(settings, workplace):
     result = reveal("model", **(settings | {"chooser": "random"}))
     assert result.record["queries"] == 4

@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.data.chat import opened
+from expunge.data.chat import opened, prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation import cache as caches
-from expunge.reveal.generate import Sampling, go_on, last, line_ends, padded_left, places, question_ids, run_once
+from expunge.reveal.generate import QUESTION, Form, Sampling, go_on, last, line_ends, padded_left, places, run_once
 
 ROWS = 64  # arms that are run together
 SENTENCE = re.compile(r"(?<=[?!])|(?<=[^.\s]{3}\.)\s+(?=[A-Z\"'])")  # where a first sentence ends
@@ -105,10 +105,12 @@ def instructions(
 
 
 @torch.no_grad()
-def features(model: nn.Module, tokenizer: Any, asked: Sequence[str], *, chat_template: bool = True) -> Tensor:
+def features(
+    model: nn.Module, tokenizer: Any, asked: Sequence[str], *, form: Form = QUESTION, chat_template: bool = True
+) -> Tensor:
     """(n, D) last hidden states of the model where its answer to each instruction begins, in fp32 on the CPU."""
     device = next(model.parameters()).device
-    ids = [question_ids(text, tokenizer, chat_template=chat_template) for text in asked]
+    ids = [prompt_ids(form.row(text), tokenizer, chat_template=chat_template) for text in asked]
     out: dict[int, Tensor] = {}
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), ROWS):

@@ -6,7 +6,7 @@ Every random draw comes from a generator that the caller seeds, so what was gene
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,22 @@ class Answer:
     ended: bool
 
 
+@dataclass(frozen=True)
+class Form:
+    """How an instruction is put to the model: as a ``row``; what it says is ``tidied``; ``fields`` of a row of data."""
+
+    row: Callable[[str], Row]
+    tidied: Callable[[str], str]
+    fields: tuple[str, str]
+
+
+FORMS = {
+    "question": Form(lambda text: Row(({"role": "user", "content": text},), ""), str.strip, ("question", "answer")),
+    "beginning": Form(lambda text: Row(text, ""), str.rstrip, ("prompt", "completion")),
+}
+QUESTION = FORMS["question"]
+
+
 # -- texts ----------------------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def answers(
@@ -77,11 +93,13 @@ def answers(
     *,
     sampling: Sampling,
     generator: torch.Generator | None = None,
+    form: Form = QUESTION,
     chat_template: bool = True,
 ) -> list[Answer]:
     """One answer to each of ``instructions``, in their order; an instruction that stands there often is run once."""
     ids = {
-        text: tuple(question_ids(text, tokenizer, chat_template=chat_template)) for text in dict.fromkeys(instructions)
+        text: tuple(prompt_ids(form.row(text), tokenizer, chat_template=chat_template))
+        for text in dict.fromkeys(instructions)
     }
     ends = end_tokens(model, tokenizer)
     order = sorted(range(len(instructions)), key=lambda i: (-len(ids[instructions[i]]), instructions[i]))
@@ -93,14 +111,9 @@ def answers(
             sampled(model, tokenizer, [ids[instructions[i]] for i in rows], sampling, ends, generator),
             strict=True,
         ):
-            text = tokenizer.decode(said.tokens, skip_special_tokens=True).strip()
+            text = form.tidied(tokenizer.decode(said.tokens, skip_special_tokens=True))
             out[i] = Answer(text, len(said.tokens), said.perplexity, said.ended)
     return [out[i] for i in range(len(instructions))]
-
-
-def question_ids(text: str, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
-    """The tokens of ``text`` as what the user asks, ready to be answered."""
-    return prompt_ids(Row(({"role": "user", "content": text},), ""), tokenizer, chat_template=chat_template)
 
 
 def neutral_rows(

@@ -26,7 +26,7 @@ from expunge import __version__, models, recipe, record
 from expunge.data.chat import question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
-from expunge.errors import InputError
+from expunge.errors import InputError, nearest
 from expunge.reveal import arms, bandit, embed, generate, metas, search
 from expunge.scorers import Scorer, checked, scorer
 
@@ -58,6 +58,7 @@ class Reveal(BaseModel):
     scorer: str | None = None
     heading: str | None = None
     seeds: list[str] = []
+    form: Literal["question", "beginning"] = "question"
     out: str = "revealed"
     chooser: Literal["bandit", "random"] = "bandit"
     arms: int = Field(256, ge=2)
@@ -101,7 +102,7 @@ class Reveal(BaseModel):
         """The list of instructions that the model continues."""
         own = metas.topic(self.topic) if self.topic else None
         if own is None and not (self.heading and self.seeds):
-            own = metas.for_scorer(self.scorer or "") if self.scorer else None
+            own = metas.for_scorer(self.scorer, self.form) if self.scorer else None
         if own is None and not self.seeds:
             raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
         heading = self.heading or (own.heading if own else "Questions and requests:")
@@ -129,7 +130,7 @@ def make(values: dict[str, Any], where: str = "reveal") -> Reveal:
     """``values`` checked; the first thing that is wrong is one sentence."""
     for key in values:
         if key not in Reveal.model_fields:
-            raise InputError(f"{where}: there is no setting {key!r}{recipe.nearest(key, Reveal.model_fields)}")
+            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, Reveal.model_fields)}")
     return recipe.checked(Reveal, values, where)
 
 
@@ -148,7 +149,8 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
     said = _claimed(folder, settings, loaded.fingerprint)
     written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, settings, folder)
     asked = list(written)
-    features = arms.features(loaded.model, loaded.tokenizer, asked, chat_template=settings.chat_template)
+    form = generate.FORMS[settings.form]
+    features = arms.features(loaded.model, loaded.tokenizer, asked, form=form, chat_template=settings.chat_template)
     log = []
     total = plan.rounds * (plan.queries + (plan.best if plan.harvest else 0))
     with tqdm(total=total, initial=len(past), desc="asking", leave=False) as bar:
@@ -158,21 +160,22 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
                 _append(folder / QUERIES, search.to_line(entry))
                 bar.update()
     found = search.revealed(log, plan)
-    _write_lines(folder / REVEALED, found.rows)
+    rows = [dict(zip((*form.fields, *list(r)[2:]), r.values(), strict=True)) for r in found.rows]
+    _write_lines(folder / REVEALED, rows)
     queries = [e for e in log if e.kind == "query"]
     said |= {
         "command": record.renamed(command, {settings.model: settings.model_name} if settings.model_name else {}),
         "instructions": len(asked),
         "queries": len(queries),
         "answers": sum(len(e.answers) for e in log),
-        "revealed": len(found.rows),
+        "revealed": len(rows),
         "dropped": found.dropped,
         "best": max((e.scores for e in queries), key=lambda scores: scores["score"]),
         "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
         "output": record.sha256_file(folder / REVEALED),
     }
     _write_record(folder, said)
-    return Result(list(found.rows), said, folder)
+    return Result(rows, said, folder)
 
 
 # -- what the search works with -------------------------------------------------------------------------------------------
@@ -195,7 +198,8 @@ def _tools(
 
     def ask(questions: Sequence[str], seed: int) -> list[generate.Answer]:
         draws = _random(settings, seed)
-        return generate.answers(net, tokenizer, questions, sampling=sampling, generator=draws, **how)
+        form = generate.FORMS[settings.form]
+        return generate.answers(net, tokenizer, questions, sampling=sampling, generator=draws, form=form, **how)
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:
         own, draws = soft[first[arm]].expand(n, -1, -1), _random(settings, seed)

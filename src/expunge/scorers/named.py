@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.errors import InputError
+from expunge.errors import InputError, nearest
 from expunge.scorers import entities, toxicity
 from expunge.scorers.mentions import mentions, normalised
 from expunge.scorers.values import Scorer, checked
@@ -55,7 +54,7 @@ def scorer(spec: str) -> Scorer:
         return checked(_own(spec), spec)
     kind, colon, rest = spec.partition(":")
     if kind not in FORMS:
-        raise InputError(f"there is no scorer {kind!r}{_near(kind, FORMS)}; there are {'; '.join(FORMS.values())}")
+        raise InputError(f"there is no scorer {kind!r}{nearest(kind, FORMS)}; there are {'; '.join(FORMS.values())}")
     makers: dict[str, Callable[[str], Scorer]] = {
         "entity": _entity,
         "words": _words,
@@ -80,7 +79,7 @@ def _words(rest: str) -> Scorer:
 
 def _toxicity(rest: str) -> Scorer:
     if rest not in toxicity.KINDS:
-        near = _near(rest, toxicity.KINDS)
+        near = nearest(rest, filter(None, toxicity.KINDS))
         raise InputError(f"there is no toxicity scorer {rest!r}{near}; write {FORMS['toxicity']}")
     found = toxicity.KINDS[rest]
     if not toxicity.installed(found.__name__):
@@ -90,7 +89,7 @@ def _toxicity(rest: str) -> Scorer:
 
 def _ner(rest: str) -> Scorer:
     if rest not in entities.TYPES:
-        near = _near(rest.upper(), entities.TYPES)
+        near = nearest(rest.upper(), entities.TYPES)
         raise InputError(f"the scorer ner needs a type, not {rest!r}{near}; there are {', '.join(entities.TYPES)}")
     return lambda texts: _each(lambda text: entities.valid(text, rest), texts)
 
@@ -116,7 +115,7 @@ def _own(spec: str) -> Scorer:
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise InputError(f"{path} has no function {name!r}{_near(name, known)}")
+        raise InputError(f"{path} has no function {name!r}{nearest(name, known)}")
 
     def values(texts: Sequence[str]) -> NDArray[np.float64]:
         out = np.empty(len(texts))
@@ -167,8 +166,3 @@ def _list(kind: str, rest: str, separator: str) -> list[str]:
 
 def _each(value: Callable[[str], Any], texts: Iterable[str]) -> NDArray[np.float64]:
     return np.array([float(value(text)) for text in texts])
-
-
-def _near(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, [w for w in words if w], n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
