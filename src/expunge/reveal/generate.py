@@ -169,7 +169,7 @@ def sampled(
     distinct = list(dict.fromkeys(prompts))
     owner = torch.tensor([distinct.index(p) for p in prompts], device=device)
     ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
-    cache = caches.empty()
+    cache: Any = caches.empty()
     logits, _ = last(model, input_ids=ids, attention_mask=mask, position_ids=places(mask), past_key_values=cache)
     if caches.plain(cache):
         width = ids.shape[1]

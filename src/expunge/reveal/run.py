@@ -28,6 +28,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError, nearest
 from expunge.reveal import arms, bandit, embed, generate, metas, search
+from expunge.reveal.arms import Meta
 from expunge.scorers import Scorer, checked, scorer
 
 FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
@@ -98,7 +99,7 @@ class Reveal(BaseModel):
         return search.Plan(**given, longest=self.max_new_tokens)
 
     @property
-    def meta(self) -> arms.Meta:
+    def meta(self) -> Meta:
         """The list of instructions that the model continues."""
         own = metas.topic(self.topic) if self.topic else None
         if own is None and not (self.heading and self.seeds):
@@ -106,7 +107,7 @@ class Reveal(BaseModel):
         if own is None and not self.seeds:
             raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
         heading = self.heading or (own.heading if own else "Questions and requests:")
-        return arms.Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
+        return Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
 
 # -- what the search works with -------------------------------------------------------------------------------------------
 def _tools(
-    net: Any, tokenizer: Any, meta: arms.Meta, given: Scorer | None, settings: Reveal, folder: Path
+    net: Any, tokenizer: Any, meta: Meta, given: Scorer | None, settings: Reveal, folder: Path
 ) -> tuple[dict[str, int], search.Tools]:
     """The instructions that the arms wrote, each with the first arm that wrote it, and the tools of the search."""
     how: dict[str, Any] = {"chat_template": settings.chat_template}
@@ -191,7 +192,6 @@ def _tools(
     )
     shape = {"tokens": settings.soft_tokens, "dimension": settings.dimension, "scale": settings.scale}
     soft = arms.soft_prompts(net, settings.arms, seed=settings.seed, **shape)  # type: ignore[arg-type]
-    writing = partial(arms.instructions, net, tokenizer, **how)
 
     def sampled(temperature: float) -> generate.Sampling:
         return generate.Sampling(temperature, 1.0, settings.instruction_tokens)
@@ -203,14 +203,18 @@ def _tools(
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:
         own, draws = soft[first[arm]].expand(n, -1, -1), _random(settings, seed)
-        after = arms.Meta(meta.heading, tuple(dict.fromkeys([*meta.seeds, *examples])))
-        return writing(after, own, sampling=sampled(max(1.0, settings.arm_temperature)), generator=draws)
+        after = Meta(meta.heading, tuple(dict.fromkeys([*meta.seeds, *examples])))
+        return arms.instructions(
+            net, tokenizer, after, own, sampling=sampled(max(1.0, settings.arm_temperature)), generator=draws, **how
+        )
 
     if (folder / ARMS).exists():
         texts = json.loads((folder / ARMS).read_text(encoding="utf-8"))
     else:
         draws = _random(settings, -1)
-        texts = writing(meta, soft, sampling=sampled(settings.arm_temperature), generator=draws)
+        texts = arms.instructions(
+            net, tokenizer, meta, soft, sampling=sampled(settings.arm_temperature), generator=draws, **how
+        )
         record.replace_text(folder / ARMS, json.dumps(texts, ensure_ascii=False, indent=1) + "\n")
     written: dict[str, int] = {}
     for i, text in enumerate(texts):
