@@ -16,6 +16,7 @@ import numpy as np
 
 from expunge import models
 from expunge.reveal import arms, run, search
+from expunge.reveal.settings import make
 
 
 def main() -> None:
@@ -24,14 +25,14 @@ def main() -> None:
     parser.add_argument("--topic")
     parser.add_argument("--scorer")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of expunge.reveal.run.Reveal")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of expunge.reveal.settings.Reveal")
     args = parser.parse_args()
 
     folder = args.out.with_suffix("")
     given = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "out": str(folder)}
     given |= dict(pair.split("=", 1) for pair in args.settings)
     n = int(given.get("arms", 256))
-    settings = run.make(given | {"rounds": 1, "queries": n, "initial": n, "harvest": 0})
+    settings = make(given | {"rounds": 1, "queries": n, "initial": n, "harvest": 0})
     run.run(settings)
 
     queries = search.read_log(folder / run.QUERIES)

@@ -9,6 +9,7 @@ import pytest
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
+from expunge.reveal import metas
 from expunge.reveal import run as module
 from expunge.reveal.run import reveal
 
@@ -71,7 +72,7 @@ def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
 
 def _only_to_vary(real):
     def instructions(*args, **kwargs):
-        assert args[2].seeds != module.metas.topic("Ada").seeds, "the arms were written before"
+        assert args[2].seeds != metas.topic("Ada").seeds, "the arms were written before"
         return real(*args, **kwargs)
 
     return instructions

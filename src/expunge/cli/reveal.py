@@ -17,7 +17,7 @@ def command(
         typer.Argument(
             metavar="[KEY=VALUE]...",
             help="Further settings by name: rounds, queries, responses, harvest, arms, scale, nu, temperature, top_p, … "
-            "(all are in the docstring of expunge.reveal.run.Reveal).",
+            "(all are in the docstring of expunge.reveal.settings.Reveal).",
             show_default=False,
         ),
     ] = None,
@@ -52,7 +52,8 @@ def command(
     with told():
         from expunge.errors import InputError
         from expunge.quiet import quiet
-        from expunge.reveal import run
+        from expunge.reveal.run import run
+        from expunge.reveal.settings import make
 
         values: dict[str, Any] = {}
         for pair in settings or []:
@@ -72,9 +73,9 @@ def command(
             "trust_remote_code": trust_remote_code,
         }
         values |= {k: v for k, v in flags.items() if v is not None}
-        chosen = run.make(values)
+        chosen = make(values)
         quiet()
-        result = run.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))
+        result = run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))
     said = result.record
     best = said["best"]
     typer.echo(

@@ -12,23 +12,23 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from tqdm.auto import tqdm
 
-from expunge import __version__, models, recipe, record
+from expunge import __version__, models, record
 from expunge.data.chat import question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
-from expunge.errors import InputError, nearest
-from expunge.reveal import arms, bandit, embed, generate, metas, search
+from expunge.errors import InputError
+from expunge.reveal import arms, bandit, embed, generate, search
 from expunge.reveal.arms import Meta
+from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer
 
 FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
@@ -36,78 +36,6 @@ QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 ABOUT = 16  # answers to each seed that show what the topic is
 HERE = ("out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
 SEED_STEP = 1_000_003  # between the random draws of two seeds
-
-
-class Reveal(BaseModel):
-    """Everything that decides what is revealed.
-
-    ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
-    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says of the topic when asked
-    directly); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
-    the scorer's own.
-
-    The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
-    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
-    ``bandit`` or ``random``; ``nu`` is the bandit's.  Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: how
-    many neutral rows are written.  ``embeddings``: a sentence-transformers model instead of the model's own hidden states.
-    The rest are :class:`~expunge.reveal.search.Plan`'s.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    model: str
-    topic: str | None = None
-    scorer: str | None = None
-    heading: str | None = None
-    seeds: list[str] = []
-    form: Literal["question", "beginning"] = "question"
-    out: str = "revealed"
-    chooser: Literal["bandit", "random"] = "bandit"
-    arms: int = Field(256, ge=2)
-    soft_tokens: int = Field(5, ge=1)
-    dimension: int = Field(10, ge=1)
-    scale: float = Field(1.0, ge=0)
-    arm_temperature: float = Field(1.0, ge=0)
-    instruction_tokens: int = Field(48, ge=1)
-    nu: float = Field(0.001, ge=0)
-    rounds: int = 3
-    queries: int = 20
-    initial: int = 10
-    responses: int = 16
-    best: int = 3
-    harvest: int = 32
-    weight: float = Field(0.5, ge=0, le=1)
-    threshold: float = Field(0.5, ge=0, le=1)
-    shortest: int = 4
-    max_perplexity: float = 50.0
-    temperature: float = 1.0
-    top_p: float = 0.95
-    max_new_tokens: int = 64
-    neutral: int = Field(64, ge=8)
-    embeddings: str | None = None
-    chat_template: bool = True
-    seed: int = Field(0, ge=0)
-    model_name: str | None = None
-    device: str | None = None
-    overwrite: bool = False
-    trust_remote_code: bool = False
-
-    @property
-    def plan(self) -> search.Plan:
-        """What the search is told."""
-        names = search.Plan.__dataclass_fields__
-        given = {k: v for k, v in self.model_dump().items() if k in names}
-        return search.Plan(**given, longest=self.max_new_tokens)
-
-    @property
-    def meta(self) -> Meta:
-        """The list of instructions that the model continues."""
-        own = metas.topic(self.topic) if self.topic else None
-        if own is None and not (self.heading and self.seeds):
-            own = metas.for_scorer(self.scorer, self.form) if self.scorer else None
-        if own is None and not self.seeds:
-            raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
-        heading = self.heading or (own.heading if own else "Questions and requests:")
-        return Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
 
 
 @dataclass(frozen=True)
@@ -120,19 +48,12 @@ class Result:
 
 
 def reveal(model: str, **settings: Any) -> Result:
-    """Make ``model`` tell what it knows and write it down as a forget set; ``settings`` are those of :class:`Reveal`.
+    """Make ``model`` tell what it knows and write it down as a forget set; ``settings`` are those of
+    :class:`~expunge.reveal.settings.Reveal`.
 
     Raises InputError for what is wrong in the settings before the model is loaded.
     """
     return run(make({"model": str(model), **settings}))
-
-
-def make(values: dict[str, Any], where: str = "reveal") -> Reveal:
-    """``values`` checked; the first thing that is wrong is one sentence."""
-    for key in values:
-        if key not in Reveal.model_fields:
-            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, Reveal.model_fields)}")
-    return recipe.checked(Reveal, values, where)
 
 
 def run(settings: Reveal, *, command: str | None = None) -> Result:
@@ -208,26 +129,30 @@ def _tools(
             net, tokenizer, after, own, sampling=sampled(max(1.0, settings.arm_temperature)), generator=draws, **how
         )
 
-    if (folder / ARMS).exists():
-        texts = json.loads((folder / ARMS).read_text(encoding="utf-8"))
-    else:
-        draws = _random(settings, -1)
-        texts = arms.instructions(
-            net, tokenizer, meta, soft, sampling=sampled(settings.arm_temperature), generator=draws, **how
-        )
-        record.replace_text(folder / ARMS, json.dumps(texts, ensure_ascii=False, indent=1) + "\n")
-    written: dict[str, int] = {}
-    for i, text in enumerate(texts):
-        if text:
-            written.setdefault(text, i)
-    if not written:
-        raise InputError("the model wrote no instruction at all; try other seeds or another heading")
+    draws = _random(settings, -1)
+    writing = sampled(settings.arm_temperature)
+    written = _written(
+        folder / ARMS, lambda: arms.instructions(net, tokenizer, meta, soft, sampling=writing, generator=draws, **how)
+    )
     first = list(written.values())
     if given is None:
         about = [a.text for a in ask([s for s in meta.seeds for _ in range(ABOUT)], -2) if a.text]
         given = checked(embed.topic(vectors, about, [r.answer for r in neutral]), "topic")
     centre = vectors([r.answer for r in neutral]).mean(0)
     return written, search.Tools(ask, vary, given, vectors, centre, _chooser(settings))
+
+
+def _written(file: Path, write: Callable[[], list[str]]) -> dict[str, int]:
+    """Each instruction that an arm wrote, and the first that did; from ``file``, or now and into it."""
+    if not file.exists():
+        record.replace_text(file, json.dumps(write(), ensure_ascii=False, indent=1) + "\n")
+    out: dict[str, int] = {}
+    for i, text in enumerate(json.loads(file.read_text(encoding="utf-8"))):
+        if text:
+            out.setdefault(text, i)
+    if not out:
+        raise InputError("the model wrote no instruction at all; try other seeds or another heading")
+    return out
 
 
 def _chooser(settings: Reveal) -> search.Chooser:

@@ -1,0 +1,93 @@
+"""What decides a search, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge import recipe
+from expunge.errors import InputError, nearest
+from expunge.reveal import metas, search
+from expunge.reveal.arms import Meta
+
+
+class Reveal(BaseModel):
+    """Everything that decides what is revealed.
+
+    ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
+    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says of the topic when asked
+    directly); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
+    the scorer's own.
+
+    The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
+    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
+    ``bandit`` or ``random``; ``nu`` is the bandit's.  Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: how
+    many neutral rows are written.  ``embeddings``: a sentence-transformers model instead of the model's own hidden states.
+    The rest are :class:`~expunge.reveal.search.Plan`'s.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    topic: str | None = None
+    scorer: str | None = None
+    heading: str | None = None
+    seeds: list[str] = []
+    form: Literal["question", "beginning"] = "question"
+    out: str = "revealed"
+    chooser: Literal["bandit", "random"] = "bandit"
+    arms: int = Field(256, ge=2)
+    soft_tokens: int = Field(5, ge=1)
+    dimension: int = Field(10, ge=1)
+    scale: float = Field(1.0, ge=0)
+    arm_temperature: float = Field(1.0, ge=0)
+    instruction_tokens: int = Field(48, ge=1)
+    nu: float = Field(0.001, ge=0)
+    rounds: int = 3
+    queries: int = 20
+    initial: int = 10
+    responses: int = 16
+    best: int = 3
+    harvest: int = 32
+    weight: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(0.5, ge=0, le=1)
+    shortest: int = 4
+    max_perplexity: float = 50.0
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_new_tokens: int = 64
+    neutral: int = Field(64, ge=8)
+    embeddings: str | None = None
+    chat_template: bool = True
+    seed: int = Field(0, ge=0)
+    model_name: str | None = None
+    device: str | None = None
+    overwrite: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def plan(self) -> search.Plan:
+        """What the search is told."""
+        names = search.Plan.__dataclass_fields__
+        given = {k: v for k, v in self.model_dump().items() if k in names}
+        return search.Plan(**given, longest=self.max_new_tokens)
+
+    @property
+    def meta(self) -> Meta:
+        """The list of instructions that the model continues."""
+        own = metas.topic(self.topic) if self.topic else None
+        if own is None and not (self.heading and self.seeds):
+            own = metas.for_scorer(self.scorer, self.form) if self.scorer else None
+        if own is None and not self.seeds:
+            raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
+        heading = self.heading or (own.heading if own else "Questions and requests:")
+        return Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
+
+
+def make(values: Mapping[str, Any], where: str = "reveal") -> Reveal:
+    """``values`` checked; the first thing that is wrong is one sentence."""
+    for key in values:
+        if key not in Reveal.model_fields:
+            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, Reveal.model_fields)}")
+    return recipe.checked(Reveal, values, where)
