@@ -34,7 +34,7 @@ from expunge.scorers import Scorer, checked, scorer
 FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
 QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 ABOUT = 16  # answers to each seed that show what the topic is
-HERE = ("out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
+HERE = ("model", "out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
 SEED_STEP = 1_000_003  # between the random draws of two seeds
 
 
