@@ -130,10 +130,12 @@ def bench(
         given = {k: v for k, v in flags.items() if v is not None and not (k == "teach" and "teach" in values)}
         pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
         chosen = whole.make(whole.override(values | given, [*(settings or []), *pairs]))
+        from expunge.evaluation.collect import leave
         from expunge.quiet import quiet
 
         quiet()
         said = whole.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))
+        leave()
     if said:
         _say(said, chosen.out)
 

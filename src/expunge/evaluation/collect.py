@@ -72,6 +72,13 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
+def leave() -> None:
+    """End the group that a launcher started, all processes together: one that ends while another talks to it aborts."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
     """The tokens, texts after one prompt together: one value, but for plain texts, whose prompt is their own first token."""
     groups: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
