@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from expunge.data.chat import opened, prompt_ids
 from expunge.errors import InputError
@@ -89,3 +90,13 @@ def test_more_arms_than_a_batch_keep_their_order(model, tokenizer, monkeypatch):
     monkeypatch.setattr(arms, "ROWS", 2)
     assert arms.instructions(model, tokenizer, META, soft, **how) == whole
     assert torch.allclose(arms.features(model, tokenizer, ["a", "bbb", "cc", "dddd"]), features, atol=1e-6)
+
+
+def test_padding_does_not_move_learned_positions(tokenizer):
+    """GPT-2 learns a vector for each place, so a padded row must count its places from its own first token."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2)).eval()
+    asked = ["Who?", "Where does Ada live, and with whom?"]
+    got = arms.features(model, tokenizer, asked)
+    alone = [arms.features(model, tokenizer, [text])[0] for text in asked]
+    assert torch.allclose(got, torch.stack(alone), atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import tiny
 
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -93,6 +94,14 @@ def test_beginnings_are_written_as_prompt_and_completion(settings, workplace):
 def test_random_search_asks_as_many(settings, workplace):
     result = reveal("model", **(settings | {"chooser": "random"}))
     assert result.record["queries"] == 4
+
+
+def test_another_model_in_the_same_folder_is_told(settings, workplace, tokenizer):
+    reveal("model", **settings)
+    tiny.model(seed=1, vocab_size=len(tokenizer)).save_pretrained(workplace / "other")
+    tokenizer.save_pretrained(workplace / "other")
+    with pytest.raises(InputError, match="another model"):
+        reveal("other", **settings)
 
 
 def test_other_settings_in_the_same_folder_are_told(settings, workplace):
