@@ -102,6 +102,8 @@ def search(policy: str, pool: Pool, start: list[int], queries: int, settings: Se
     if policy == "random":
         return found
     mean, _ = guess(policy, pool, asked, settings)
+    if np.ptp(pool.rewards[free]) == 0:  # nothing is left to rank
+        return found | {"rank_correlation": math.nan}
     return found | {"rank_correlation": float(spearmanr(mean[free], pool.rewards[free]).statistic)}
 
 
