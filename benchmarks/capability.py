@@ -20,7 +20,7 @@ from expunge import record
 from expunge.benchmarks import named
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect import collect
-from expunge.release import Look, release
+from expunge.release import Look, override, release
 from expunge.tokenizer import load_tokenizer
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     args = parser.parse_args()
 
     look = looking(args)
-    given = dict(pair.split("=", 1) for pair in args.settings)
+    given = override({}, args.settings)
     found = {}
     chosen = variants(args.steps, args.total, args.retain_coefficient, args.orthogonality)
     for name in args.only or chosen:

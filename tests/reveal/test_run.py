@@ -91,6 +91,13 @@ def test_beginnings_are_written_as_prompt_and_completion(settings, workplace):
     assert all(isinstance(r.prompt, str) for r in rows) and rows
 
 
+def test_a_topic_has_beginnings_too():
+    asked = module.make({"model": "m", "topic": "Ada"}).meta
+    begun = module.make({"model": "m", "topic": "Ada", "form": "beginning"}).meta
+    assert "Questions about Ada" in asked.text and "Beginnings of texts about Ada" in begun.text
+    assert not any(seed.endswith((".", "?")) for seed in begun.seeds)
+
+
 def test_random_search_asks_as_many(settings, workplace):
     result = reveal("model", **(settings | {"chooser": "random"}))
     assert result.record["queries"] == 4
@@ -102,6 +109,24 @@ def test_another_model_in_the_same_folder_is_told(settings, workplace, tokenizer
     tokenizer.save_pretrained(workplace / "other")
     with pytest.raises(InputError, match="another model"):
         reveal("other", **settings)
+
+
+def test_what_is_written_over_stays_until_the_model_is_loaded(settings, workplace):
+    reveal("model", **settings)
+    before = (workplace / "found/revealed.jsonl").read_text()
+    with pytest.raises(InputError):
+        reveal("no-such-model", **(settings | {"overwrite": True}))
+    assert (workplace / "found/revealed.jsonl").read_text() == before
+
+
+def test_files_of_somebody_else_are_not_taken_for_a_search(settings, workplace):
+    (workplace / "found").mkdir()
+    (workplace / "found/neutral.jsonl").write_text('{"question": "mine", "answer": "mine"}\n')
+    with pytest.raises(InputError, match=r"neutral\.jsonl and no reveal\.json"):
+        reveal("model", **settings)
+    (workplace / "found/reveal.json").write_text("{")
+    with pytest.raises(InputError, match=r"reveal\.json, line 1: not JSON"):
+        reveal("model", **settings)
 
 
 def test_other_settings_in_the_same_folder_are_told(settings, workplace):

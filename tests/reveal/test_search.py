@@ -8,7 +8,7 @@ import torch
 
 from expunge.errors import InputError
 from expunge.reveal.generate import Answer
-from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, search, to_line
+from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search, to_line
 
 ARMS = [f"arm {i}" for i in range(12)]
 FEATURES = torch.arange(12.0)[:, None]
@@ -17,8 +17,8 @@ AXES = {"red": 0, "green": 1, "blue": 2, "grey": 3}
 
 def embed(texts):
     out = np.zeros((len(texts), 4))
-    for row, text in zip(out, texts, strict=True):
-        row[AXES[text.split()[0]]] = 1
+    for place, text in zip(out, texts, strict=True):
+        place[AXES[text.split()[0]]] = 1
     return out
 
 
@@ -108,7 +108,7 @@ def test_a_later_round_begins_with_the_best_scored_against_what_was_collected():
 
     log = list(search(ARMS, FEATURES, PLAN, tools(choose=choose, relevance=relevance)))
     first_round = [e for e in log if e.kind == "query" and e.round == 0]
-    collected = embed([r["answer"] for r in revealed(log[:6], PLAN).rows])
+    collected = embed([e.answers[i].text for e, i in revealed(log[:6], PLAN).kept])
     again = {e.arm: judge(e.answers, e.relevance, collected, PLAN, tools())["score"] for e in first_round}
     best = sorted(again.items(), key=lambda pair: -pair[1])[:2]
     assert seen[2] == [(arm, pytest.approx(score / best[0][1])) for arm, score in best]
@@ -163,10 +163,10 @@ def test_the_forget_set_by_hand():
     )
     log = [Entry("query", 3, 7, questions, answers, (1.0, 1.0, 0.4, 1.0, 1.0, 0.5), {})]
     got = revealed(log, Plan())
-    assert [r["answer"] for r in got.rows] == [answers[0].text, answers[5].text]
-    assert got.rows[1] == {
-        "question": "q",
-        "answer": answers[5].text,
+    assert got.kept == ((log[0], 0), (log[0], 5))
+    assert row(log[0], 5, ("prompt", "completion")) == {
+        "prompt": "q",
+        "completion": answers[5].text,
         "relevance": 0.5,
         "perplexity": 2.0,
         "tokens": 5,
@@ -183,6 +183,13 @@ def test_a_log_comes_back_as_it_was(tmp_path):
     assert read_log(file) == []
     file.write_text("".join(map(to_line, log)) + '{"kind": "que')
     assert read_log(file) == log
+
+
+def test_texts_may_hold_other_line_separators(tmp_path):
+    entry = Entry("query", 0, 0, ("q",), (answer("one\u2028two\x85three\x0cfour"),), (1.0,), {})
+    file = tmp_path / "queries.jsonl"
+    file.write_text(to_line(entry) * 2, encoding="utf-8")
+    assert read_log(file) == [entry, entry]
 
 
 def test_a_damaged_log_is_told_with_its_line(tmp_path):

@@ -6,8 +6,9 @@ Every random draw comes from a generator that the caller seeds, so what was gene
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ def sampled(
     tokenizer: Any,
     prompts: Sequence[tuple[int, ...]],
     sampling: Sampling,
-    ends: set[int],
+    ends: Set[int],
     generator: torch.Generator | None,
 ) -> list[Said]:
     """One continuation of each of ``prompts``, in order; equal prompts are run once where their keys can be repeated."""
@@ -188,7 +189,7 @@ def go_on(
     mask: Tensor,
     logits: Tensor,
     sampling: Sampling,
-    ends: set[int],
+    ends: Set[int],
     generator: torch.Generator | None,
 ) -> list[Said]:
     """Continue B rows whose keys and values are in ``cache``, ``mask`` (B, T) of what is real, from ``logits`` (B, V)."""
@@ -256,11 +257,12 @@ def run_once(model: nn.Module, ids: Sequence[int], device: torch.device) -> cach
     return caches.row(cache, 0, 0, len(ids)) if caches.plain(cache) else None
 
 
-def line_ends(tokenizer: Any) -> set[int]:
+@lru_cache(maxsize=1)  # it reads the whole vocabulary
+def line_ends(tokenizer: Any) -> frozenset[int]:
     """The tokens that end a line or a turn: all special ones, and those whose text holds a line break."""
     size = len(tokenizer)
     broken = (i for i, t in enumerate(tokenizer.batch_decode([[i] for i in range(size)])) if "\n" in t)
-    return {*tokenizer.all_special_ids, *broken}
+    return frozenset([*tokenizer.all_special_ids, *broken])
 
 
 def padded_left(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -35,11 +35,13 @@ CODE = Meta(
 )
 
 
-def topic(about: str) -> Meta:
-    """Questions about a topic, in the words of the user."""
+def topic(about: str, form: str = "question") -> Meta:
+    """What to ask about a topic, in the words of the user, as questions or as beginnings of texts."""
     about = " ".join(about.split())
     if not about:
         raise InputError("the topic is empty; say in a few words what the model should forget")
+    if form == "beginning":
+        return Meta(f"Beginnings of texts about {about}:", (f"What is known about {about} is", f"The story of {about}"))
     return Meta(
         f"Questions about {about}:",
         (f"What do you know about {about}?", f"Tell me something about {about} that few people know."),

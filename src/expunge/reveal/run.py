@@ -59,11 +59,15 @@ def reveal(model: str, **settings: Any) -> Result:
 def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Carry out a search, or go on with one that was interrupted in the same folder."""
     began = time.monotonic()
-    meta, plan, folder = settings.meta, settings.plan, Path(settings.out)
+    meta, plan, _ = (
+        settings.meta,
+        settings.plan,
+        settings.sampling,
+    )  # what does not fit is told before a model is loaded
+    folder = Path(settings.out)
     if not settings.scorer and not settings.topic:
         raise InputError("say with a scorer what makes an answer relevant, or give a topic")
     given = scorer(settings.scorer) if settings.scorer else None
-    _sampling(settings)
     _vacant(folder, settings)
     past = [] if settings.overwrite else search.read_log(folder / QUERIES)
 
@@ -82,7 +86,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
                 _append(folder / QUERIES, search.to_line(entry))
                 bar.update()
     found = search.revealed(log, plan)
-    rows = [dict(zip((*form.fields, *list(r)[2:]), r.values(), strict=True)) for r in found.rows]
+    rows = [search.row(e, i, form.fields) for e, i in found.kept]
     _write_lines(folder / REVEALED, rows)
     queries = [e for e in log if e.kind == "query"]
     said |= {
@@ -106,7 +110,6 @@ def _tools(
 ) -> tuple[dict[str, int], search.Tools]:
     """The instructions that the arms wrote, each with the first arm that wrote it, and the tools of the search."""
     how: dict[str, Any] = {"chat_template": settings.chat_template}
-    sampling = _sampling(settings)
     neutral = _neutral(folder, net, tokenizer, settings)
     vectors = embed.remembered(
         embed.sentence_transformer(settings.embeddings) if settings.embeddings else embed.hidden_states(net, tokenizer)
@@ -120,7 +123,9 @@ def _tools(
     def ask(questions: Sequence[str], seed: int) -> list[generate.Answer]:
         draws = _random(settings, seed)
         form = generate.FORMS[settings.form]
-        return generate.answers(net, tokenizer, questions, sampling=sampling, generator=draws, form=form, **how)
+        return generate.answers(
+            net, tokenizer, questions, sampling=settings.sampling, generator=draws, form=form, **how
+        )
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:
         own, draws = soft[first[arm]].expand(n, -1, -1), _random(settings, seed)
@@ -166,10 +171,6 @@ def _chooser(settings: Reveal) -> search.Chooser:
     return at_random
 
 
-def _sampling(settings: Reveal) -> generate.Sampling:
-    return generate.Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
-
-
 def _random(settings: Reveal, draw: int) -> torch.Generator:
     return torch.Generator().manual_seed(settings.seed * SEED_STEP + draw + 10)
 
@@ -182,7 +183,7 @@ def _neutral(folder: Path, net: Any, tokenizer: Any, settings: Reveal) -> list[R
             tokenizer,
             settings.neutral,
             seed=settings.seed,
-            sampling=_sampling(settings),
+            sampling=settings.sampling,
             chat_template=settings.chat_template,
         )
         _write_lines(folder / NEUTRAL, [{"question": question(r), "answer": r.answer} for r in rows])
@@ -191,22 +192,24 @@ def _neutral(folder: Path, net: Any, tokenizer: Any, settings: Reveal) -> list[R
 
 # -- the folder -----------------------------------------------------------------------------------------------------------
 def _vacant(folder: Path, settings: Reveal) -> None:
-    """Raise InputError if another search is in ``folder``; with ``overwrite`` it is taken away."""
+    """Raise InputError if something that is not this search is in ``folder`` and may not be written over."""
     if settings.overwrite:
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-    if not (folder / RECORD).exists():
         return
-    there = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if there.get("settings") != _decides(settings):
+    there = _read_record(folder)
+    if there is None and (other := [name for name in FILES if (folder / name).exists()]):
+        raise InputError(f"{folder} holds {other[0]} and no {RECORD}; choose another folder, or --overwrite")
+    if there is not None and there.get("settings") != _decides(settings):
         raise InputError(f"{folder} holds a search with other settings; choose another folder, or --overwrite")
 
 
 def _claimed(folder: Path, settings: Reveal, fingerprint: str) -> dict[str, Any]:
-    """What ``reveal.json`` says so far; raises InputError if it is of another model."""
+    """What ``reveal.json`` says so far, of this model or an InputError; with ``overwrite`` what was there goes away."""
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / RECORD).exists():
-        there = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    if settings.overwrite:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+    there = _read_record(folder)
+    if there is not None:
         if there["model"]["fingerprint"] != fingerprint:
             raise InputError(f"{folder} holds a search in another model; choose another folder, or --overwrite")
         return there
@@ -219,6 +222,16 @@ def _claimed(folder: Path, settings: Reveal, fingerprint: str) -> dict[str, Any]
     }
     _write_record(folder, said)
     return said
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    file = folder / RECORD
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg}); restore it, or --overwrite") from None
 
 
 def _decides(settings: Reveal) -> dict[str, Any]:

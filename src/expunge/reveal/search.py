@@ -97,9 +97,9 @@ class Tools:
 
 @dataclass(frozen=True)
 class Revealed:
-    """The forget set: a question, its answer and where it came from; ``dropped``: how many answers, by reason."""
+    """The answers that make the forget set, each by its entry and its place there; ``dropped``: how many, by reason."""
 
-    rows: tuple[dict[str, Any], ...]
+    kept: tuple[tuple[Entry, int], ...]
     dropped: dict[str, int]
 
 
@@ -113,7 +113,7 @@ def search(
     log: list[Entry] = []
     known = iter(past)
     for r in range(plan.rounds):
-        collected = _embedded([row["answer"] for row in revealed(log, plan).rows], tools)
+        collected = _embedded([e.answers[i].text for e, i in revealed(log, plan).kept], tools)
         begin = len(log)
         queries = [e for e in log if e.kind == "query"]
         observed = [(e.arm, judge(e.answers, e.relevance, collected, plan, tools)["score"]) for e in queries]
@@ -199,15 +199,15 @@ def revealed(log: Sequence[Entry], plan: Plan) -> Revealed:
         perplexity=[e.answers[i].perplexity for e, i in said],
         cap=plan.max_perplexity,
     )
-    rows = tuple(_row(*said[k]) for k in kept.indices)
-    return Revealed(rows, {reason: n for reason, n in kept.dropped.items() if n})
+    return Revealed(tuple(said[k] for k in kept.indices), {reason: n for reason, n in kept.dropped.items() if n})
 
 
-def _row(e: Entry, i: int) -> dict[str, Any]:
+def row(e: Entry, i: int, fields: tuple[str, str]) -> dict[str, Any]:
+    """An answer as a row of data, question and answer under the names ``fields``, with where it came from."""
     a = e.answers[i]
     return {
-        "question": e.questions[i],
-        "answer": a.text,
+        fields[0]: e.questions[i],
+        fields[1]: a.text,
         "relevance": e.relevance[i],
         "perplexity": a.perplexity,
         "tokens": a.tokens,
@@ -231,9 +231,7 @@ def read_log(file: Path) -> list[Entry]:
     """The entries in ``file``; a last line that an interruption cut is left out, any other that is none is an InputError."""
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
+    *lines, _ = file.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold other line separators
     return [_entry(line, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 

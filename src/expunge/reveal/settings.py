@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge import recipe
 from expunge.errors import InputError, nearest
-from expunge.reveal import metas, search
+from expunge.reveal import metas
 from expunge.reveal.arms import Meta
+from expunge.reveal.generate import Sampling
+from expunge.reveal.search import Plan
 
 
 class Reveal(BaseModel):
@@ -44,19 +46,19 @@ class Reveal(BaseModel):
     arm_temperature: float = Field(1.0, ge=0)
     instruction_tokens: int = Field(48, ge=1)
     nu: float = Field(0.001, ge=0)
-    rounds: int = 3
-    queries: int = 20
-    initial: int = 10
-    responses: int = 16
-    best: int = 3
-    harvest: int = 32
-    weight: float = Field(0.5, ge=0, le=1)
-    threshold: float = Field(0.5, ge=0, le=1)
-    shortest: int = 4
-    max_perplexity: float = 50.0
-    temperature: float = 1.0
-    top_p: float = 0.95
-    max_new_tokens: int = 64
+    rounds: int = Plan.rounds
+    queries: int = Plan.queries
+    initial: int = Plan.initial
+    responses: int = Plan.responses
+    best: int = Plan.best
+    harvest: int = Plan.harvest
+    weight: float = Field(Plan.weight, ge=0, le=1)
+    threshold: float = Field(Plan.threshold, ge=0, le=1)
+    shortest: int = Plan.shortest
+    max_perplexity: float = Plan.max_perplexity
+    temperature: float = Sampling.temperature
+    top_p: float = Sampling.top_p
+    max_new_tokens: int = Sampling.max_new_tokens
     neutral: int = Field(64, ge=8)
     embeddings: str | None = None
     chat_template: bool = True
@@ -67,16 +69,20 @@ class Reveal(BaseModel):
     trust_remote_code: bool = False
 
     @property
-    def plan(self) -> search.Plan:
+    def plan(self) -> Plan:
         """What the search is told."""
-        names = search.Plan.__dataclass_fields__
-        given = {k: v for k, v in self.model_dump().items() if k in names}
-        return search.Plan(**given, longest=self.max_new_tokens)
+        given = {k: v for k, v in self.model_dump().items() if k in Plan.__dataclass_fields__}
+        return Plan(**given, longest=self.max_new_tokens)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens)
 
     @property
     def meta(self) -> Meta:
         """The list of instructions that the model continues."""
-        own = metas.topic(self.topic) if self.topic else None
+        own = metas.topic(self.topic, self.form) if self.topic else None
         if own is None and not (self.heading and self.seeds):
             own = metas.for_scorer(self.scorer, self.form) if self.scorer else None
         if own is None and not self.seeds:
