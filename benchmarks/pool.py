@@ -24,12 +24,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--topic")
     parser.add_argument("--scorer")
+    parser.add_argument("--seed-instruction", action="append", default=[], metavar="TEXT")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of expunge.reveal.settings.Reveal")
     args = parser.parse_args()
 
     folder = args.out.with_suffix("")
-    given = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "out": str(folder)}
+    given = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "seeds": args.seed_instruction, "out": str(folder)}
     given |= dict(pair.split("=", 1) for pair in args.settings)
     n = int(given.get("arms", 256))
     settings = make(given | {"rounds": 1, "queries": n, "initial": n, "harvest": 0})
