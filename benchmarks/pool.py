@@ -30,7 +30,8 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = args.out.with_suffix("")
-    given = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "seeds": args.seed_instruction, "out": str(folder)}
+    given = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "out": str(folder)}
+    given |= {"seeds": args.seed_instruction}
     given |= dict(pair.split("=", 1) for pair in args.settings)
     n = int(given.get("arms", 256))
     settings = make(given | {"rounds": 1, "queries": n, "initial": n, "harvest": 0})

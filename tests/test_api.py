@@ -205,3 +205,27 @@ def test_display_names_stand_in_place_of_paths(workplace):
     assert made.record["command"] == "expunge run --model Tiny --out out" and made.record["model"]["source"] == "Tiny"
     assert made.record["data"]["forget"]["source"] == "people/forget.jsonl"
     assert str(workplace) not in text_of(made.folder)
+
+
+RMU = {"layer": 0, "steering_coefficient": 5.0}
+
+
+def test_only_the_weights_that_the_method_names_move(workplace):
+    from safetensors.torch import load_file
+
+    result = go(method="rmu", parameters=RMU)
+    assert result.record["model"]["trains"] == r"\.(0)\..*down_proj\.weight$"
+    before, after = (load_file(workplace / d / "model.safetensors") for d in ("model", "unlearned/model"))
+    assert [n for n in before if not torch.equal(before[n], after[n])] == ["model.layers.0.mlp.down_proj.weight"]
+
+
+def test_lora_goes_where_the_method_or_the_user_says(workplace):
+    small = {"r": 2, "alpha": 4}
+    for given, modules in (
+        ({}, ["model.layers.0.mlp.down_proj"]),
+        ({"trainable": r"q_proj\.weight"}, ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]),
+        ({"lora": small | {"target_modules": ["up_proj"]}}, ["up_proj"]),
+    ):
+        go(method="rmu", parameters=RMU, adapter="lora", overwrite=True, **({"lora": small} | given))
+        config = json.loads((workplace / "unlearned/model/adapter_config.json").read_text())
+        assert sorted(config["target_modules"]) == modules

@@ -21,12 +21,17 @@ from transformers import LlamaForCausalLM
 from expunge import losses, methods, reference  # noqa: F401  methods fills the table
 from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.forward import ForwardPass, see
-from expunge.method import METHODS, build
+from expunge.method import METHODS, Activations, build
 from expunge.models import attach_lora
 from expunge.reference import live_view
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
-PARAMETERS: dict[str, dict] = {"pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}}
+STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers
+PARAMETERS: dict[str, dict] = {
+    "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
+    "rmu": STEER | {"retain_weight": 3.0},
+    "blur_rmu": STEER | {"gamma": 0.5},
+}
 ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS] + [
     ("npo", {"retain": "kl"}),
     ("blur_npo", {"retain": "kl", "one_sided": True}),
@@ -35,6 +40,8 @@ ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS] + [
 IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") for name, p in ROWS]
 LR = 0.05
 every = pytest.mark.parametrize(("name", "parameters"), ROWS, ids=IDS)
+LOGITS = [row for row in ROWS if "rmu" not in row[0]]  # the others run no head: tests/test_layers.py
+reads_logits = pytest.mark.parametrize(("name", "parameters"), LOGITS, ids=[IDS[ROWS.index(row)] for row in LOGITS])
 
 
 def trained(name, parameters, *, model=None, data=None, **kw):
@@ -79,7 +86,7 @@ def test_padding_changes_nothing(name, parameters):
         torch.testing.assert_close(grad, narrow[role][1], atol=1e-5, rtol=1e-3)
 
 
-@every
+@reads_logits
 def test_no_gradient_where_there_is_no_label(name, parameters):
     """The logits that predict prompt and padding get exactly no gradient."""
     torch.manual_seed(0)
@@ -98,7 +105,7 @@ def test_no_gradient_where_there_is_no_label(name, parameters):
             assert (z.grad[predicts].abs().sum(-1) > 0).all()
 
 
-@every
+@reads_logits
 def test_a_constant_on_all_logits_changes_nothing(name, parameters):
     torch.manual_seed(0)
     for o in build(name, parameters).objectives.values():
@@ -155,11 +162,26 @@ def hand_written(name, parameters, steps=3):
     def token_mean(values):
         return torch.cat(values).mean()
 
+    def activations(model, items, layer):
+        """Per row: what plain transformers gives after the layer, (T, D)."""
+        ids = [torch.tensor([list(r["input_ids"])]) for r in items]
+        return [model(input_ids=i, output_hidden_states=True).hidden_states[layer + 1][0] for i in ids]
+
     def loss_of(role, o, k):
         window = rows[4 * k : 4 * k + 4]
-        own = stats(m, [w[o.on[0]] for w in window])
         fn = getattr(o.loss, "func", o.loss)
         kw = getattr(o.loss, "keywords", {})
+        if fn is losses.steering:
+            v = torch.rand(16, generator=torch.Generator().manual_seed(kw["seed"]))
+            to = kw["steering_coefficient"] * v / v.pow(2).sum().sqrt()
+            now = activations(m, [w["forget"] for w in window], kw["layer"])
+            return torch.stack([((h - to) ** 2).mean() for h in now]).mean()
+        if fn is losses.activation_matching:
+            now = activations(m, [w["retain"] for w in window], kw["layer"])
+            with torch.no_grad():
+                then = activations(ref, [w["retain"] for w in window], kw["layer"])
+            return torch.stack([((a - b) ** 2).mean() for a, b in zip(now, then, strict=True)]).mean()
+        own = stats(m, [w[o.on[0]] for w in window])
         with torch.no_grad():
             base = stats(ref, [w[o.on[0]] for w in window])
         if fn is losses.nll:
@@ -190,9 +212,10 @@ def hand_written(name, parameters, steps=3):
         values, grads = [], []
         for role, o in method.objectives.items():
             value = loss_of(role, o, k)
-            got = torch.autograd.grad(value, list(m.parameters()))
+            got = torch.autograd.grad(value, list(m.parameters()), allow_unused=True)
             values.append(value.detach())
-            grads.append(torch.cat([g.flatten() for g in got]))
+            pairs = zip(got, m.parameters(), strict=True)
+            grads.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs]))
         if isinstance(combine, WeightedSum):
             step = sum(w * g for w, g in zip((combine.forget, combine.retain), grads, strict=False))
         elif isinstance(combine, PrimalDual):
@@ -269,6 +292,8 @@ def test_the_reference_is_built_only_if_asked_for(name, parameters):
     t = tiny.trainer(method)
     wants_logits = any(o.reference == "logits" for o in method.objectives.values())
     wants_logp = any(o.reference == "token_logp" for o in method.objectives.values())
+    wants_activations = any(isinstance(o.reference, Activations) for o in method.objectives.values())
+    assert (t.reference_activations is not None) == wants_activations
     assert (t.reference_hidden is not None) == wants_logits and t.reference_copy is None
     assert (t.reference_cache is not None) == wants_logp
     if wants_logp:
@@ -306,6 +331,23 @@ def test_the_reference_under_lora_is_the_target_without_dropout(kind):
         assert m.training
     torch.testing.assert_close(view.token_logp, see(tiny.model().eval(), b, grad=False).token_logp)
     assert (own.token_logp - view.token_logp).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_activations_a_copy_and_the_adapter_off_are_one_reference(lora, monkeypatch):
+    def moved():
+        m = attach_lora(tiny.model(), r=2, alpha=4, seed=0) if lora else tiny.model()
+        t = trained("rmu", PARAMETERS["rmu"], model=m)
+        return t, torch.cat([p.detach().flatten() for p in t.model.parameters()])
+
+    cached, ours = moved()
+    monkeypatch.setattr(reference, "hidden_bytes", lambda *_: float("inf"))  # too large to be worth it
+    live, theirs = moved()
+    assert cached.reference_activations and not live.reference_activations
+    assert (live.reference_copy is None) == lora and cached.reference_copy is None
+    if not lora:
+        assert len(live.reference_copy.model.layers) == 1 and len(live.model.model.layers) == 2
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -358,7 +400,7 @@ def test_parameters_are_documented_and_serialisable(name, parameters):
 
 
 # -- two processes ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu"])
+@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu", "rmu"])
 def test_two_processes_equal_one(name, tmp_path):
     """DDP on two CPU processes takes the same steps as one process; the ranks stay equal."""
     with socket.socket() as s:

@@ -21,9 +21,9 @@ V = 32
 def model(seed: int = 0, **config: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     sizes = {"vocab_size": V, "hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 256}
+    sizes["num_hidden_layers"] = 2
     return LlamaForCausalLM(
         LlamaConfig(
-            num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=2,
             pad_token_id=0,

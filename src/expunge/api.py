@@ -115,9 +115,7 @@ def run(
     before = looked.get(settings.model) or look(target.model, target.tokenizer, data, settings)
     looked[settings.model] = before
 
-    net = target.model
-    if settings.adapter == "lora":
-        net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
+    net = prepare(target.model, settings, method)
     trainer = train(net, target.tokenizer, data, method, args, start_loss=_start_loss(method, before["figures"]))
     try:
         after = look(net, target.tokenizer, data, settings)
@@ -132,7 +130,7 @@ def run(
         "command": record.renamed(command, settings.names),
         "title": settings.title,
         "method": describe(method),
-        "model": describe_model(target, net, settings),
+        "model": describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
         "data": {s: describe_data(getattr(settings, s, None), rows, settings) for s, rows in raw.items()},
         "training": describe_training(args, trainer.state.max_steps),
@@ -215,6 +213,21 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     return training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+
+
+def prepare(model: Any, settings: Recipe, method: Method) -> Any:
+    """``model`` with what is to train: LoRA factors or weights, all of them or the chosen ones."""
+    from expunge import models
+
+    pattern = settings.trainable or method.trainable
+    if settings.adapter != "lora":
+        if pattern:
+            models.train_only(model, pattern)
+        return model
+    lora = settings.lora.model_dump()
+    if pattern and (settings.trainable or "target_modules" not in settings.lora.model_fields_set):
+        lora["target_modules"] = models.linear_layers(model, pattern)
+    return models.attach_lora(model, **lora, seed=settings.seed)
 
 
 def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None) -> Any:

@@ -4,9 +4,9 @@ A causal language model predicts token :math:`t+1` at position :math:`t`, so the
 token stand one position before it.  Shift and mask happen here, once: a pre-hook on the model's output embedding
 keeps ``hidden[position before a labelled token]``, so the head computes N×V logits for N labelled tokens and
 nothing for prompt and padding.  Everything after is flat, and a position without a label cannot leak into a loss,
-because it does not exist.
+because it does not exist.  Losses of activations read those of the real tokens instead, prompt included.
 
-Letters in shapes: B sequences, T positions, N labelled tokens of the batch, V vocabulary, D hidden size.
+Letters in shapes: B sequences, T positions, N labelled and M real tokens of the batch, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge import kernels, prefix
+from expunge.layers import head_returning, hidden_after, output_embedding, unwrap
 
 IGNORE = -100
 Positions = Literal["answer", "answer_unshifted", "all"]
@@ -42,6 +43,8 @@ class ForwardPass:
         run: Callable[[Output], tuple[Output, Tensor]],
         *,
         reference: Callable[[], ForwardPass] | None = None,
+        real: Tensor | None = None,
+        activations: Callable[[int], Tensor] | None = None,
         token_count: Tensor | float | None = None,
         sequence_count: Tensor | float | None = None,
     ):
@@ -52,6 +55,8 @@ class ForwardPass:
         self.sequence_count = size if sequence_count is None else sequence_count
         self._run = run
         self._reference = reference
+        self._real = real  # (M,)
+        self._activations = activations
 
     @classmethod
     def from_logits(
@@ -75,13 +80,20 @@ class ForwardPass:
         )
 
     @classmethod
+    def from_activations(cls, values: Tensor, layer: int, own: ForwardPass) -> ForwardPass:
+        """The same batch as ``own`` in a view that knows only the activations (M, D) after ``layer``: a reference."""
+
+        def at(asked: int) -> Tensor:
+            if asked != layer:
+                raise RuntimeError(f"this reference holds activations after layer {layer}; the loss asked for {asked}")
+            return values
+
+        return cls(own.labels, own.sequence, own.size, _nothing_else, real=own._real, activations=at)
+
+    @classmethod
     def from_token_logp(cls, token_logp: Tensor, labels: Tensor, sequence: Tensor, size: int) -> ForwardPass:
         """A view that knows only the log-probabilities (N,) of its labelled tokens: a cached reference."""
-
-        def run(_: Output) -> tuple[Output, Tensor]:
-            raise RuntimeError("this reference holds log-probabilities only; the loss asked it for logits")
-
-        view = cls(labels, sequence, size, run)
+        view = cls(labels, sequence, size, _nothing_else)
         view.__dict__["token_logp"] = token_logp
         return view
 
@@ -107,6 +119,14 @@ class ForwardPass:
         self.__dict__["logits"] = value
         return kernels.margin_of_logits(value)
 
+    def hidden(self, layer: int) -> Tensor:
+        """(M, D) activations after decoder layer ``layer`` (the first is 0) at the M real tokens; no layer above is run."""
+        if self._activations is None:
+            raise RuntimeError(
+                "the loss reads activations, but this view was not made of a model that is asked for them"
+            )
+        return self._activations(layer)
+
     # -- sums and means over sequences ------------------------------------------------------------------------------
     @cached_property
     def lengths(self) -> Tensor:
@@ -130,12 +150,23 @@ class ForwardPass:
         """(B,) -> scalar: every sequence of the optimizer step weighs the same."""
         return per_sequence.sum() / self.sequence_count
 
+    def real_mean(self, per_token: Tensor) -> Tensor:
+        """(M,) -> scalar: the mean over each sequence's real tokens, prompt included, then over sequences."""
+        assert self._real is not None
+        real = torch.bincount(self._real, minlength=self.size)
+        sums = per_token.new_zeros(self.size).index_add(0, self._real, per_token)
+        return self.sequence_mean(sums / real)
+
     @cached_property
     def reference(self) -> ForwardPass:
         """The same batch under the frozen reference, without gradient."""
         if self._reference is None:
             raise RuntimeError("the loss reads the reference model, but its objective does not ask for one")
         return self._reference()
+
+
+def _nothing_else(_: Output) -> tuple[Output, Tensor]:
+    raise RuntimeError("this view was made of what a loss said it reads of the reference, and it has no logits")
 
 
 def select(labels: Tensor, positions: Positions = "answer") -> Tensor:
@@ -183,7 +214,20 @@ def see(
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             return _head_at(model, batch, keep, output, shared)
 
-    return ForwardPass(target, sequence, len(labels), run, reference=reference, **dict(counts or {}))
+    def activations(layer: int) -> Tensor:
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            return hidden_after(model, batch, layer)
+
+    return ForwardPass(
+        target,
+        sequence,
+        len(labels),
+        run,
+        reference=reference,
+        real=batch["attention_mask"].nonzero()[:, 0] if "attention_mask" in batch else None,
+        activations=activations,
+        **dict(counts or {}),
+    )
 
 
 @torch.no_grad()
@@ -195,7 +239,7 @@ def hidden_at(model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
     """
     keep = select(batch["labels"])
     head, shared = output_embedding(model), _shared(model, batch)
-    with _at(head, keep, shared), _head_returning(head, lambda hidden: hidden) as made:
+    with _at(head, keep, shared), head_returning(head, lambda hidden: hidden) as made:
         value = prefix.logits(model, batch, shared)
     return value if value is made.get("value") else None
 
@@ -219,7 +263,7 @@ def _head_at(
     head = output_embedding(model)
     if output == "margin" and getattr(head, "_expunge_plain", type(head) is nn.Linear):
         margin = partial(_margin, head)
-        with _at(head, keep, shared), _head_returning(head, margin) as made:
+        with _at(head, keep, shared), head_returning(head, margin) as made:
             value = prefix.logits(model, batch, shared)
         if value is made.get("value"):
             return "margin", value.squeeze(-1)
@@ -255,36 +299,3 @@ def _at(head: nn.Module, keep: Tensor, shared: int) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _head_returning(head: Any, f: Callable[[Tensor], Tensor]) -> Iterator[dict[str, Tensor]]:
-    """While open, ``head`` returns ``f(hidden)``; ``["value"]`` is the last one."""
-    made: dict[str, Tensor] = {}
-
-    def forward(hidden: Tensor) -> Tensor:
-        made["value"] = f(hidden)
-        return made["value"]
-
-    head.forward = forward
-    try:
-        yield made
-    finally:
-        del head.forward
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model under DDP, FSDP or ``torch.compile``."""
-    from accelerate.utils import extract_model_from_parallel
-
-    return extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
-
-
-def output_embedding(model: nn.Module) -> nn.Module:
-    """The module that turns hidden states into logits."""
-    head = unwrap(model).get_output_embeddings()  # type: ignore[operator]
-    if head is None:
-        raise TypeError(
-            f"{type(unwrap(model)).__name__} has no output embedding; expunge works on causal language models"
-        )
-    return head

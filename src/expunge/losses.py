@@ -8,6 +8,7 @@ micro-batches changes nothing.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -106,6 +107,39 @@ def flattened_margin(x: ForwardPass, *, token_average: bool = False) -> Tensor:
     if token_average:
         return x.token_mean(squared)
     return x.sequence_mean(x.sequence_sum(squared) / x.lengths)
+
+
+def steering(x: ForwardPass, *, layer: int, steering_coefficient: float, seed: int = 0) -> Tensor:
+    r"""Steer the activations of the forget texts towards one fixed random direction (RMU's forget loss).
+
+    .. math:: \mathbb{E}\,\tfrac{1}{|x|}\sum_t \tfrac{1}{D}\bigl\|h^{(\ell)}_t - c\,u\bigr\|^2,
+        \qquad u = v / \|v\|,\; v_d \sim U[0, 1)
+
+    Over the real tokens of each sequence, prompt included, then over sequences.  No layer above ``layer`` (the first is
+    0) is run, and u is drawn from ``seed``.
+
+    Hand-worked: D = 1 makes u = 1; activations 3 and 5 with c = 4 give (1 + 1) / 2 = 1.
+
+    Li et al. 2024 (WMDP), eq. 1, arXiv:2403.03218.
+    """
+    h = x.hidden(layer)  # (M, D)
+    u = torch.rand(h.shape[1], generator=torch.Generator().manual_seed(seed))  # (D,)
+    target = steering_coefficient * (u / u.norm()).to(h)
+    return x.real_mean((h - target).square().mean(1))
+
+
+def activation_matching(x: ForwardPass, *, layer: int) -> Tensor:
+    r"""Keep the activations of the retain texts where the reference has them (RMU's retain loss).
+
+    .. math:: \mathbb{E}\,\tfrac{1}{|x|}\sum_t \tfrac{1}{D}\bigl\|h^{(\ell)}_t - h^{(\ell),\mathrm{ref}}_t\bigr\|^2
+
+    Over the real tokens of each sequence, prompt included, then over sequences.
+
+    Hand-worked: activations (1, 2) against (1, 4) of one token give (0 + 4) / 2 = 2.
+
+    Li et al. 2024 (WMDP), eq. 2, arXiv:2403.03218.
+    """
+    return x.real_mean((x.hidden(layer) - x.reference.hidden(layer)).square().mean(1))
 
 
 def kl(x: ForwardPass) -> Tensor:

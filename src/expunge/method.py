@@ -18,7 +18,15 @@ from expunge.combine import Combiner
 from expunge.errors import InputError, nearest
 from expunge.forward import Positions
 
-Reference = Literal["token_logp", "logits"]
+
+@dataclass(frozen=True)
+class Activations:
+    """What a loss reads of the reference model where it compares hidden states: those after decoder layer ``layer``."""
+
+    layer: int
+
+
+Reference = Literal["token_logp", "logits"] | Activations
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,8 @@ class Objective:
     """One loss on one or more streams.
 
     ``on`` names the streams in the order of the loss's positional arguments; none for a loss of the weights alone, which
-    is the same in every micro-batch.  ``reference`` says what the loss reads
-    of the reference model: ``token_logp`` is cached once, ``logits`` needs the reference at every step.
+    is the same in every micro-batch.  ``reference`` says what the loss reads of the reference model: ``token_logp`` is
+    cached once, ``logits`` needs the reference at every step, ``Activations(layer)`` only its lower layers.
     """
 
     loss: Callable[..., Tensor]
@@ -40,13 +48,15 @@ class Objective:
 class Method:
     """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
 
-    ``learning_rate`` is the paper's for full fine-tuning.  The rest is stamped by :func:`method`.
+    ``learning_rate`` is the paper's for full fine-tuning.  ``trainable`` is a regular expression on the names of weights:
+    where given, only those train, unless the user says otherwise.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
     combine: Combiner
     alternate: Literal["given", "refusal"] | None = None
     learning_rate: float = 1e-5
+    trainable: str | None = None
     name: str = "custom"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

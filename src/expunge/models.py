@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,12 @@ __all__ = [
     "attach_lora",
     "detach_lora",
     "fingerprint_state",
+    "linear_layers",
     "load",
     "resolve",
     "save",
     "save_adapter",
+    "train_only",
     "trainable",
 ]
 
@@ -184,6 +187,42 @@ def attach_lora(
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
             raise InputError(f"{what} cannot be attached: {reason}.") from error
+
+
+def train_only(model: nn.Module, pattern: str) -> None:
+    """Freeze every weight of ``model`` but those whose name ``pattern``, a regular expression, is found in.
+
+    Raises InputError where that is none, or ``pattern`` is not a regular expression.
+    """
+    chosen = set(_matching((name for name, _ in model.named_parameters()), pattern))
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in chosen)
+
+
+def linear_layers(model: nn.Module, pattern: str) -> list[str]:
+    """The linear layers of ``model`` whose weight's name ``pattern`` is found in: what LoRA adapts in their place.
+
+    Raises InputError as :func:`train_only`.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return [name.removesuffix(".weight") for name in _matching((f"{name}.weight" for name in linear), pattern)]
+
+
+def _matching(names: Iterable[str], pattern: str) -> list[str]:
+    """``names`` that ``pattern`` is found in."""
+    try:
+        search = re.compile(pattern).search
+    except re.error as error:
+        raise InputError(f"trainable={pattern!r} is not a regular expression: {error}") from None
+    everything = list(names)
+    if not (found := [name for name in everything if search(name)]):
+        raise InputError(
+            f"trainable={pattern!r} matches no weight that could train; weights have names such as {everything[0]} "
+            f"and {everything[-1]}"
+        )
+    return found
 
 
 def detach_lora(model: PeftModel) -> tuple[Any, Adapter]:

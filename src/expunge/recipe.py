@@ -32,6 +32,8 @@ class Recipe(BaseModel):
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
     ``data_name`` (the folder of the forget and the retain file) stand in the record in place of where they lie here.
+    ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
+    activations brings its own).
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -44,6 +46,7 @@ class Recipe(BaseModel):
     adapter: Literal["lora"] | None = None
     lora: Adapter = Adapter()  # type: ignore[call-arg]
     merge: bool = False
+    trainable: str | None = None
     training: dict[str, Any] = {}
     seed: int = Field(0, ge=0)
     max_length: int = Field(512, gt=1)

@@ -30,7 +30,7 @@ from expunge.combine import PrimalDual, Stateful
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
 from expunge.forward import IGNORE, ForwardPass, see, unwrap
-from expunge.method import Method, Objective
+from expunge.method import Activations, Method, Objective
 
 logger = logging.getLogger(__name__)
 COMBINER_FILE = "combiner.json"
@@ -62,6 +62,7 @@ class UnlearningTrainer(Trainer):
         self.reference_copy: nn.Module | None = None
         self.reference_cache: reference.CachedLogp | None = None
         self.reference_hidden: reference.CachedHidden | None = None
+        self.reference_activations: reference.CachedActivations | None = None
         self._build_reference()
         self.add_callback(CombinerCheckpoint(self))
 
@@ -80,15 +81,27 @@ class UnlearningTrainer(Trainer):
             model.to(self.args.device)
             with self.compute_loss_context_manager():
                 self.reference_cache = reference.cache_logp(model, streams, partial(self.batches, seen_only=True))
+        if what := reference.layer_read(objectives):
+            self._build_reference_activations(what)
         if not (streams := reference.reading(objectives, "logits")):
             return
         plain = all(o.positions == "answer" for o in objectives.values() if o.reference == "logits")
-        if plain and self._hidden_bytes(streams) < sum(p.numel() * p.element_size() for p in model.parameters()):
+        if plain and self._hidden_bytes(streams) < _bytes(model):
             model.to(self.args.device)
             with self.compute_loss_context_manager():
                 self.reference_hidden = reference.cache_hidden(model, streams, partial(self.batches, seen_only=True))
         if self.reference_hidden is None and not reference.has_adapter(unwrap(model)):
             self.reference_copy = reference.frozen_copy(model).to(self.args.device)
+
+    def _build_reference_activations(self, what: Activations) -> None:
+        model, streams = self.model.to(self.args.device), reference.reading(self.method.objectives, what)
+        rows = [self.train_dataset.streams[s][i] for s in streams for i in self._seen(s)]
+        if reference.hidden_bytes(model, sum(len(r.input_ids) for r in rows)) < _bytes(model):
+            with self.compute_loss_context_manager():
+                batches = partial(self.batches, seen_only=True)
+                self.reference_activations = reference.cache_activations(model, streams, batches, what.layer)
+        elif not reference.has_adapter(unwrap(model)):
+            self.reference_copy = reference.frozen_copy_up_to(model, what.layer).to(self.args.device)
 
     def _hidden_bytes(self, streams: list[str]) -> int:
         data = self.train_dataset.streams
@@ -202,6 +215,10 @@ class UnlearningTrainer(Trainer):
             if objective.reference == "token_logp":
                 assert self.reference_cache is not None
                 return self.reference_cache.view(stream, batch, own)
+            if isinstance(objective.reference, Activations):
+                if self.reference_activations is not None:
+                    return self.reference_activations.view(stream, batch, own)
+                return reference.live_activations(model, self.reference_copy, batch, objective.reference.layer, own)
             if self.reference_hidden is not None:
                 return self.reference_hidden.view(stream, batch, own)
             return reference.live_view(model, self.reference_copy, batch, objective)
@@ -319,6 +336,10 @@ class CombinerCheckpoint(TrainerCallback):
         file = self._file(args, state)
         if state.global_step and isinstance(self.trainer.combine, Stateful) and file.exists():
             self.trainer.combine.load_state_dict(json.loads(file.read_text()))
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def gramian(grads: list[list[Tensor | None]]) -> Tensor:

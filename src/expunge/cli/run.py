@@ -35,6 +35,10 @@ def command(
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="lora trains LoRA factors; without it all weights train.")] = None,
+    trainable: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Only weights whose name this is found in train (with lora: get factors)."),
+    ] = None,
     merge: Annotated[bool | None, typer.Option("--merge", help="With an adapter: write a merged model.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for run.json, model/ and report.html.")] = None,
     compare_with: Annotated[
@@ -66,6 +70,7 @@ def command(
             "retain": retain,
             "method": method,
             "adapter": adapter,
+            "trainable": trainable,
             "merge": merge,
             "out": out,
             "compare_with": compare_with,

@@ -81,6 +81,8 @@ def _model(record: Any) -> list[Setting]:
     if trained is not None:
         share = f", {100 * trained / total:.1f} % of all" if total else ""
         lines.append(Setting("Trained parameters", f"{scale(trained)} ({count(trained)}){share}"))
+    if look(model, "trains"):
+        lines.append(Setting("Trained weights", plain(look(model, "trains")), "code"))
     lines += given(model, dtype="Number format", adapter="Adapter")
     if look(model, "adapter_config"):
         lines.append(Setting("Adapter settings", plain(look(model, "adapter_config")), "code"))
