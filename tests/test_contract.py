@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import socket
 import subprocess
@@ -16,25 +17,46 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import torchjd.aggregation
 from transformers import LlamaForCausalLM
 
 from expunge import losses, methods, reference  # noqa: F401  methods fills the table
-from expunge.combine import Bilevel, PrimalDual, WeightedSum
+from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
 from expunge.forward import ForwardPass, see
 from expunge.method import METHODS, build
 from expunge.models import attach_lora
 from expunge.reference import live_view
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
-PARAMETERS: dict[str, dict] = {"pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}}
+PARAMETERS: dict[str, dict] = {
+    "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
+    "constrained": {"budget": 3.0},
+    "task_vector": {"scale": 0.5},
+}
 ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS] + [
     ("npo", {"retain": "kl"}),
     ("blur_npo", {"retain": "kl", "one_sided": True}),
     ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),
+    ("undial", {"retain": "js"}),
+    ("ce_u", {"ignore_first": 0, "retain": "nll"}),
+    ("flat", {"divergence": "jensen_shannon", "retain": "kl"}),
+    ("constrained", {"forget": "wga", "budget": 0.001, "retain": "js"}),
+    ("blur", {"forget": "flat"}),
+    ("pcgrad", {"forget": "gradient_ascent"}),
+    ("mgda", {"forget": "simnpo"}),
+    ("ngdiff", {"forget": "jensun"}),
 ]
 IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") for name, p in ROWS]
 LR = 0.05
 every = pytest.mark.parametrize(("name", "parameters"), ROWS, ids=IDS)
+
+
+def fn_of(objective):
+    return getattr(objective.loss, "func", objective.loss)
+
+
+def keywords(objective):
+    return getattr(objective.loss, "keywords", {})
 
 
 def trained(name, parameters, *, model=None, data=None, **kw):
@@ -92,9 +114,13 @@ def test_no_gradient_where_there_is_no_label(name, parameters):
             reference = ForwardPass.from_logits(torch.randn_like(z), b["labels"])
             views.append(ForwardPass.from_logits(z, b["labels"], reference=reference))
         o.loss(*views).backward()
+        if fn_of(o) is losses.jensun:
+            assert leaves.pop()[0].grad is None  # it reads the refusal's labels only
         for z, labels in leaves:
             predicts = torch.cat([labels[:, 1:] != -100, torch.zeros(len(labels), 1, dtype=torch.bool)], 1)
             assert (z.grad[~predicts] == 0).all()
+            for i in range(1, 1 + keywords(o).get("ignore_first", 0)):  # of each row, what CE-U leaves alone
+                predicts &= ~(predicts & (predicts.cumsum(1) == i))
             assert (z.grad[predicts].abs().sum(-1) > 0).all()
 
 
@@ -155,11 +181,14 @@ def hand_written(name, parameters, steps=3):
     def token_mean(values):
         return torch.cat(values).mean()
 
+    def js(p, q):
+        middle = (p + q) / 2
+        return (torch.xlogy(p, p / middle).sum(-1) + torch.xlogy(q, q / middle).sum(-1)) / 2
+
     def loss_of(role, o, k):
         window = rows[4 * k : 4 * k + 4]
         own = stats(m, [w[o.on[0]] for w in window])
-        fn = getattr(o.loss, "func", o.loss)
-        kw = getattr(o.loss, "keywords", {})
+        fn, kw = fn_of(o), keywords(o)
         with torch.no_grad():
             base = stats(ref, [w[o.on[0]] for w in window])
         if fn is losses.nll:
@@ -170,7 +199,47 @@ def hand_written(name, parameters, steps=3):
             return token_mean([(b.exp() * (b - a)).sum(-1) for (_, a, _), (_, b, _) in zip(own, base, strict=True)])
         if fn is losses.flattened_margin:
             return torch.stack([((z.max(-1).values - z.mean(-1)) ** 2).mean() for _, _, z in own]).mean()
+        if fn is losses.js:
+            return token_mean([js(a.exp(), b.exp()) for (_, a, _), (_, b, _) in zip(own, base, strict=True)])
+        if fn is losses.satimp:
+            p = [lp.detach().exp() for lp, _, _ in own]
+            return token_mean([q**5 * (1 - q) * lp for q, (lp, _, _) in zip(p, own, strict=True)])
+        if fn is losses.ce_u:
+            total, count = 0.0, 0
+            for w, (_, lp, z) in zip(window, own, strict=True):
+                ys = [y for y in w["forget"]["labels"][1:] if y != -100]
+                for t in range(kw["ignore_first"], len(ys)):
+                    others = z[t].detach().clone()
+                    others[ys[t]] = -torch.inf
+                    total = total - (others.softmax(-1) * lp[t]).sum()
+                count += len(ys)
+            return total / count
+        if fn is losses.flat:
+            alt = stats(m, [w["alternate"] for w in window])
+            p, q = (torch.stack([lp.exp().mean() for lp, _, _ in rows]) for rows in (own, alt))
+            if kw["divergence"] == "total_variation":
+                return (p.tanh() / 2 - q.tanh() / 2).mean()
+            g = math.log(2) - torch.log(1 + torch.exp(-torch.stack([p, q])))
+            return (-torch.log(2 - g[0].exp()) - g[1]).mean()
+        if fn is losses.jensun:
+            parts = []
+            for w, (_, lp, _) in zip(window, own, strict=True):
+                refusal = [y for y in w["alternate"]["labels"][1:] if y != -100]
+                asked = torch.tensor([refusal[t % len(refusal)] for t in range(len(lp))])
+                parts.append(js(lp.exp(), torch.nn.functional.one_hot(asked, tiny.V).float()))
+            return token_mean(parts)
         beta = kw["beta"]
+        if fn is losses.wga:
+            return token_mean([(lp.detach().exp() ** beta) * lp for lp, _, _ in own])
+        if fn is losses.undial:
+            parts = []
+            with torch.no_grad():
+                _, _, zs = zip(*stats(ref, [w["forget"] for w in window]), strict=True)
+            for w, (_, lp, _), z in zip(window, own, zs, strict=True):
+                ys = [y for y in w["forget"]["labels"][1:] if y != -100]
+                target = torch.stack([(row - beta * torch.eye(tiny.V)[y]).softmax(-1) for row, y in zip(z, ys, strict=True)])
+                parts.append((target * (target.log() - lp)).sum(-1))
+            return token_mean(parts)
         if fn is losses.npo:
             ratio = torch.stack([a.sum() - b.sum() for (a, _, _), (b, _, _) in zip(own, base, strict=True)])
             return (-2 / beta * torch.log(torch.sigmoid(-beta * ratio))).mean()
@@ -198,6 +267,16 @@ def hand_written(name, parameters, steps=3):
         elif isinstance(combine, PrimalDual):
             step = grads[0] + multiplier * grads[1]
             multiplier = max(0.0, multiplier + combine.step_size * (values[1].item() - combine.budget))
+        elif isinstance(combine, PCGrad):
+            f, r = grads
+            step = f - min(f @ r, torch.tensor(0.0)) / (r @ r) * r + r - min(r @ f, torch.tensor(0.0)) / (f @ f) * f
+        elif isinstance(combine, MGDA):  # the shortest of a thousand points between the two
+            f, r = grads
+            step = min((a * f + (1 - a) * r for a in torch.linspace(0, 1, 1001)), key=torch.norm)
+        elif isinstance(combine, NormalizedDifference):
+            step = sum(g / g.norm() for g in grads)
+        elif isinstance(combine, TorchJD):
+            step = torchjd.aggregation.UPGrad()(torch.stack(grads))
         else:
             assert isinstance(combine, Bilevel)
             f, r = grads
@@ -209,6 +288,10 @@ def hand_written(name, parameters, steps=3):
             for p in m.parameters():
                 p -= LR * step[at : at + p.numel()].view_as(p)
                 at += p.numel()
+    if method.negate is not None:
+        with torch.no_grad():
+            for p, before in zip(m.parameters(), tiny.model().parameters(), strict=True):
+                p.copy_((1 + method.negate) * before - method.negate * p)
     return m, multiplier
 
 
@@ -226,7 +309,8 @@ def test_three_steps_equal_a_hand_written_loop(name, parameters):
 @every
 def test_clipping_bounds_the_combined_gradient(name, parameters):
     t = trained(name, parameters, max_grad_norm=1e-3, max_steps=1)
-    assert tiny.delta(t.model, tiny.model()).norm().item() == pytest.approx(LR * 1e-3, rel=1e-2)
+    moved = tiny.delta(t.model, tiny.model()).norm().item()
+    assert moved == pytest.approx((t.method.negate or 1) * LR * 1e-3, rel=1e-2)
 
 
 @every
@@ -358,7 +442,7 @@ def test_parameters_are_documented_and_serialisable(name, parameters):
 
 
 # -- two processes ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu"])
+@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu", "jensun"])
 def test_two_processes_equal_one(name, tmp_path):
     """DDP on two CPU processes takes the same steps as one process; the ranks stay equal."""
     with socket.socket() as s:

@@ -31,7 +31,7 @@ def test_strings_from_a_command_line_become_the_signatures_types():
         ("npo", {"beta": "much"}, "beta='much' does not fit"),
         ("npo", {"beta": -1}, "greater than 0"),
         ("npo", {"beta": "nan"}, "finite"),
-        ("npo", {"retain": "none"}, "'nll' or 'kl'"),
+        ("npo", {"retain": "none"}, "'nll', 'kl' or 'js'"),
         ("pdu", {"warmup": 1.0}, "less than 1"),
         ("blur_npo", {"gamma": -0.1}, "greater than or equal to 0"),
     ],

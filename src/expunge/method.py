@@ -40,12 +40,16 @@ class Objective:
 class Method:
     """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
 
+    ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated`` by
+    the target model itself.  ``negate``: after training the movement is turned round, θ = θ_target - negate · (θ - θ_target).
     ``learning_rate`` is the paper's for full fine-tuning.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
     combine: Combiner
-    alternate: Literal["given", "refusal"] | None = None
+    alternate: Literal["given", "refusal", "generated"] | None = None
+    refusal: str | None = None
+    negate: float | None = None
     learning_rate: float = 1e-5
     name: str = "custom"
     parameters: Mapping[str, Any] = field(default_factory=dict)

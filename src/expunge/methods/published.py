@@ -1,11 +1,12 @@
-"""The field as a table: each method is a forget loss, a retain loss, and how they meet.
+"""The papers' methods as a table: each is a forget loss, a retain loss, and how they meet.
 
-Defaults are the papers' values; each docstring quotes its source.  ``retain`` is ``nll`` or ``kl`` (to the frozen
-target model, at labelled tokens); the weights multiply the two losses.
+Defaults are the papers' values; each docstring quotes its source.  ``retain`` is ``nll``, or ``kl`` or ``js`` (to the
+frozen target model, at labelled tokens), or ``none`` where the paper has none; the weights multiply the two losses.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -16,7 +17,8 @@ from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.forward import Positions
 from expunge.method import Method, Objective, method
 
-Retain = Literal["nll", "kl"]
+Retain = Literal["nll", "kl", "js"]
+RetainOrNone = Literal["none", "nll", "kl", "js"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -24,6 +26,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 RETAIN: dict[str, Objective] = {
     "nll": Objective(losses.nll, ("retain",)),
     "kl": Objective(losses.kl, ("retain",), reference="logits"),
+    "js": Objective(losses.js, ("retain",), reference="logits"),
 }
 
 
@@ -180,8 +183,154 @@ def blur_margin(
     return Method({"forget": forget, "retain": RETAIN[retain]}, Bilevel(gamma, relative, one_sided))
 
 
+@method(paper="arXiv:2502.19301")
+def wga(
+    *,
+    beta: NonNegative = 1.0,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 1.0,
+    retain: Retain = "nll",
+) -> Method:
+    """Weighted gradient ascent: gradient difference whose forget tokens weigh p^β.
+
+    Wang et al. 2025; β 1, weights 1 and 1, learning rate 1e-5 as in OpenUnlearning's recipe.
+    """
+    forget = Objective(partial(losses.wga, beta=beta), ("forget",))
+    return Method({"forget": forget, "retain": RETAIN[retain]}, WeightedSum(forget_weight, retain_weight))
+
+
+@method(paper="arXiv:2505.11953")
+def satimp(
+    *,
+    beta_saturation: NonNegative = 5.0,
+    beta_importance: NonNegative = 1.0,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 0.1,
+    retain: Retain = "nll",
+) -> Method:
+    """Gradient ascent on the forget tokens that are neither forgotten nor certain (saturation and importance).
+
+    Yang et al. 2025; β₁ 5 and β₂ 1, a forget loss of ten times the retain loss's weight and learning rate 1e-5 as the
+    authors' note in OpenUnlearning says of the paper; its configuration there has the two weights the other way round.
+    """
+    loss = partial(losses.satimp, beta_saturation=beta_saturation, beta_importance=beta_importance)
+    forget = Objective(loss, ("forget",))
+    return Method({"forget": forget, "retain": RETAIN[retain]}, WeightedSum(forget_weight, retain_weight))
+
+
+@method(paper="arXiv:2402.10052")
+def undial(
+    *,
+    beta: NonNegative = 10.0,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 1.0,
+    retain: RetainOrNone = "none",
+) -> Method:
+    """Distil the target model with the forget tokens' logits lowered (self-distillation on adjusted logits).
+
+    Dong et al. 2024; β 10, no retain loss and learning rate 1e-4 as in OpenUnlearning's recipe.  The paper's 1e-4 is for
+    LoRA (rank 8, alpha 16): with an adapter give learning_rate=1e-4.
+    """
+    forget = Objective(partial(losses.undial, beta=beta), ("forget",), reference="logits")
+    return _alone(forget, retain, forget_weight, retain_weight, learning_rate=1e-4)
+
+
+@method(paper="arXiv:2503.01224")
+def ce_u(
+    *,
+    ignore_first: Annotated[int, Field(ge=0)] = 1,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 1.0,
+    retain: RetainOrNone = "none",
+) -> Method:
+    """Cross-entropy unlearning: distil the model's own distribution without the forget token.
+
+    Yang 2025; the first answer token left alone, no retain loss and learning rate 1e-5 as in OpenUnlearning's recipe.
+    """
+    forget = Objective(partial(losses.ce_u, ignore_first=ignore_first), ("forget",))
+    return _alone(forget, retain, forget_weight, retain_weight)
+
+
+@method(paper="arXiv:2410.11143")
+def flat(
+    *,
+    divergence: losses.Divergence = "total_variation",
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 1.0,
+    retain: RetainOrNone = "none",
+) -> Method:
+    """Drive a refusal and the forget answer apart in an f-divergence, on forget data only (FLAT).
+
+    Wang et al. 2024; total variation, no retain loss and learning rate 1e-5 as in the public code's configuration.  The
+    template answer is a refusal, one drawn for each forget row by the seed.
+    """
+    forget = Objective(partial(losses.flat, divergence=divergence), ("forget", "alternate"))
+    return _alone(forget, retain, forget_weight, retain_weight, alternate="refusal")
+
+
+@method(paper="arXiv:2509.02820")
+def jensun(
+    *,
+    refusal: str = "No idea",
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 1.0,
+    retain: Retain = "js",
+) -> Method:
+    """Say a refusal's tokens on the forget set, stay near the target on the retain set; both losses are bounded.
+
+    Singh et al. 2025; the refusal "No idea", weights 1 and 1 and learning rate 8e-6 as in the public code.
+    """
+    forget = Objective(losses.jensun, ("forget", "alternate"))
+    made = _alone(forget, retain, forget_weight, retain_weight, alternate="refusal", learning_rate=8e-6)
+    return replace(made, refusal=refusal)
+
+
+@method(paper="arXiv:2409.13474")
+def altpo(
+    *,
+    beta: Positive = 0.1,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 1.0,
+    retain: Retain = "nll",
+) -> Method:
+    """Prefer an alternate answer that the target model made up itself to the forget answer (AltPO).
+
+    Mekala et al. 2024; β 0.1, weights 1 and 1 and learning rate 5e-5 as in the public code's TOFU command, which takes
+    five alternates of each row for two epochs; here each row has one.  The alternates are sampled before training
+    (``expunge.alternates``) and kept in ``alternates.json`` beside the run.
+    """
+    made = _preference("generated", beta, forget_weight, retain_weight, retain)
+    return replace(made, learning_rate=5e-5)
+
+
+@method(paper="arXiv:2212.04089")
+def task_vector(*, scale: Positive = 1.0) -> Method:
+    """Learn the forget set, then go the same way back: θ = θ_target - scale · (θ_trained - θ_target).
+
+    Ilharco et al. 2023 (task arithmetic by negation); the scale is chosen on held-out data there, 1 is the plain
+    negation.  With LoRA only B is multiplied by -scale, which is exact; without, every weight that trains is turned round.
+    ``expunge release`` repeats such steps, with a retain module beside them.
+    """
+    return Method({"forget": Objective(losses.nll, ("forget",))}, WeightedSum(), negate=scale)
+
+
+def _alone(
+    forget: Objective,
+    retain: RetainOrNone,
+    forget_weight: float,
+    retain_weight: float,
+    *,
+    alternate: Literal["refusal"] | None = None,
+    learning_rate: float = 1e-5,
+) -> Method:
+    """A weighted sum with a retain loss or, with ``none``, without."""
+    objectives = {"forget": forget} | ({} if retain == "none" else {"retain": RETAIN[retain]})
+    combine = WeightedSum(forget_weight, retain_weight)
+    return Method(objectives, combine, alternate=alternate, learning_rate=learning_rate)
+
+
 def _preference(
-    alternate: Literal["given", "refusal"],
+    alternate: Literal["given", "refusal", "generated"],
     beta: float,
     forget_weight: float,
     retain_weight: float,

@@ -1,0 +1,7 @@
+"""The field as a table: ``published`` holds the papers' rows, ``mixtures`` puts any combiner over any forget loss.
+
+Importing this package fills the registry (:data:`expunge.method.METHODS`).
+"""
+
+from expunge.methods.published import *  # noqa: F403
+from expunge.methods.mixtures import *  # noqa: F403 I001  after the rows that it mixes
