@@ -43,7 +43,7 @@ ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS] + [
     ("constrained", {"forget": "wga", "budget": 0.001, "retain": "js"}),
     ("blur", {"forget": "flat"}),
     ("pcgrad", {"forget": "gradient_ascent"}),
-    ("mgda", {"forget": "simnpo"}),
+    ("mgda", {"forget": "idk_dpo"}),
     ("ngdiff", {"forget": "jensun"}),
 ]
 IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") for name, p in ROWS]
@@ -183,7 +183,7 @@ def hand_written(name, parameters, steps=3):
 
     def js(p, q):
         middle = (p + q) / 2
-        return (torch.xlogy(p, p / middle).sum(-1) + torch.xlogy(q, q / middle).sum(-1)) / 2
+        return sum((v * (v.clamp(min=1e-30) / middle).log()).sum(-1) for v in (p, q)) / 2
 
     def loss_of(role, o, k):
         window = rows[4 * k : 4 * k + 4]
