@@ -14,7 +14,9 @@ from expunge.errors import InputError
 from expunge.reveal import generate
 
 FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
-ROWS = [Row(({"role": "user", "content": q},), a) for q, a in [("Who?", "Ada."), ("Where?", "In Oru."), ("When?", "1836")]]
+ROWS = [
+    Row(({"role": "user", "content": q},), a) for q, a in [("Who?", "Ada."), ("Where?", "In Oru."), ("When?", "1836")]
+]
 
 
 def said(monkeypatch, *rounds):

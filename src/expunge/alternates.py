@@ -79,9 +79,9 @@ def kept(
 ) -> tuple[list[Row], list[str]]:
     """The forget rows with their alternates as answers, and what is to be warned of.
 
-    ``target``: what :func:`expunge.models.load` gave.  They are read from ``alternates.json`` in ``folder`` if it is of the same
-    rows, model, seed and prompt; else generated and written there.  A row without an alternate gets a refusal, as with
-    ``idk_dpo``.
+    ``target``: what :func:`expunge.models.load` gave.  They are read from ``alternates.json`` in ``folder`` if it is of
+    the same rows, model, seed and prompt; else generated and written there.  A row without an alternate gets a refusal,
+    as with ``idk_dpo``.
     """
     key = {
         "forget": sources.fingerprint(forget),
@@ -95,9 +95,13 @@ def kept(
         texts = generated(forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
         said = json.dumps({"made_of": key, "alternates": texts}, indent=1, ensure_ascii=False)
         record.replace_text(folder / FILE, said + "\n")
-    rows = [replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))]
+    rows = [
+        replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))
+    ]
     none = texts.count("")
-    warning = f"{none} of {len(rows)} forget rows have a refusal as alternate, for the model made up nothing else for them"
+    warning = (
+        f"{none} of {len(rows)} forget rows have a refusal as alternate, for the model made up nothing else for them"
+    )
     return rows, [warning] if none else []
 
 

@@ -223,9 +223,7 @@ def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> 
     )
     options: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
     examples = [chat.encode(r, target.tokenizer, **options) for r in rows]
-    return Data(
-        {**data.rows, "alternate": rows}, {**data.examples, "alternate": examples}, [*data.warnings, *warnings]
-    )
+    return Data({**data.rows, "alternate": rows}, {**data.examples, "alternate": examples}, [*data.warnings, *warnings])
 
 
 # -- training -------------------------------------------------------------------------------------------------------------

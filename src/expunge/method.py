@@ -40,8 +40,8 @@ class Objective:
 class Method:
     """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
 
-    ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated`` by
-    the target model itself.  ``negate``: after training the movement is turned round, θ = θ_target - negate · (θ - θ_target).
+    ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated``
+    by the target model itself.  ``negate`` c: after training the movement is turned round, θ ← θ_target - c (θ - θ_target).
     ``learning_rate`` is the paper's for full fine-tuning.  The rest is stamped by :func:`method`.
     """
 

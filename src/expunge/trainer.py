@@ -74,7 +74,9 @@ class UnlearningTrainer(Trainer):
                 "(it steps or shards inside backward); use DDP or one process, or a method with fixed weights"
             )
         if self.method.negate is not None and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
-            raise InputError(f"{self.method.name} turns whole weights round, which {kind} shards; use DDP or one process")
+            raise InputError(
+                f"{self.method.name} turns whole weights round, which {kind} shards; use DDP or one process"
+            )
 
     def _build_reference(self) -> None:
         objectives, model = self.method.objectives, self.model

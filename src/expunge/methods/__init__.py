@@ -3,5 +3,5 @@
 Importing this package fills the registry (:data:`expunge.method.METHODS`).
 """
 
+from expunge.methods.mixtures import *  # noqa: F403
 from expunge.methods.published import *  # noqa: F403
-from expunge.methods.mixtures import *  # noqa: F403 I001  after the rows that it mixes

@@ -142,9 +142,7 @@ def _weighting(name: str) -> Any:
         raise InputError("the method torchjd needs the package of that name: pip install 'expunge[torchjd]'") from None
     known = [n.removesuffix("Weighting") for n in aggregation.__all__ if n.endswith("Weighting") and n != "Weighting"]
     if name not in known:
-        raise InputError(
-            f"torchjd: TorchJD has no weighting {name!r}{nearest(name, known)}; it has {', '.join(known)}"
-        )
+        raise InputError(f"torchjd: TorchJD has no weighting {name!r}{nearest(name, known)}; it has {', '.join(known)}")
     try:
         made = getattr(aggregation, f"{name}Weighting")()
         made(torch.eye(2))
