@@ -73,6 +73,7 @@ def test_altpo_from_end_to_end(workplace):
     log = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method="altpo", **FAST).record
     first = json.loads((workplace / "unlearned" / alternates.FILE).read_text())["alternates"]
     assert len(first) == 3 == log["data"]["alternate"]["rows"] and len(set(first)) > 1
+    assert log["data"]["alternate"]["source"] == "generated"
     assert log["data"]["alternate"]["fingerprint"] != log["data"]["forget"]["fingerprint"]
     more = {"forget": "forget.jsonl", "retain": "retain.jsonl", "method": "altpo", **FAST}
     other = unlearn("model", out="again", **more)
