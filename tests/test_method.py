@@ -39,6 +39,7 @@ def test_strings_from_a_command_line_become_the_signatures_types():
         ("undial", {"retain": "no"}, "'none', 'nll', 'kl' or 'js'"),
         ("constrained", {"forget": "nqo"}, "'npo'"),
         ("blur", {"retain": "kl"}, "take relative=false"),
+        ("blur_margin", {"retain": "js"}, "take relative=false"),
     ],
 )
 def test_wrong_names_and_values(name, parameters, said):

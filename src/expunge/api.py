@@ -136,7 +136,9 @@ def run(
         "method": describe(method),
         "model": describe_model(target, net, settings),
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
-        "data": {s: describe_data(getattr(settings, s, method.alternate), rows, settings) for s, rows in data.rows.items()},
+        "data": {
+            s: describe_data(getattr(settings, s, method.alternate), rows, settings) for s, rows in data.rows.items()
+        },
         "training": describe_training(args, trainer.state.max_steps),
         "seed": settings.seed,
         "device": str(trainer.args.device),

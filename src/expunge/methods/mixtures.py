@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from expunge.combine import MGDA, Bilevel, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD
+from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD
 from expunge.errors import InputError, nearest
 from expunge.method import Method, method
 from expunge.methods import published
-from expunge.methods.published import RETAIN, NonNegative, Positive, Retain
+from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel
 
 Forget = Literal[
     "gradient_ascent", "npo", "simnpo", "dpo", "idk_dpo", "altpo", "margin", "wga", "satimp", "undial", "ce_u", "flat",
@@ -78,12 +78,7 @@ def blur(
     part of a step is γ times as long as the retain gradient.  ``forget="npo"`` and ``relative=False`` is ``blur_npo``.
     Raises InputError for a relative γ over ``kl`` or ``js``, whose gradient is 0 at the start.
     """
-    if relative and retain != "nll":
-        raise InputError(
-            f"blur: a relative γ measures the forget step by the retain gradient, which is 0 at the start with "
-            f"retain={retain!r}; take relative=false or retain='nll'"
-        )
-    return _mixed(forget, retain, Bilevel(gamma, relative, one_sided))
+    return _mixed(forget, retain, bilevel(gamma, relative, one_sided, retain))
 
 
 @method(paper="arXiv:2001.06782")

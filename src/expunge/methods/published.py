@@ -14,6 +14,7 @@ from pydantic import Field
 
 from expunge import losses
 from expunge.combine import Bilevel, PrimalDual, WeightedSum
+from expunge.errors import InputError
 from expunge.forward import Positions
 from expunge.method import Method, Objective, method
 
@@ -161,7 +162,7 @@ def blur_npo(
     ``True``; the default is the formula's mean over examples.
     """
     forget = Objective(partial(losses.npo, beta=beta, batch_mean=batch_mean), ("forget",), reference="token_logp")
-    return Method({"forget": forget, "retain": RETAIN[retain]}, Bilevel(gamma, relative, one_sided))
+    return Method({"forget": forget, "retain": RETAIN[retain]}, bilevel(gamma, relative, one_sided, retain))
 
 
 @method(paper="arXiv:2506.08164")
@@ -180,7 +181,7 @@ def blur_margin(
     slice of TOFU the retain answers lose a twentieth of their probability with it, and a quarter with 1.
     """
     forget = Objective(partial(losses.flattened_margin, token_average=token_average), ("forget",))
-    return Method({"forget": forget, "retain": RETAIN[retain]}, Bilevel(gamma, relative, one_sided))
+    return Method({"forget": forget, "retain": RETAIN[retain]}, bilevel(gamma, relative, one_sided, retain))
 
 
 @method(paper="arXiv:2502.19301")
@@ -312,6 +313,16 @@ def task_vector(*, scale: Positive = 1.0) -> Method:
     ``expunge release`` repeats such steps, with a retain module beside them.
     """
     return Method({"forget": Objective(losses.nll, ("forget",))}, WeightedSum(), negate=scale)
+
+
+def bilevel(gamma: float, relative: bool, one_sided: bool, retain: Retain) -> Bilevel:
+    """BLUR's combiner; InputError for a relative γ over a retain loss whose gradient is 0 at the start."""
+    if relative and retain != "nll":
+        raise InputError(
+            "a relative γ measures the forget step by the retain gradient, which is 0 at the start with "
+            f"retain={retain!r}, so nothing would ever move; take relative=false or retain='nll'"
+        )
+    return Bilevel(gamma, relative, one_sided)
 
 
 def _alone(
