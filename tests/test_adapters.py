@@ -10,7 +10,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from expunge.adapters import Adapter, compress, concatenate, orthogonality, rank_of, scaled
+from expunge.adapters import (
+    Adapter,
+    compress,
+    concatenate,
+    orthogonality,
+    rank_of,
+    scaled,
+    start_of,
+    turn_round,
+)
 from expunge.errors import InputError
 from expunge.models import adapted, add, attach_lora, detach_lora
 
@@ -197,3 +206,32 @@ def test_weights_are_fp32():
     plain, adapter = detach_lora(attach_lora(llama().to(torch.bfloat16), r=2))
     with pytest.raises(InputError, match="no linear layer in fp32"):
         add(plain, adapter)
+
+
+# -- negation in place ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_that_moved_go_the_same_way_back(tied):
+    m = llama(tied)
+    m.model.layers[0].self_attn.q_proj.weight.requires_grad_(False)
+    before = copy.deepcopy(m.state_dict())
+    start = start_of(m)
+    with torch.no_grad():
+        for name, p in m.named_parameters():
+            if p.requires_grad:
+                p.add_(2.0 if name.endswith("norm.weight") else 1.0)
+    turn_round(m, start, 0.5)
+    for name, value in m.state_dict().items():
+        moved = 0.0 if "layers.0.self_attn.q_proj" in name else 1.0 if name.endswith("norm.weight") else 0.5
+        torch.testing.assert_close(value, before[name] - moved)
+    assert len(start) == len(list(m.parameters())) - 1
+
+
+def test_lora_is_turned_round_in_one_factor():
+    plain = llama()
+    m = random_lora(copy.deepcopy(plain))
+    assert start_of(m) == {}
+    learnt = copy.deepcopy(m).merge_and_unload().state_dict()
+    turn_round(m, {}, 0.5)
+    for name, value in m.merge_and_unload().state_dict().items():
+        base = plain.state_dict()[name]
+        torch.testing.assert_close(value, base - 0.5 * (learnt[name] - base), atol=1e-6, rtol=1e-5)

@@ -154,6 +154,16 @@ def test_alternates_and_refusals(workplace):
     assert go(method="idk_dpo", out="idk").record["data"]["alternate"]["rows"] == 3
 
 
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_a_task_vector_is_learnt_then_subtracted(workplace, adapter):
+    log = go(method="task_vector", retain=None, adapter=adapter, max_steps=6).record
+    learnt = [s["loss/forget"] for s in log["steps"]]
+    assert learnt[-1] < learnt[0]  # what the training itself does
+    assert log["after"]["forget"]["nll"] > log["before"]["forget"]["nll"]  # what is saved
+    further = go(method=methods.task_vector(scale=2.0), retain=None, adapter=adapter, max_steps=6, out="further").record
+    assert further["after"]["forget"]["nll"] > log["after"]["forget"]["nll"]
+
+
 def test_resume_goes_on_from_a_checkpoint(workplace):
     kw = {"method": methods.pdu(multiplier=2.0, warmup=0.0), "save_strategy": "steps", "save_steps": 2}
     whole = go(**kw, out="whole")

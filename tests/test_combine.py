@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expunge.combine import Bilevel, PrimalDual, Stateful, WeightedSum
+from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, Stateful, TorchJD, WeightedSum
 
 seeds = st.integers(0, 10_000)
 gammas = st.floats(0, 10)
@@ -62,6 +62,112 @@ def test_zero_gradients_are_finite(combine):
     torch.testing.assert_close(direction(combine, torch.stack([zero, r])), r)
     assert direction(combine, torch.stack([f, zero])).isfinite().all()
     assert (direction(combine, torch.stack([zero, zero])) == 0).all()
+
+
+# -- PCGrad, MGDA, the normalised difference, TorchJD -----------------------------------------------------------------------
+BY_HAND = [
+    (PCGrad(), [[1.0, 0], [-1, 1]], [2.0, 1.5], [0.5, 1.5]),
+    (PCGrad(), [[1.0, 0], [1, 1]], [1.0, 1.0], [2.0, 1.0]),  # no conflict
+    (MGDA(), [[2.0, 0], [0, 1]], [0.2, 0.8], [0.4, 0.8]),
+    (MGDA(), [[1.0, 0], [3, 1]], [1.0, 0.0], [1.0, 0.0]),  # the shortest is an end
+    (MGDA(), [[1.0, 2], [1, 2]], [0.5, 0.5], [1.0, 2.0]),
+    (NormalizedDifference(), [[3.0, 4], [0, 2]], [0.2, 0.5], [0.6, 1.8]),
+]
+
+
+@pytest.mark.parametrize(("combine", "j", "weights", "step"), BY_HAND)
+def test_combined_by_hand(combine, j, weights, step):
+    j = torch.tensor(j, dtype=torch.float64)
+    torch.testing.assert_close(combine.weights(LOSSES, j @ j.T), torch.tensor(weights, dtype=torch.float64))
+    torch.testing.assert_close(direction(combine, j), torch.tensor(step, dtype=torch.float64))
+
+
+SYMMETRIC = pytest.mark.parametrize("combine", [PCGrad(), MGDA(), NormalizedDifference()], ids=repr)
+
+
+@SYMMETRIC
+@settings(deadline=None, max_examples=50)
+@given(seeds, st.floats(1e-3, 1e3))
+def test_order_and_scale(combine, seed, scale):
+    """Exchanging the objectives changes nothing; a common scale gives the step that scale, or none at unit length."""
+    j = gradients(seed)
+    u = direction(combine, j)
+    torch.testing.assert_close(direction(combine, j.flip(0)), u)
+    power = 0 if isinstance(combine, NormalizedDifference) else 1
+    torch.testing.assert_close(direction(combine, scale * j), scale**power * u)
+
+
+@SYMMETRIC
+def test_zero_gradients_leave_the_other_or_nothing(combine):
+    f, r = gradients(3)
+    zero = torch.zeros_like(f)
+    for j in (torch.stack([zero, r]), torch.stack([f, zero]), torch.stack([zero, zero])):
+        u = direction(combine, j)
+        expected = torch.zeros_like(f) if isinstance(combine, MGDA) else combine_alone(combine, j.sum(0))
+        torch.testing.assert_close(u, expected)
+
+
+def combine_alone(combine, g):
+    return g / g.norm().clamp(min=1e-9) if isinstance(combine, NormalizedDifference) else g
+
+
+@settings(deadline=None, max_examples=50)
+@given(seeds)
+def test_pcgrad_is_the_loop_over_vectors(seed):
+    first = gradients(seed)
+    total = torch.zeros(9, dtype=torch.float64)
+    for i in range(2):
+        g = first[i].clone()
+        if g @ first[1 - i] < 0:
+            g -= (g @ first[1 - i]) / (first[1 - i] @ first[1 - i]) * first[1 - i]
+        total += g
+    torch.testing.assert_close(direction(PCGrad(), first), total)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seeds, st.floats(1e-2, 1e2))
+def test_mgda_is_the_shortest_and_descends_both(seed, scale):
+    j = gradients(seed) * torch.tensor([[scale], [1.0]])
+    w = MGDA().weights(LOSSES, j @ j.T)
+    u = w @ j
+    assert (w >= 0).all() and w.sum() == pytest.approx(1.0)
+    assert (j @ u >= u @ u * (1 - 1e-9) - 1e-12).all()
+    for a in torch.linspace(0, 1, 41, dtype=torch.float64):
+        assert u.norm() <= (a * j[0] + (1 - a) * j[1]).norm() + 1e-12
+
+
+@settings(deadline=None, max_examples=50)
+@given(seeds)
+def test_the_normalised_difference_descends_both(seed):
+    j = gradients(seed)
+    u = direction(NormalizedDifference(), j)
+    assert (j @ u >= -1e-12).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds)
+def test_ours_are_torchjds(seed):
+    aggregation = pytest.importorskip("torchjd.aggregation", reason="TorchJD is not installed")
+    j = gradients(seed)
+    torch.testing.assert_close(direction(PCGrad(), j), direction(TorchJD(aggregation.PCGradWeighting()), j))
+    fine = TorchJD(aggregation.MGDAWeighting(epsilon=1e-12, max_iters=10_000))
+    torch.testing.assert_close(direction(MGDA(), j), direction(fine, j), atol=1e-3, rtol=1e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds)
+def test_a_weighting_of_torchjd_gives_its_aggregators_step(seed):
+    aggregation = pytest.importorskip("torchjd.aggregation", reason="TorchJD is not installed")
+    j = gradients(seed)
+    combine = TorchJD(aggregation.UPGradWeighting())
+    torch.testing.assert_close(direction(combine, j), aggregation.UPGrad()(j))
+    assert repr(combine) == "TorchJD(UPGradWeighting)" and combine.needs_gram
+
+
+@pytest.mark.parametrize("combine", [PCGrad(), MGDA()])
+def test_two_objectives_only(combine):
+    with pytest.raises(ValueError, match="for two objectives, not 3"):
+        combine.weights(torch.ones(3), torch.eye(3))
 
 
 def test_tiny_forget_gradient_keeps_the_step_bounded():

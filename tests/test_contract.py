@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from expunge import losses, methods, reference  # noqa: F401  methods fills the table
-from expunge.combine import Bilevel, PrimalDual, WeightedSum
+from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
 from expunge.forward import ForwardPass, see
 from expunge.method import METHODS, Activations, build
 from expunge.models import attach_lora
@@ -29,19 +31,37 @@ from expunge.reference import live_view
 STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers
 PARAMETERS: dict[str, dict] = {
     "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
+    "constrained": {"budget": 3.0},
+    "task_vector": {"scale": 0.5},
     "rmu": STEER | {"retain_weight": 3.0},
     "blur_rmu": STEER | {"gamma": 0.5},
 }
-ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS] + [
+ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS if name != "torchjd" or find_spec("torchjd")] + [
     ("npo", {"retain": "kl"}),
     ("blur_npo", {"retain": "kl", "one_sided": True}),
     ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),
+    ("undial", {"retain": "js"}),
+    ("ce_u", {"ignore_first": 0, "retain": "nll"}),
+    ("flat", {"divergence": "jensen_shannon", "retain": "kl"}),
+    ("constrained", {"forget": "wga", "budget": 0.001, "retain": "js"}),
+    ("blur", {"forget": "flat"}),
+    ("pcgrad", {"forget": "gradient_ascent"}),
+    ("mgda", {"forget": "idk_dpo"}),
+    ("ngdiff", {"forget": "jensun"}),
 ]
 IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") for name, p in ROWS]
 LR = 0.05
 every = pytest.mark.parametrize(("name", "parameters"), ROWS, ids=IDS)
 LOGITS = [row for row in ROWS if "rmu" not in row[0]]  # the others run no head: tests/test_layers.py
 reads_logits = pytest.mark.parametrize(("name", "parameters"), LOGITS, ids=[IDS[ROWS.index(row)] for row in LOGITS])
+
+
+def fn_of(objective):
+    return getattr(objective.loss, "func", objective.loss)
+
+
+def keywords(objective):
+    return getattr(objective.loss, "keywords", {})
 
 
 def trained(name, parameters, *, model=None, data=None, **kw):
@@ -99,9 +119,13 @@ def test_no_gradient_where_there_is_no_label(name, parameters):
             reference = ForwardPass.from_logits(torch.randn_like(z), b["labels"])
             views.append(ForwardPass.from_logits(z, b["labels"], reference=reference))
         o.loss(*views).backward()
+        if fn_of(o) is losses.jensun:
+            assert leaves.pop()[0].grad is None  # it reads the refusal's labels only
         for z, labels in leaves:
             predicts = torch.cat([labels[:, 1:] != -100, torch.zeros(len(labels), 1, dtype=torch.bool)], 1)
             assert (z.grad[~predicts] == 0).all()
+            for i in range(1, 1 + keywords(o).get("ignore_first", 0)):  # of each row, what CE-U leaves alone
+                predicts &= ~(predicts & (predicts.cumsum(1) == i))
             assert (z.grad[predicts].abs().sum(-1) > 0).all()
 
 
@@ -167,10 +191,13 @@ def hand_written(name, parameters, steps=3):
         ids = [torch.tensor([list(r["input_ids"])]) for r in items]
         return [model(input_ids=i, output_hidden_states=True).hidden_states[layer + 1][0] for i in ids]
 
+    def js(p, q):
+        middle = (p + q) / 2
+        return sum((v * (v.clamp(min=1e-30) / middle).log()).sum(-1) for v in (p, q)) / 2
+
     def loss_of(role, o, k):
         window = rows[4 * k : 4 * k + 4]
-        fn = getattr(o.loss, "func", o.loss)
-        kw = getattr(o.loss, "keywords", {})
+        fn, kw = fn_of(o), keywords(o)
         if fn is losses.steering:
             v = torch.rand(16, generator=torch.Generator().manual_seed(kw["seed"]))
             to = kw["steering_coefficient"] * v / v.pow(2).sum().sqrt()
@@ -192,7 +219,49 @@ def hand_written(name, parameters, steps=3):
             return token_mean([(b.exp() * (b - a)).sum(-1) for (_, a, _), (_, b, _) in zip(own, base, strict=True)])
         if fn is losses.flattened_margin:
             return torch.stack([((z.max(-1).values - z.mean(-1)) ** 2).mean() for _, _, z in own]).mean()
+        if fn is losses.js:
+            return token_mean([js(a.exp(), b.exp()) for (_, a, _), (_, b, _) in zip(own, base, strict=True)])
+        if fn is losses.satimp:
+            p = [lp.detach().exp() for lp, _, _ in own]
+            return token_mean([q**5 * (1 - q) * lp for q, (lp, _, _) in zip(p, own, strict=True)])
+        if fn is losses.ce_u:
+            total, count = 0.0, 0
+            for w, (_, lp, z) in zip(window, own, strict=True):
+                ys = [y for y in w["forget"]["labels"][1:] if y != -100]
+                for t in range(kw["ignore_first"], len(ys)):
+                    others = z[t].detach().clone()
+                    others[ys[t]] = -torch.inf
+                    total = total - (others.softmax(-1) * lp[t]).sum()
+                count += len(ys)
+            return total / count
+        if fn is losses.flat:
+            alt = stats(m, [w["alternate"] for w in window])
+            p, q = (torch.stack([lp.exp().mean() for lp, _, _ in rows]) for rows in (own, alt))
+            if kw["divergence"] == "total_variation":
+                return (p.tanh() / 2 - q.tanh() / 2).mean()
+            g = math.log(2) - torch.log(1 + torch.exp(-torch.stack([p, q])))
+            return (-torch.log(2 - g[0].exp()) - g[1]).mean()
+        if fn is losses.jensun:
+            parts = []
+            for w, (_, lp, _) in zip(window, own, strict=True):
+                refusal = [y for y in w["alternate"]["labels"][1:] if y != -100]
+                asked = torch.tensor([refusal[t % len(refusal)] for t in range(len(lp))])
+                parts.append(js(lp.exp(), torch.nn.functional.one_hot(asked, tiny.V).float()))
+            return token_mean(parts)
         beta = kw["beta"]
+        if fn is losses.wga:
+            return token_mean([(lp.detach().exp() ** beta) * lp for lp, _, _ in own])
+        if fn is losses.undial:
+            parts = []
+            with torch.no_grad():
+                _, _, zs = zip(*stats(ref, [w["forget"] for w in window]), strict=True)
+            for w, (_, lp, _), z in zip(window, own, zs, strict=True):
+                ys = [y for y in w["forget"]["labels"][1:] if y != -100]
+                target = torch.stack(
+                    [(row - beta * torch.eye(tiny.V)[y]).softmax(-1) for row, y in zip(z, ys, strict=True)]
+                )
+                parts.append((target * (target.log() - lp)).sum(-1))
+            return token_mean(parts)
         if fn is losses.npo:
             ratio = torch.stack([a.sum() - b.sum() for (a, _, _), (b, _, _) in zip(own, base, strict=True)])
             return (-2 / beta * torch.log(torch.sigmoid(-beta * ratio))).mean()
@@ -221,6 +290,18 @@ def hand_written(name, parameters, steps=3):
         elif isinstance(combine, PrimalDual):
             step = grads[0] + multiplier * grads[1]
             multiplier = max(0.0, multiplier + combine.step_size * (values[1].item() - combine.budget))
+        elif isinstance(combine, PCGrad):
+            f, r = grads
+            step = f - min(f @ r, torch.tensor(0.0)) / (r @ r) * r + r - min(r @ f, torch.tensor(0.0)) / (f @ f) * f
+        elif isinstance(combine, MGDA):  # the shortest of a thousand points between the two
+            f, r = grads
+            step = min((a * f + (1 - a) * r for a in torch.linspace(0, 1, 1001)), key=torch.norm)
+        elif isinstance(combine, NormalizedDifference):
+            step = sum(g / g.norm() for g in grads)
+        elif isinstance(combine, TorchJD):
+            from torchjd.aggregation import UPGrad
+
+            step = UPGrad()(torch.stack(grads))
         else:
             assert isinstance(combine, Bilevel)
             f, r = grads
@@ -232,6 +313,10 @@ def hand_written(name, parameters, steps=3):
             for p in m.parameters():
                 p -= LR * step[at : at + p.numel()].view_as(p)
                 at += p.numel()
+    if method.negate is not None:
+        with torch.no_grad():
+            for p, before in zip(m.parameters(), tiny.model().parameters(), strict=True):
+                p.copy_((1 + method.negate) * before - method.negate * p)
     return m, multiplier
 
 
@@ -249,7 +334,8 @@ def test_three_steps_equal_a_hand_written_loop(name, parameters):
 @every
 def test_clipping_bounds_the_combined_gradient(name, parameters):
     t = trained(name, parameters, max_grad_norm=1e-3, max_steps=1)
-    assert tiny.delta(t.model, tiny.model()).norm().item() == pytest.approx(LR * 1e-3, rel=1e-2)
+    moved = tiny.delta(t.model, tiny.model()).norm().item()
+    assert moved == pytest.approx((t.method.negate or 1) * LR * 1e-3, rel=1e-2)
 
 
 @every
@@ -400,7 +486,7 @@ def test_parameters_are_documented_and_serialisable(name, parameters):
 
 
 # -- two processes ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu", "rmu"])
+@pytest.mark.parametrize("name", ["npo", "blur_npo", "pdu", "jensun", "rmu"])
 def test_two_processes_equal_one(name, tmp_path):
     """DDP on two CPU processes takes the same steps as one process; the ranks stay equal."""
     with socket.socket() as s:

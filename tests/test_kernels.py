@@ -50,6 +50,31 @@ def test_kl_divergence(chunk):
     same_gradient(ours, theirs, [z])
 
 
+def test_js_divergence(chunk):
+    z, ref = leaf(N, V), leaf(N, V, seed=1).detach()
+    p, q = z.softmax(-1), ref.softmax(-1)
+    m = (p + q) / 2
+    theirs = ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1)) / 2
+    ours = kernels.js_divergence(z, ref)
+    torch.testing.assert_close(ours, theirs)
+    same_gradient(ours, theirs, [z])
+
+
+def test_unlikelihood(chunk):
+    z, y = leaf(N, V), torch.arange(N) % V
+    ours, theirs = kernels.unlikelihood(z, y), -(1 - z.softmax(-1)[torch.arange(N), y]).log()
+    torch.testing.assert_close(ours, theirs)
+    same_gradient(ours, theirs, [z])
+
+
+def test_unlikelihood_has_the_gradient_of_cross_entropy_unlearning():
+    """CE-U as it is published: cross-entropy against the model's own softmax without the label, held constant."""
+    z, y = leaf(N, V), torch.arange(N) % V
+    own = z.detach().clone()
+    own[torch.arange(N), y] = -torch.inf
+    same_gradient(kernels.unlikelihood(z, y), F.cross_entropy(z, own.softmax(-1), reduction="none"), [z])
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_margin_of_linear(chunk, bias):
     leaves = [leaf(N, D), leaf(V, D, seed=1), *([leaf(V, seed=2)] if bias else [])]
@@ -70,6 +95,8 @@ def test_margin_at_a_tie_takes_the_first(chunk):
     [
         lambda e: kernels.token_logp(e, torch.zeros(0, dtype=torch.long)),
         lambda e: kernels.kl_divergence(e, e.detach()),
+        lambda e: kernels.js_divergence(e, e.detach()),
+        lambda e: kernels.unlikelihood(e, torch.zeros(0, dtype=torch.long)),
     ],
 )
 def test_no_labelled_token_at_all(f):

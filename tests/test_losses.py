@@ -106,6 +106,104 @@ def test_kl_by_hand():
     assert losses.kl(same).item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_js_by_hand_and_bounded():
+    x = of_logits([[[0.0, math.log(3)]]], reference=of_logits([[[0.0, 0.0]]]))
+    assert losses.js(x).item() == pytest.approx(0.033822, abs=1e-6)
+    apart = of_logits([[[90.0, 0.0]]], reference=of_logits([[[0.0, 90.0]]]))
+    assert losses.js(apart).item() == pytest.approx(LN2, rel=1e-6)
+
+
+def test_weighted_ascent_by_hand():
+    x = seen([[math.log(1 / 2)], [math.log(1 / 8)]])
+    assert losses.wga(x).item() == pytest.approx(-0.4375 * LN2)
+    assert losses.wga(x, beta=0.0).item() == pytest.approx(losses.gradient_ascent(x).item())
+    half = seen([[math.log(1 / 2)]])
+    assert losses.satimp(half).item() == pytest.approx(-LN2 / 64)
+    assert losses.satimp(x, beta_saturation=1.0, beta_importance=0.0).item() == pytest.approx(losses.wga(x).item())
+
+
+def test_the_weights_of_weighted_ascent_are_constants_to_the_gradient():
+    logp = torch.log(torch.tensor([0.5, 0.25])).requires_grad_()
+    x = ForwardPass.from_token_logp(logp, torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]), 2)
+    (g,) = torch.autograd.grad(losses.wga(x, beta=2.0), logp)
+    torch.testing.assert_close(g, torch.tensor([0.25, 0.0625]) / 2)
+    (g,) = torch.autograd.grad(losses.satimp(x, beta_saturation=1.0, beta_importance=2.0), logp)
+    torch.testing.assert_close(g, torch.tensor([0.5 * 0.25, 0.25 * 0.5625]) / 2)
+
+
+def test_undial_by_hand():
+    x = of_logits([[[0.0, math.log(3)]]], reference=of_logits([[[10.0, 0.0]]]))
+    assert losses.undial(x).item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-5)
+
+
+def test_undial_leaves_the_cached_reference_alone():
+    reference = of_logits([[[10.0, 0.0]]])
+    losses.undial(of_logits([[[0.0, 1.0]]], reference=reference))
+    assert reference.logits.tolist() == [[10.0, 0.0]]
+
+
+def test_ce_u_by_hand():
+    first, second = [0.0, 0.0], [math.log(3), 0.0]  # p_y = 1/2, 3/4
+    x = of_logits([[first, second]])
+    assert losses.ce_u(x).item() == pytest.approx(math.log(4) / 2, rel=1e-6)
+    assert losses.ce_u(x, ignore_first=0).item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
+    two = of_logits([[second, second], [second, second]])  # the first of each sequence, not of the batch
+    assert losses.ce_u(two).item() == pytest.approx(math.log(4) / 2, rel=1e-6)
+
+
+def test_ce_u_is_finite_where_the_probability_rounds_to_one():
+    assert losses.ce_u(of_logits([[[200.0, 0.0]]]), ignore_first=0).item() == pytest.approx(200.0)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "value"),
+    [("total_variation", -0.108599), ("kl", -0.027633), ("jensen_shannon", -0.086278), ("pearson", -0.234375)],
+)
+def test_flat_by_hand(divergence, value):
+    x, y = seen([[math.log(1 / 4)]]), seen([[math.log(1 / 2)]])
+    assert losses.flat(x, y, divergence=divergence).item() == pytest.approx(value, abs=1e-6)
+
+
+def test_flat_takes_the_mean_probability_of_each_sequence():
+    x = seen([[0.0, math.log(1 / 2)], [math.log(1 / 4)]])  # 3/4 and 1/4
+    y = seen([[math.log(1 / 2)], [math.log(1 / 2)]])
+    by_hand = sum(p * p / 4 + p - 0.5 for p in (0.75, 0.25)) / 2
+    assert losses.flat(x, y, divergence="pearson").item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("divergence", sorted(losses.DIVERGENCES))
+def test_flats_conjugates_are_the_convex_conjugates(divergence):
+    """f*(u) = sup_t (u t - f(t)) of the divergence's generator f, on a grid, at u = g*(v)."""
+    t = torch.linspace(1e-4, 30, 400_000, dtype=torch.float64)
+    f = {
+        "total_variation": (t - 1).abs() / 2,
+        "kl": t * t.log(),
+        "jensen_shannon": t * t.log() - (1 + t) * ((1 + t) / 2).log(),
+        "pearson": (t - 1) ** 2,
+    }[divergence]
+    g, conjugate = losses.DIVERGENCES[divergence]
+    for v in torch.tensor([0.0, 0.3, 0.9], dtype=torch.float64):
+        assert (g(v) * t - f).max().item() == pytest.approx(conjugate(v).item(), abs=1e-4)
+
+
+def test_jensun_by_hand():
+    """The refusal's two tokens are asked for in turn; the forget answer's own tokens play no part."""
+    refusal = ForwardPass.from_logits(torch.zeros(1, 4, 3), torch.tensor([[-100, 1, 2, -100]]))
+    third = [0.0, 0.0, 0.0]  # q = 1/3 whatever is asked for
+    sure = [0.0, 0.0, 60.0]  # says 2
+    assert losses.jensun(of_logits([[third] * 3]), refusal).item() == pytest.approx(0.318257, abs=1e-6)
+    assert losses.jensun(of_logits([[sure] * 2]), refusal).item() == pytest.approx(LN2 / 2, abs=1e-6)  # ln 2, 0
+    # asked for 1, 2, 1: ln 2, 0, ln 2
+    assert losses.jensun(of_logits([[sure] * 3]), refusal).item() == pytest.approx(2 / 3 * LN2, abs=1e-6)
+
+
+def test_jensun_takes_each_sequences_own_refusal():
+    refusals = ForwardPass.from_logits(torch.zeros(2, 3, 3), torch.tensor([[-100, 1, 1], [-100, 2, -100]]))
+    says_one, says_two = [[0.0, 60.0, 0.0]] * 2, [[0.0, 0.0, 60.0]] * 2
+    assert losses.jensun(of_logits([says_one, says_two]), refusals).item() == pytest.approx(0.0, abs=1e-6)
+    assert losses.jensun(of_logits([says_two, says_one]), refusals).item() == pytest.approx(LN2, abs=1e-6)
+
+
 def test_a_loss_that_reads_no_given_reference_says_so():
     with pytest.raises(RuntimeError, match="does not ask for one"):
         losses.npo(seen([[-1.0]]))
@@ -113,7 +211,7 @@ def test_a_loss_that_reads_no_given_reference_says_so():
         losses.kl(of_logits([[[0.0, 1.0]]], reference=seen([[-1.0]])))
 
 
-@pytest.mark.parametrize("loss", [losses.nll, losses.simnpo, losses.flattened_margin])
+@pytest.mark.parametrize("loss", [losses.nll, losses.simnpo, losses.flattened_margin, losses.satimp, losses.ce_u])
 def test_a_constant_on_all_logits_changes_nothing(loss):
     rows = [[[3.0, 1.0, 0.0], [0.5, 2.0, 1.0]]]
     moved = [[[v + 50 for v in z] for z in r] for r in rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from expunge import methods
@@ -31,14 +33,63 @@ def test_strings_from_a_command_line_become_the_signatures_types():
         ("npo", {"beta": "much"}, "beta='much' does not fit"),
         ("npo", {"beta": -1}, "greater than 0"),
         ("npo", {"beta": "nan"}, "finite"),
-        ("npo", {"retain": "none"}, "'nll' or 'kl'"),
+        ("npo", {"retain": "none"}, "'nll', 'kl' or 'js'"),
         ("pdu", {"warmup": 1.0}, "less than 1"),
         ("blur_npo", {"gamma": -0.1}, "greater than or equal to 0"),
+        ("undial", {"retain": "no"}, "'none', 'nll', 'kl' or 'js'"),
+        ("constrained", {"forget": "nqo"}, "'npo'"),
+        ("blur", {"retain": "kl"}, "take relative=false"),
+        ("blur_margin", {"retain": "js"}, "take relative=false"),
     ],
 )
 def test_wrong_names_and_values(name, parameters, said):
     with pytest.raises(InputError, match=said):
         build(name, parameters)
+
+
+@pytest.mark.parametrize("forget", sorted(methods.FORGET))
+def test_every_forget_loss_meets_every_combiner(forget):
+    """A mixture has the row's own forget loss, with its alternates and learning rate, and one retain loss."""
+    own = methods.FORGET[forget]()
+    for make in (methods.constrained, methods.blur, methods.pcgrad, methods.mgda, methods.ngdiff):
+        made = make(forget=forget)
+        assert list(made.objectives) == ["forget", "retain"] and made.objectives["retain"] == methods.RETAIN["nll"]
+        assert made.objectives["forget"].on == own.objectives["forget"].on
+        assert (made.alternate, made.refusal, made.learning_rate) == (own.alternate, own.refusal, own.learning_rate)
+        assert made.name == make.__name__ and made.parameters["forget"] == forget and type(made.combine).__name__
+
+
+def test_a_mixture_of_a_papers_parts_is_the_papers_row():
+    a, b = methods.blur(relative=False), methods.blur_npo()
+    assert a.combine == b.combine and same(a, b)
+    a, b = methods.constrained(forget="margin", step_size=5.0, multiplier=100.0, warmup=0.5), methods.pdu()
+    assert a.combine == b.combine and same(a, b)
+
+
+def same(a, b):
+    """Whether two methods have the same losses with the same parameters (partials are equal by identity only)."""
+    return [
+        (o.loss.func, o.loss.keywords, o.on, o.reference) if hasattr(o.loss, "func") else o
+        for o in a.objectives.values()
+    ] == [
+        (o.loss.func, o.loss.keywords, o.on, o.reference) if hasattr(o.loss, "func") else o
+        for o in b.objectives.values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "said"), [("UPGard", "did you mean 'UPGrad'"), ("CAGrad", "cannot be made without arguments")]
+)
+def test_a_weighting_that_torchjd_lacks_or_cannot_make(weighting, said):
+    pytest.importorskip("torchjd", reason="TorchJD is not installed")
+    with pytest.raises(InputError, match=said):
+        build("torchjd", {"weighting": weighting})
+
+
+def test_torchjd_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    with pytest.raises(InputError, match=r"pip install 'expunge\[torchjd\]'"):
+        build("torchjd")
 
 
 def test_a_row_knows_its_first_sentence():

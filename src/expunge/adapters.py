@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.errors import InputError
 
@@ -84,6 +84,37 @@ def scaled(adapter: Adapter, factor: float) -> Adapter:
     _refuse(adapter.config)
     state = {name: factor * value if ".lora_B." in name else value for name, value in adapter.state.items()}
     return Adapter(state, adapter.config)
+
+
+def start_of(model: nn.Module) -> dict[str, Tensor]:
+    """What :func:`turn_round` needs of ``model`` before it trains: a copy, on the CPU, of the trained weights but LoRA's."""
+    moving = ((n, p) for n, p in model.named_parameters() if p.requires_grad and not _is_factor(n))
+    return {name: p.detach().to("cpu", copy=True) for name, p in moving}
+
+
+@torch.no_grad()
+def turn_round(model: nn.Module, start: Mapping[str, Tensor], factor: float) -> None:
+    r"""Negate in place what training did to ``model``: the task vector times ``-factor``.
+
+    .. math:: \theta \leftarrow \theta_0 - c\,(\theta - \theta_0), \qquad s\,B A \leftarrow s\,(-c B) A
+
+    LoRA's part is its whole update, so it is counted from the model without the adapter, where B was 0 at the start.
+
+    Hand-worked: from 1 to 3 with c = ½ gives 1 - ½ · 2 = 0.
+
+    Ilharco et al. 2023, arXiv:2212.04089.
+    """
+    for name, p in model.named_parameters():
+        if name in start:
+            before = start[name].to(p.device)
+            p.copy_(before - factor * (p - before))
+        elif p.requires_grad and _is_factor(name, "B"):
+            p.mul_(-factor)
+
+
+def _is_factor(name: str, side: str = "[AB]") -> bool:
+    """Whether a parameter is a LoRA factor, of a matrix or of an embedding."""
+    return re.search(rf"\.lora_(embedding_)?{side}\.", name) is not None
 
 
 @dataclass(frozen=True)

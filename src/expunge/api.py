@@ -107,6 +107,8 @@ def run(
     args = training_arguments(settings, method, len(raw["forget"]), folder)  # wrong names are told before loading
     load = partial(models.load, device=settings.device, trust_remote_code=settings.trust_remote_code)
     target = load(settings.model)
+    if method.alternate == "generated":
+        data = with_alternates(data, target, settings, folder)
     if settings.compare_with and settings.compare_with not in looked:
         third = load(settings.compare_with)  # gone again before training starts
         looked[settings.compare_with] = look(third.model, third.tokenizer, data, settings)
@@ -132,7 +134,9 @@ def run(
         "method": describe(method),
         "model": describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
-        "data": {s: describe_data(getattr(settings, s, None), rows, settings) for s, rows in raw.items()},
+        "data": {
+            s: describe_data(getattr(settings, s, method.alternate), rows, settings) for s, rows in data.rows.items()
+        },
         "training": describe_training(args, trainer.state.max_steps),
         "seed": settings.seed,
         "device": str(trainer.args.device),
@@ -174,15 +178,19 @@ def load_rows(settings: Recipe, method: Method) -> dict[str, list[Row]]:
         rows["retain"] = sources.load_rows(settings.retain)
     elif "retain" in method.streams:
         raise InputError(f"the method {method.name} protects a retain set; give one with --retain")
-    if method.alternate:
+    if method.alternate == "generated":
+        from expunge import alternates as generating
+
+        generating.check(rows["forget"], method.name)  # the model that writes them is not loaded yet
+    elif method.alternate:
         rows["alternate"] = alternates(rows["forget"], method, settings.seed)
     return rows
 
 
 def alternates(forget: Sequence[Row], method: Method, seed: int) -> list[Row]:
-    """The forget rows with the answer that is to be preferred: a given one, or a refusal drawn by (seed, row)."""
+    """The forget rows with the answer that is to be preferred: a given one, the method's refusal, or one by (seed, row)."""
     if method.alternate == "refusal":
-        return [replace(r, answer=refusals.refusal(seed, i)) for i, r in enumerate(forget)]
+        return [replace(r, answer=method.refusal or refusals.refusal(seed, i)) for i, r in enumerate(forget)]
     missing = [r.where for r in forget if not r.alternate]
     if missing:
         raise InputError(
@@ -204,6 +212,18 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe) -> Da
     options: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
     examples = {s: [chat.encode(r, tokenizer, **options) for r in rows] for s, rows in raw.items()}
     return Data(raw, examples, warnings)
+
+
+def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> Data:
+    """``data`` with the stream "alternate", of answers that the target model makes up or has made up for this folder."""
+    from expunge import alternates as generating
+
+    rows, warnings = generating.kept(
+        data.rows["forget"], target, folder, seed=settings.seed, chat_template=settings.chat_template
+    )
+    options: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
+    examples = [chat.encode(r, target.tokenizer, **options) for r in rows]
+    return Data({**data.rows, "alternate": rows}, {**data.examples, "alternate": examples}, [*data.warnings, *warnings])
 
 
 # -- training -------------------------------------------------------------------------------------------------------------

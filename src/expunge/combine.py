@@ -89,6 +89,107 @@ class Bilevel:
         return torch.stack([torch.where(zero, torch.zeros_like(xi), xi), torch.ones_like(xi)])
 
 
+@dataclass(frozen=True)
+class PCGrad:
+    r"""Gradient surgery: where the two gradients conflict, each loses its part along the other; then they are added.
+
+    .. math:: u = g_f + g_r - \min(0, \langle g_f, g_r\rangle)
+        \Bigl(\frac{g_r}{\|g_r\|^2} + \frac{g_f}{\|g_f\|^2}\Bigr)
+
+    With two objectives the paper's random order has nothing to choose, so this is exact; without conflict, or where a
+    gradient is 0, it is their sum.
+
+    Hand-worked: g_f = (1, 0), g_r = (-1, 1) have ⟨g_f, g_r⟩ = -1, so w = (1 + 1/1, 1 + 1/2) and u = (½, 3/2).
+
+    Yu et al. 2020, algorithm 1, arXiv:2001.06782.
+    """
+
+    needs_gram: ClassVar[bool] = True
+
+    def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
+        """1 - min(0, ⟨g_f, g_r⟩) / ‖g‖² for each of the two."""
+        norms, conflict = _two(self, gram)
+        zero = norms <= TINY
+        return 1 - torch.where(zero, 0.0, conflict.clamp(max=0) / norms.where(~zero, torch.ones_like(norms)))
+
+
+@dataclass(frozen=True)
+class MGDA:
+    r"""Multiple-gradient descent: the shortest vector between the two gradients; both losses fall, or it is 0.
+
+    .. math:: u = \alpha g_f + (1-\alpha) g_r, \qquad
+        \alpha = \operatorname{clip}_{[0,1]} \frac{\|g_r\|^2 - \langle g_f, g_r\rangle}{\|g_f - g_r\|^2}
+
+    :math:`\langle g, u\rangle \ge \|u\|^2` for both.  The weights sum to 1 and favour the smaller gradient.  Equal
+    gradients get 1/2 each.
+
+    Hand-worked: g_f = (2, 0), g_r = (0, 1) give α = 1/5 and u = (2/5, 4/5).
+
+    Désidéri 2012; Sener & Koltun 2018, eq. 4, arXiv:1810.04650.
+    """
+
+    needs_gram: ClassVar[bool] = True
+
+    def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
+        """(α, 1 - α), in closed form."""
+        (ff, rr), fr = _two(self, gram)
+        apart = ff + rr - 2 * fr
+        equal = apart <= TINY
+        alpha = ((rr - fr) / apart.where(~equal, torch.ones_like(apart))).clamp(0, 1)
+        alpha = torch.where(equal, 0.5, alpha)
+        return torch.stack([alpha, 1 - alpha])
+
+
+@dataclass(frozen=True)
+class NormalizedDifference:
+    r"""NGDiff: each gradient at unit length, so neither objective outgrows the other.
+
+    .. math:: u = \frac{g_f}{\|g_f\|} + \frac{g_r}{\|g_r\|}
+
+    The paper writes a difference, for its forget loss is one to be climbed; ours are descended.  A zero gradient stays
+    zero.  The paper's own learning-rate schedule (GeN) is not part of it.
+
+    Hand-worked: g_f = (3, 4), g_r = (0, 2) give w = (1/5, 1/2) and u = (0.6, 1.8).
+
+    Bu et al. 2024, arXiv:2410.22086.
+    """
+
+    needs_gram: ClassVar[bool] = True
+
+    def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
+        """1 / ‖g‖ of each objective."""
+        assert gram is not None
+        squared = gram.diagonal()
+        zero = squared <= TINY
+        return torch.where(zero, 0.0, squared.where(~zero, torch.ones_like(squared)).rsqrt())
+
+
+@dataclass(frozen=True)
+class TorchJD:
+    """Any ``torchjd.aggregation`` weighting of a Gramian, such as ``TorchJD(UPGradWeighting())``.
+
+    What a weighting keeps between steps is not in a checkpoint.  Quinton & Rey 2024, arXiv:2406.16232.
+    """
+
+    weighting: Any
+    needs_gram: ClassVar[bool] = True
+
+    def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
+        """What the weighting says of the Gramian."""
+        return self.weighting(gram)
+
+    def __repr__(self) -> str:
+        return f"TorchJD({type(self.weighting).__name__})"
+
+
+def _two(combine: Combiner, gram: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(2, 2) -> the squared norms (2,) and the inner product."""
+    assert gram is not None
+    if len(gram) != 2:
+        raise ValueError(f"{type(combine).__name__} is for two objectives, not {len(gram)}; for more take TorchJD")
+    return gram.diagonal(), gram[0, 1]
+
+
 @dataclass
 class PrimalDual:
     r"""PDU: forget subject to a budget ε on the retain loss, by dual ascent on the multiplier λ.

@@ -1,4 +1,4 @@
-r"""Closed-form forward and backward of the three reductions over the vocabulary.
+r"""Closed-form forward and backward of the reductions over the vocabulary.
 
 Autograd would keep an (N, V) log-softmax, and its gradient beside it.  These keep the logits (or nothing), work
 through rows or through the vocabulary in chunks, and compute in fp32.  N labelled tokens, V vocabulary, D hidden.
@@ -6,6 +6,7 @@ through rows or through the vocabulary in chunks, and compute in fp32.  N labell
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,23 @@ def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
 def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:
     r"""(N, V), (N, V) -> (N,): :math:`\mathrm{KL}(p_{\mathrm{ref}} \| p)`; gradient :math:`p - p_{\mathrm{ref}}`."""
     return _KLDivergence.apply(logits, reference)
+
+
+def js_divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    r"""(N, V), (N, V) -> (N,): :math:`\mathrm{JS}(p_{\mathrm{ref}}, p)`, between 0 and ln 2.
+
+    With m the mean of the two, the gradient is :math:`p \odot (d - p^\top d)`, :math:`d = \tfrac12 \log(p/m)`.
+    """
+    return _JSDivergence.apply(logits, reference)
+
+
+def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""(N, V), (N,) -> (N,): :math:`-\log(1 - p_y)`, exact where :math:`p_y` rounds to 1.
+
+    It is :math:`\mathrm{softplus}(a)` of the log-odds :math:`a = z_y - \log\sum_{k \ne y} e^{z_k}`; with q the softmax
+    without y the gradient is :math:`p_y (e_y - q)`.
+    """
+    return _Unlikelihood.apply(logits, labels)
 
 
 def margin_of_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -89,6 +107,63 @@ class _KLDivergence(torch.autograd.Function):
             part = slice(i, i + step)
             gap = logits[part].float().softmax(-1) - reference[part].float().softmax(-1)
             out[part] = gap.mul_(grad[part, None])
+        return out, None
+
+
+class _JSDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, reference: Tensor) -> Tensor:
+        step = _rows(logits.shape[-1])
+        parts = []
+        for i in range(0, len(logits), step):
+            ref = reference[i : i + step].float().log_softmax(-1)
+            log_p = logits[i : i + step].float().log_softmax(-1)
+            log_m = torch.logaddexp(ref, log_p) - math.log(2)
+            parts.append((ref.exp() * (ref - log_m) + log_p.exp() * (log_p - log_m)).sum(-1) / 2)
+        ctx.save_for_backward(logits, reference)
+        return torch.cat(parts) if parts else logits.new_zeros(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, reference = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        step = _rows(logits.shape[-1])
+        for i in range(0, len(logits), step):
+            part = slice(i, i + step)
+            log_p = logits[part].float().log_softmax(-1)
+            d = (log_p - torch.logaddexp(reference[part].float().log_softmax(-1), log_p) + math.log(2)) / 2
+            p = log_p.exp_()
+            out[part] = p * (d - (p * d).sum(-1, keepdim=True)) * grad[part, None]
+        return out, None
+
+
+class _Unlikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        label = labels.unsqueeze(1)
+        step = _rows(logits.shape[-1])
+        parts = [
+            logits[i : i + step].float().scatter(1, label[i : i + step], -torch.inf).logsumexp(-1)
+            for i in range(0, len(logits), step)
+        ]
+        rest = torch.cat(parts) if parts else logits.new_zeros(0)  # log-sum-exp of the others
+        odds = logits.gather(1, label).squeeze(1).float() - rest
+        ctx.save_for_backward(logits, labels, rest, odds)
+        return F.softplus(odds)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, labels, rest, odds = ctx.saved_tensors
+        scale = grad * odds.sigmoid()
+        out = torch.empty_like(logits)
+        step = _rows(logits.shape[-1])
+        for i in range(0, len(logits), step):
+            part = slice(i, i + step)
+            q = (logits[part].float() - rest[part, None]).exp_()
+            out[part] = q.mul_(-scale[part, None])
+        out.scatter_(1, labels.unsqueeze(1), scale.unsqueeze(1).to(out.dtype))
         return out, None
 
 

@@ -8,6 +8,10 @@ micro-batches changes nothing.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -155,3 +159,156 @@ def kl(x: ForwardPass) -> Tensor:
     Maini et al. 2024 (KL minimisation baseline), arXiv:2401.06121.
     """
     return x.token_mean(kernels.kl_divergence(x.logits, x.reference.logits))
+
+
+def js(x: ForwardPass) -> Tensor:
+    r"""Stay where the reference is, bounded: Jensen-Shannon divergence at the labelled tokens.
+
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{JS}\bigl(
+        \pi_{\mathrm{ref}}(\cdot\mid x_i,y_{i,<t}),\,\pi_\theta(\cdot\mid x_i,y_{i,<t})\bigr), \qquad
+        \mathrm{JS}(p, q) = \tfrac12\mathrm{KL}(p\|\tfrac{p+q}2) + \tfrac12\mathrm{KL}(q\|\tfrac{p+q}2)
+
+    Between 0 and ln 2 a token, whatever the model does.
+
+    Hand-worked: p_ref = (1, 0) and p = (0, 1) give ln 2; p_ref = (1/2, 1/2) and p = (1/4, 3/4) give
+    ½ (½ ln 4/3 + ½ ln 4/5) + ½ (¼ ln 2/3 + ¾ ln 6/5) = 0.0338.
+
+    Singh et al. 2025 (JensUn's retain loss), arXiv:2509.02820.
+    """
+    return x.token_mean(kernels.js_divergence(x.logits, x.reference.logits))
+
+
+def wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
+    r"""Weighted gradient ascent: tokens that are forgotten already are pushed less.
+
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{sg}\bigl[p_{i,t}^{\,\beta}\bigr] \log p_{i,t}, \qquad
+        p_{i,t} = \pi_\theta(y_{i,t}\mid x_i, y_{i,<t})
+
+    sg is a constant to the gradient.  β = 0 is gradient ascent; with β > 0 the loss is at least -1/(eβ).
+
+    Hand-worked: β = 1 and two tokens with probability 1/2 and 1/8 give -(½ ln 2 + ⅛ ln 8) / 2 = -0.3033.
+
+    Wang et al. 2025, arXiv:2502.19301.
+    """
+    return x.token_mean((beta * x.token_logp).exp().detach() * x.token_logp)
+
+
+def satimp(x: ForwardPass, *, beta_saturation: float = 5.0, beta_importance: float = 1.0) -> Tensor:
+    r"""Gradient ascent weighted by saturation (not yet forgotten) and importance (not yet certain).
+
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t}
+        \mathrm{sg}\bigl[p_{i,t}^{\,\beta_1} (1 - p_{i,t})^{\beta_2}\bigr] \log p_{i,t}
+
+    ``beta_saturation`` is the paper's β₁, ``beta_importance`` its β₂; β₂ = 0 is :func:`wga`.  Where a token is certain
+    (p = 1) its weight is 0, and so is its gradient.
+
+    Hand-worked: β₁ = 5, β₂ = 1 and a token with probability 1/2 give -ln 2 / 64 = -0.0108.
+
+    Yang et al. 2025, arXiv:2505.11953.
+    """
+    p = x.token_logp.detach().exp()
+    return x.token_mean(p**beta_saturation * (1 - p) ** beta_importance * x.token_logp)
+
+
+def undial(x: ForwardPass, *, beta: float = 10.0) -> Tensor:
+    r"""Self-distillation on adjusted logits: the reference's distribution with the forget token's logit lowered by β.
+
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{KL}\bigl(
+        \mathrm{softmax}(z^{\mathrm{ref}}_{i,t} - \beta\,e_{y_{i,t}}) \,\|\, \mathrm{softmax}(z_{i,t})\bigr)
+
+    The paper writes the cross-entropy, which is this and the target's entropy: a constant, so gradients agree and the
+    least value here is 0.  Public code averages over prompt and padding too, and at positions without a label lowers
+    the logit of token V - 100; such positions do not exist here.
+
+    Hand-worked: reference logits (10, 0) with the label 0 and β = 10 make the target (1/2, 1/2); p = (1/4, 3/4) gives
+    ½ ln 2 + ½ ln ⅔ = 0.1438.
+
+    Dong et al. 2024, arXiv:2402.10052.
+    """
+    reference = x.reference.logits
+    lowered = reference.scatter_add(1, x.labels.unsqueeze(1), torch.full_like(reference[:, :1], -beta))
+    return x.token_mean(kernels.kl_divergence(x.logits, lowered))
+
+
+def ce_u(x: ForwardPass, *, ignore_first: int = 1) -> Tensor:
+    r"""Cross-entropy unlearning: distil the model's own distribution with the forget token left out.
+
+    .. math:: -\tfrac{1}{\sum_i|y_i|}\sum_i \sum_{t > n} \log\bigl(1 - p_{i,t}\bigr)
+
+    The paper writes the cross-entropy of the model against q = softmax(z) with :math:`z_y = -\infty`, held constant.  As
+    :math:`\mathrm{KL}(q\|p) = -\log(1-p_y)` has the same gradient, :math:`p - q`, CE-U is unlikelihood training; what
+    is logged differs by the entropy of q.  ``ignore_first`` is n, the answer tokens at the start that are left alone (1
+    in the public code); they still count in the mean, so it is the same however a step is cut.
+
+    Hand-worked: a second token with probability 3/4 gives ln 4, over two tokens 0.6931.
+
+    Yang 2025, arXiv:2503.01224; unlikelihood: Welleck et al. 2020, arXiv:1908.04319.
+    """
+    per_token = kernels.unlikelihood(x.logits, x.labels)
+    return x.token_mean(per_token * (_place(x) >= ignore_first))
+
+
+Divergence = Literal["total_variation", "kl", "jensen_shannon", "pearson"]
+# name -> (g*, f* ∘ g*): what the template's and the forget answer's probability go through.
+DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "total_variation": (lambda v: v.tanh() / 2, lambda v: v.tanh() / 2),
+    "kl": (lambda v: v, lambda v: (v - 1).exp()),
+    "jensen_shannon": (lambda v: math.log(2) - F.softplus(-v), lambda v: F.softplus(v) - math.log(2)),
+    "pearson": (lambda v: v, lambda v: v**2 / 4 + v),
+}
+
+
+def flat(x: ForwardPass, alternate: ForwardPass, *, divergence: Divergence = "total_variation") -> Tensor:
+    r"""Loss adjustment on forget data only: drive a template answer y' and the forget answer y apart in an f-divergence.
+
+    .. math:: \mathbb{E}\bigl[-g^*(P(y'|x)) + f^*(g^*(P(y|x)))\bigr], \qquad
+        P(y|x) = \tfrac{1}{|y|}\sum_t \pi_\theta(y_t\mid x, y_{<t})
+
+    The negated variational form of the divergence, per sequence; bounded, since P is between 0 and 1.
+
+    ================  ========================  ==============
+    divergence        g*(v)                     f*(u)
+    ================  ========================  ==============
+    total_variation   tanh(v) / 2               u
+    kl                v                         exp(u - 1)
+    jensen_shannon    ln 2 - ln(1 + exp(-v))    -ln(2 - exp u)
+    pearson           v                         u² / 4 + u
+    ================  ========================  ==============
+
+    Public code takes P over prompt and padding too, where it counts 0, and its mean over the batch before g*.
+
+    Hand-worked: P(y') = 1/2 and P(y) = 1/4 give, in the table's order, -0.1086, -0.0276, -0.0863 and -0.2344.
+
+    Wang et al. 2024, arXiv:2410.11143.
+    """
+    g, conjugate = DIVERGENCES[divergence]
+    template, forget = (v.sequence_sum(v.token_logp.exp()) / v.lengths for v in (alternate, x))  # (B,), (B,)
+    return x.sequence_mean(conjugate(forget) - g(template))
+
+
+def jensun(x: ForwardPass, alternate: ForwardPass) -> Tensor:
+    r"""Bounded Jensen-Shannon unlearning: at the forget answer's positions, say the tokens of a refusal instead.
+
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{JS}\bigl(
+        \pi_\theta(\cdot\mid x_i,y_{i,<t}),\,e_{r_t}\bigr)
+        = \ln 2 + \tfrac12\bigl[q\ln q - (1+q)\ln(1+q)\bigr], \quad q = \pi_\theta(r_t\mid x_i,y_{i,<t})
+
+    :math:`e_{r_t}` is all on one token, so one probability is enough.  r is the refusal (the labels of ``alternate``,
+    which is not run), repeated until the answer's end, as in the public code; its end-of-turn token belongs to it here.
+    Between 0 (it refuses) and ln 2; its gradient vanishes where the refusal is impossible.
+
+    Hand-worked: q = 1 gives 0, q = 0 gives ln 2, q = 1/3 gives 0.3183.
+
+    Singh et al. 2025, arXiv:2509.02820.
+    """
+    starts = alternate.lengths.cumsum(0) - alternate.lengths  # (B,)
+    target = alternate.labels[starts[x.sequence] + _place(x) % alternate.lengths[x.sequence]]  # (N,)
+    logq = kernels.token_logp(x.logits, target)
+    q = logq.exp()
+    return x.token_mean(math.log(2) + (q * logq - (1 + q) * q.log1p()) / 2)
+
+
+def _place(x: ForwardPass) -> Tensor:
+    """(N,) which labelled token of its sequence a token is, from 0."""
+    starts = x.lengths.cumsum(0) - x.lengths  # (B,)
+    return torch.arange(len(x.labels), device=x.labels.device) - starts[x.sequence]

@@ -48,13 +48,17 @@ class Objective:
 class Method:
     """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
 
+    ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated``
+    by the target model itself.  ``negate`` c: after training the movement is turned round, θ ← θ_target - c (θ - θ_target).
     ``learning_rate`` is the paper's for full fine-tuning.  ``trainable`` is a regular expression on the names of weights:
     where given, only those train, unless the user says otherwise.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
     combine: Combiner
-    alternate: Literal["given", "refusal"] | None = None
+    alternate: Literal["given", "refusal", "generated"] | None = None
+    refusal: str | None = None
+    negate: float | None = None
     learning_rate: float = 1e-5
     trainable: str | None = None
     name: str = "custom"

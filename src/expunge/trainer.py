@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from expunge import reference
+from expunge import adapters, reference
 from expunge.combine import PrimalDual, Stateful
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
@@ -73,6 +73,10 @@ class UnlearningTrainer(Trainer):
             raise InputError(
                 f"{type(self.combine).__name__} combines gradients itself, which {kind} does not allow "
                 "(it steps or shards inside backward); use DDP or one process, or a method with fixed weights"
+            )
+        if self.method.negate is not None and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+            raise InputError(
+                f"{self.method.name} turns whole weights round, which {kind} shards; use DDP or one process"
             )
 
     def _build_reference(self) -> None:
@@ -146,10 +150,18 @@ class UnlearningTrainer(Trainer):
         return total / tokens
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; a multiplier's budget and warm-up are settled first, on the start model."""
+        """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
+
+        Checkpoints of a negated method hold the model as it learns, before it is turned round.
+        """
         if isinstance(self.combine, PrimalDual):
             self._settle(self.combine)
-        return super().train(*args, **kwargs)
+        negate = self.method.negate
+        start = {} if negate is None else adapters.start_of(self.model)
+        result = super().train(*args, **kwargs)
+        if negate is not None:
+            adapters.turn_round(self.model, start, negate)
+        return result
 
     def _settle(self, combine: PrimalDual) -> None:
         if self.start_loss is None:
@@ -159,7 +171,7 @@ class UnlearningTrainer(Trainer):
             *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
         if combine.budget is None and self.start_loss <= 1e-6:
             raise InputError(
-                "the start model's retain loss is 0 (a KL to itself), so no budget follows from it; give budget=…"
+                "the start model's retain loss is 0 (a divergence from itself), so no budget follows from it; give budget=…"
             )
         self.combine = combine.settle(steps, self.start_loss)
         budget = self.combine.budget

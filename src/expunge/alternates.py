@@ -1,0 +1,118 @@
+"""Alternate answers that the target model makes up itself, once, before training: what AltPO prefers to the forget answers.
+
+Each forget row's question and answer are put into :data:`PROMPT`, and the model's own answer, sampled at temperature 1 from
+the whole vocabulary, is the row's alternate.  They are kept in ``alternates.json`` beside the run, so that a run that is
+resumed trains on the same.  The prompt is ours; the paper's own asks for the same.
+
+Mekala et al. 2024, arXiv:2409.13474.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge import record
+from expunge.data import chat, refusals, sources
+from expunge.data.example import Row
+from expunge.errors import InputError
+from expunge.reveal import generate
+
+FILE = "alternates.json"
+TOKENS = 200  # of an alternate at most, as in the public code
+ROUNDS = 4  # how often an unfit alternate is drawn at most
+PROMPT = """Question: {question}
+Answer: {answer}
+
+Make up another answer to this question. It should sound just as plausible and be about as long, but each fact in the \
+answer above (every name, place, date, number and title) must be replaced by a different one. Keep what the question \
+itself says. Write the made-up answer and nothing else."""
+
+
+def check(forget: Sequence[Row], name: str) -> None:
+    """Raise InputError where a row has no question that could be answered otherwise."""
+    for row in forget:
+        if row.prompt is None:
+            raise InputError(
+                f"{row.where}: {name} makes up other answers to questions, and this row is plain text; give questions and "
+                "answers, or take a method without alternates such as npo"
+            )
+
+
+def generated(
+    forget: Sequence[Row],
+    model: Any,
+    tokenizer: Any,
+    *,
+    seed: int,
+    chat_template: bool = True,
+    max_new_tokens: int = TOKENS,
+) -> list[str]:
+    """One alternate answer to each of ``forget``, a function of the model and ``seed``; "" where none came out.
+
+    An alternate that is empty, or is the forget answer itself, is drawn again, four times in all.
+    """
+    sampling = generate.Sampling(1.0, 1.0, max_new_tokens)
+    generator = torch.Generator().manual_seed(seed)
+    template = chat_template and bool(getattr(tokenizer, "chat_template", None))
+    out = [""] * len(forget)
+    for _ in range(ROUNDS):
+        open_rows = [i for i, text in enumerate(out) if not text]
+        if not open_rows:
+            break
+        prompts = [PROMPT.format(question=chat.question(forget[i]), answer=forget[i].answer) for i in open_rows]
+        made = generate.answers(
+            model, tokenizer, prompts, sampling=sampling, generator=generator, chat_template=template
+        )
+        for i, answer in zip(open_rows, made, strict=True):
+            out[i] = "" if _same(answer.text, forget[i].answer) else answer.text
+    return out
+
+
+def kept(
+    forget: Sequence[Row], target: Any, folder: Path, *, seed: int, chat_template: bool = True
+) -> tuple[list[Row], list[str]]:
+    """The forget rows with their alternates as answers, and what is to be warned of.
+
+    ``target``: what :func:`expunge.models.load` gave.  They are read from ``alternates.json`` in ``folder`` if it is of
+    the same rows, model, seed and prompt; else generated and written there.  A row without an alternate gets a refusal,
+    as with ``idk_dpo``.
+    """
+    key = {
+        "forget": sources.fingerprint(forget),
+        "model": target.fingerprint,
+        "seed": seed,
+        "chat_template": chat_template,
+        "prompt": PROMPT,
+    }
+    texts = _read(folder / FILE, key)
+    if texts is None:
+        texts = generated(forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
+        said = json.dumps({"made_of": key, "alternates": texts}, indent=1, ensure_ascii=False)
+        record.replace_text(folder / FILE, said + "\n")
+    rows = [
+        replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))
+    ]
+    none = texts.count("")
+    warning = (
+        f"{none} of {len(rows)} forget rows have a refusal as alternate, for the model made up nothing else for them"
+    )
+    return rows, [warning] if none else []
+
+
+def _same(text: str, answer: str) -> bool:
+    return text.casefold().split() == answer.casefold().split()
+
+
+def _read(file: Path, key: Mapping[str, Any]) -> list[str] | None:
+    """The alternates in ``file``; None if there are none, or they are of something else."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return said["alternates"] if isinstance(said, dict) and said.get("made_of") == key else None
