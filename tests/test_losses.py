@@ -207,7 +207,7 @@ def test_jensun_takes_each_sequences_own_refusal():
 def test_a_loss_that_reads_no_given_reference_says_so():
     with pytest.raises(RuntimeError, match="does not ask for one"):
         losses.npo(seen([[-1.0]]))
-    with pytest.raises(RuntimeError, match="log-probabilities only"):
+    with pytest.raises(RuntimeError, match="has no logits"):
         losses.kl(of_logits([[[0.0, 1.0]]], reference=seen([[-1.0]])))
 
 
