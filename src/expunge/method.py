@@ -17,6 +17,7 @@ from torch import Tensor
 from expunge.combine import Combiner
 from expunge.errors import InputError, nearest
 from expunge.forward import Positions
+from expunge.sophia import Settings as Sophia
 
 Reference = Literal["token_logp", "logits"]
 
@@ -40,13 +41,15 @@ class Objective:
 class Method:
     """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
 
-    ``learning_rate`` is the paper's for full fine-tuning.  The rest is stamped by :func:`method`.
+    ``learning_rate`` is the paper's for full fine-tuning.  ``optimizer``: Sophia, with its settings, or None for the one that
+    the training argument ``optim`` names.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
     combine: Combiner
     alternate: Literal["given", "refusal"] | None = None
     learning_rate: float = 1e-5
+    optimizer: Sophia | None = None
     name: str = "custom"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ target model, at labelled tokens); the weights multiply the two losses.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from expunge import losses
 from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.forward import Positions
 from expunge.method import Method, Objective, method
+from expunge.sophia import Settings as Sophia
 
 Retain = Literal["nll", "kl"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -178,6 +180,36 @@ def blur_margin(
     """
     forget = Objective(partial(losses.flattened_margin, token_average=token_average), ("forget",))
     return Method({"forget": forget, "retain": RETAIN[retain]}, Bilevel(gamma, relative, one_sided))
+
+
+@method(paper="arXiv:2404.18239")
+def soul_grad_diff(
+    *, forget_weight: NonNegative = 1.0, retain_weight: NonNegative = 2.0, retain: Retain = "nll"
+) -> Method:
+    """SOUL: gradient difference by Sophia's clipped second-order steps.
+
+    Jia et al. 2024; learning rate 5e-6, retain weight 2, β₁ 0.9, β₂ 0.95, ρ 0.04 and weight decay 0.1 as in the published
+    TOFU configuration, the curvature as in the paper; ``--optimizer sophia_published`` takes it as the published code does.
+    """
+    made = grad_diff(forget_weight=forget_weight, retain_weight=retain_weight, retain=retain)
+    return replace(made, optimizer=Sophia(), learning_rate=5e-6)
+
+
+@method(paper="arXiv:2404.18239")
+def soul_npo(
+    *,
+    beta: Positive = 0.1,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 2.0,
+    retain: Retain = "nll",
+) -> Method:
+    """SOUL: negative preference optimisation by Sophia's clipped second-order steps.
+
+    Jia et al. 2024; β 0.1 as there, retain weight and learning rate those of ``soul_grad_diff``.  The published code takes NPO's
+    log-ratio per token; this is the sum over the answer, as in NPO's own paper.
+    """
+    made = npo(beta=beta, forget_weight=forget_weight, retain_weight=retain_weight, retain=retain)
+    return replace(made, optimizer=Sophia(), learning_rate=5e-6)
 
 
 def _preference(
