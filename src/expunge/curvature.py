@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from expunge import kernels
+from expunge.combine import Combiner
 from expunge.errors import InputError
 from expunge.forward import ForwardPass, see
 from expunge.sophia import (
@@ -31,6 +32,11 @@ from expunge.sophia import (
 
 if TYPE_CHECKING:
     from expunge.trainer import UnlearningTrainer
+
+ROUNDED = (
+    "curvature=hutchinson takes differences of gradients, which 16-bit numbers round away; "
+    "train in fp32, or use curvature=gauss_newton"
+)
 
 
 class Curvature(TrainerCallback):
@@ -50,33 +56,23 @@ class Curvature(TrainerCallback):
     def __init__(self, trainer: UnlearningTrainer, settings: Settings):
         self.trainer = trainer
         self.settings = settings
+        check(settings, trainer.combine, trainer.args)
         self._refuse()
         self._gradient: dict[Tensor, Tensor] = {}  # of the step so far: ĝ or H u
         self._probes: dict[Tensor, Tensor] = {}
         self._tokens: Tensor | float = 0.0  # B, of the whole step
 
     def _refuse(self) -> None:
-        kind, name, args = self.trainer.accelerator.distributed_type.value, self.settings.curvature, self.trainer.args
+        kind, name = self.trainer.accelerator.distributed_type.value, self.settings.curvature
         if kind in ("DEEPSPEED", "MEGATRON_LM") or (kind == "FSDP" and name != "squared_gradient"):
             raise InputError(
                 f"Sophia with curvature={name} takes gradients apart from the step's, which {kind} does not allow; "
                 "use DDP or one process, or --optimizer adamw"
             )
-        if args.fp16:
-            raise InputError("Sophia's curvature does not go with fp16's scaled losses; use bf16=true or neither")
-        if name != "hutchinson":
-            return
-        if self.trainer.combine.needs_gram:
-            raise InputError(
-                f"curvature=hutchinson needs one loss, and the weights of {type(self.trainer.combine).__name__} follow the "
-                "gradients; use curvature=gauss_newton"
-            )
-        low = next((p.dtype for p in self.trainer.model.parameters() if p.requires_grad and p.dtype.itemsize < 4), None)
-        if args.bf16 or low:
-            raise InputError(
-                "curvature=hutchinson takes differences of gradients, which bf16 rounds away; train in fp32 or use "
-                "curvature=gauss_newton"
-            )
+        if name == "hutchinson" and any(
+            p.requires_grad and p.dtype.itemsize < 4 for p in self.trainer.model.parameters()
+        ):
+            raise InputError(ROUNDED)
 
     def due(self, step: int) -> bool:
         """Whether the curvature is estimated at optimizer step ``step`` (from 0)."""
@@ -138,7 +134,7 @@ class Curvature(TrainerCallback):
                         loss = trainer.objective_loss(name, model, inputs)
                     trainer.accelerator.backward(factor * share * weight * loss)
 
-    # -- once an optimizer step -----------------------------------------------------------------------------------------------
+    # -- once an optimizer step -------------------------------------------------------------------------------------------
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """The gradient is whole and clipped, the weights have not moved: the optimizer takes the estimate."""
         if not self.due(state.global_step):
@@ -158,6 +154,19 @@ class Curvature(TrainerCallback):
         """The log says how much of the step was clipped, at the steps whose curvature was estimated."""
         if self.due(state.global_step):
             self.trainer._facts["clipped"] = inner(optimizer).clipped()
+
+
+def check(settings: Settings, combine: Combiner, args: Any) -> None:
+    """Refuse what can be refused before a model is loaded: a combiner or a number format that the estimator cannot use."""
+    if args.fp16:
+        raise InputError("Sophia's curvature does not go with fp16's scaled losses; use bf16=true, or neither")
+    if settings.curvature == "hutchinson" and combine.needs_gram:
+        raise InputError(
+            f"curvature=hutchinson needs one loss, and the weights of {type(combine).__name__} follow the gradients; "
+            "use curvature=gauss_newton"
+        )
+    if settings.curvature == "hutchinson" and args.bf16:
+        raise InputError(ROUNDED)
 
 
 def inner(optimizer: Any) -> Sophia:

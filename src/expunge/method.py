@@ -41,8 +41,8 @@ class Objective:
 class Method:
     """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
 
-    ``learning_rate`` is the paper's for full fine-tuning.  ``optimizer``: Sophia, with its settings, or None for the one that
-    the training argument ``optim`` names.  The rest is stamped by :func:`method`.
+    ``learning_rate`` is the paper's for full fine-tuning.  ``optimizer``: Sophia with its settings, or None for
+    the one that the training argument ``optim`` names.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]

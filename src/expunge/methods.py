@@ -205,8 +205,8 @@ def soul_npo(
 ) -> Method:
     """SOUL: negative preference optimisation by Sophia's clipped second-order steps.
 
-    Jia et al. 2024; β 0.1 as there, retain weight and learning rate those of ``soul_grad_diff``.  The published code takes NPO's
-    log-ratio per token; this is the sum over the answer, as in NPO's own paper.
+    Jia et al. 2024; β 0.1 as there, retain weight and learning rate those of ``soul_grad_diff``.  The published code
+    averages NPO's log-ratio over the answer's tokens; this is their sum, as in NPO's own paper.
     """
     made = npo(beta=beta, forget_weight=forget_weight, retain_weight=retain_weight, retain=retain)
     return replace(made, optimizer=Sophia(), learning_rate=5e-6)

@@ -230,7 +230,7 @@ def displaced(params: Sequence[Tensor], probes: Sequence[Tensor], radius: float)
                 p.copy_(at)
 
 
-# -- chance: a pure function of the seed, the step and the row -----------------------------------------------------------------
+# -- chance: a pure function of the seed, the step and the row ------------------------------------------------------------
 def generator(*key: str | int, device: Any = "cpu") -> torch.Generator:
     """A generator that is a function of ``key`` alone, so a run that is resumed or cut up draws the same numbers."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()

@@ -67,11 +67,10 @@ class UnlearningTrainer(Trainer):
         self._build_reference()
         self.add_callback(CombinerCheckpoint(self))
         self.curvature: Curvature | None = None
-        if method.optimizer:
+        if method.optimizer and self.optimizer is None:
             self.curvature = Curvature(self, method.optimizer)
             self.add_callback(self.curvature)
-            kwargs_of = {"lr": self.args.learning_rate, **method.optimizer.of_the_step}
-            self.optimizer_cls_and_kwargs = (Sophia, kwargs_of)
+            self.optimizer_cls_and_kwargs = Sophia, {"lr": self.args.learning_rate, **method.optimizer.of_the_step}
 
     # -- set-up ---------------------------------------------------------------------------------------------------------
     def _refuse_unsupported(self) -> None:
