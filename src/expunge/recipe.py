@@ -130,7 +130,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """``values`` with ``key=value`` settings: a recipe key, ``method.KEY`` (``optimizer``, ``lora``), a training argument."""
+    """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments."""
     from expunge.training import names
 
     out = {**values, **{table: dict(values.get(table, {})) for table in TABLES.values()}}
