@@ -139,7 +139,9 @@ def sampled_curvature(m, method, window, step):
         for r in (w[stream] for w in window):
             z = m(input_ids=torch.tensor([list(r["input_ids"])])).logits[0]
             at = [t for t in range(len(r["labels"]) - 1) if r["labels"][t + 1] != -100]
-            chance = torch.rand(len(at), generator=sophia.generator(42, step, stream, r["index"]))  # 42: the default seed
+            chance = torch.rand(
+                len(at), generator=sophia.generator(42, step, stream, r["index"])
+            )  # 42: the default seed
             for t, u in zip(at, chance.tolist(), strict=True):
                 below = z[t].detach().double().softmax(-1).cumsum(-1)
                 label = next(k for k, c in enumerate(below.tolist()) if c > u)

@@ -20,7 +20,7 @@ def describe(name: str) -> str:
     import dataclasses
     import inspect
 
-    from expunge import methods  # noqa: F401  fills the table
+    from expunge import methods, sophia  # noqa: F401  methods fills the table
     from expunge.method import build, entry
 
     row = entry(name)
@@ -35,7 +35,7 @@ def describe(name: str) -> str:
     parts.append(f"combiner: {made.combine!r}\n{_indent(inspect.getdoc(type(made.combine)) or '')}")
     if made.optimizer:
         told = "\n".join(f"  {key} = {value}" for key, value in dataclasses.asdict(made.optimizer).items())
-        parts.append(f"optimizer: Sophia\n{told}")
+        parts.append(f"optimizer: Sophia\n{_indent(inspect.getdoc(sophia) or '')}\n\n{told}")
     parts.append(f"source: {inspect.getsourcefile(maker)}:{inspect.getsourcelines(maker)[1]}")
     return "\n\n".join(parts)
 
