@@ -113,10 +113,23 @@ def test_hutchinsons_estimate_is_the_second_derivative_along_the_probe():
 def test_hutchinsons_two_places_see_the_same_dropout():
     """Else the difference of two dropout masks, divided by the radius, would drown the curvature."""
     method = replace(methods.grad_diff(), optimizer=Settings(curvature="hutchinson", beta2=0.0))
-    quiet, loud = (
-        held(trained(method, tiny.model(attention_dropout=p), max_steps=1), "curvature").norm() for p in (0.0, 0.5)
+    norms = []
+    for p in (0.0, 0.5):
+        m = tiny.model(attention_dropout=p)
+        with torch.no_grad():
+            for w in m.parameters():
+                w.mul_(5 if w.dim() > 1 else 1)  # attention that matters
+        norms.append(held(trained(method, m, max_steps=1), "curvature").norm())
+    assert norms[1] < 2 * norms[0]
+
+
+def test_every_estimate_has_chance_of_its_own(monkeypatch):
+    keys = []
+    monkeypatch.setattr(curvature, "signs", lambda params, *key: keys.append(key) or signs(params, *key))
+    trained(
+        replace(methods.grad_diff(), optimizer=HALF["hutchinson"]), max_steps=4, gradient_accumulation_steps=2, seed=3
     )
-    assert loud < 5 * quiet
+    assert keys == [(3, 0, "probe"), (3, 2, "probe")]
 
 
 def test_the_published_mode_squares_the_clipped_combined_gradient():
