@@ -38,7 +38,8 @@ class Settings:
 
     ``beta1``, ``beta2`` and ``rho``: the formula's, with the numbers of SOUL's configurations (Sophia's own are 0.965,
     0.99, 0.04).  ``curvature`` is estimated at every ``every``-th optimizer step, 10 as in the paper.
-    ``radius``: how far Hutchinson's central difference goes along its probe.
+    ``radius``: how far Hutchinson's central difference goes along its probe.  A step of few tokens has a noisy momentum, and
+    with this ρ nearly all coordinates are clipped: the log's ``clipped`` says how many, a larger ρ makes them fewer.
 
     :data:`PUBLISHED` is what SOUL's published code does.
     """
@@ -137,7 +138,7 @@ class Sophia(torch.optim.Optimizer):
     def clipped(self) -> Tensor:
         """The share of coordinates, of all that have moved, whose last step was cut to the learning rate: a scalar.
 
-        Sophia's authors choose ρ so that between a half and nine tenths are.
+        Near 1 the curvature decides nothing and the step is the momentum's sign; a larger ρ lets it speak.
         """
         hits, total = [], 0
         for group in self.param_groups:
