@@ -43,6 +43,24 @@ def test_a_run_writes_a_record_a_model_and_a_report(workplace):
     assert log["after"]["forget"]["probability"] < log["before"]["forget"]["probability"]
 
 
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_a_run_under_sophia_says_so(workplace, adapter):
+    log = go(method="npo", adapter=adapter, optimizer="sophia", optimizer_parameters={"rho": 0.1, "every": 2}).record
+    said = log["training"]["optimizer"]
+    assert (said["name"], said["rho"], said["every"], said["curvature"]) == ("sophia", 0.1, 2, "gauss_newton")
+    assert "optim" not in log["training"] and log["training"]["weight_decay"] == 0.1
+    assert ["clipped" in s for s in log["steps"]] == [True, False, True, False]
+    assert log["after"]["forget"]["probability"] < log["before"]["forget"]["probability"]
+    assert "gauss_newton" in (workplace / "unlearned" / "report.html").read_text()
+
+
+def test_soul_brings_its_optimizer_and_adamw_takes_it_away(workplace):
+    log = go(method=methods.soul_grad_diff(), learning_rate=0.001).record
+    assert log["training"]["optimizer"]["name"] == "sophia"
+    log = go(method="soul_grad_diff", optimizer="adamw", optim="adamw_torch_fused", out="adam").record
+    assert "optimizer" not in log["training"]
+
+
 def test_what_is_saved_loads_in_plain_transformers(workplace):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -130,6 +148,13 @@ def test_a_run_that_dies_leaves_no_record(workplace, monkeypatch):
         ({"max_length": 12}, "would remove the whole answer"),
         ({"adapter": "dora"}, "adapter = 'dora' does not fit"),
         ({"output_dir": "x"}, "output_dir is set by expunge"),
+        ({"optimizer": "sofia"}, "did you mean 'sophia'"),
+        ({"optimizer_parameters": {"rho": 1}}, "say --optimizer sophia"),
+        ({"method": "soul_npo", "optim": "sgd"}, "the training argument optim is for"),
+        (
+            {"method": "blur_npo", "optimizer": "sophia", "optimizer_parameters": {"curvature": "hutchinson"}},
+            "one loss",
+        ),
     ],
 )
 def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, change, said):

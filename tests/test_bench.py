@@ -96,6 +96,21 @@ def test_unlearned_and_measured_before_and_after(place):
     assert SECRET not in page + (place / "out" / "figures.json").read_text() and "unlearned with npo" in page
 
 
+def test_sophia_unlearns_and_adamw_teaches(place, monkeypatch):
+    sophia = ["--optimizer", "sophia", "optimizer.every=1"]
+    done = call(*TEACH, *METHOD, *FAST, *sophia)
+    assert done.exit_code == 0, done.output[-600:]
+    log = record.read("out/run")
+    assert log["training"]["optimizer"]["every"] == 1 and all("clipped" in s for s in log["steps"])
+    assert "optimizer" not in json.loads((place / "out" / "target" / "made.json").read_text())["settings"]
+    (place / "out" / "figures.json").unlink()
+    monkeypatch.setattr(api, "train", never)
+    assert call(*TEACH, *METHOD, *FAST, *sophia).exit_code == 0  # the same run is not done again
+    (place / "out" / "figures.json").unlink()
+    told = call(*TEACH, *METHOD, *FAST, "--optimizer", "sophia", "optimizer.every=2")  # another is not taken for it
+    assert told.exit_code == 2 and "an earlier run's run.json is here" in told.output
+
+
 def test_rescoring_writes_the_same_again(place):
     assert call(*METHOD, *FAST, "--retrained", "retrained").exit_code == 0
     before = {name: (place / "out" / name).read_bytes() for name in ("figures.json", "report.html")}
@@ -219,6 +234,9 @@ def test_what_is_published_names_no_path_of_this_machine(place):
         ([*METHOD, "forget=x.jsonl"], "forget is the benchmark's to say"),
         (["max_steps=2"], "max_steps is for unlearning; say with --method"),
         (["--adapter", "lora"], "adapter is for unlearning"),
+        (["--optimizer", "sophia", *TEACH], "optimizer is for unlearning"),
+        ([*METHOD, "--optimizer", "sofia"], "did you mean 'sophia'"),
+        ([*METHOD, "--optimizer", "sophia", "optimizer.roh=1"], "did you mean 'rho'"),
         ([*METHOD, "--teach-retrained"], "--teach-retrained needs --teach"),
         ([*METHOD, "--dtype", "int4"], "dtype must be float32"),
         ([*METHOD, "limit=x"], "limit = 'x' does not fit"),

@@ -41,6 +41,18 @@ def test_a_recipe_and_what_stands_over_it(tmp_path):
     assert build(made.method, made.parameters).combine.budget == 0.4
 
 
+def test_the_optimizer_is_a_table_or_a_word(tmp_path):
+    def read(text, *pairs):
+        (tmp_path / "r.toml").write_text("model = 'm'\nforget = 'f'\n" + text)
+        made = recipe.make(recipe.override(recipe.read(tmp_path / "r.toml"), pairs))
+        return made.optimizer, made.optimizer_parameters
+
+    assert read("optimizer = 'sophia'", "optimizer.rho=0.1") == ("sophia", {"rho": "0.1"})
+    assert read("[optimizer]\nname = 'sophia'\nevery = 5") == ("sophia", {"every": 5})
+    assert read("[optimizer]\nevery = 5", "optimizer=adamw", "optimizer.every=2") == ("adamw", {"every": "2"})
+    assert read("") == (None, {})
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

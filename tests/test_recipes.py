@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from expunge import bench, methods, recipe  # noqa: F401  methods fills the table
+from expunge.api import method_of
 from expunge.benchmarks import named
 from expunge.method import build
 from expunge.training import arguments, defaults
@@ -26,7 +27,7 @@ def test_there_are_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=[p.stem for p in RECIPES])
 def test_a_recipe_is_ready_to_run(path, tmp_path):
     settings = recipe.make(recipe.read(path), where=str(path))
-    method = build(settings.method, settings.parameters)
+    method = method_of(settings)
     here = settings.training | {"bf16": False, "use_cpu": True}  # transformers refuses bf16 where no device has it
     args = arguments(here, defaults(method, 400, lora=settings.adapter == "lora"), tmp_path, settings.seed)
     assert args.learning_rate == settings.training["learning_rate"]

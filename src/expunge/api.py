@@ -7,7 +7,7 @@ import datetime
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import METHODS, Method, build
 from expunge.recipe import Recipe
+from expunge.sophia import Settings
 from expunge.tokenizer import load_tokenizer
 
 
@@ -54,7 +55,8 @@ def unlearn(
 
     ``model``: hub id, folder, GGUF file or PEFT adapter folder.  ``forget``, ``retain``: a file, a folder, a hub name, a
     ``datasets.Dataset`` or a list of dicts.  ``method``: a name or a value such as ``methods.blur_npo(beta=0.1)``.
-    ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``settings`` are fields of
+    ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
+    ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
     :class:`expunge.recipe.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``).
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
@@ -96,7 +98,7 @@ def run(
     """
     looked = {} if looked is None else looked
     began = time.monotonic()
-    method = method or build(settings.method, settings.parameters)
+    method = method_of(settings, method)
     folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
     raw = load_rows(settings, method)
 
@@ -137,7 +139,7 @@ def run(
         "data": {
             s: describe_data(getattr(settings, s, method.alternate), rows, settings) for s, rows in data.rows.items()
         },
-        "training": describe_training(args, trainer.state.max_steps),
+        "training": describe_training(args, trainer.state.max_steps, method.optimizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),
         "steps": steps(trainer.state.log_history),
@@ -168,6 +170,14 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     write_report(stamped, folder / "report.html")
     record.write(stamped, folder / "run.json")  # last: a folder with run.json is a whole run
     return stamped
+
+
+def method_of(settings: Recipe, method: Method | None = None) -> Method:
+    """The recipe's method, or ``method`` in its place, with the optimizer that the recipe asks for."""
+    from expunge.training import optimized
+
+    made = method or build(settings.method, settings.parameters)
+    return optimized(made, settings.optimizer, settings.optimizer_parameters, settings.training)
 
 
 # -- data -----------------------------------------------------------------------------------------------------------------
@@ -229,10 +239,13 @@ def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> 
 # -- training -------------------------------------------------------------------------------------------------------------
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
-    from expunge import training
+    from expunge import curvature, training
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
-    return training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    if method.optimizer:
+        curvature.check(method.optimizer, method.combine, args)
+    return args
 
 
 def prepare(model: Any, settings: Recipe, method: Method) -> Any:
@@ -383,12 +396,17 @@ def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[st
     return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
 
 
-def describe_training(args: Any, total_steps: int) -> dict[str, Any]:
-    """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders."""
+def describe_training(args: Any, total_steps: int, sophia: Settings | None = None) -> dict[str, Any]:
+    """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders.
+
+    Where Sophia stands in for the optimizer that ``optim`` names, it is told in its place.
+    """
     from transformers import TrainingArguments
 
     plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
     chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in ("output_dir", "logging_dir")}
+    if sophia:
+        chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
     return chosen | {
         "max_steps": total_steps,
         "per_device_train_batch_size": args.per_device_train_batch_size,

@@ -22,8 +22,8 @@ from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
 from expunge.evaluation.evaluate import as_asked, evaluate, read, vacant
 from expunge.evaluation.probe import How
-from expunge.method import Method, build
-from expunge.recipe import Recipe
+from expunge.method import Method
+from expunge.recipe import TABLES, Recipe
 from expunge.report.measured import write_report
 from expunge.teach import arguments, is_made, made_of, stamp, teach
 from expunge.tokenizer import load_tokenizer
@@ -94,7 +94,8 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
     of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in Recipe.model_fields)}
     recipe.make({"model": "", "forget": "", **of_run}, where)  # an unknown or mistyped setting is told here
-    idle = [*of_run.get("parameters", {}), *of_run.get("training", {})]
+    idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
+    idle += ["optimizer"] if of_run.get("optimizer") else []
     idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []
     if idle and not values.get("method"):
         raise InputError(f"{where}: {', '.join(idle)} is for unlearning; say with --method which method")
@@ -118,7 +119,7 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
     about: dict[str, Any] = {"command": record.renamed(command, names)}
     if settings.method or settings.teach is not None:
         plan = _plan(settings, chosen, how, folder)
-        method = build(plan.method, plan.parameters) if settings.method else None
+        method = api.method_of(plan) if settings.method else None
         rows = _check(settings, plan, method, folder)
         if settings.teach is not None:
             target = str(folder / "target")

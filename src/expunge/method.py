@@ -17,6 +17,7 @@ from torch import Tensor
 from expunge.combine import Combiner
 from expunge.errors import InputError, nearest
 from expunge.forward import Positions
+from expunge.sophia import Settings as Sophia
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Method:
     ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated``
     by the target model itself.  ``negate`` c: after training the movement is turned round, θ ← θ_target - c (θ - θ_target).
     ``learning_rate`` is the paper's for full fine-tuning.  ``trainable`` is a regular expression on the names of weights:
-    where given, only those train, unless the user says otherwise.  The rest is stamped by :func:`method`.
+    where given, only those train, unless the user says otherwise.  ``optimizer``: Sophia with its
+    settings, or None for the one that the training argument ``optim`` names.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
@@ -61,6 +63,7 @@ class Method:
     negate: float | None = None
     learning_rate: float = 1e-5
     trainable: str | None = None
+    optimizer: Sophia | None = None
     name: str = "custom"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

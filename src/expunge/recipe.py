@@ -13,6 +13,9 @@ from expunge.errors import InputError, nearest
 
 Made = TypeVar("Made", bound=BaseModel)
 
+# The table that key=value names -> the field of a recipe.
+TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
+
 
 class Adapter(BaseModel):
     """LoRA's own settings."""
@@ -34,6 +37,8 @@ class Recipe(BaseModel):
     ``data_name`` (the folder of the forget and the retain file) stand in the record in place of where they lie here.
     ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
     activations brings its own).
+    ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
+    without one it is the method's.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -43,6 +48,8 @@ class Recipe(BaseModel):
     out: str = "unlearned"
     method: str = "pdu"
     parameters: dict[str, Any] = {}
+    optimizer: str | None = None
+    optimizer_parameters: dict[str, Any] = {}
     adapter: Literal["lora"] | None = None
     lora: Adapter = Adapter()  # type: ignore[call-arg]
     merge: bool = False
@@ -98,8 +105,9 @@ def checked(kind: type[Made], values: Mapping[str, Any], where: str) -> Made:
 def read(path: str | Path) -> dict[str, Any]:
     """The settings of a TOML recipe.
 
-    Top-level keys are :class:`Recipe`'s; the table ``[method]`` holds ``name`` and the method's parameters, ``[lora]``
-    LoRA's settings, ``[training]`` fields of ``TrainingArguments``.  Relative data paths are relative to the recipe.
+    Top-level keys are :class:`Recipe`'s; the table ``[method]`` holds ``name`` and the method's parameters, ``[optimizer]``
+    the optimizer's likewise (its ``name`` may be left to the method), ``[lora]`` LoRA's settings, ``[training]`` fields of
+    ``TrainingArguments``.  Relative data paths are relative to the recipe.
     """
     file = Path(path)
     try:
@@ -114,6 +122,9 @@ def read(path: str | Path) -> dict[str, Any]:
             raise InputError(f"{file}: the table [method] needs a name")
         values["method"] = table.pop("name")
         values["parameters"] = table
+    if isinstance(values.get("optimizer"), dict):
+        table = dict(values.pop("optimizer"))
+        values |= {"optimizer": table.pop("name", None), "optimizer_parameters": table}
     for key in ("model", "forget", "retain", "compare_with", "data", "retrained"):
         beside = file.parent / str(values.get(key, ""))
         if key in values and not Path(str(values[key])).is_absolute() and beside.exists():
@@ -122,23 +133,18 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """``values`` with ``key=value`` settings: a recipe key, ``method.KEY``, ``lora.KEY``, or a training argument."""
+    """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments."""
     from expunge.training import names
 
-    out = {
-        **values,
-        "parameters": dict(values.get("parameters", {})),
-        "training": dict(values.get("training", {})),
-    }
-    out["lora"] = dict(values.get("lora", {}))
+    out = {**values, **{table: dict(values.get(table, {})) for table in TABLES.values()}}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise InputError(f"{pair!r} is no setting; write key=value, such as learning_rate=1e-4")
         table, dot, name = key.partition(".")
-        if dot and table in ("method", "lora", "training"):
-            out["parameters" if table == "method" else table][name] = value
-        elif key in Recipe.model_fields and key not in ("parameters", "lora", "training"):
+        if dot and table in TABLES:
+            out[TABLES[table]][name] = value
+        elif key in Recipe.model_fields and key not in TABLES.values():
             out[key] = value
         elif key in names():
             out["training"][key] = value
@@ -146,6 +152,6 @@ def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
             known = [*Recipe.model_fields, *names()]
             raise InputError(
                 f"there is no setting {key!r}{nearest(key, known)}; "
-                "a setting is a recipe key, method.KEY, lora.KEY or a field of transformers.TrainingArguments"
+                "a setting is a recipe key, method.KEY, optimizer.KEY, lora.KEY or a field of transformers.TrainingArguments"
             )
     return out

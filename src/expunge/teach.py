@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
     return {
         "settings": said
         | {"method": method.name, "parameters": dict(method.parameters)}
-        | {"training": {k: parse(k, v) for k, v in sorted(settings.training.items())}},
+        | {"training": {k: parse(k, v) for k, v in sorted(settings.training.items())}}
+        | ({"optimizer": asdict(method.optimizer)} if method.optimizer else {}),
         "model": model,
         "data": {name: sources.fingerprint(given) for name, given in rows.items()},
     }

@@ -27,10 +27,12 @@ from transformers import Trainer, TrainerCallback
 
 from expunge import adapters, reference
 from expunge.combine import PrimalDual, Stateful
+from expunge.curvature import Curvature
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
 from expunge.forward import IGNORE, ForwardPass, see, unwrap
 from expunge.method import Activations, Method, Objective
+from expunge.sophia import Sophia
 
 logger = logging.getLogger(__name__)
 COMBINER_FILE = "combiner.json"
@@ -65,6 +67,11 @@ class UnlearningTrainer(Trainer):
         self.reference_activations: reference.CachedActivations | None = None
         self._build_reference()
         self.add_callback(CombinerCheckpoint(self))
+        self.curvature: Curvature | None = None
+        if method.optimizer and self.optimizer is None:
+            self.curvature = Curvature(self, method.optimizer)
+            self.add_callback(self.curvature)
+            self.optimizer_cls_and_kwargs = Sophia, {"lr": self.args.learning_rate, **method.optimizer.of_the_step}
 
     # -- set-up ---------------------------------------------------------------------------------------------------------
     def _refuse_unsupported(self) -> None:
@@ -274,6 +281,8 @@ class UnlearningTrainer(Trainer):
             if gram:
                 self._buffers[name] = [p.grad for p in params]
             losses.append(loss.detach().float())
+        if self.curvature:
+            self.curvature.observe(model, inputs)
         values = torch.stack(losses)
         self._losses = values if self._losses is None else self._losses + values
         if gram:

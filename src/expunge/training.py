@@ -14,10 +14,12 @@ from typing import Any
 
 from expunge.errors import InputError, nearest
 from expunge.method import Method
+from expunge.sophia import OPTIMIZERS, Settings
 
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
 LEAST_STEPS = 50  # a small forget set is seen more often than ten times
+SOPHIA_DECAY = 0.1  # Sophia's weight decay, and that of SOUL's TOFU configurations
 LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the papers: 1e-5 -> 2e-4
 
 
@@ -37,7 +39,7 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "learning_rate": method.learning_rate * (LORA_FACTOR if lora else 1),
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,  # below 1: a share of all steps, however many there are in the end
-        "weight_decay": 0.01,
+        "weight_decay": SOPHIA_DECAY if method.optimizer else 0.01,
         "max_grad_norm": 1.0,
         "optim": "adamw_torch",
         "logging_steps": 1,
@@ -59,6 +61,45 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
         return TrainingArguments(**chosen, **fixed)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"the training arguments do not fit: {str(error).splitlines()[0]}") from error
+
+
+def optimized(method: Method, name: str | None, parameters: Mapping[str, Any], training: Mapping[str, Any]) -> Method:
+    """``method`` under the optimizer ``name`` (None: its own) and its ``parameters``, fields of ``sophia.Settings``.
+
+    Raises InputError for a wrong name or value, and for ``training`` arguments that would go unheard under Sophia.
+    """
+    if name is not None and name not in OPTIMIZERS:
+        raise InputError(
+            f"there is no optimizer {name!r}{nearest(name, OPTIMIZERS)}; there are {', '.join(OPTIMIZERS)}"
+        )
+    own = method.optimizer
+    chosen = own if name is None or (name == "sophia" and own) else OPTIMIZERS[name]
+    if chosen is None:
+        for key in parameters:
+            raise InputError(f"optimizer.{key} is a setting of Sophia; say --optimizer sophia, or leave it out")
+        return dataclasses.replace(method, optimizer=None)
+    for key in training:
+        if key.startswith(("optim", "adam_")):
+            raise InputError(
+                f"the training argument {key} is for transformers' own optimizers, and {method.name} trains with Sophia; "
+                "leave it out, or say --optimizer adamw"
+            )
+    return dataclasses.replace(method, optimizer=_settings(chosen, parameters))
+
+
+def _settings(base: Settings, parameters: Mapping[str, Any]) -> Settings:
+    """``base`` with ``parameters``, checked; strings such as ``"0.5"`` are welcome."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for key in parameters:
+        if key not in known:
+            raise InputError(f"Sophia has no setting {key!r}{nearest(key, known)}; it takes {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(Settings).validate_python({**dataclasses.asdict(base), **parameters})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"optimizer.{first['loc'][-1]}={first['input']!r} does not fit: {first['msg']}") from None
 
 
 @functools.cache

@@ -41,6 +41,13 @@ def bench(
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
     ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sophia or sophia_published (second order), or adamw: what the training argument optim names; "
+            "the method's if not given."
+        ),
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="lora trains LoRA factors; without it all weights train.")] = None,
     teach: Annotated[
         bool, typer.Option("--teach", help="The model is a base model: teach it the forget and the retain rows first.")
@@ -104,6 +111,7 @@ def bench(
             "model": model,
             "out": out,
             "method": method,
+            "optimizer": optimizer,
             "adapter": adapter,
             "teach": {} if teach or teach_setting else None,
             "teach_retrained": teach_retrained,

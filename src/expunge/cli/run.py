@@ -17,8 +17,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[RECIPE.toml] [KEY=VALUE]...",
-            help="A recipe, then settings over it: a recipe key, method.KEY, lora.KEY, or any field of "
-            "transformers.TrainingArguments (learning_rate=1e-4).",
+            help="A recipe, then settings over it: a recipe key, method.KEY, optimizer.KEY, lora.KEY, or any "
+            "field of transformers.TrainingArguments (learning_rate=1e-4).",
             show_default=False,
         ),
     ] = None,
@@ -33,6 +33,13 @@ def command(
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sophia or sophia_published (second order), or adamw: what the training argument optim names; "
+            "the method's if not given."
+        ),
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="lora trains LoRA factors; without it all weights train.")] = None,
     trainable: Annotated[
@@ -69,6 +76,7 @@ def command(
             "forget": forget,
             "retain": retain,
             "method": method,
+            "optimizer": optimizer,
             "adapter": adapter,
             "trainable": trainable,
             "merge": merge,

@@ -17,9 +17,10 @@ def command(method: Annotated[str, typer.Argument(help="A name from `expunge met
 
 def describe(name: str) -> str:
     """The page of one method."""
+    import dataclasses
     import inspect
 
-    from expunge import methods  # noqa: F401  fills the table
+    from expunge import methods, sophia  # noqa: F401  methods fills the table
     from expunge.method import build, entry
 
     row = entry(name)
@@ -32,6 +33,9 @@ def describe(name: str) -> str:
         streams = ", ".join(objective.on)
         parts.append(f"{role} objective: {loss.__name__}({streams})\n{_indent(inspect.getdoc(loss) or '')}")
     parts.append(f"combiner: {made.combine!r}\n{_indent(inspect.getdoc(type(made.combine)) or '')}")
+    if made.optimizer:
+        told = "\n".join(f"  {key} = {value}" for key, value in dataclasses.asdict(made.optimizer).items())
+        parts.append(f"optimizer: Sophia\n{_indent(inspect.getdoc(sophia) or '')}\n\n{told}")
     parts.append(f"source: {inspect.getsourcefile(maker)}:{inspect.getsourcelines(maker)[1]}")
     return "\n\n".join(parts)
 

@@ -17,6 +17,7 @@ from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.errors import InputError
 from expunge.forward import Positions
 from expunge.method import Method, Objective, method
+from expunge.sophia import Settings as Sophia
 
 Retain = Literal["nll", "kl", "js"]
 RetainOrNone = Literal["none", "nll", "kl", "js"]
@@ -338,6 +339,36 @@ def _alone(
     objectives = {"forget": forget} | ({} if retain == "none" else {"retain": RETAIN[retain]})
     combine = WeightedSum(forget_weight, retain_weight)
     return Method(objectives, combine, alternate=alternate, learning_rate=learning_rate)
+
+
+@method(paper="arXiv:2404.18239")
+def soul_grad_diff(
+    *, forget_weight: NonNegative = 1.0, retain_weight: NonNegative = 2.0, retain: Retain = "nll"
+) -> Method:
+    """SOUL: gradient difference by Sophia's clipped second-order steps.
+
+    Jia et al. 2024; learning rate 5e-6, retain weight 2, β₁ 0.9, β₂ 0.95, ρ 0.04 and weight decay 0.1 as in the published
+    TOFU configuration, the curvature as in the paper; ``--optimizer sophia_published`` takes it as the published code does.
+    """
+    made = grad_diff(forget_weight=forget_weight, retain_weight=retain_weight, retain=retain)
+    return replace(made, optimizer=Sophia(), learning_rate=5e-6)
+
+
+@method(paper="arXiv:2404.18239")
+def soul_npo(
+    *,
+    beta: Positive = 0.1,
+    forget_weight: NonNegative = 1.0,
+    retain_weight: NonNegative = 2.0,
+    retain: Retain = "nll",
+) -> Method:
+    """SOUL: negative preference optimisation by Sophia's clipped second-order steps.
+
+    Jia et al. 2024; β 0.1 as there, retain weight and learning rate those of ``soul_grad_diff``.  The published code
+    averages NPO's log-ratio over the answer's tokens; this is their sum, as in NPO's own paper.
+    """
+    made = npo(beta=beta, forget_weight=forget_weight, retain_weight=retain_weight, retain=retain)
+    return replace(made, optimizer=Sophia(), learning_rate=5e-6)
 
 
 def _preference(

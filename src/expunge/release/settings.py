@@ -13,7 +13,7 @@ from expunge.errors import InputError
 from expunge.recipe import Recipe
 
 LORA = {"r": 8, "alpha": 16}  # of each module, where the user says nothing
-NOT_HERE = ("method", "parameters", "adapter")  # of a run, which mean nothing here
+NOT_HERE = ("method", "parameters", "adapter", "optimizer", "optimizer_parameters")  # of a run, which mean nothing here
 NotInfinite = Field(ge=0, allow_inf_nan=False)
 NoneByName = BeforeValidator(lambda value: None if value == "none" else value)  # how a command line says None
 

@@ -1,0 +1,180 @@
+"""Sophia's curvature in training: what the trainer does besides its gradient at every k-th optimizer step.
+
+An estimate is made on all micro-batches of the step, on all ranks, before the weights move, so cutting the step up
+changes nothing.  The labels and probes it draws follow from the seed, the step and the row, so a resumed run draws
+the same and a checkpoint need not hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from expunge import kernels
+from expunge.combine import Combiner
+from expunge.errors import InputError
+from expunge.forward import ForwardPass, see
+from expunge.sophia import (
+    Settings,
+    Sophia,
+    displaced,
+    gauss_newton_bartlett,
+    generator,
+    sample_labels,
+    signs,
+    squared_gradient,
+)
+
+if TYPE_CHECKING:
+    from expunge.trainer import UnlearningTrainer
+
+ROUNDED = (
+    "curvature=hutchinson takes differences of gradients, which 16-bit numbers round away; "
+    "train in fp32, or use curvature=gauss_newton"
+)
+
+
+class Curvature(TrainerCallback):
+    """Feeds the trainer's :class:`~expunge.sophia.Sophia`; ``observe`` is called once a micro-batch.
+
+    ``gauss_newton``: labels are sampled at every labelled token of every stream the method reads, and each token weighs
+    the same.  That is the curvature of what the model says about the rows of the step, whatever the objectives make of it
+    and however they are weighed: forget losses have no useful curvature of their own (ascent's is negative), and a
+    combiner's weights stand only after the gradients.  One more forward and backward of each stream.
+
+    ``hutchinson``: the Hessian of the objectives' weighted sum, as it is minimised; the combiner must have fixed
+    weights.  Two more forward and backward passes of each objective, a copy of the trainable weights and a probe.
+
+    ``squared_gradient``: of the step's gradient as the optimizer gets it, combined and clipped; costs nothing.
+    """
+
+    def __init__(self, trainer: UnlearningTrainer, settings: Settings):
+        self.trainer = trainer
+        self.settings = settings
+        check(settings, trainer.combine, trainer.args)
+        self._refuse()
+        self._gradient: dict[Tensor, Tensor] = {}  # of the step so far: ĝ or H u
+        self._probes: dict[Tensor, Tensor] = {}
+        self._tokens: Tensor | float = 0.0  # B, of the whole step
+
+    def _refuse(self) -> None:
+        kind, name = self.trainer.accelerator.distributed_type.value, self.settings.curvature
+        if kind in ("DEEPSPEED", "MEGATRON_LM") or (kind == "FSDP" and name != "squared_gradient"):
+            raise InputError(
+                f"Sophia with curvature={name} takes gradients apart from the step's, which {kind} does not allow; "
+                "use DDP or one process, or --optimizer adamw"
+            )
+        if name == "hutchinson" and any(
+            p.requires_grad and p.dtype.itemsize < 4 for p in self.trainer.model.parameters()
+        ):
+            raise InputError(ROUNDED)
+
+    def due(self, step: int) -> bool:
+        """Whether the curvature is estimated at optimizer step ``step`` (from 0)."""
+        return step % self.settings.every == 0
+
+    # -- once a micro-batch -------------------------------------------------------------------------------------------------
+    def observe(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        """Add what the micro-batch ``inputs`` tells of the curvature; the step's own gradients stay as they are."""
+        step = self.trainer.state.global_step
+        if not self.due(step) or self.settings.curvature == "squared_gradient":
+            return
+        params = [p for p in model.parameters() if p.requires_grad]
+        with self._apart(params):
+            if self.settings.curvature == "gauss_newton":
+                self._sampled(model, inputs, step)
+            else:
+                self._displaced(model, inputs, step, params)
+
+    @contextmanager
+    def _apart(self, params: list[nn.Parameter]) -> Iterator[None]:
+        """While open, ``p.grad`` is this object's own sum."""
+        own = [p.grad for p in params]
+        for p in params:
+            p.grad = self._gradient.get(p)
+        try:
+            yield
+        finally:
+            self._gradient = {p: p.grad for p in params if p.grad is not None}
+            for p, g in zip(params, own, strict=True):
+                p.grad = g
+
+    def _sampled(self, model: nn.Module, inputs: Mapping[str, Any], step: int) -> None:
+        trainer = self.trainer
+        counts = inputs["counts"]
+        tokens = torch.stack([counts[s]["token_count"] for s in trainer.method.streams]).sum()  # mean per micro-batch
+        parts = trainer.current_gradient_accumulation_steps
+        self._tokens = tokens * parts * trainer.args.world_size
+        for stream in trainer.method.streams:
+            with trainer.compute_loss_context_manager():
+                view = see(model, inputs[stream])
+                chance = uniform(view, inputs[stream]["index"].tolist(), trainer.args.seed, step, stream)
+                labels = sample_labels(view.logits.detach(), chance)
+                loss = -kernels.token_logp(view.logits, labels).sum() / (tokens * parts)
+            trainer.accelerator.backward(loss)
+
+    def _displaced(self, model: nn.Module, inputs: Mapping[str, Any], step: int, params: list[nn.Parameter]) -> None:
+        trainer = self.trainer
+        if not self._probes:
+            self._probes = dict(zip(params, signs(params, trainer.args.seed, step, "probe"), strict=True))
+        names = list(trainer.method.objectives)
+        weights = trainer.combine.weights(torch.zeros(len(names), device=trainer.args.device), None)
+        share = 1 / trainer.current_gradient_accumulation_steps
+        device = params[0].device
+        for factor in displaced(params, [self._probes[p] for p in params], self.settings.radius):
+            # both places see the same dropout
+            with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type):
+                for name, weight in zip(names, weights, strict=True):
+                    with trainer.compute_loss_context_manager():
+                        loss = trainer.objective_loss(name, model, inputs)
+                    trainer.accelerator.backward(factor * share * weight * loss)
+
+    # -- once an optimizer step -------------------------------------------------------------------------------------------
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """The gradient is whole and clipped, the weights have not moved: the optimizer takes the estimate."""
+        if not self.due(state.global_step):
+            return
+        sophia = inner(optimizer)
+        if self.settings.curvature == "squared_gradient":
+            moving = [p for group in sophia.param_groups for p in group["params"] if p.grad is not None]
+            estimates = {p: squared_gradient(p.grad) for p in moving}
+        elif self.settings.curvature == "gauss_newton":
+            estimates = {p: gauss_newton_bartlett(g, self._tokens) for p, g in self._gradient.items()}
+        else:
+            estimates = {p: self._probes[p] * g for p, g in self._gradient.items()}
+        sophia.update_curvature(estimates)
+        self._gradient, self._probes = {}, {}
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """The log says how much of the step was clipped, at the steps whose curvature was estimated."""
+        if self.due(state.global_step):
+            self.trainer._facts["clipped"] = inner(optimizer).clipped()
+
+
+def check(settings: Settings, combine: Combiner, args: Any) -> None:
+    """Refuse what can be refused before a model is loaded: a combiner or a number format that the estimator cannot use."""
+    if args.fp16:
+        raise InputError("Sophia's curvature does not go with fp16's scaled losses; use bf16=true, or neither")
+    if settings.curvature == "hutchinson" and combine.needs_gram:
+        raise InputError(
+            f"curvature=hutchinson needs one loss, and the weights of {type(combine).__name__} follow the gradients; "
+            "use curvature=gauss_newton"
+        )
+    if settings.curvature == "hutchinson" and args.bf16:
+        raise InputError(ROUNDED)
+
+
+def inner(optimizer: Any) -> Sophia:
+    """The optimizer under accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def uniform(view: ForwardPass, rows: list[int], *key: str | int) -> Tensor:
+    """(N,) numbers in [0, 1), one a labelled token, a function of ``key``, the row and the token's place in the answer."""
+    drawn = [torch.rand(n, generator=generator(*key, i)) for i, n in zip(rows, view.lengths.tolist(), strict=True)]
+    return torch.cat(drawn).to(view.labels.device)
