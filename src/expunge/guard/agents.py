@@ -27,7 +27,7 @@ NUMBER = re.compile(
     r"\W*(?:(?:version|variation|candidate|option|response)\W{0,3}\d+\W{0,4}|\d+[.):]\W{0,3})(.*)", re.I
 )
 BULLET = re.compile(r"[ \t]*[-*•][ \t]+(.*)")
-LABEL = re.compile(r"\W{0,3}(?:final |edited |merged )?answer\s*:\W{0,3}\s*", re.IGNORECASE)
+LABEL = re.compile(r"\W{0,3}(?:final |edited |merged )?answer\s*:[*_]{0,3}\s*", re.IGNORECASE)
 FENCE = re.compile(r"```\w*\n?|\n?```")
 STARTS = 20  # places in a reply at which JSON is looked for
 

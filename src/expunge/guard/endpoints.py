@@ -45,7 +45,7 @@ def answers(
         raise EndpointError(f"the model failed with {type(error).__name__}") from error
     if not isinstance(said, list) or len(said) != n or not all(isinstance(text, str) for text in said):
         raise EndpointError(f"the model did not give the {n} texts that it was asked for")
-    return said
+    return [text.encode("utf-8", "replace").decode() for text in said]  # half a character cannot be written anywhere
 
 
 def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
@@ -119,7 +119,10 @@ def remote(url: str, model: str, *, timeout: float = 60.0, retries: int = 2) -> 
                 temperature=temperature,
                 max_tokens=max_tokens,
             )
-            return made.choices[0].message.content or ""
+            said = made.choices[0].message.content
+            if not isinstance(said, str | None):
+                raise TypeError("no text")
+            return said or ""
 
         return [_told(one, openai, where, timeout) for _ in range(n)]
 

@@ -10,7 +10,7 @@ The flow and its parameters are the paper's.  What differs, and why:
 - Erase, critic and composer see the suspected targets, not the list.  So neither their number nor what they read grows with
   the list; a model as auditor sees at most ``listed`` targets, those that share most words with the conversation and the
   answer.  Beyond that many, a target that is only described, in none of its words, can be missed.
-- A version or an answer that names any target of the whole list is never shown, whatever the agents say.
+- A version that names any target of the whole list is rated 1, an answer that does is refused, whatever the agents say.
 - A reply that cannot be read is asked for again, at most ``retries`` times, then the query is refused.  The paper's code
   has no retry.  Ratings are read from the critic's reply without a second call.
 
@@ -97,9 +97,14 @@ def _guarded(run: _Run, said: str) -> Trail:
     versions = _versions(run, said, suspects)
     if not versions:
         return run.refuse("no version could be read in what the eraser wrote")
-    rated = _ratings(run, versions, suspects)
-    if rated is None:
+    named = [bool(run.match([v])) for v in versions]
+    if all(named):
+        return run.refuse("every version names a target")
+    asked = agents.critic(run.messages, versions, suspects, settings)
+    said_of = run.read("critic", asked, partial(agents.read_ratings, n=len(versions)))
+    if said_of is None:
         return run.refuse("no reply of the critic could be read")
+    rated = [1.0 if bad else rating for bad, rating in zip(named, said_of, strict=True)]
     order = sorted(range(len(versions)), key=lambda i: -rated[i])[: settings.j]
     mean = float(np.mean([rated[i] for i in order]))
     if mean < settings.threshold:
@@ -143,15 +148,6 @@ def _versions(run: _Run, said: str, suspects: Sequence[Target]) -> tuple[str, ..
         if len(made) >= settings.k:
             break
     return tuple(made)
-
-
-def _ratings(run: _Run, versions: Sequence[str], suspects: Sequence[Target]) -> tuple[float, ...] | None:
-    """The critic's ratings; 1 for a version that names a target, whatever the critic says."""
-    messages = agents.critic(run.messages, versions, suspects, run.guard.settings)
-    rated = run.read("critic", messages, lambda reply: agents.read_ratings(reply, len(versions)))
-    if rated is None:
-        return None
-    return tuple(1.0 if found([v], run.guard.targets) else r for v, r in zip(versions, rated, strict=True))
 
 
 @dataclass

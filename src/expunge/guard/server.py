@@ -205,7 +205,7 @@ def _head(kind: str, name: str) -> dict[str, Any]:
 
 
 def _message(given: Any, i: int) -> Message:
-    if not isinstance(given, dict) or given.get("role") not in ROLES:
+    if not isinstance(given, dict) or not isinstance(given.get("role"), str) or given["role"] not in ROLES:
         raise InputError(f"message {i}: the role must be one of {', '.join(ROLES)}")
     content = given.get("content")
     if isinstance(content, list):

@@ -71,8 +71,11 @@ def found(texts: Iterable[str], targets: Sequence[Target]) -> tuple[Target, ...]
     ['Basil']
     """
     forms = [_text_forms(t) for t in texts]
-    hits = (t for t in targets if any(_named(written, bare, t) for written, bare in forms))
-    return tuple({t.name: t for t in hits}.values())
+    first: dict[str, Target] = {}
+    for t in targets:
+        if any(_named(written, bare, t) for written, bare in forms):
+            first.setdefault(t.name, t)
+    return tuple(first.values())
 
 
 def likeliest(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
