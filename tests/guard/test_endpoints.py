@@ -14,7 +14,7 @@ import torch
 from expunge.data.chat import prompt_ids
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.guard.endpoints import EndpointError, local, remote
+from expunge.guard.endpoints import EndpointError, answers, local, remote
 
 ASK = [{"role": "user", "content": "Hi {x}"}]
 ONE = {"n": 1, "temperature": 0.0, "max_tokens": 6}
@@ -51,9 +51,21 @@ def test_a_template_without_a_system_message(model, tokenizer):
     assert local(model, tokenizer)(told, **ONE) == whole
 
 
+def test_without_a_template_the_form_is_plain_and_a_refusal_by_one_is_told(model, tokenizer):
+    tokenizer.chat_template = None
+    plain = torch.tensor([tokenizer("Question: Hi {x}\nAnswer: ").input_ids])
+    made = model.generate(plain, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    right = tokenizer.decode(made[0, plain.shape[1] :], skip_special_tokens=True).strip()
+    assert local(model, tokenizer)(ASK, **ONE) == [right]
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(EndpointError, match=r"the conversation: .* roles must alternate") as error:
+        answers(local(model, tokenizer), ASK, **ONE)
+    assert error.value.status == 400
+
+
 def test_a_conversation_that_is_too_long_is_told(model, tokenizer):
     long = [{"role": "user", "content": "x" * 200}]
-    with pytest.raises(EndpointError, match="reads 128 tokens") as error:
+    with pytest.raises(EndpointError, match=r"has 2[0-9]{2} tokens; the model reads 128") as error:
         local(model, tokenizer)(long, **ONE)
     assert error.value.status == 400
     short = [{"role": "user", "content": "x" * 120}]  # and four of the template: room for as many tokens as are left

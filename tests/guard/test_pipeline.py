@@ -67,6 +67,14 @@ def test_a_version_that_names_any_target_is_rated_1(guarded):
     assert script.given("compose").endswith("The versions:\nVersion 1:\n> Lim?")
 
 
+def test_a_version_that_names_a_target_is_not_merged_however_low_the_threshold(guarded):
+    guard, script = guarded(
+        erase='["a", "By Bo Tar.", "c"]', critic="Ratings: [5, 5, 5]", settings={"k": 3, "j": 3, "threshold": 1}
+    )
+    assert answer(guard, ASK).outcome == "rewritten"
+    assert script.given("compose").endswith("The versions:\nVersion 1:\n> a\nVersion 2:\n> c")
+
+
 def test_where_every_version_names_a_target_nobody_is_asked_further(guarded):
     guard, script = guarded(erase='["Ada Oru.", "Bo Tar!"]', settings={"k": 2, "j": 1})
     trail = answer(guard, ASK)

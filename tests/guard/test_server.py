@@ -153,13 +153,14 @@ def test_a_critic_that_talks_nonsense_is_a_refusal(client):
     assert got.status_code == 200 and got.json()["choices"][0]["message"]["content"] == REFUSAL
 
 
-def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch):
+def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch, caplog):
     def broken(*args, **kwargs):
         raise KeyError("Ada Oru lived in Lim.")
 
     monkeypatch.setattr(server, "answer", broken)
     got = client().post(URL, json={"messages": ASK})
     assert got.status_code == 500 and "Lim" not in got.text and got.json()["error"]["message"] == "the guard failed"
+    assert caplog.messages == ["the guard failed with KeyError"]
 
 
 def test_names_of_a_host():

@@ -41,6 +41,8 @@ def answers(
         said = endpoint(messages, n=n, temperature=temperature, max_tokens=max_tokens)
     except EndpointError:
         raise
+    except InputError as error:  # a chat template that refuses the conversation
+        raise EndpointError(str(error), status=400) from error
     except Exception as error:  # a model fails as it likes
         raise EndpointError(f"the model failed with {type(error).__name__}") from error
     if not isinstance(said, list) or len(said) != n or not all(isinstance(text, str) for text in said):
@@ -51,8 +53,9 @@ def answers(
 def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
     """A model in memory, as :func:`expunge.models.load` gives it; it answers one query at a time.
 
-    Where its chat template has no place for a system message, that stands at the head of the first user's message.
-    An answer of a conversation that is longer than the model reads is an EndpointError.
+    Where its chat template has no place for a system message, that stands at the head of the first user's message; without
+    a template the conversation is plain text, "Question: … Answer:".  A conversation that is longer than the model reads, or
+    that the template refuses, is an EndpointError.
     """
     import torch
 
@@ -62,30 +65,34 @@ def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
 
     ends = end_tokens(model, tokenizer)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    template = bool(getattr(tokenizer, "chat_template", None))
     generator = torch.Generator().manual_seed(seed)
     busy = threading.Lock()
 
+    def coded(messages: Sequence[Message]) -> tuple[int, ...]:
+        return tuple(prompt_ids(Row((*messages,), "", where="the conversation"), tokenizer, chat_template=template))
+
     def ids(messages: Sequence[Message]) -> tuple[int, ...]:
         try:
-            return tuple(prompt_ids(Row(tuple(messages), "", where="the conversation"), tokenizer))
+            return coded(messages)
         except InputError:
             if messages[0]["role"] != "system" or len(messages) < 2:
                 raise
             first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-            return tuple(prompt_ids(Row((first, *messages[2:]), "", where="the conversation"), tokenizer))
+            return coded([first, *messages[2:]])
 
     def endpoint(messages: Sequence[Message], *, n: int, temperature: float, max_tokens: int) -> list[str]:
-        prompt = ids(messages)
-        room = max_tokens if longest is None else min(max_tokens, longest - len(prompt))
-        if room < 1:
-            raise EndpointError(
-                f"the model reads {longest} tokens, and the conversation or what an agent is given of it has {len(prompt)}",
-                status=400,
-            )
-        sampling = Sampling(temperature=temperature, top_p=1.0, max_new_tokens=room)
-        with busy:
+        with busy:  # a tokenizer takes no two callers at once either
+            prompt = ids(messages)
+            room = max_tokens if longest is None else min(max_tokens, longest - len(prompt))
+            if room < 1:
+                raise EndpointError(
+                    f"the conversation, or what an agent is given, has {len(prompt)} tokens; the model reads {longest}",
+                    status=400,
+                )
+            sampling = Sampling(temperature=temperature, top_p=1.0, max_new_tokens=room)
             said = sampled(model, tokenizer, [prompt] * n, sampling, ends, generator)
-        return [tokenizer.decode(s.tokens, skip_special_tokens=True).strip() for s in said]
+            return [tokenizer.decode(s.tokens, skip_special_tokens=True).strip() for s in said]
 
     return endpoint
 

@@ -10,7 +10,8 @@ The flow and its parameters are the paper's.  What differs, and why:
 - Erase, critic and composer see the suspected targets, not the list.  So neither their number nor what they read grows with
   the list; a model as auditor sees at most ``listed`` targets, those that share most words with the conversation and the
   answer.  Beyond that many, a target that is only described, in none of its words, can be missed.
-- A version that names any target of the whole list is rated 1, an answer that does is refused, whatever the agents say.
+- A version that names any target of the whole list is rated 1 and never merged, an answer that does is refused, whatever
+  the agents say.
 - A reply that cannot be read is asked for again, at most ``retries`` times, then the query is refused.  The paper's code
   has no retry.  Ratings are read from the critic's reply without a second call.
 
@@ -101,15 +102,15 @@ def _guarded(run: _Run, said: str) -> Trail:
     if all(named):
         return run.refuse("every version names a target")
     asked = agents.critic(run.messages, versions, suspects, settings)
-    said_of = run.read("critic", asked, partial(agents.read_ratings, n=len(versions)))
-    if said_of is None:
+    ratings = run.read("critic", asked, partial(agents.read_ratings, n=len(versions)))
+    if ratings is None:
         return run.refuse("no reply of the critic could be read")
-    rated = [1.0 if bad else rating for bad, rating in zip(named, said_of, strict=True)]
+    rated = [1.0 if bad else rating for bad, rating in zip(named, ratings, strict=True)]
     order = sorted(range(len(versions)), key=lambda i: -rated[i])[: settings.j]
     mean = float(np.mean([rated[i] for i in order]))
     if mean < settings.threshold:
         return run.refuse(f"the best versions are rated {mean:.2f}, below {settings.threshold:g}")
-    best = [versions[i] for i in order]
+    best = [versions[i] for i in order if not named[i]]
     if all(normalised(v) == normalised(settings.refusal) for v in best):
         return run.refuse("the eraser left nothing to say")
     made = run.read("compose", agents.compose(run.messages, best, suspects, settings), agents.read_answer)

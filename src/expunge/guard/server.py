@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -121,6 +122,7 @@ def app(
         return wrong(str(error.detail), error.status_code)
 
     async def failed(request: Request, error: Exception) -> Response:
+        logging.getLogger(__name__).error("the guard failed with %s", type(error).__name__)
         return wrong("the guard failed", 500)
 
     return Starlette(
@@ -151,6 +153,8 @@ def serve(guard: Guard, *, name: str, host: str, port: int, log: Callable[[Trail
     server = uvicorn_server(app(guard, name=name, log=log, hosts=names(host)), host, port)
     try:
         server.run()
+    except KeyboardInterrupt:
+        return
     except SystemExit:
         raise InputError(f"nothing can listen on {host} port {port}; it may be taken, give another --port") from None
 
@@ -162,11 +166,11 @@ def check_installed() -> None:
 
 
 def uvicorn_server(application: Any, host: str, port: int) -> Any:
-    """A server that is not yet running, quiet but for errors."""
+    """A server that is not yet running.  It logs nothing: tracebacks hold texts."""
     check_installed()
     import uvicorn
 
-    return uvicorn.Server(uvicorn.Config(application, host=host, port=port, log_level="error", server_header=False))
+    return uvicorn.Server(uvicorn.Config(application, host=host, port=port, log_level="critical", server_header=False))
 
 
 def _answered(guard: Guard, asked: Asked, log: Callable[[Trail], None] | None) -> Trail:
