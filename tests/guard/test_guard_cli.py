@@ -78,10 +78,10 @@ def test_serve_says_where_and_who_may_ask(monkeypatch):
 
     given = {}
     monkeypatch.setattr(server, "serve", lambda guard, **more: given.update(more, guard=guard))
-    done = call("serve", *MODEL, "--port", "81", "--threshold", "3")
+    done = call("serve", *MODEL, "--port", "81", "--threshold", "3", "--name", "mine")
     assert done.exit_code == 0, done.output
     assert "http://127.0.0.1:81/v1" in done.stdout and not done.stderr
-    assert (given["host"], given["port"], given["name"]) == ("127.0.0.1", 81, "model")
+    assert (given["host"], given["port"], given["name"]) == ("127.0.0.1", 81, "mine")
     assert given["guard"].settings.threshold == 3 and [t.name for t in given["guard"].targets] == ["Ada", "Bo"]
     assert "there is no key" in call("serve", *MODEL, "--host", "0.0.0.0").stderr
 

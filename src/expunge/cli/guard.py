@@ -129,6 +129,7 @@ def serve(
         str, typer.Option(help="Address to listen on; any other than a loopback one lets others ask, without a key.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="What the endpoint calls the model.  [default: as --model]")] = None,
     url: Url = None,
     agents_model: AgentsModel = None,
     agents_url: AgentsUrl = None,
@@ -158,7 +159,7 @@ def serve(
         if not server.names(host):
             typer.echo(f"Whoever reaches {host} port {port} can ask: there is no key.", err=True)
         typer.echo(f"http://{host}:{port}/v1 answers for {model}; end it with Ctrl-C.")
-        server.serve(guard, name=model, host=host, port=port, log=write)
+        server.serve(guard, name=name or model, host=host, port=port, log=write)
 
 
 @app.command("measure")
