@@ -173,7 +173,8 @@ def test_ratings_are_read(reply, ratings):
     [
         "", "All good!", "Ratings: [5, 5]", "Ratings: [5, 5, 5, 5]", "Ratings: [5, 5, 6]", "Ratings: [0, 5, 5]",
         "Ratings: [a, b, c]", "Ratings: [5, 5, nan]", "Ratings: [-5, 5, 5]", "5", "Version 1: 5\nVersion 3: 5",
-        "Version 1: 5\nVersion 2: 9\nVersion 3: 5", "Ratings: [1e0, 5, 5]", "Ratings: [", "Ratings: [5, x, 4, 1]", "[5, 5, 5] [1]",
+        "Version 1: 5\nVersion 2: 9\nVersion 3: 5", "Ratings: [1e0, 5, 5]", "Ratings: [",
+        "Ratings: [5, x, 4, 1]", "[5, 5, 5] [1]",
     ],
 )  # fmt: skip
 def test_nonsense_is_no_rating(reply):
