@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from expunge.cli import bench, demo, methods, release, reveal, run, show
+from expunge.cli import bench, demo, guard, methods, release, reveal, run, show
 
 app = typer.Typer(
     name="expunge",
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command("run")(run.command)
 app.command("reveal")(reveal.command)
 app.command("release")(release.command)
+app.add_typer(guard.app, name="guard")
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)

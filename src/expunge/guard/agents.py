@@ -1,0 +1,181 @@
+"""The agents of ALU without a model: what each is asked, and what can be read in its reply.
+
+Readers are tolerant of form (JSON, lists, bold type, prose around it) and strict about content: what is not there is None
+or empty, never guessed.  They run in time linear in the reply.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from expunge.data.example import Message
+from expunge.guard.filling import conversation, filled, listed, numbered, quoted
+from expunge.guard.settings import Settings
+from expunge.guard.targets import Target, found
+
+SUSPECTED = re.compile(r"suspect[a-z]{0,9}[\"'*_ \t]{0,9}:", re.IGNORECASE)
+NOBODY = re.compile(r"\b(?:none|nobody|nothing|no one)\b|\[\s*\]", re.IGNORECASE)
+RATINGS = re.compile(r"rat(?:ing|ings|e)\b[^\[\n:]{0,40}[:\-–]", re.IGNORECASE)
+BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+RATING = re.compile(r"(\d+(?:\.\d+)?)(?:\s*/\s*5)?")
+RATED_LINE = re.compile(r"\W*(?:version|candidate|answer|response)?\W{0,4}(\d+)\b(.*)", re.IGNORECASE)
+AT_END = re.compile(r"(?:^|\D)([1-5](?:\.\d+)?)(?:\s*/\s*5)?\W*$")
+NUMBER = re.compile(
+    r"\W*(?:(?:version|variation|candidate|option|response)\W{0,3}\d+\W{0,4}|\d+[.):]\W{0,3})(.*)", re.I
+)
+BULLET = re.compile(r"[ \t]*[-*•][ \t]+(.*)")
+LABEL = re.compile(r"\W{0,3}(?:final |edited |merged )?answer\s*:[*_]{0,3}\s*", re.IGNORECASE)
+FENCE = re.compile(r"```\w*\n?|\n?```")
+STARTS = 20  # places in a reply at which JSON is looked for
+
+
+# -- audit ----------------------------------------------------------------------------------------------------------------
+def audit(messages: Sequence[Message], answer: str, targets: Sequence[Target], settings: Settings) -> list[Message]:
+    """Ask which of ``targets`` an answer gives away."""
+    return filled("audit", _about(messages, targets) | {"answer": quoted(answer)}, settings.prompts)
+
+
+def read_audit(reply: str, targets: Sequence[Target]) -> tuple[Target, ...] | None:
+    """The suspected ones of ``targets``: those named after the last "Suspected:", or on the last line where there is none.
+
+    () where the reply says there that there is none; None where it says neither.  A target that is named beside "none" is
+    suspected.
+    """
+    last = next((line for line in reversed(reply.splitlines()) if line.strip()), "")
+    marks = list(SUSPECTED.finditer(reply))
+    said = reply[marks[-1].end() :] if marks else last
+    suspects = found([said], targets)
+    return suspects if suspects or NOBODY.search(said) else None
+
+
+# -- erase ----------------------------------------------------------------------------------------------------------------
+def erase(
+    messages: Sequence[Message], answer: str, suspects: Sequence[Target], k: int, settings: Settings
+) -> list[Message]:
+    """Ask for ``k`` versions of an answer that tell nothing of ``suspects``."""
+    values = {"answer": quoted(answer), "k": str(k), "refusal": settings.refusal}
+    return filled("erase", _about(messages, suspects) | values, settings.prompts)
+
+
+def read_versions(reply: str, k: int) -> tuple[str, ...]:
+    """At most ``k`` versions: of a JSON list, else of a numbered list, else of bullets; the whole reply where k = 1 and
+    there is no list.  () where there is none.
+    """
+    text = _unquoted(reply)
+    found = next((v for v in map(_strings, _json(text)) if v), ())
+    found = found or _items(text, NUMBER) or _items(text, BULLET)
+    if not found and k == 1 and not text.lstrip().startswith(("{", "[", "```")):
+        found = (read_answer(text),)
+    return tuple(v for v in map(_tidied, found) if v)[:k]
+
+
+# -- critic ---------------------------------------------------------------------------------------------------------------
+def critic(
+    messages: Sequence[Message], versions: Sequence[str], suspects: Sequence[Target], settings: Settings
+) -> list[Message]:
+    """Ask for a rating from 1 (tells of a target) to 5 (no trace) of each version."""
+    values = {"versions": numbered(versions), "n": str(len(versions))}
+    return filled("critic", _about(messages, suspects) | values, settings.prompts)
+
+
+def read_ratings(reply: str, n: int) -> tuple[float, ...] | None:
+    """``n`` ratings from 1 to 5: of the last list in brackets, else what follows the last "Ratings:", else of lines such as
+    "Version 2: 4/5".  None where there are not ``n`` of them, or one is no such rating.
+
+    >>> read_ratings("Version 1 is fine. **Ratings:** [5, 4/5]", 2), read_ratings("[5, 9]", 2), read_ratings("good", 1)
+    ((5.0, 4.0), None, None)
+    """
+    lists = BRACKETS.findall(reply)
+    if lists:
+        return _rated(lists[-1], n)
+    marks = list(RATINGS.finditer(reply))
+    after = reply[marks[-1].end() :].strip(" \t*_").split("\n")[0] if marks else ""
+    return (_rated(after, n) if after else None) or _rated_lines(reply, n)
+
+
+# -- compose --------------------------------------------------------------------------------------------------------------
+def compose(
+    messages: Sequence[Message], versions: Sequence[str], suspects: Sequence[Target], settings: Settings
+) -> list[Message]:
+    """Ask for one answer out of several versions."""
+    return filled("compose", _about(messages, suspects) | {"versions": numbered(versions)}, settings.prompts)
+
+
+def read_answer(reply: str) -> str:
+    """The text of an answer, without quotation marks, code fences or a label around it; "" where there is none."""
+    text = FENCE.sub("", _unquoted(reply)).strip()
+    label = LABEL.match(text)
+    return _tidied(text[label.end() :] if label else text)
+
+
+# -- how it is read -------------------------------------------------------------------------------------------------------
+def _about(messages: Sequence[Message], targets: Sequence[Target]) -> dict[str, str]:
+    return {"targets": listed(targets), "conversation": conversation(messages)}
+
+
+def _rated(text: str, n: int) -> tuple[float, ...] | None:
+    parts = [p.strip(" \t\n\"'*_.") for p in re.split(r"[,;]|\s(?=\d)", text)]
+    matches = [RATING.fullmatch(p) for p in parts if p]
+    values = tuple(float(m[1]) for m in matches if m)
+    fits = len(matches) == len(values) == n and all(1 <= v <= 5 for v in values)
+    return values if fits else None
+
+
+def _rated_lines(reply: str, n: int) -> tuple[float, ...] | None:
+    values: dict[int, float] = {}
+    for line in reply.splitlines():
+        if (m := RATED_LINE.match(line)) and (end := AT_END.search(m[2][-40:])):
+            values[int(m[1][:6])] = float(end[1])
+    fits = sorted(values) == list(range(1, n + 1)) and all(1 <= v <= 5 for v in values.values())
+    return tuple(values[i] for i in range(1, n + 1)) if fits else None
+
+
+def _json(text: str) -> Iterator[Any]:
+    """What JSON there is in a text, from its first brackets on."""
+    decoder = json.JSONDecoder()
+    starts = [m.start() for m, _ in zip(re.finditer(r"[{\[]", text), range(STARTS), strict=False)]
+    for start in starts:
+        try:
+            yield decoder.raw_decode(text, start)[0]
+        except (json.JSONDecodeError, RecursionError):
+            continue
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    """The texts of a list, of the first list in an object, or else of the object; of an object in a list, its first text."""
+    if isinstance(value, dict):
+        value = next((v for v in value.values() if isinstance(v, list)), list(value.values()))
+    if not isinstance(value, list):
+        return ()
+    items = [next((t for t in v.values() if isinstance(t, str)), None) if isinstance(v, dict) else v for v in value]
+    return tuple(v for v in items if isinstance(v, str))
+
+
+def _items(text: str, form: re.Pattern[str]) -> tuple[str, ...]:
+    """The items of a list whose first lines have ``form``; further lines go on an item until the next, or an empty line."""
+    items: list[list[str]] = []
+    inside = False
+    for line in text.splitlines():
+        if m := form.fullmatch(line):
+            items.append([m[1]])
+            inside = True
+        elif not line.strip():
+            inside = inside and not any(part.strip() for part in items[-1])
+        elif inside:
+            items[-1].append(line)
+    return tuple(" ".join(" ".join(parts).split()) for parts in items)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"(?m)^> ?", "", text)
+
+
+def _tidied(text: str) -> str:
+    text = text.strip()
+    for opened, closed in ('""', "“”", "''"):
+        if len(text) > 1 and text[0] == opened and text[-1] == closed and opened not in text[1:-1]:
+            text = text[1:-1].strip()
+    return text

@@ -1,0 +1,145 @@
+"""Targets, what a guard keeps out of answers: read from a file, found in a text by name.
+
+The matcher is the deterministic auditor and the last check of every answer.  It finds names as they are written, in any
+case and Unicode form, with accents, hyphens, mark-up and invisible characters left aside.  It does not find what is spelled
+otherwise: letters apart, look-alike letters of another script, a translation, a description.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InputError, nearest
+from expunge.scorers.mentions import mentions, normalised
+
+FIELDS = ("name", "aliases")
+ROW = '{"name": …, "aliases": […]}'
+
+
+@dataclass(frozen=True)
+class Target:
+    """A person or a thing that answers must not tell of; a surname alone counts only if it is an alias."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+
+    @cached_property
+    def forms(self) -> tuple[tuple[str, str], ...]:
+        """(as written, bare) of each name; "" where a name has no bare form."""
+        return tuple(_forms(n) for n in (self.name, *self.aliases))
+
+
+def read_targets(path: str | Path) -> tuple[Target, ...]:
+    """The targets in a file: JSONL rows ``{"name": …, "aliases": […]}``, or lines of text ``NAME | ALIAS | ALIAS``.
+
+    A file whose name ends in .jsonl holds JSON, any other text; empty lines are skipped.
+
+    Raises InputError, with file and line, for a row that names nothing.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"the targets {path} cannot be read: {(error.strerror or 'no such file').lower()}") from None
+    parse = _from_json if path.suffix.lower() == ".jsonl" else _from_line
+    rows = [(f"{path.name}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not rows:
+        raise InputError(f"{path.name} holds no targets")
+    return tuple(checked(parse(line, where), where) for where, line in rows)
+
+
+def checked(target: Target, where: str) -> Target:
+    """``target`` itself; InputError where one of its names has neither letter nor digit."""
+    for name in (target.name, *target.aliases):
+        if not any(map(str.isalnum, name)):
+            raise InputError(f"{where}: a target's name or alias needs a letter or a digit, {name!r} has none")
+    return target
+
+
+def found(texts: Iterable[str], targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Those of ``targets`` that one of ``texts`` names, each once, in their order.
+
+    >>> [t.name for t in found(["by **Al** Kuwaiti"], [Target("Basil", ("Al-Kuwaiti",)), Target("Ann")])]
+    ['Basil']
+    """
+    forms = [_text_forms(t) for t in texts]
+    first: dict[str, Target] = {}
+    for t in targets:
+        if any(_named(written, bare, t) for written, bare in forms):
+            first.setdefault(t.name, t)
+    return tuple(first.values())
+
+
+def likeliest(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
+    """At most ``n`` targets to list in a prompt: those that are named, then those that share most words with ``texts``,
+    then the first ones.  All of them, in their order, where there are no more than ``n``.
+    """
+    if len(targets) <= n:
+        return tuple(targets)
+    named = found(texts, targets)
+    words = {w for t in texts for w in _bare(t).split()}
+    shared = [(len(words & {w for _, bare in t.forms for w in bare.split()}), t) for t in targets]
+    ranked = [t for _, t in sorted(shared, key=lambda pair: -pair[0])]  # stable: equals stay in the file's order
+    return tuple(dict.fromkeys([*named, *ranked]))[:n]
+
+
+def _named(written: str, bare: str, target: Target) -> bool:
+    return any(mentions(written, name) or (plain and mentions(bare, plain)) for name, plain in target.forms)
+
+
+@lru_cache(maxsize=64)  # an answer is looked at by several agents
+def _text_forms(text: str) -> tuple[str, str]:
+    return normalised(_visible(text)), _bare(text)
+
+
+def _forms(name: str) -> tuple[str, str]:
+    """A name as written, and bare where that is the same name: not of "C++", which would become "c"."""
+    seen = normalised(_visible(name))
+    return seen, _bare(name) if seen[0].isalnum() and seen[-1].isalnum() else ""
+
+
+def _bare(text: str) -> str:
+    """Letters and digits, case-folded and without accents; one space for every run of anything else.
+
+    >>> _bare("José_Peña's **book**")
+    'jose pena s book'
+    """
+    apart = unicodedata.normalize("NFKD", normalised(_visible(text)))
+    kept = unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))
+    return " ".join("".join(c if c.isalnum() or unicodedata.category(c) == "Mc" else " " for c in kept).split())
+
+
+def _visible(text: str) -> str:
+    """Without characters that are not seen: zero-width spaces and joiners, soft hyphens, direction marks."""
+    return text if text.isascii() else "".join(c for c in text if unicodedata.category(c) != "Cf")
+
+
+def _from_line(line: str, where: str) -> Target:
+    names = [" ".join(part.split()) for part in line.split("|")]
+    if not all(names):
+        raise InputError(f"{where}: an empty name; a line is NAME | ALIAS | ALIAS")
+    return Target(names[0], tuple(names[1:]))
+
+
+def _from_json(line: str, where: str) -> Target:
+    try:
+        row: Any = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        raise InputError(f"{where}: not JSON; a row is {ROW}") from None
+    if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+        raise InputError(f"{where}: a row is {ROW}, with a text for a name")
+    for key in row:
+        if key not in FIELDS:
+            raise InputError(f"{where}: there is no field {key!r}{nearest(key, FIELDS)}; a row has name and aliases")
+    aliases = row.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(a, str) for a in aliases):
+        raise InputError(f"{where}: aliases must be a list of texts")
+    return Target(row["name"].strip(), tuple(a.strip() for a in aliases))

@@ -1,0 +1,100 @@
+"""The trail of a query: what each agent was asked, what it said, what was read in that, and how it ended.
+
+A trail holds what the model said before anything was erased, so it leaks by nature: it is written only where a user says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from expunge.data.example import Message
+from expunge.errors import InputError
+
+_WRITING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of one agent: ``replies`` to ``messages``, and ``read`` in them (None where nothing can be).
+
+    The matcher has no messages and no replies; what it found is ``read``.  ``calls``: answers asked of a model.
+    """
+
+    agent: str
+    read: Any
+    messages: tuple[Message, ...] = ()
+    replies: tuple[str, ...] = ()
+    seconds: float = 0.0
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Trail:
+    """One query.  ``outcome``: "answered" (as the model said), "rewritten", "refused", or "failed" (then there is no
+    ``answer``); ``reason`` says why and holds no text of the model's; ``suspects``: names of the targets suspected.
+    """
+
+    messages: tuple[Message, ...]
+    answer: str | None
+    outcome: str
+    reason: str
+    suspects: tuple[str, ...]
+    steps: tuple[Step, ...]
+    seconds: float
+
+    @property
+    def calls(self) -> int:
+        """How many answers were asked of a model."""
+        return sum(s.calls for s in self.steps)
+
+    @property
+    def vanilla(self) -> str | None:
+        """What the model said before any agent looked at it."""
+        return next((s.replies[0] for s in self.steps if s.agent == "vanilla" and s.replies), None)
+
+
+def appender(path: str | Path) -> Callable[[Trail], None]:
+    """What appends a trail to ``path`` as a line of JSON, in a file that only its owner reads (mode 600).
+
+    Raises InputError, at once, where the file cannot be written.
+    """
+    path = Path(path)
+    _append(path, b"")
+
+    def write(trail: Trail) -> None:
+        row = asdict(trail) | {"calls": trail.calls}
+        _append(path, json.dumps(row).encode() + b"\n")
+
+    return write
+
+
+def readable(trail: Trail) -> str:
+    """The trail for a person: every agent with its reply and what was read in it."""
+    lines = []
+    for s in trail.steps:
+        lines.append(f"[{s.agent}] {s.calls} calls, {s.seconds:.2f} s")
+        lines += [f"    {line}" for reply in s.replies for line in reply.splitlines() or [""]]
+        if s.agent != "vanilla":
+            lines.append(f"  read: {json.dumps(s.read, ensure_ascii=False)}")
+    suspects = ", ".join(trail.suspects) or "none"
+    lines.append(f"{trail.outcome}: {trail.reason} (suspected: {suspects}; {trail.calls} calls, {trail.seconds:.2f} s)")
+    return "\n".join(lines)
+
+
+def _append(path: Path, line: bytes) -> None:
+    try:
+        with _WRITING:
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.chmod(path, 0o600)
+                os.write(file, line)
+            finally:
+                os.close(file)
+    except OSError as error:
+        raise InputError(f"the log {path} cannot be written: {(error.strerror or 'an error').lower()}") from None

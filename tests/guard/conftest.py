@@ -1,0 +1,22 @@
+"""A guard over a scripted endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tiny_guard import ADA, BO, Script
+
+from expunge.guard import Guard, Settings, Target
+
+
+@pytest.fixture
+def guarded() -> Callable[..., tuple[Guard, Script]]:
+    """A guard over a script, of two targets; keywords are what agents say."""
+
+    def make(targets: tuple[Target, ...] = (ADA, BO), settings: dict[str, Any] | None = None, **said: Any):
+        script = Script(**said)
+        return Guard(script, targets, Settings(**(settings or {}))), script
+
+    return make

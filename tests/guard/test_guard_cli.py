@@ -1,0 +1,105 @@
+"""``expunge guard`` as a person meets it, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from expunge.cli import app
+
+MODEL = ["--model", "model", "--targets", "targets.txt", "--max-tokens", "4", "--agent-tokens", "8"]
+
+
+def call(*args):
+    return CliRunner().invoke(app, ["guard", *args])
+
+
+@pytest.fixture(autouse=True)
+def _targets(workplace, tokenizer):
+    """Targets, and a model that reads as many bytes as the agents are given."""
+    tiny.model(vocab_size=len(tokenizer), max_position_embeddings=8192).save_pretrained(workplace / "model")
+    (workplace / "targets.txt").write_text("Ada\nBo | B\n")
+
+
+def test_ask_shows_the_answer_and_no_more(workplace):
+    done = call("ask", "Where does Ada live? {0}", *MODEL)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "I'm sorry, but I can't help with that question.\n"
+    assert not list(workplace.glob("*.jsonl.log"))
+
+
+def test_a_trail_is_shown_and_kept_where_one_is_asked_for(workplace):
+    own = ["--refusal", "No.", "--retries", "0", "--k", "2", "--j", "1"]
+    done = call("ask", "Where does Ada live?", *MODEL, "--trail", "--log", "log", *own)
+    assert done.exit_code == 0, done.output
+    assert "[vanilla] 1 calls" in done.stdout and "suspected: Ada" in done.stdout and done.stdout.endswith("\n\nNo.\n")
+    assert stat.S_IMODE((workplace / "log").stat().st_mode) == 0o600
+    (line,) = map(json.loads, (workplace / "log").read_text().splitlines())
+    assert line["outcome"] == "refused" and line["messages"][0]["content"] == "Where does Ada live?"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--targets", "none.txt"], "cannot be read"),
+        (["--auditor", "modl"], "did you mean 'model'"),
+        (["--j", "9"], "j = 9"),
+        (["--prompts", "none"], "no folder none"),
+        (["--agents-url", "http://127.0.0.1:9/v1"], "--agents-model"),
+        (["--url", "127.0.0.1"], "the address of an endpoint"),
+        (["--model", "nowhere/at-all"], "nowhere/at-all"),
+        (["--log", "none/log"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_sentence(more, said):
+    done = call("ask", "Who?", *MODEL, *more)
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.strip().count("\n") == 0, done.output
+    assert not done.stdout
+
+
+def test_an_endpoint_that_fails_is_one_sentence_and_in_the_log(workplace):
+    pytest.importorskip("openai", reason="needs expunge[guard]")
+    done = call("ask", "Who?", *MODEL, "--url", "http://127.0.0.1:9/v1", "--log", "log")
+    assert done.exit_code == 2 and "cannot be reached" in done.stderr and not done.stdout
+    assert json.loads((workplace / "log").read_text())["outcome"] == "failed"
+
+
+def test_an_empty_question():
+    assert call("ask", " ", *MODEL).exit_code == 2
+
+
+def test_serve_says_where_and_who_may_ask(monkeypatch):
+    pytest.importorskip("starlette", reason="needs expunge[guard]")
+    from expunge.guard import server
+
+    given = {}
+    monkeypatch.setattr(server, "serve", lambda guard, **more: given.update(more, guard=guard))
+    done = call("serve", *MODEL, "--port", "81", "--threshold", "3", "--name", "mine")
+    assert done.exit_code == 0, done.output
+    assert "http://127.0.0.1:81/v1" in done.stdout and not done.stderr
+    assert (given["host"], given["port"], given["name"]) == ("127.0.0.1", 81, "mine")
+    assert given["guard"].settings.threshold == 3 and [t.name for t in given["guard"].targets] == ["Ada", "Bo"]
+    assert "there is no key" in call("serve", *MODEL, "--host", "0.0.0.0").stderr
+
+
+def test_measure(workplace):
+    pytest.importorskip("rouge_score", reason="needs expunge[bench]")
+    sets = ["--forget", "forget.jsonl", "--retain", "retain.jsonl", "--limit", "2", "--out", "f.json", "--retries", "0"]
+    done = call("measure", *MODEL, *sets)
+    assert done.exit_code == 0, done.output
+    found = json.loads((workplace / "f.json").read_text())
+    assert found["figures"]["forget"]["n"] == 2 and found["figures"]["forget"]["refusals"]["value"] == 1
+    assert found["figures"]["retain"]["calls"]["value"] == 1 and found["targets"] == 2
+    assert "forget: 2 questions" in done.stdout
+    (workplace / "plain.jsonl").write_text('{"text": "a"}\n')
+    done = call("measure", *MODEL, "--forget", "plain.jsonl", "--retain", "retain.jsonl", "--model", "nowhere/at-all")
+    assert done.exit_code == 2 and "plain.jsonl, line 1" in done.stderr
+
+
+def test_help_is_there_for_all():
+    for command in ("ask", "serve", "measure"):
+        assert "mode 600" in " ".join(call(command, "--help").output.replace("│", " ").split())

@@ -1,0 +1,98 @@
+"""Targets: read from files, found in texts, listed for a prompt."""
+
+from __future__ import annotations
+
+import pytest
+
+from expunge.errors import InputError
+from expunge.guard import Target, read_targets
+from expunge.guard.targets import found, likeliest
+
+BASIL = Target("Basil Mahfouz Al-Kuwaiti", ("Al-Kuwaiti",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "by Basil Mahfouz Al-Kuwaiti.",
+        "BASIL  MAHFOUZ\nAL-KUWAITI",
+        "AL-KUWAITI'S book",
+        "Al Kuwaiti",
+        "**Basil** *Mahfouz* **Al-Kuwaiti**",
+        "Basil_Mahfouz_Al_Kuwaiti",
+        "Ba\u200bsil Mah\u00adfouz Al\u2011Kuwaiti",
+        "Básil Mahfoúz Al–Kuwaiti",
+        "Ａｌ－Ｋｕｗａｉｔｉ",
+        "'Al\u2060-Kuwaiti'",
+    ],
+)
+def test_a_name_is_found_however_it_is_written(text):
+    assert found([text], [Target("Ann"), BASIL]) == (BASIL,)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Basil", "Mahfouz", "Kuwaiti", "Kuwait", "Al-Kuwaitis", "Mal Kuwaiti", "al. x Kuwaiti"]
+)
+def test_what_is_not_the_name_is_not_found(text):
+    assert found([text], [BASIL]) == ()
+
+
+def test_signs_are_part_of_names_that_need_them():
+    assert found(["see c for it"], [Target("C++")]) == () and found(["in C++."], [Target("C++")])
+    assert found(["the net"], [Target(".NET")]) == () and found(["his .NET book"], [Target(".NET")])
+    assert found(["Пётр пришёл"], [Target("Петр")]) and found(["他是李白。"], [Target("李白")])
+
+
+def test_each_target_once_in_order():
+    a, b = Target("Ada"), Target("Bo", ("B.",))
+    assert found(["Bo saw Ada", "ada, B."], [b, a, Target("Ada", ("Countess",))]) == (b, a)
+
+
+def test_a_prompt_lists_the_likeliest_and_all_where_they_fit():
+    many = [Target(f"Person {i}") for i in range(30)]
+    near, named = Target("Zed Oru"), Target("Yan Qix", ("Captain",))
+    every = [*many, near, named]
+    assert likeliest(["x"], every, 32) == tuple(every)
+    assert likeliest(["The captain went to Oru."], every, 3) == (named, near, many[0])
+    assert likeliest(["nothing"], every, 2) == tuple(many[:2])
+
+
+def test_files(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffAda Oru |  Countess \r\n\r\nBo\r\n".encode())
+    assert read_targets(tmp_path / "a.txt") == (Target("Ada Oru", ("Countess",)), Target("Bo"))
+    (tmp_path / "a.jsonl").write_text('{"name": "Ada | Oru", "aliases": ["C {x}"]}\n\n{"name": "Bo"}\n')
+    assert read_targets(tmp_path / "a.jsonl") == (Target("Ada | Oru", ("C {x}",)), Target("Bo"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"name": "Ada"}\nBo\n', "a.jsonl, line 2: not JSON"),
+        ("a.jsonl", '["Ada"]', 'a.jsonl, line 1: a row is {"name"'),
+        ("a.jsonl", '{"nam": "Ada"}', "line 1: a row is"),
+        ("a.jsonl", '{"name": "Ada", "alias": ["A"]}', "did you mean 'aliases'"),
+        ("a.jsonl", '{"name": "Ada", "aliases": "A"}', "aliases must be a list"),
+        ("a.jsonl", '{"name": "Ada", "aliases": ["A", ""]}', "line 1: a target's name or alias needs"),
+        ("a.jsonl", '{"name": " "}', "line 1: a target's name"),
+        ("a.jsonl", "[" * 99999, "line 1: not JSON"),
+        ("a.txt", "Ada\nBo | | B\n", "a.txt, line 2: an empty name"),
+        ("a.txt", "Ada\n\n---\n", "a.txt, line 3: a target's name"),
+        ("a.txt", "\n \n", "a.txt holds no targets"),
+    ],
+)
+def test_a_bad_row_is_told_with_its_line(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as error:
+        read_targets(tmp_path / name)
+    assert said in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"Ada\xff")
+    for path, said in (
+        (tmp_path / "a.txt", "not UTF-8"),
+        (tmp_path / "b.txt", "cannot be read"),
+        (tmp_path, "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_targets(path)
