@@ -139,7 +139,7 @@ def run(
         "data": {
             s: describe_data(getattr(settings, s, method.alternate), rows, settings) for s, rows in data.rows.items()
         },
-        "training": describe_training(args, trainer.state.max_steps, method.optimizer),
+        "training": describe_training(args, trainer.state.max_steps, method.optimizer) | stopped(trainer),
         "seed": settings.seed,
         "device": str(trainer.args.device),
         "steps": steps(trainer.state.log_history),
@@ -188,6 +188,11 @@ def load_rows(settings: Recipe, method: Method) -> dict[str, list[Row]]:
         rows["retain"] = sources.load_rows(settings.retain)
     elif "retain" in method.streams:
         raise InputError(f"the method {method.name} protects a retain set; give one with --retain")
+    if settings.holdout is not None:
+        from expunge import stopping
+
+        stopping.check(method)
+        rows["holdout"] = sources.load_rows(settings.holdout)
     if method.alternate == "generated":
         from expunge import alternates as generating
 
@@ -279,6 +284,7 @@ def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, st
         data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
         method=method,
         start_loss=start_loss,
+        holdout=data.examples.get("holdout"),
         callbacks=[ProgressLine()],
     )
     for noisy in (PrinterCallback, ProgressCallback):
@@ -394,6 +400,13 @@ def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[st
     """Where a set came from, and the fingerprint of its rows."""
     name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
     return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
+
+
+def stopped(trainer: Any) -> dict[str, Any]:
+    """Where a run with a holdout set ended, and the forget loss that it was to come down to."""
+    if trainer.holdout_level is None:
+        return {}
+    return {"holdout_level": trainer.holdout_level, "stopped_after": trainer.state.global_step}
 
 
 def describe_training(args: Any, total_steps: int, sophia: Settings | None = None) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Recipe(BaseModel):
     of each set the figures before and after are measured on (evenly spaced).  ``examples``: how many rows of each set are
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
-    ``data_name`` (the folder of the forget and the retain file) stand in the record in place of where they lie here.
+    ``data_name`` (the folder of the data files) stand in the record in place of where they lie here.
+    ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.
     ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
     activations brings its own).
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
@@ -45,6 +46,7 @@ class Recipe(BaseModel):
     model: str
     forget: Any
     retain: Any = None
+    holdout: Any = None
     out: str = "unlearned"
     method: str = "pdu"
     parameters: dict[str, Any] = {}
@@ -74,7 +76,7 @@ class Recipe(BaseModel):
     def names(self) -> dict[str, str]:
         """Path -> what the record calls it."""
         out = {self.model: self.model_name} if self.model_name else {}
-        for place in (self.forget, self.retain):
+        for place in (self.forget, self.retain, self.holdout):
             if self.data_name and isinstance(place, str | Path) and Path(place).exists():
                 out[str(place)] = f"{self.data_name}/{Path(place).name}"
         return out
@@ -125,7 +127,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if isinstance(values.get("optimizer"), dict):
         table = dict(values.pop("optimizer"))
         values |= {"optimizer": table.pop("name", None), "optimizer_parameters": table}
-    for key in ("model", "forget", "retain", "compare_with", "data", "retrained"):
+    for key in ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained"):
         beside = file.parent / str(values.get(key, ""))
         if key in values and not Path(str(values[key])).is_absolute() and beside.exists():
             values[key] = str(beside)

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from expunge import adapters, reference
+from expunge import adapters, reference, stopping
 from expunge.combine import PrimalDual, Stateful
 from expunge.curvature import Curvature
+from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
 from expunge.forward import IGNORE, ForwardPass, see, unwrap
@@ -43,17 +44,19 @@ class UnlearningTrainer(Trainer):
 
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's retain loss, which
-    a ``PrimalDual`` turns into its budget.
+    a ``PrimalDual`` turns into its budget.  ``holdout``: rows the model never saw, see :mod:`expunge.stopping`.
     """
 
     model: Any
     train_dataset: Any
 
-    def __init__(self, *args: Any, method: Method, start_loss: float | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.method = method
         self.combine = copy.deepcopy(method.combine)
         self.start_loss = start_loss
+        self.holdout = holdout
+        self.holdout_level: float | None = None
         self.warnings: list[str] = []
         self._refuse_unsupported()
         self._buffers: dict[str, list[Tensor | None]] = {}
@@ -130,7 +133,9 @@ class UnlearningTrainer(Trainer):
     def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
         """Rows of ``stream`` once, longest together: for passes before training."""
         examples = self.train_dataset.streams[stream]
-        rows = self._seen(stream) if seen_only else range(len(examples))
+        return self._in_batches(examples, self._seen(stream) if seen_only else range(len(examples)))
+
+    def _in_batches(self, examples: Sequence[Example], rows: Iterable[int]) -> Iterator[dict[str, Tensor]]:
         by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
         size = self.args.per_device_train_batch_size
         for i in range(0, len(by_length), size):
@@ -143,18 +148,23 @@ class UnlearningTrainer(Trainer):
                 )
             )
 
-    def measure(self, name: str) -> float:
-        """The mean of objective ``name`` over its rows under the model as it is now, in one pass without gradient."""
+    def measure(self, name: str, examples: Sequence[Example] | None = None) -> float:
+        """Objective ``name`` over its rows, or over ``examples``, under the model as it is now; one pass, no gradient."""
         objective = self.method.objectives[name]
         (stream,) = objective.on
-        total = tokens = 0.0
+        given = self.train_dataset.streams[stream] if examples is None else examples
+        rows = self._seen(stream) if objective.reference is not None else range(len(given))
+        tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
+        counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
         self.model.to(self.args.device).eval()
         with torch.no_grad(), self.compute_loss_context_manager():
-            for batch in self.batches(stream, seen_only=objective.reference is not None):
-                n = int((batch["labels"][:, 1:] != IGNORE).sum())
-                total += float(objective.loss(self._view(self.model, stream, batch, objective, {}))) * n
-                tokens += n
-        return total / tokens
+            return sum(
+                float(objective.loss(self._view(self.model, stream, batch, objective, counts)))
+                * (
+                    1 if objective.positions == "answer" else len(batch["labels"]) / len(rows)
+                )  # a mean of its own batch
+                for batch in self._in_batches(given, rows)
+            )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
@@ -163,6 +173,8 @@ class UnlearningTrainer(Trainer):
         """
         if isinstance(self.combine, PrimalDual):
             self._settle(self.combine)
+        if self.holdout:
+            self._stop_at_holdout()
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
         result = super().train(*args, **kwargs)
@@ -187,6 +199,19 @@ class UnlearningTrainer(Trainer):
                 f"the budget {budget:.4g} is below the start model's retain loss {self.start_loss:.4g}: "
                 "infeasible from the start, so λ will only rise; raise the budget or leave it out"
             )
+
+    def _stop_at_holdout(self) -> None:
+        stopping.check(self.method)
+        self.holdout_level = self.measure("forget", self.holdout)
+        if (start := self.measure("forget")) <= self.holdout_level:
+            raise InputError(
+                f"the forget loss of the target model is {start:.4g} on the forget set and {self.holdout_level:.4g} on the "
+                "holdout set: by this measure there is nothing to forget; leave holdout out, or look at the two sets"
+            )
+        args, rows = self.args, len(self.train_dataset.streams["forget"])
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        window = stopping.window(rows, step, max(1, int(args.logging_steps)))
+        self.add_callback(stopping.StopAtLevel(self.holdout_level, window))
 
     def _warn(self, sentence: str) -> None:
         logger.warning(sentence)

@@ -29,6 +29,10 @@ def command(
         str | None, typer.Option(help="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name.")
     ] = None,
     retain: Annotated[str | None, typer.Option(help="Retain set: what must stay.")] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(help="Text the model never saw: stop once the forget loss is down to what it is there."),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="One of `expunge methods`; pdu if not given.")] = None,
     parameter: Annotated[
         list[str] | None,
@@ -75,6 +79,7 @@ def command(
             "model": model,
             "forget": forget,
             "retain": retain,
+            "holdout": holdout,
             "method": method,
             "optimizer": optimizer,
             "adapter": adapter,
