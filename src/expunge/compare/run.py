@@ -1,0 +1,231 @@
+"""Carry out a comparison: target and retrained model are asked once, then one run after the other, each in its folder.
+
+An interrupted comparison goes on when it is called again: a run whose figures are there, made with the same settings, is not
+repeated.  A method that fails is recorded with its sentence, and the others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import re
+import shutil
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from expunge import bench, record
+from expunge.bench import Ready, Seen
+from expunge.compare import about, budget
+from expunge.compare.settings import Compare, Trial, trials
+from expunge.errors import InputError, nearest
+from expunge.evaluation import evaluate
+from expunge.evaluation.benchmark import Benchmark, data_of, to_json
+from expunge.evaluation.probe import How, Probe, fingerprint
+from expunge.evaluation.table import Collected, Generated, Scored
+from expunge.report import compared
+from expunge.teach import MADE, made_of
+
+FILE = "compare.json"
+LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
+NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
+
+
+def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """Carry out a comparison, write ``compare.json``, ``tradeoff.svg``, ``tradeoff.png`` and ``report.html`` into
+    ``settings.out``, and return the record; ``tell`` hears which run begins.
+
+    Raises InputError for what a person has to mend before a model is loaded; what is wrong with one method only while it
+    runs is recorded as that run's.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run")
+    found = trials(settings)
+    folder = _vacant(settings, found[0].settings.benchmark)
+    of = {trial.name: bench.ready(trial.settings) for trial in found}
+    first = of[found[0].name]
+    spent = budget.equal({name: budget.of(it) for name, it in of.items()})
+    source = data_of(first.chosen, first.settings.data)
+    probes = evaluate.limited(first.chosen.probes(source), first.how.limit)
+    _named(settings, first.chosen, _figures(first.chosen, probes))
+    stands = {name: _stands(it, probes, settings.overwrite) for name, it in of.items()}
+
+    from expunge.evaluation import asking
+
+    given = {"target": first.settings.model, "retrained": first.settings.retrained}
+    seen = Seen(asked={name: asking.collected(name, probes, first.how) for name in given.values() if name})
+    beside = {who: seen.asked[name] for who, name in given.items() if name}
+    figures = evaluate.figures_of(first.chosen, {who: collected for who, (collected, _) in beside.items()})
+    _named(settings, first.chosen, {(f.part, f.name) for f in figures["target"]})
+    prints = {who: facts["fingerprint"] for who, (_, facts) in beside.items()}
+    runs = []
+    for at, trial in enumerate(found, 1):
+        it = of[trial.name]
+        done = stands[trial.name] and _same_models(it, prints, settings.overwrite)
+        if tell:
+            tell(f"{at} of {len(found)}  {trial.name}{', which is there already' if done else ''}")
+        runs.append(_one(it, trial, seen, command, folder, done))
+        _thin(it.folder / "run" / "model", settings.keep)
+        _let_go()
+    names = bench.names_of(first.settings)
+    whole = about.whole(settings, first, spent, runs) | {
+        "command": record.renamed(command, names),
+        "data": {
+            "source": names.get(str(first.settings.data), first.settings.data),
+            "fingerprint": fingerprint(probes),
+            "left_out": list(source.absent),
+        },
+        **{
+            who: {**facts, "source": names.get(facts["source"], facts["source"]), "figures": to_json(figures[who])}
+            for who, (_, facts) in beside.items()
+        },
+    }
+    return write(whole, folder)
+
+
+def write(said: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the record of a comparison, its figure and its page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write(said, folder / FILE)
+    whole = record.read(folder / FILE)
+    compared.write_report(whole, folder)
+    return whole
+
+
+# -- before a model is loaded ---------------------------------------------------------------------------------------------
+def _vacant(settings: Compare, benchmark: str) -> Path:
+    """The folder of the comparison; InputError if a file or a comparison on another benchmark is there."""
+    folder = Path(settings.out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file of that name is in the way; choose another folder with --out")
+    if (folder / FILE).exists() and not settings.overwrite:
+        other = record.read(folder / FILE).get("benchmark")
+        if other != benchmark:
+            raise InputError(f"{folder}: a comparison on {other} is here; choose another folder, or --overwrite")
+    return folder
+
+
+def _figures(chosen: Benchmark, probes: list[Probe]) -> set[tuple[str, str]]:
+    """(part, name) of the figures that a benchmark makes of its probes, found with made-up answers; none where it cannot
+    score such.
+    """
+    import numpy as np
+
+    few = [p for p in probes if p.index < LEAST]
+    made = np.linspace(-2, -1, 4, dtype=np.float32)
+    table = Collected(
+        tuple(
+            Scored(p.part, p.index, v, text, made, made - 1, made + 3, made > -1.5, grad_norm=1.0 + p.index, note=p.note)
+            for p in few
+            for v, text in p.texts.items()
+        ),
+        tuple(Generated(p.part, p.index, "answer", p.row.answer, p.row.answer, p.note) for p in few if p.ask),
+    )
+    try:
+        return {(f.part, f.name) for f in chosen.score(table, table)}
+    except Exception:  # a benchmark may need real answers: then the target's tell
+        return set()
+
+
+def _named(settings: Compare, chosen: Benchmark, known: set[tuple[str, str]]) -> None:
+    """InputError where a figure that is to be drawn is none of ``known``."""
+    names = sorted("/".join(pair) for pair in known)
+    for key, figure in zip(("forget_figure", "utility_figure"), settings.figures, strict=True):
+        if not figure:
+            listed = f"; {chosen.name} has {', '.join(names)}" if names else f", as part/name of {chosen.name}'s table"
+            raise InputError(f"say with {key} which figure is drawn{listed}")
+        if names and figure not in names:
+            raise InputError(
+                f"{chosen.name} has no figure {figure!r} for {key}{nearest(figure, names)}; it has {', '.join(names)}"
+            )
+
+
+def _stands(it: Ready, probes: list[Probe], overwrite: bool) -> bool:
+    """Whether a run with its figures is in its folder; InputError if they come from other settings, data or questions."""
+    made, said = _json(it.folder / "run" / MADE), _json(it.folder / evaluate.FIGURES)
+    if not made and not said:
+        return False
+    assert it.plan and it.method
+    key = json.loads(json.dumps(made_of(it.plan, made.get("model", ""), it.rows, it.method)))
+    wrong = [f"{k}: {made.get(k)!r}, now {v!r}" for k, v in key.items() if k != "settings" and made.get(k) != v]
+    old = made.get("settings", {})
+    wrong += [f"{k}: {old.get(k)!r}, now {v!r}" for k, v in key["settings"].items() if old.get(k) != v]
+    if said:
+        asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in NOT_ASKED}
+        asked |= {"benchmark": it.chosen.name}
+        wrong += [f"{k}: {said.get(k)!r}, now {v!r}" for k, v in asked.items() if said.get(k) != v]
+        if said.get("data", {}).get("fingerprint") != fingerprint(probes):
+            wrong.append("the questions are others")
+    if wrong and not overwrite:
+        raise InputError(_other(it.folder, wrong[0]))
+    return bool(said) and not wrong
+
+
+def _other(folder: Path, what: str) -> str:
+    return f"{folder} holds a run with other settings ({what}); choose another --out, or make it again with --overwrite"
+
+
+# -- one run --------------------------------------------------------------------------------------------------------------
+def _same_models(it: Ready, prints: Mapping[str, str], overwrite: bool) -> bool:
+    """Whether the figures that are there were made beside these models."""
+    said = _json(it.folder / evaluate.FIGURES)
+    for who in evaluate.BESIDE:
+        if ((said.get(who) or {}).get("fingerprint")) != prints.get(who):
+            if not overwrite:
+                raise InputError(_other(it.folder, f"another {who} model"))
+            return False
+    return True
+
+
+def _one(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, done: bool) -> dict[str, Any]:
+    """What the record says of a run, which is carried out unless it is ``done``."""
+    try:
+        said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, seen=seen)
+        return about.run(trial, it, said, record.read(it.folder / "run"), out)
+    except Exception as error:  # one method's trouble is not the others'
+        return about.failed(trial, it, _sentence(error, it), out)
+
+
+def _sentence(error: Exception, it: Ready) -> str:
+    """What went wrong, in one line without paths of this machine and without data."""
+    names = bench.names_of(it.settings)
+    text = (str(error).strip() or "no reason given").splitlines()[0]
+    for place, name in names.items():
+        text = text.replace(place, name)
+    text = re.sub(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+", "", text)[:300]
+    if any(r.answer and r.answer in text for rows in it.rows.values() for r in rows):
+        text = "its message quotes the data"
+    if isinstance(error, InputError):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {text}"
+
+
+def _thin(weights: Path, keep: str) -> None:
+    """Remove what is not to be kept of an unlearned model's weights."""
+    adapter = (weights / "adapter_config.json").exists()
+    if weights.is_dir() and (keep == "none" or (keep == "adapters" and not adapter)):
+        shutil.rmtree(weights)
+
+
+def _let_go() -> None:
+    """Free what the last run held, trainer and model in their circles of references."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """What a file that expunge wrote says; nothing where there is none."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON ({error}); remove the folder {file.parent}, and its run is made again") from None
+    return said if isinstance(said, dict) else {}
