@@ -123,7 +123,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Seen:
-    """What several runs on the same data need once: ``looked`` as of :func:`expunge.api.run`, ``asked`` as of ``evaluate``."""
+    """What several runs on the same data share: ``looked`` as of :func:`expunge.api.run`, ``asked`` as of ``evaluate``."""
 
     looked: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)

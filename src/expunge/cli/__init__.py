@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from expunge.cli import bench, demo, methods, release, reveal, run, show
+from expunge.cli import bench, compare, demo, methods, release, reveal, run, show
 
 app = typer.Typer(
     name="expunge",
@@ -19,5 +19,6 @@ app.command("release")(release.command)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)
+app.command("compare")(compare.command)
 app.command("rescore")(bench.rescore)
 app.command("demo")(demo.command)

@@ -99,5 +99,9 @@ def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader has to know who takes the runs for equal."""
     kinds = {tuple(sorted((k, str(v)) for k, v in r["versions"].items())) for r in runs if r["done"]}
     where = {r["device"] for r in runs if r["done"]}
-    out = ["The runs were made with different versions of the software; each run's record says which."] if len(kinds) > 1 else []
+    out = (
+        ["The runs were made with different versions of the software; each run's record says which."]
+        if len(kinds) > 1
+        else []
+    )
     return out + (["The runs were made on different devices; each run's record says where."] if len(where) > 1 else [])

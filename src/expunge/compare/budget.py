@@ -26,7 +26,9 @@ class Budget:
 def of(it: Ready) -> Budget:
     """What a run that is ready will spend."""
     assert it.plan and it.method
-    return counted(api.training_arguments(it.plan, it.method, len(it.rows["forget"]), it.folder), len(it.rows["forget"]))
+    return counted(
+        api.training_arguments(it.plan, it.method, len(it.rows["forget"]), it.folder), len(it.rows["forget"])
+    )
 
 
 def counted(args: Any, n: int) -> Budget:

@@ -6,9 +6,7 @@ repeated.  A method that fails is recorded with its sentence, and the others go 
 
 from __future__ import annotations
 
-import dataclasses
 import gc
-import json
 import os
 import re
 import shutil
@@ -21,17 +19,16 @@ from expunge import bench, record
 from expunge.bench import Ready, Seen
 from expunge.compare import about, budget
 from expunge.compare.settings import Compare, Trial, trials
+from expunge.compare.stands import same_models, stands
 from expunge.errors import InputError, nearest
 from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json
-from expunge.evaluation.probe import How, Probe, fingerprint
+from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.report import compared
-from expunge.teach import MADE, made_of
 
 FILE = "compare.json"
 LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
-NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
 
 
 def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:
@@ -42,7 +39,9 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
     runs is recorded as that run's.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run")
+        raise InputError(
+            "expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run"
+        )
     found = trials(settings)
     folder = _vacant(settings, found[0].settings.benchmark)
     of = {trial.name: bench.ready(trial.settings) for trial in found}
@@ -51,7 +50,7 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
     source = data_of(first.chosen, first.settings.data)
     probes = evaluate.limited(first.chosen.probes(source), first.how.limit)
     _named(settings, first.chosen, _figures(first.chosen, probes))
-    stands = {name: _stands(it, probes, settings.overwrite) for name, it in of.items()}
+    there = {name: stands(it, probes, settings.overwrite) for name, it in of.items()}
 
     from expunge.evaluation import asking
 
@@ -61,13 +60,13 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
     figures = evaluate.figures_of(first.chosen, {who: collected for who, (collected, _) in beside.items()})
     _named(settings, first.chosen, {(f.part, f.name) for f in figures["target"]})
     prints = {who: facts["fingerprint"] for who, (_, facts) in beside.items()}
+    done = {name for name, it in of.items() if there[name] and same_models(it, prints, settings.overwrite)}
     runs = []
     for at, trial in enumerate(found, 1):
-        it = of[trial.name]
-        done = stands[trial.name] and _same_models(it, prints, settings.overwrite)
+        it, known = of[trial.name], trial.name in done
         if tell:
-            tell(f"{at} of {len(found)}  {trial.name}{', which is there already' if done else ''}")
-        runs.append(_one(it, trial, seen, command, folder, done))
+            tell(f"{at} of {len(found)}  {trial.name}{', which is there already' if known else ''}")
+        runs.append(_one(it, trial, seen, command, folder, known))
         _thin(it.folder / "run" / "model", settings.keep)
         _let_go()
     names = bench.names_of(first.settings)
@@ -118,7 +117,9 @@ def _figures(chosen: Benchmark, probes: list[Probe]) -> set[tuple[str, str]]:
     made = np.linspace(-2, -1, 4, dtype=np.float32)
     table = Collected(
         tuple(
-            Scored(p.part, p.index, v, text, made, made - 1, made + 3, made > -1.5, grad_norm=1.0 + p.index, note=p.note)
+            Scored(
+                p.part, p.index, v, text, made, made - 1, made + 3, made > -1.5, grad_norm=1.0 + p.index, note=p.note
+            )
             for p in few
             for v, text in p.texts.items()
         ),
@@ -143,43 +144,7 @@ def _named(settings: Compare, chosen: Benchmark, known: set[tuple[str, str]]) ->
             )
 
 
-def _stands(it: Ready, probes: list[Probe], overwrite: bool) -> bool:
-    """Whether a run with its figures is in its folder; InputError if they come from other settings, data or questions."""
-    made, said = _json(it.folder / "run" / MADE), _json(it.folder / evaluate.FIGURES)
-    if not made and not said:
-        return False
-    assert it.plan and it.method
-    key = json.loads(json.dumps(made_of(it.plan, made.get("model", ""), it.rows, it.method)))
-    wrong = [f"{k}: {made.get(k)!r}, now {v!r}" for k, v in key.items() if k != "settings" and made.get(k) != v]
-    old = made.get("settings", {})
-    wrong += [f"{k}: {old.get(k)!r}, now {v!r}" for k, v in key["settings"].items() if old.get(k) != v]
-    if said:
-        asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in NOT_ASKED}
-        asked |= {"benchmark": it.chosen.name}
-        wrong += [f"{k}: {said.get(k)!r}, now {v!r}" for k, v in asked.items() if said.get(k) != v]
-        if said.get("data", {}).get("fingerprint") != fingerprint(probes):
-            wrong.append("the questions are others")
-    if wrong and not overwrite:
-        raise InputError(_other(it.folder, wrong[0]))
-    return bool(said) and not wrong
-
-
-def _other(folder: Path, what: str) -> str:
-    return f"{folder} holds a run with other settings ({what}); choose another --out, or make it again with --overwrite"
-
-
 # -- one run --------------------------------------------------------------------------------------------------------------
-def _same_models(it: Ready, prints: Mapping[str, str], overwrite: bool) -> bool:
-    """Whether the figures that are there were made beside these models."""
-    said = _json(it.folder / evaluate.FIGURES)
-    for who in evaluate.BESIDE:
-        if ((said.get(who) or {}).get("fingerprint")) != prints.get(who):
-            if not overwrite:
-                raise InputError(_other(it.folder, f"another {who} model"))
-            return False
-    return True
-
-
 def _one(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, done: bool) -> dict[str, Any]:
     """What the record says of a run, which is carried out unless it is ``done``."""
     try:
@@ -218,14 +183,3 @@ def _let_go() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """What a file that expunge wrote says; nothing where there is none."""
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}); remove the folder {file.parent}, and its run is made again") from None
-    return said if isinstance(said, dict) else {}

@@ -53,9 +53,9 @@ class Compare(BaseModel):
 
     ``methods``: NAME -> what runs under that name; ``seeds``: every method runs with each.  ``forget_figure`` and
     ``utility_figure``: what is drawn, as ``part/name`` of the benchmark's table; ``forget_better``: which way is forgotten.
-    ``keep``: which unlearned weights stay on disk: adapters, all or none.  ``unequal_trials`` allows methods more trials than
-    others, and the report says so.  ``overwrite``: runs that are there with other settings are made again.  ``shared``: what
-    every run takes, as ``expunge bench`` does.
+    ``keep``: which unlearned weights stay on disk: adapters, all or none.  ``unequal_trials`` allows methods more trials
+    than others, and the report says so.  ``overwrite``: runs that are there with other settings are made again.
+    ``shared``: what every run takes, as ``expunge bench`` does.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -104,26 +104,23 @@ def read_file(path: str | Path) -> dict[str, Any]:
     """The settings of a TOML recipe with a table ``[methods.NAME]`` for each method; paths are relative to the recipe."""
     values = bench.read_file(path)
     if not isinstance(values.get("methods"), dict):
-        raise InputError(f"{path} has no methods to compare; write a table [methods.npo] for each, or use `expunge bench`")
+        raise InputError(
+            f"{path} has no methods to compare; write a table [methods.npo] for each, or use `expunge bench`"
+        )
     return values
 
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: ``methods.NAME.KEY``, a field of :class:`Compare`, or what every run takes."""
-    out, rest = dict(values), []
-    tables = out["methods"] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in out.get("methods", {}).items()}
+    out, rest = dict(values), list[str]()
     for pair in pairs:
         key, sign, value = pair.partition("=")
-        first, _, name = key.partition(".")
-        label, _, last = name.rpartition(".")
-        if not sign or first != "methods":
-            out, rest = (out | {key: value}, rest) if sign and key in OWN else (out, [*rest, pair])
-            continue
-        label, training, _ = label.partition(".training")
-        if label not in tables:
-            raise InputError(f"{key}: there is no table [methods.{label}]{nearest(label, tables)}")
-        table = dict(tables[label])
-        tables[label] = table | ({"training": {**table.get("training", {}), last: value}} if training else {last: value})
+        if sign and key.startswith("methods."):
+            out["methods"] = _set(out.get("methods", {}), key.removeprefix("methods."), value)
+        elif sign and key in OWN:
+            out[key] = value
+        else:
+            rest.append(pair)
     return bench.override(out, rest)
 
 
@@ -165,6 +162,20 @@ def trials(settings: Compare, where: str = "the comparison") -> list[Trial]:
         if one.name in (other.name for other in found[:at]):
             raise InputError(f"{where}: two runs would be called {one.name}; a grid's value stands twice")
     return found
+
+
+def _set(tables: Mapping[str, Any], key: str, value: str) -> dict[str, Any]:
+    """``tables`` with ``NAME.KEY`` or ``NAME.training.KEY`` set."""
+    label = next((t for t in tables if key.startswith(f"{t}.") and isinstance(tables[t], Mapping)), None)
+    if label is None:
+        first = key.split(".")[0]
+        raise InputError(f"methods.{key}: there is no table [methods.{first}]{nearest(first, tables)}")
+    table, name = dict(tables[label]), key.removeprefix(f"{label}.")
+    if name.startswith("training."):
+        table["training"] = {**table.get("training", {}), name.removeprefix("training."): value}
+    else:
+        table[name] = value
+    return {**tables, label: table}
 
 
 def _entry(label: str, table: Any, where: str) -> Entry:

@@ -50,9 +50,9 @@ def evaluate(
     ``target`` (before unlearning) and ``retrained`` (never saw the forget set) are asked the same, and their figures stand
     beside the model's.  ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit``
     takes the first rows of each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for
-    :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  ``asked`` keeps what ``target``
-    and ``retrained`` said, by name, so several evaluations that ask the same ask them once.  Under several processes the
-    main one writes and returns; the others return nothing.
+    :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  ``asked`` keeps what
+    ``target`` and ``retrained`` said, by name, so several evaluations that ask the same ask them once.  Under several
+    processes the main one writes and returns; the others return nothing.
 
     Raises InputError for what is wrong with the data before a model is loaded.
     """

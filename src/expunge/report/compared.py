@@ -23,12 +23,13 @@ MODELS = {"target": "target", "retrained": "retrained"}
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: ``mark`` is its place in the figure, ``cells`` are (value, small line under it)."""
+    """One row of the table: ``mark`` is how the figure shows it, ``cells`` are (value, small line under it)."""
 
     name: str
     hint: str
     mark: tradeoff.Mark | None
     cells: tuple[tuple[str, str], ...]
+    seed: str = ""
 
 
 def write_report(said: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
@@ -97,7 +98,9 @@ def summary(said: Any) -> str:
     best = tradeoff.unbeaten(tradeoff.points(said), lower=look(said, "forget_better") != "higher")
     if best:
         names_ = ", ".join(dict.fromkeys(p.label for p in best))
-        text += f" By the values alone, no other run is as good in both figures as {names_}; the intervals say how sure that is."
+        text += (
+            f" By the values alone, no other run is as good in both figures as {names_}; the intervals say how sure."
+        )
     return text
 
 
@@ -121,7 +124,8 @@ def lines(said: Any) -> list[Line]:
                 (count(number(r, "tokens")), ""),
                 (duration(number(r, "seconds", "steps")), f"asked in {duration(number(r, 'seconds', 'evaluation'))}"),
             )
-            out.append(Line(plain(r.get("shown")), _hint(r), marks[str(r.get("label"))], (*_values(r, said), *cells)))
+            mark, all_cells = marks[str(r.get("label"))], (*_values(r, said), *cells)
+            out.append(Line(plain(r.get("shown")), _hint(r), mark, all_cells, plain(r.get("seed"))))
     return out
 
 
@@ -169,26 +173,35 @@ def limits(said: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
     out = []
     if limit := number(said, "limit"):
-        out.append(f"Only the first {count(limit)} rows of each part were asked: a quick look, not the benchmark's figures.")
+        out.append(
+            f"Only the first {count(limit)} rows of each part were asked: a quick look, not the benchmark's figures."
+        )
     seeds = look(said, "seeds")
     several = isinstance(seeds, list) and len(seeds) > 1
     out.append(
         "The intervals (95 %) come from resampling the examples. "
-        + ("How far the seeds of one method lie apart is another spread, and three or five seeds show little of it." if several
+        + ("How far the seeds of one method lie apart is another spread, of which few seeds show little." if several
            else "Another seed would give other figures, and no interval here covers that.")
     )  # fmt: skip
     out.append(
-        "Equal budgets are equal optimizer steps and rows. A step does not cost the same for all methods: time and tokens stand "
-        "in the table. A method may need more steps, or another learning rate, than it was given."
+        "Equal budgets are equal optimizer steps and rows. A step does not cost the same for all methods: time and tokens "
+        "stand in the table. A method may need more steps, or another learning rate, than it was given."
     )
     if look(said, "unequal_trials"):
-        out.append("The methods had unequal numbers of trials: one that was tried more often has had more chances to do well.")
+        out.append(
+            "The methods had unequal numbers of trials: one that was tried more often has had more chances to do well."
+        )
     if any(look(r, "choice") for r in mappings(said, "runs")):
-        out.append("Whoever picks the best trial of a grid by these figures picks it on the data that it is measured on.")
+        out.append(
+            "Whoever picks the best trial of a grid by these figures picks it on the data that it is measured on."
+        )
     if not look(said, "retrained"):
         out.append("No model that never saw the forget set was asked; how near the runs come to one is not known.")
     out.append(
         "Two figures are drawn of many; each run's own page has the others. Lower is not always better: below the retrained "
         "model, a model may betray by its silence what it was made to forget."
     )
-    return [*out, "This page is not a certificate: it proves neither that the data have no influence left nor a legal duty met."]
+    return [
+        *out,
+        "This page is not a certificate: it proves neither that the data have no influence left nor a legal duty met.",
+    ]

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 Spot = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 RINGS = (10.0, 16.0, 24.0, 34.0, 46.0, 60.0, 78.0, 98.0)  # distances from a mark to its name, in points
-ANGLES = [math.pi * k / 8 for k in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11)]  # right, left, above, below, …
+ANGLES = [
+    math.pi * k / 8 for k in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11)
+]  # right, left, above, below, …
 MARK = 6.0  # half the width of a mark
 NEAR = 18.0  # from there on a line leads from the mark to its name
 
@@ -62,7 +64,12 @@ def place(labels: Sequence[Label], marks: Sequence[Spot], bars: Sequence[tuple[S
 
 
 def _cost(
-    label: Label, middle: Spot, taken: Sequence[Box], marks: Sequence[Spot], bars: Sequence[tuple[Spot, Spot]], inside: Box
+    label: Label,
+    middle: Spot,
+    taken: Sequence[Box],
+    marks: Sequence[Spot],
+    bars: Sequence[tuple[Spot, Spot]],
+    inside: Box,
 ) -> float:
     """How much a name there is in the way, in square points with weights."""
     own = label.box(middle, 1.0)

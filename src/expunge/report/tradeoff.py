@@ -1,4 +1,4 @@
-"""The trade-off figure: forget against utility, one mark a run with its intervals, the target and the retrained model marked.
+"""The trade-off figure: forget against utility, a mark a run with its intervals, target and retrained model marked.
 
 A method has a colour and a shape of its own (42 pairs before one comes again), and its name stands beside one of its marks.
 """
@@ -167,7 +167,9 @@ def _painter(said: Any, axes_names: tuple[str, str]) -> Any:
             how = marks[p.label]
             _put(axes, p, PALETTE[how.colour][0], how.shape, 7.5, full=True)
         for who, p in models.items():
-            _put(axes, p, TARGET, "o" if who == "target" else "D", 10 if who == "target" else 9, full=who == "retrained")
+            _put(
+                axes, p, TARGET, "o" if who == "target" else "D", 10 if who == "target" else 9, full=who == "retrained"
+            )
         _write_names(axes, runs, models, marks)
 
     return draw
@@ -197,7 +199,10 @@ def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: boo
         axes.plot([x, x], [y0, y1], **bars)
     face, edge = (colour, COLOURS["page"][0]) if full else (COLOURS["page"][0], colour)
     width = 0.8 if full else 2
-    axes.plot([x], [y], shape, markersize=size, markerfacecolor=face, markeredgecolor=edge, markeredgewidth=width, zorder=4)
+    size += 1.5 if shape in "PX" else 0  # crosses look smaller
+    axes.plot(
+        [x], [y], shape, markersize=size, markerfacecolor=face, markeredgecolor=edge, markeredgewidth=width, zorder=4
+    )
 
 
 def _write_names(axes: Any, runs: Sequence[Point], models: Mapping[str, Point], marks: Mapping[str, Mark]) -> None:
@@ -213,7 +218,9 @@ def _write_names(axes: Any, runs: Sequence[Point], models: Mapping[str, Point], 
                if any(p.label == n for p in runs)]  # fmt: skip
     texts, asked = [], []
     for p, name, colour, weight in wanted:
-        text = axes.text(0, 0, name[:32], color=colour, fontweight=weight, fontsize=11, ha="center", va="center", zorder=5)
+        text = axes.text(
+            0, 0, name[:32], color=colour, fontweight=weight, fontsize=11, ha="center", va="center", zorder=5
+        )
         extent = text.get_window_extent()
         texts.append(text)
         asked.append(Label(at(p.x[0], p.y[0]), extent.width, extent.height))
