@@ -14,11 +14,13 @@ from test_bench import SECRET, rows
 from typer.testing import CliRunner
 
 from expunge import api, bench, compare, record, stats
+from expunge.benchmarks import tofu
 from expunge.cli import app
 from expunge.compare import budget
 from expunge.data.streams import PairedDataset
 from expunge.evaluation import asking, privacy
 from expunge.evaluation.evaluate import read
+from expunge.evaluation.probe import Ask
 from expunge.report import compared
 from expunge.tokenizer import load_tokenizer
 
@@ -52,6 +54,8 @@ def place(workplace, tokenizer, monkeypatch):
     """A folder to work in: ``tofu/``, ``model``, ``retrained`` and ``r.toml``; a cache of its own."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
     monkeypatch.setattr(privacy, "bootstrap", partial(stats.bootstrap, resamples=20))  # no test here is of its numbers
+    monkeypatch.setattr(tofu, "bootstrap", partial(stats.bootstrap, resamples=20))
+    monkeypatch.setattr(tofu, "ANSWER", Ask(8))
     forget = rows("forget", 4, secret=f" {SECRET}")
     made = {
         "forget01": forget,

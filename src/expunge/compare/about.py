@@ -24,7 +24,7 @@ def whole(settings: Compare, first: Ready, spent: Budget, runs: Sequence[Mapping
     return {
         "expunge": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "benchmark": settings.shared["benchmark"],
+        "benchmark": first.chosen.name,
         "paper": first.chosen.paper,
         "forget_figure": forget,
         "forget_better": settings.forget_better,

@@ -17,6 +17,7 @@ from typing import Any
 
 from expunge import bench, record
 from expunge.bench import Ready, Seen
+from expunge.benchmarks import named
 from expunge.compare import about, budget
 from expunge.compare.settings import Compare, Trial, trials
 from expunge.compare.stands import same_models, stands
@@ -43,7 +44,7 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
             "expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run"
         )
     found = trials(settings)
-    folder = _vacant(settings, found[0].settings.benchmark)
+    folder = _vacant(settings, named(found[0].settings.benchmark).name)
     of = {trial.name: bench.ready(trial.settings) for trial in found}
     first = of[found[0].name]
     spent = budget.equal({name: budget.of(it) for name, it in of.items()})

@@ -113,12 +113,17 @@ def unbeaten(found: Sequence[Point], *, lower: bool) -> list[Point]:
 # -- drawing --------------------------------------------------------------------------------------------------------------
 def chart(said: Any, axes_names: tuple[str, str]) -> Chart | None:
     """The figure of a comparison, ``axes_names`` those of utility and of the forget figure; None where no run has both."""
-    runs = points(said)
-    if not runs:
+    if not points(said):
         return None
-    words = f"{axes_names[1]} against {axes_names[0]}"
-    told = " ".join(_words(p) for p in [*runs, *_models(said).values()])
-    return Chart(words, svg("tradeoff", f"{words}. {told}", _painter(said, axes_names), colours=RUN_COLOURS, **SIZE))
+    words = in_words(said, axes_names)
+    picture = svg("tradeoff", words, _painter(said, axes_names), colours=RUN_COLOURS, **SIZE)
+    return Chart(words.partition(".")[0], picture)
+
+
+def in_words(said: Any, axes_names: tuple[str, str]) -> str:
+    """Every mark with its numbers, for who cannot see it: the title that the picture carries."""
+    marks = [*points(said), *_models(said).values()]
+    return " ".join([f"{axes_names[1]} against {axes_names[0]}.", *map(_words, marks)])
 
 
 def write(said: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]) -> None:
