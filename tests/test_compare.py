@@ -18,6 +18,7 @@ from expunge.benchmarks import tofu
 from expunge.cli import app
 from expunge.compare import budget
 from expunge.data.streams import PairedDataset
+from expunge.errors import InputError
 from expunge.evaluation import asking, privacy
 from expunge.evaluation.evaluate import read
 from expunge.evaluation.probe import Ask
@@ -300,6 +301,17 @@ def test_one_process_only_and_not_a_bench_recipe(place, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = call()
     assert done.exit_code == 2 and "runs in one process" in done.output
+
+
+def test_from_python(place):
+    whole = compare.compare(
+        "tofu/forget01", ["grad_diff", "npo"], "model", data="tofu", retrained="retrained", limit=3, max_steps=2,
+        learning_rate=0.02, use_cpu=True, disable_tqdm=True, out="py", utility_figure="retain/probability",
+    )  # fmt: skip
+    assert whole == said("py") and [r["label"] for r in whole["runs"]] == ["grad_diff", "npo"]
+    assert "Retain: probability" in (place / "py/tradeoff.svg").read_text()
+    with pytest.raises(InputError, match="has no methods"):
+        compare.compare("tofu/forget01", [], "model")
 
 
 def test_unequal_trials_that_are_allowed_are_told(place):

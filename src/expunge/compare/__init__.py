@@ -1,10 +1,10 @@
 """Several methods on one data set with equal budgets: every run measured alike, one record, one trade-off figure.
 
 ``settings`` says what decides a comparison and makes its trials, ``budget`` what they may spend, ``stands`` what is there
-already; ``run`` carries them out and ``about`` makes the record.
+already; ``loop`` carries them out and ``about`` makes the record.
 """
 
-from expunge.compare.run import run
+from expunge.compare.loop import compare, run
 from expunge.compare.settings import Compare, Trial, make, override, read_file, trials
 
-__all__ = ["Compare", "Trial", "make", "override", "read_file", "run", "trials"]
+__all__ = ["Compare", "Trial", "compare", "make", "override", "read_file", "run", "trials"]

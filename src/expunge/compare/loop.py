@@ -11,25 +11,39 @@ import os
 import re
 import shutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, record
+from expunge import bench, record, training
 from expunge.bench import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import about, budget
-from expunge.compare.settings import Compare, Trial, trials
+from expunge.compare.settings import Compare, Trial, make, trials
 from expunge.compare.stands import same_models, stands
 from expunge.errors import InputError, nearest
 from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
+from expunge.recipe import Recipe
 from expunge.report import compared
 
 FILE = "compare.json"
 LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
+
+
+def compare(benchmark: str, methods: Iterable[str] | Mapping[str, Any], model: str, **settings: Any) -> dict[str, Any]:
+    """Several methods on one benchmark with equal budgets: writes the folder ``out`` and returns the record.
+
+    ``methods``: names, or NAME -> what the table ``[methods.NAME]`` of a recipe holds.  ``settings``: any other key of such
+    a recipe, or a field of ``transformers.TrainingArguments`` for all (``max_steps=…``).  Raises InputError as :func:`run`.
+    """
+    tables = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    mine = {k: v for k, v in settings.items() if k in training.names() and k not in Recipe.model_fields}
+    rest = {k: v for k, v in settings.items() if k not in mine}
+    rest["training"] = {**rest.get("training", {}), **mine}
+    return run(make({"benchmark": benchmark, "methods": tables, "model": str(model), **rest}))
 
 
 def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:
