@@ -258,7 +258,7 @@ GRID = f"{PDU}\n[methods.pdu.grid]\n"
         (("learning_rate = 0.02", "learning_rat = 0.02"), "did you mean 'learning_rate'"),
         (("seeds = [0]", "seeds = [0, 0]"), "a seed stands twice"),
         (("seeds = [0]", "seeds = []"), "seeds = [] does not fit"),
-        (("seeds = [0]", "seed = 1"), "seed is not for a comparison; use seeds"),
+        (("seeds = [0]", "seed = 0"), "seed is not for a comparison; use seeds"),
         (("seeds = [0]", 'method = "npo"'), "use the table [methods.NAME]"),
         (("seeds = [0]", 'forget_figure = "forget/probabilty"'), "did you mean 'forget/probability'?"),
         (("seeds = [0]", 'utility_figure = "utility"'), "tofu/forget01 has no figure 'utility' for utility_figure"),

@@ -42,7 +42,15 @@ def both(forget, utility):
 
 
 def run(label, forget, utility, seed=0, **more):
-    own = {"name": f"{label}-seed{seed}", "label": label, "shown": label, "seed": seed, "done": True, "choice": {}}
+    own = {
+        "name": f"{label}-seed{seed}",
+        "label": label,
+        "shown": label,
+        "seed": seed,
+        "done": True,
+        "choice": {},
+        "given": {"beta": 0.1},
+    }
     made = {"method": {"name": label, "parameters": {"beta": 0.1}}, "learning_rate": 1e-3, "steps": 16, "tokens": 12345}
     return (
         own
@@ -172,6 +180,8 @@ def test_the_files_are_whole_the_same_each_time_and_need_no_torch(said, tmp_path
     first = {name: (tmp_path / name).read_bytes() for name in ("report.html", "tradeoff.svg", "tradeoff.png")}
     compared.write_report(said, tmp_path)
     assert first == {name: (tmp_path / name).read_bytes() for name in first} and len(list(tmp_path.iterdir())) == 3
+    compared.write_report(said | {"runs": []}, tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["report.html"]  # no figure of an earlier time
     root = ElementTree.fromstring(first["tradeoff.svg"])
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and "prefers-color-scheme:dark" in "".join(root.itertext())
     used = set(re.findall(rb"var\((--[a-z0-9-]+)\)", first["tradeoff.svg"]))

@@ -85,6 +85,7 @@ def _named(trial: Trial, it: Ready, out: Path) -> dict[str, Any]:
         "label": trial.label,
         "shown": trial.shown,
         "choice": dict(trial.choice),
+        "given": dict(it.settings.run.get("parameters", {})),
         "seed": trial.seed,
         "training": _training(it.settings.run.get("training", {})),
         "folder": it.folder.relative_to(out).as_posix(),

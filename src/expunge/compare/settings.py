@@ -127,7 +127,7 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
 def make(values: Mapping[str, Any], where: str = "the comparison") -> Compare:
     """``values`` checked as far as that goes without data; the first thing that is wrong is one sentence."""
     for key, instead in NOT_HERE.items():
-        if values.get(key):
+        if values.get(key) not in ({}, None) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a comparison; use {instead}")
     tables = values.get("methods")
     if not isinstance(tables, Mapping) or not tables:
@@ -166,8 +166,8 @@ def trials(settings: Compare, where: str = "the comparison") -> list[Trial]:
 
 def _set(tables: Mapping[str, Any], key: str, value: str) -> dict[str, Any]:
     """``tables`` with ``NAME.KEY`` or ``NAME.training.KEY`` set."""
-    label = next((t for t in tables if key.startswith(f"{t}.") and isinstance(tables[t], Mapping)), None)
-    if label is None:
+    label = max((t for t in tables if key.startswith(f"{t}.")), key=len, default=None)
+    if label is None or not isinstance(tables[label], Mapping):
         first = key.split(".")[0]
         raise InputError(f"methods.{key}: there is no table [methods.{first}]{nearest(first, tables)}")
     table, name = dict(tables[label]), key.removeprefix(f"{label}.")

@@ -130,9 +130,11 @@ def lines(said: Any) -> list[Line]:
 
 
 def _hint(r: Mapping[str, Any]) -> str:
-    """Method, seed and parameters in one small line."""
-    parameters = look(r, "method", "parameters")
-    given_ = [f"{k}={plain(v)}" for k, v in (parameters.items() if isinstance(parameters, Mapping) else ())]
+    """Method, seed and the parameters that the recipe set, in one small line; the record has the others too."""
+    parameters, choice = look(r, "given"), look(r, "choice")
+    shown = choice if isinstance(choice, Mapping) else {}
+    mine = parameters.items() if isinstance(parameters, Mapping) else ()
+    given_ = [f"{k}={plain(v)}" for k, v in mine if k not in shown]
     method = look(r, "method", "name")
     first = [] if method == r.get("label") else [plain(method)]
     return ", ".join([*first, f"seed {plain(r.get('seed'))}", *given_])

@@ -130,6 +130,8 @@ def write(said: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]
     """Write ``tradeoff.svg``, which follows the reader into dark mode, and ``tradeoff.png`` on a light page."""
     drawn = chart(said, axes_names)
     if drawn is None:
+        for name in ("tradeoff.svg", "tradeoff.png"):  # of an earlier time
+            (Path(folder) / name).unlink(missing_ok=True)
         return
     own = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"{drawn.svg.removeprefix("<svg")}'
     head, close, body = own.partition(">")
