@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import random
 import re
@@ -12,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from test_html import EVIL, Page
 
-from expunge.report import compared, tradeoff
+from expunge.report import compared, labels, tradeoff
 from expunge.report.labels import Label, place
 
 METHODS = [
@@ -72,6 +73,12 @@ def said():
         "retrained": {"source": "TinyRetrained", "fingerprint": "sha256:b", "figures": both(0.11, 0.42)},
         "runs": runs, "versions": {"torch": "2.13"}, "expunge": "0.1.0", "command": "expunge compare r.toml",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [compared, labels, tradeoff], ids=lambda m: m.__name__)
+def test_doctests(module):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
 
 
 def test_what_the_page_says(said):
