@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tiny_tofu
 
-from expunge import bench, methods, recipe  # noqa: F401  methods fills the table
+from expunge import bench, compare, methods, recipe  # noqa: F401  methods fills the table
 from expunge.api import method_of
 from expunge.benchmarks import named
+from expunge.evaluation.benchmark import data_of
 from expunge.method import build
 from expunge.training import arguments, defaults
 
 ALL = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 BENCHES = [p for p in ALL if p.stem.startswith("bench_")]
-RECIPES = [p for p in ALL if p not in BENCHES]
+COMPARISONS = [p for p in ALL if p.stem.startswith("compare_")]
+RECIPES = [p for p in ALL if p not in BENCHES + COMPARISONS]
 
 
 def test_there_are_recipes():
-    assert RECIPES and BENCHES
+    assert RECIPES and BENCHES and COMPARISONS
     for path in ALL:
-        command = "bench" if path in BENCHES else "run"
+        command = "bench" if path in BENCHES else "compare" if path in COMPARISONS else "run"
         assert f"expunge {command} recipes/{path.name}\n" in path.read_text()
 
 
@@ -44,3 +47,25 @@ def test_a_benchmark_recipe_is_ready_to_run(path, tmp_path):
     method = build(settings.method, settings.run["parameters"])
     here = settings.run["training"] | {"bf16": False, "use_cpu": True}
     assert arguments(here, defaults(method, 400, lora=False), tmp_path, 0).learning_rate == here["learning_rate"]
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=[p.stem for p in COMPARISONS])
+def test_a_comparison_gives_every_method_the_same_budget(path, tmp_path):
+    given = {"model": "m", "retrained": "r"}  # where they lie is said on the command line
+    found = compare.trials(compare.make(given | compare.read_file(path), where=str(path)))
+    assert len({t.label for t in found}) >= 10
+    spent = set()
+    for t in found:
+        method = build(t.settings.method, t.settings.run["parameters"])
+        here = t.settings.run["training"] | {"bf16": False, "use_cpu": True}
+        spent.add(compare.budget.counted(arguments(here, defaults(method, 400, lora=True), tmp_path, 0), 400))
+    assert len(spent) == 1
+
+
+def test_the_slice_asks_a_part_of_what_tofu_asks(tmp_path):
+    whole, thin = named("tofu/forget01"), named(str(ALL[0].parent / "tofu_slice.py"))
+    data = data_of(whole, tiny_tofu.write(tmp_path / "tofu"))
+    asked = {(p.part, p.index): p for p in whole.probes(data)}
+    few = thin.probes(data)
+    assert 0 < len(few) < len(asked) and all(p.texts == asked[p.part, p.index].texts for p in few)
+    assert [p.index for p in few if p.part == "forget"] == [0, 1, 2, 3] and not any(p.grad_norm for p in few)

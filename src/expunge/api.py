@@ -143,6 +143,7 @@ def run(
         "seed": settings.seed,
         "device": str(trainer.args.device),
         "steps": steps(trainer.state.log_history),
+        "tokens": tokens(trainer),
         "before": before["figures"],
         "after": after["figures"],
         "reference": compared["figures"] if compared else None,
@@ -305,6 +306,13 @@ def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The trainer's log as one row per logged optimizer step; ``seconds`` is how long the step took."""
     rows = [h for h in history if "loss/forget" in h]
     return [{"step": h["step"], **{k: v for k, v in h.items() if k not in ("step", "loss")}} for h in rows]
+
+
+def tokens(trainer: Any) -> int:
+    """How many tokens the steps read over all streams, prompt and padding included: what the trainer counted, 6 operations
+    a parameter and token.
+    """
+    return round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------

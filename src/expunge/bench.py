@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
-from expunge.evaluation.evaluate import as_asked, evaluate, read, vacant
+from expunge.evaluation.evaluate import Asked, as_asked, evaluate, read, vacant
 from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.recipe import TABLES, Recipe
@@ -104,41 +105,78 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
     return recipe.checked(Bench, own, where)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A benchmark run of which all is in order that can be checked without a model.
+
+    ``folder``: where it goes; ``how``: with what the benchmark says where the user says nothing; ``plan``, ``rows``: of what
+    trains, None and none where nothing does; ``method``: what unlearns.
+    """
+
+    settings: Bench
+    chosen: Benchmark
+    folder: Path
+    how: How
+    plan: Recipe | None = None
+    method: Method | None = None
+    rows: Mapping[str, list[Row]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What several runs on the same data share: ``looked`` as of :func:`expunge.api.run`, ``asked`` as of ``evaluate``."""
+
+    looked: dict[str, Any] = field(default_factory=dict)
+    asked: Asked = field(default_factory=dict)
+
+
 def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
     """Carry out a benchmark run and return what its ``figures.json`` says; bad input is told before a model is loaded.
 
     Under several processes the main one returns it; the others return nothing.
     """
+    return carry_out(ready(settings), command=command)
+
+
+def ready(settings: Bench) -> Ready:
+    """``settings`` with their data, checked; raises InputError for what a person has to mend."""
     chosen = named(settings.benchmark)
     folder = vacant(settings.out, overwrite=settings.overwrite)
     how = as_asked(settings.how, chosen)
     chosen.probes(data_of(chosen, settings.data))
     if settings.teach_retrained and (settings.teach is None or settings.retrained):
         raise InputError("--teach-retrained needs --teach, and no --retrained beside it")
-    names, target, model, retrained = _names(settings), settings.model, settings.model, settings.retrained
+    if not settings.method and settings.teach is None:
+        return Ready(settings, chosen, folder, how)
+    plan = _plan(settings, chosen, how, folder)
+    method = api.method_of(plan) if settings.method else None
+    return Ready(settings, chosen, folder, how, plan, method, _check(settings, plan, method, folder))
+
+
+def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None) -> dict[str, Any]:
+    """What :func:`run` does after :func:`ready`; ``seen`` keeps what was measured of models that several runs share."""
+    settings, chosen, folder, plan, rows = it.settings, it.chosen, it.folder, it.plan, it.rows
+    seen = seen or Seen()
+    names, target, model, retrained = names_of(settings), settings.model, settings.model, settings.retrained
     about: dict[str, Any] = {"command": record.renamed(command, names)}
-    if settings.method or settings.teach is not None:
-        plan = _plan(settings, chosen, how, folder)
-        method = api.method_of(plan) if settings.method else None
-        rows = _check(settings, plan, method, folder)
-        if settings.teach is not None:
-            target = str(folder / "target")
-            names |= _taught(settings, chosen, folder)
-            base = plan.model_copy(update={"training": settings.teach, "merge": False})
-            teach(_lesson(settings, chosen) or [*rows["forget"], *rows.get("retain", [])], base, folder / "target")
-            if settings.teach_retrained:
-                retrained = str(folder / "retrained")
-                teach(rows["retain"], base, folder / "retrained")
-            about["taught"] = {"source": names.get(settings.model, settings.model), "training": settings.teach}
-        model = target
-        if method:
-            plan = plan.model_copy(update={"model": target, "model_name": names.get(target)})
-            said = _unlearned(plan, method, rows, about["command"])
-            about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
-            about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
-            about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json"}
-            model = str(folder / "run" / "model")
-            names[model] = "run/model"
+    if plan and settings.teach is not None:
+        target = str(folder / "target")
+        names |= _taught(settings, chosen, folder)
+        base = plan.model_copy(update={"training": settings.teach, "merge": False})
+        teach(_lesson(settings, chosen) or [*rows["forget"], *rows.get("retain", [])], base, folder / "target")
+        if settings.teach_retrained:
+            retrained = str(folder / "retrained")
+            teach(rows["retain"], base, folder / "retrained")
+        about["taught"] = {"source": names.get(settings.model, settings.model), "training": settings.teach}
+    model = target
+    if plan and it.method:
+        plan = plan.model_copy(update={"model": target, "model_name": names.get(target)})
+        said = _unlearned(plan, it.method, rows, about["command"], seen.looked)
+        about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
+        about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
+        about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json"}
+        model = str(folder / "run" / "model")
+        names[model] = "run/model"
     if not evaluate(
         chosen,
         model,
@@ -146,11 +184,12 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
         data=settings.data,
         target=target if model != target else None,
         retrained=retrained,
-        how=how,
+        how=it.how,
         overwrite=True,  # vacant() has asked
         defined_in=settings.benchmark if settings.benchmark.endswith(".py") else None,
         names=names,
         about=about,
+        asked=seen.asked,
     ):
         return {}  # another process has it all
     said = read(folder)
@@ -158,7 +197,7 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
     return said
 
 
-def _names(settings: Bench) -> dict[str, str]:
+def names_of(settings: Bench) -> dict[str, str]:
     """Path -> what is written in its place, where the user says so."""
     given = (
         (settings.model, settings.model_name),
@@ -230,7 +269,9 @@ def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -
     return sets
 
 
-def _unlearned(plan: Recipe, method: Method, rows: dict[str, Any], command: str | None) -> dict[str, Any]:
+def _unlearned(
+    plan: Recipe, method: Method, rows: Mapping[str, list[Row]], command: str | None, looked: dict[str, Any]
+) -> dict[str, Any]:
     """The record of the run, which is carried out unless the same one is there already."""
     from expunge import models
 
@@ -239,6 +280,6 @@ def _unlearned(plan: Recipe, method: Method, rows: dict[str, Any], command: str 
         start = models.load(plan.model, trust_remote_code=plan.trust_remote_code).fingerprint
         if is_made(folder, folder / "model", made_of(plan, start, rows, method)):
             return record.read(folder)
-    said = api.run(plan, method=method, command=command).record
+    said = api.run(plan, method=method, command=command, looked=looked).record
     stamp(folder, folder / "model", made_of(plan, said["model"]["fingerprint"], rows, method))
     return said

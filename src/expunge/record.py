@@ -33,7 +33,7 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     """Write a record to ``path`` (the file, or the folder that holds ``run.json``) and return the file.
 
     NaN and infinities become null.  Keys: ``schema, expunge, created, command, title, method, model, output,
-    data, training, seed, versions, platform, device, steps, before, after, reference, reference_name,
+    data, training, seed, versions, platform, device, steps, tokens, before, after, reference, reference_name,
     examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
     cannot be said in JSON; an earlier file then stays as it was.
     """

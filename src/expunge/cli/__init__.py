@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from expunge.cli import bench, demo, guard, methods, release, reveal, run, show
+from expunge.cli import bench, compare, demo, guard, methods, release, reveal, run, show
 
 app = typer.Typer(
     name="expunge",
@@ -20,5 +20,6 @@ app.add_typer(guard.app, name="guard")
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)
+app.command("compare")(compare.command)
 app.command("rescore")(bench.rescore)
 app.command("demo")(demo.command)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from expunge.cli import asking
 from expunge.cli.errors import told
 from expunge.errors import InputError
 
@@ -30,7 +30,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder.")] = None,
+    model: asking.Model = None,
     out: Annotated[
         str | None, typer.Option(help="Folder for figures.json, report.html and all that was made.  [default: figures]")
     ] = None,
@@ -48,7 +48,7 @@ def bench(
             "the method's if not given."
         ),
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="lora trains LoRA factors; without it all weights train.")] = None,
+    adapter: asking.AnAdapter = None,
     teach: Annotated[
         bool, typer.Option("--teach", help="The model is a base model: teach it the forget and the retain rows first.")
     ] = False,
@@ -63,37 +63,23 @@ def bench(
             help="A training argument of the teaching; without any 5 epochs at 1e-5, or 2e-4 with LoRA.",
         ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder with the benchmark's files, instead of the Hub.")] = None,
-    retrained: Annotated[
-        str | None, typer.Option(help="A model that never saw the forget set: forget quality and PrivLeak need it.")
-    ] = None,
-    model_name: Annotated[str | None, typer.Option(help="What records call the model, instead of its path.")] = None,
-    data_name: Annotated[str | None, typer.Option(help="What records call the data, instead of their path.")] = None,
-    retrained_name: Annotated[str | None, typer.Option(help="What records call the retrained model.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each part: a quick look.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Number format of the weights: float32, bfloat16 or float16.  [default: float32]")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
-    chat_template: Annotated[
-        bool | None,
-        typer.Option(help="Ask in the tokenizer's chat template, or as plain text; as the benchmark does if left out."),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="What writes the answers: transformers, or vllm where it is installed.  [default: transformers]"
-        ),
-    ] = None,
+    data: asking.Data = None,
+    retrained: asking.Retrained = None,
+    model_name: asking.ModelName = None,
+    data_name: asking.DataName = None,
+    retrained_name: asking.RetrainedName = None,
+    limit: asking.Limit = None,
+    dtype: asking.Dtype = None,
+    device: asking.Device = None,
+    chat_template: asking.ChatTemplate = None,
+    backend: asking.Backend = None,
     arg: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE", help="For lm-eval:TASKS: an argument of the harness, such as num_fewshot=5."
         ),
     ] = None,
-    trust_remote_code: Annotated[
-        bool | None, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")
-    ] = None,
+    trust_remote_code: asking.TrustRemoteCode = None,
     overwrite: Annotated[
         bool | None, typer.Option("--overwrite", help="Write over earlier figures in the folder.")
     ] = None,
@@ -103,7 +89,7 @@ def bench(
     An interrupted command goes on: what was taught, unlearned or asked before with the same settings is not done again.
     """
     with told():
-        _need_extra()
+        asking.need_extra()
         from expunge import bench as whole
         from expunge.evaluation.evaluate import LM_EVAL
 
@@ -151,7 +137,7 @@ def bench(
 def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier `expunge bench`.")]) -> None:
     """Recompute the figures from what was collected, without a model."""
     with told():
-        _need_extra()
+        asking.need_extra()
         from expunge.benchmarks import named
         from expunge.evaluation.evaluate import read
         from expunge.evaluation.evaluate import rescore as again
@@ -193,11 +179,6 @@ def _lm_eval(name: str, flags: dict[str, Any], settings: list[str], arguments: l
     said = read(out)
     write_report(said, out)
     return said
-
-
-def _need_extra() -> None:
-    if missing := [name for name in ("scipy", "rouge_score") if find_spec(name) is None]:
-        raise InputError(f"benchmarks need {' and '.join(missing)}: pip install 'expunge[bench]'")
 
 
 def _say(said: Mapping[str, Any], folder: str) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from expunge import __version__, record
 from expunge.errors import InputError
@@ -27,6 +27,7 @@ from expunge.evaluation.probe import How, Probe, fingerprint
 FIGURES, SCORES = "figures.json", "scores"
 LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
 BESIDE = ("target", "retrained")  # the models that ``model`` stands between
+Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> what it said, and which model it was
 
 
 def evaluate(
@@ -42,34 +43,43 @@ def evaluate(
     defined_in: str | None = None,
     names: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
+    asked: Asked | None = None,
 ) -> list[Figure]:
     """Ask ``model`` what ``benchmark`` asks, write the folder ``out``, and return the model's figures.
 
     ``target`` (before unlearning) and ``retrained`` (never saw the forget set) are asked the same, and their figures stand
     beside the model's.  ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit``
     takes the first rows of each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for
-    :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  Under several processes the
-    main one writes and returns; the others return nothing.
+    :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  ``asked`` keeps what
+    ``target`` and ``retrained`` said, by name, so several evaluations that ask the same ask them once.  Under several
+    processes the main one writes and returns; the others return nothing.
 
     Raises InputError for what is wrong with the data before a model is loaded.
     """
     how = as_asked(how or How(), benchmark)
     folder = vacant(out, overwrite=overwrite)
     source = data_of(benchmark, data)
-    probes = _limited(benchmark.probes(source), how.limit)
+    probes = limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
     from expunge.evaluation import asking  # torch, not before the data is in order
 
     given = {"model": model, "target": target, "retrained": retrained}
-    asked = {who: asking.collected(name, probes, how) for who, name in given.items() if name}
+    kept: Asked = {} if asked is None else asked
+    said = {}
+    for who, name in given.items():
+        if name:
+            known = kept.get(name) if who in BESIDE else None
+            said[who] = known or asking.collected(name, probes, how)
+            if who in BESIDE:
+                kept[name] = said[who]
     if not asking.is_main_process():
         return []
-    found = {who: one for who, (one, _) in asked.items()}
+    found = {who: one for who, (one, _) in said.items()}
     shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps beside other models
     for who, one in found.items():
         table.write(one, _scores(folder, who))
     names = names or {}
-    facts = {who: one | {"source": names.get(one["source"], one["source"])} for who, (_, one) in asked.items()}
+    facts = {who: one | {"source": names.get(one["source"], one["source"])} for who, (_, one) in said.items()}
     return write(
         folder,
         figures_of(benchmark, found),
@@ -142,7 +152,8 @@ def read(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
 
 
-def _limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
+def limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
+    """The probes of the first ``limit`` rows of each part."""
     return [p for p in probes if limit is None or p.index < limit]
 
 

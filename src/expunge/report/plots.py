@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -255,21 +255,49 @@ def svg(
     height: int = HEIGHT,
     left: int = LEFT,
     right: int = 8,
+    top: int = 10,
+    colours: Mapping[str, tuple[str, str]] = COLOURS,
 ) -> str:
-    """Draw on one pair of axes and return the SVG element, fit to stand inside HTML."""
-    from matplotlib.figure import Figure
-
+    """Draw on one pair of axes and return the SVG element, fit to stand inside HTML; ``colours`` become CSS variables."""
     with _style(name):
-        figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((left / width, 34 / height, (width - left - right) / width, (height - 34 - 10) / height))
-        axes.patch.set_alpha(0)
-        draw(axes)
+        figure = _drawn(draw, width, height, left, right, top)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _clean(out.getvalue(), name, words)
+    return _clean(out.getvalue(), name, words, colours)
 
 
-def _clean(svg: str, name: str, words: str) -> str:
+def png(
+    name: str,
+    draw: Callable[[Any], None],
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    left: int = LEFT,
+    right: int = 8,
+    top: int = 10,
+    scale: float = 2.0,
+) -> bytes:
+    """The same drawing as a picture on a light page, ``scale`` pixels a point."""
+    with _style(name):
+        figure = _drawn(draw, width, height, left, right, top)
+        figure.patch.set_facecolor(COLOURS["page"][0])
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=72 * scale, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _drawn(draw: Callable[[Any], None], width: int, height: int, left: int, right: int, top: int) -> Any:
+    """The figure with one pair of axes, all sizes in points."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    axes = figure.add_axes((left / width, 34 / height, (width - left - right) / width, (height - 34 - top) / height))
+    axes.patch.set_alpha(0)
+    draw(axes)
+    return figure
+
+
+def _clean(svg: str, name: str, words: str, colours: Mapping[str, tuple[str, str]]) -> str:
     """matplotlib's file -> an element: no prolog, metadata or size; own ids; CSS colours; a title."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
@@ -279,6 +307,6 @@ def _clean(svg: str, name: str, words: str) -> str:
     body = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
     body = re.sub(r"font-family: [^;\"]*;?", "", body)
-    for colour, variable in COLOURS.values():
+    for colour, variable in colours.values():
         body = body.replace(colour, f"var({variable})")
     return f'{head}<title id="{name}-title">{escape(words)}</title>{body.strip()}'

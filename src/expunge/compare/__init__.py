@@ -1,0 +1,10 @@
+"""Several methods on one data set with equal budgets: every run measured alike, one record, one trade-off figure.
+
+``settings`` says what decides a comparison and makes its trials, ``budget`` what they may spend, ``stands`` what is there
+already; ``loop`` carries them out and ``about`` makes the record.
+"""
+
+from expunge.compare.loop import compare, run
+from expunge.compare.settings import Compare, Trial, make, override, read_file, trials
+
+__all__ = ["Compare", "Trial", "compare", "make", "override", "read_file", "run", "trials"]

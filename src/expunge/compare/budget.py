@@ -1,0 +1,57 @@
+"""What a run may spend: optimizer steps, and rows of each stream in one.  A comparison's runs all spend the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from expunge import api
+from expunge.bench import Ready
+from expunge.errors import InputError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """``steps`` optimizer steps of ``rows`` rows of each stream."""
+
+    steps: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps of {self.rows} rows"
+
+
+def of(it: Ready) -> Budget:
+    """What a run that is ready will spend."""
+    assert it.plan and it.method
+    return counted(
+        api.training_arguments(it.plan, it.method, len(it.rows["forget"]), it.folder), len(it.rows["forget"])
+    )
+
+
+def counted(args: Any, n: int) -> Budget:
+    """The steps and rows of ``TrainingArguments`` on ``n`` forget rows: ``max_steps``, or as many as the epochs have.
+
+    >>> from types import SimpleNamespace as Args
+    >>> of = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 3.0}
+    >>> str(counted(Args(max_steps=-1, **of), 20)), str(counted(Args(max_steps=5, **of), 20))
+    ('9 steps of 8 rows', '5 steps of 8 rows')
+    """
+    batch, together = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    an_epoch = math.ceil(math.ceil(n / batch) / together)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * an_epoch)
+    return Budget(steps, batch * together)
+
+
+def equal(budgets: Mapping[str, Budget]) -> Budget:
+    """The one budget of all runs; InputError where they differ."""
+    (first, one), *rest = budgets.items()
+    for name, other in rest:
+        if other != one:
+            raise InputError(
+                f"the budgets are not equal: {first} takes {one}, {name} {other}; give every method the same max_steps and "
+                "batch size"
+            )
+    return one

@@ -1,0 +1,200 @@
+"""Carry out a comparison: target and retrained model are asked once, then one run after the other, each in its folder.
+
+An interrupted comparison goes on when it is called again: a run whose figures are there, made with the same settings, is not
+repeated.  A method that fails is recorded with its sentence, and the others go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import shutil
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from expunge import bench, record, training
+from expunge.bench import Ready, Seen
+from expunge.benchmarks import named
+from expunge.compare import about, budget
+from expunge.compare.settings import Compare, Trial, make, trials
+from expunge.compare.stands import same_models, stands
+from expunge.errors import InputError, nearest
+from expunge.evaluation import evaluate
+from expunge.evaluation.benchmark import Benchmark, data_of, to_json
+from expunge.evaluation.probe import Probe, fingerprint
+from expunge.evaluation.table import Collected, Generated, Scored
+from expunge.recipe import Recipe
+from expunge.report import compared
+
+FILE = "compare.json"
+LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
+
+
+def compare(benchmark: str, methods: Iterable[str] | Mapping[str, Any], model: str, **settings: Any) -> dict[str, Any]:
+    """Several methods on one benchmark with equal budgets: writes the folder ``out`` and returns the record.
+
+    ``methods``: names, or NAME -> what the table ``[methods.NAME]`` of a recipe holds.  ``settings``: any other key of such
+    a recipe, or a field of ``transformers.TrainingArguments`` for all (``max_steps=…``).  Raises InputError as :func:`run`.
+    """
+    tables = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
+    mine = {k: v for k, v in settings.items() if k in training.names() and k not in Recipe.model_fields}
+    rest = {k: v for k, v in settings.items() if k not in mine}
+    rest["training"] = {**rest.get("training", {}), **mine}
+    return run(make({"benchmark": benchmark, "methods": tables, "model": str(model), **rest}))
+
+
+def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """Carry out a comparison, write ``compare.json``, ``tradeoff.svg``, ``tradeoff.png`` and ``report.html`` into
+    ``settings.out``, and return the record; ``tell`` hears which run begins.
+
+    Raises InputError for what a person has to mend before a model is loaded; what is wrong with one method only while it
+    runs is recorded as that run's.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run"
+        )
+    found = trials(settings)
+    folder = _vacant(settings, named(found[0].settings.benchmark).name)
+    of = {trial.name: bench.ready(trial.settings) for trial in found}
+    first = of[found[0].name]
+    spent = budget.equal({name: budget.of(it) for name, it in of.items()})
+    source = data_of(first.chosen, first.settings.data)
+    probes = evaluate.limited(first.chosen.probes(source), first.how.limit)
+    _named(settings, first.chosen, _figures(first.chosen, probes))
+    there = {name: stands(it, probes, settings.overwrite) for name, it in of.items()}
+
+    from expunge.evaluation import asking
+
+    given = {"target": first.settings.model, "retrained": first.settings.retrained}
+    seen = Seen(asked={name: asking.collected(name, probes, first.how) for name in given.values() if name})
+    beside = {who: seen.asked[name] for who, name in given.items() if name}
+    figures = evaluate.figures_of(first.chosen, {who: collected for who, (collected, _) in beside.items()})
+    _named(settings, first.chosen, {(f.part, f.name) for f in figures["target"]})
+    prints = {who: facts["fingerprint"] for who, (_, facts) in beside.items()}
+    done = {name for name, it in of.items() if there[name] and same_models(it, prints, settings.overwrite)}
+    runs = []
+    for at, trial in enumerate(found, 1):
+        it, known = of[trial.name], trial.name in done
+        if tell:
+            tell(f"{at} of {len(found)}  {trial.name}{', which is there already' if known else ''}")
+        runs.append(_one(it, trial, seen, command, folder, known))
+        _thin(it.folder / "run" / "model", settings.keep)
+        _let_go()
+    names = bench.names_of(first.settings)
+    whole = about.whole(settings, first, spent, runs) | {
+        "command": record.renamed(command, names),
+        "data": {
+            "source": names.get(str(first.settings.data), first.settings.data),
+            "fingerprint": fingerprint(probes),
+            "left_out": list(source.absent),
+        },
+        **{
+            who: {**facts, "source": names.get(facts["source"], facts["source"]), "figures": to_json(figures[who])}
+            for who, (_, facts) in beside.items()
+        },
+    }
+    return write(whole, folder)
+
+
+def write(said: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the record of a comparison, its figure and its page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write(said, folder / FILE)
+    whole = record.read(folder / FILE)
+    compared.write_report(whole, folder)
+    return whole
+
+
+# -- before a model is loaded ---------------------------------------------------------------------------------------------
+def _vacant(settings: Compare, benchmark: str) -> Path:
+    """The folder of the comparison; InputError if a file or a comparison on another benchmark is there."""
+    folder = Path(settings.out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file of that name is in the way; choose another folder with --out")
+    if (folder / FILE).exists() and not settings.overwrite:
+        other = record.read(folder / FILE).get("benchmark")
+        if other != benchmark:
+            raise InputError(f"{folder}: a comparison on {other} is here; choose another folder, or --overwrite")
+    return folder
+
+
+def _figures(chosen: Benchmark, probes: list[Probe]) -> set[tuple[str, str]]:
+    """(part, name) of the figures that a benchmark makes of its probes, found with made-up answers; none where it cannot
+    score such.
+    """
+    import numpy as np
+
+    few = [p for p in probes if p.index < LEAST]
+    made = np.linspace(-2, -1, 4, dtype=np.float32)
+    table = Collected(
+        tuple(
+            Scored(
+                p.part, p.index, v, text, made, made - 1, made + 3, made > -1.5, grad_norm=1.0 + p.index, note=p.note
+            )
+            for p in few
+            for v, text in p.texts.items()
+        ),
+        tuple(Generated(p.part, p.index, "answer", p.row.answer, p.row.answer, p.note) for p in few if p.ask),
+    )
+    try:
+        return {(f.part, f.name) for f in chosen.score(table, table)}
+    except Exception:  # a benchmark may need real answers: then the target's tell
+        return set()
+
+
+def _named(settings: Compare, chosen: Benchmark, known: set[tuple[str, str]]) -> None:
+    """InputError where a figure that is to be drawn is none of ``known``."""
+    names = sorted("/".join(pair) for pair in known)
+    for key, figure in zip(("forget_figure", "utility_figure"), settings.figures, strict=True):
+        if not figure:
+            listed = f"; {chosen.name} has {', '.join(names)}" if names else f", as part/name of {chosen.name}'s table"
+            raise InputError(f"say with {key} which figure is drawn{listed}")
+        if names and figure not in names:
+            raise InputError(
+                f"{chosen.name} has no figure {figure!r} for {key}{nearest(figure, names)}; it has {', '.join(names)}"
+            )
+
+
+# -- one run --------------------------------------------------------------------------------------------------------------
+def _one(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, done: bool) -> dict[str, Any]:
+    """What the record says of a run, which is carried out unless it is ``done``."""
+    try:
+        said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, seen=seen)
+        return about.run(trial, it, said, record.read(it.folder / "run"), out)
+    except Exception as error:  # one method's trouble is not the others'
+        return about.failed(trial, it, _sentence(error, it), out)
+
+
+def _sentence(error: Exception, it: Ready) -> str:
+    """What went wrong, in one line without paths of this machine and without data."""
+    names = bench.names_of(it.settings)
+    text = (str(error).strip() or "no reason given").splitlines()[0]
+    for place, name in names.items():
+        text = text.replace(place, name)
+    text = re.sub(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+", "", text)[:300]
+    if any(r.answer and r.answer in text for rows in it.rows.values() for r in rows):
+        text = "its message quotes the data"
+    if isinstance(error, InputError):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {text}"
+
+
+def _thin(weights: Path, keep: str) -> None:
+    """Remove what is not to be kept of an unlearned model's weights."""
+    adapter = (weights / "adapter_config.json").exists()
+    if weights.is_dir() and (keep == "none" or (keep == "adapters" and not adapter)):
+        shutil.rmtree(weights)
+
+
+def _let_go() -> None:
+    """Free what the last run held, trainer and model in their circles of references."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,66 @@
+"""What is there already: whether a run in its folder is the one that is asked for, so that it need not be made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.bench import Ready
+from expunge.errors import InputError
+from expunge.evaluation import evaluate
+from expunge.evaluation.probe import Probe, fingerprint
+from expunge.teach import MADE, made_of
+
+NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
+
+
+def stands(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
+    """Whether a run with its figures is in its folder; InputError if they come from other settings, data or questions."""
+    made, said = _json(it.folder / "run" / MADE), _json(it.folder / evaluate.FIGURES)
+    if not made and not said:
+        return False
+    assert it.plan and it.method
+    key = json.loads(json.dumps(made_of(it.plan, "", it.rows, it.method)))
+    old, data = made.get("settings", {}), made.get("data", {})
+    wrong = [f"{k}: {old.get(k)!r}, now {v!r}" for k, v in key["settings"].items() if old.get(k) != v]
+    wrong += [f"the {k} rows are others" for k, v in key["data"].items() if data.get(k) != v]
+    if said:
+        asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in NOT_ASKED}
+        asked |= {"benchmark": it.chosen.name}
+        wrong += [f"{k}: {said.get(k)!r}, now {v!r}" for k, v in asked.items() if said.get(k) != v]
+        if said.get("data", {}).get("fingerprint") != fingerprint(probes):
+            wrong.append("the questions are others")
+    if wrong and not overwrite:
+        raise InputError(_other(it.folder, wrong[0]))
+    return bool(said) and not wrong
+
+
+def _other(folder: Path, what: str) -> str:
+    return f"{folder} holds a run with other settings ({what}); choose another --out, or make it again with --overwrite"
+
+
+def same_models(it: Ready, prints: Mapping[str, str], overwrite: bool) -> bool:
+    """Whether the figures that are there were made beside these models."""
+    said = _json(it.folder / evaluate.FIGURES)
+    for who in evaluate.BESIDE:
+        if ((said.get(who) or {}).get("fingerprint")) != prints.get(who):
+            if not overwrite:
+                raise InputError(_other(it.folder, f"another {who} model"))
+            return False
+    return True
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """What a file that expunge wrote says; nothing where there is none."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(
+            f"{file} is not JSON ({error}); remove the folder {file.parent}, and its run is made again"
+        ) from None
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,89 @@
+"""Where names stand beside marks so that they touch neither each other nor a mark: greedy, on rings around each mark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Spot = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+RINGS = (10.0, 16.0, 24.0, 34.0, 46.0, 60.0, 78.0, 98.0)  # distances from a mark to its name, in points
+ANGLES = [
+    math.pi * k / 8 for k in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11)
+]  # right, left, above, below, …
+MARK = 6.0  # half the width of a mark
+NEAR = 18.0  # from there on a line leads from the mark to its name
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name ``width`` by ``height`` that belongs to a mark at ``anchor``."""
+
+    anchor: Spot
+    width: float
+    height: float
+
+    def box(self, middle: Spot, room: float = 0.0) -> Box:
+        """What it covers where its middle is there, with ``room`` around."""
+        half = self.width / 2 + room, self.height / 2 + room
+        return middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1]
+
+    def beside(self, ring: float, angle: float) -> Spot:
+        """The middle of the name whose nearest point is ``ring`` away from the mark in that direction."""
+        dx, dy = math.cos(angle), math.sin(angle)
+        x, y = self.anchor[0] + ring * dx, self.anchor[1] + ring * dy
+        return x + dx * self.width / 2, y + dy * self.height / 2
+
+    def leader(self, middle: Spot) -> Spot | None:
+        """Where a line from the mark ends, None where the name is so near that none is needed."""
+        left, low, right, high = self.box(middle)
+        end = min(max(self.anchor[0], left), right), min(max(self.anchor[1], low), high)
+        return end if math.dist(end, self.anchor) > NEAR else None
+
+
+def place(labels: Sequence[Label], marks: Sequence[Spot], bars: Sequence[tuple[Spot, Spot]], inside: Box) -> list[Spot]:
+    """The middle of each name, in the order given: the earlier ones choose first.
+
+    ``marks``: all marks; ``bars``: upright and level lines that a name had better not cross; ``inside``: where names may be.
+
+    >>> one = Label((50, 50), 20, 10)
+    >>> place([one], [(50, 50)], [], (0, 0, 100, 100))
+    [(70.0, 50.0)]
+    >>> place([one], [(50, 50)], [], (0, 0, 75, 100))  # no room on the right
+    [(30.0, 50.0)]
+    """
+    taken: list[Box] = []
+    out = []
+    for label in labels:
+        spots = [(label.beside(ring, angle), ring) for ring in RINGS for angle in ANGLES]
+        best = min(spots, key=lambda s: _cost(label, s[0], taken, marks, bars, inside) + 0.5 * s[1])[0]
+        taken.append(label.box(best, 1.0))
+        out.append((round(best[0], 6), round(best[1], 6)))
+    return out
+
+
+def _cost(
+    label: Label,
+    middle: Spot,
+    taken: Sequence[Box],
+    marks: Sequence[Spot],
+    bars: Sequence[tuple[Spot, Spot]],
+    inside: Box,
+) -> float:
+    """How much a name there is in the way, in square points with weights."""
+    own = label.box(middle, 1.0)
+    off = (own[2] - own[0]) * (own[3] - own[1]) - _shared(own, inside)
+    on_names = sum(_shared(own, box) for box in taken)
+    on_marks = sum(_shared(own, (x - MARK, y - MARK, x + MARK, y + MARK)) for x, y in marks)
+    on_bars = sum(_shared(own, _around(a, b)) for a, b in bars)
+    return 20 * off + 10 * on_names + 6 * on_marks + 0.5 * on_bars
+
+
+def _around(a: Spot, b: Spot) -> Box:
+    return min(a[0], b[0]) - 1, min(a[1], b[1]) - 1, max(a[0], b[0]) + 1, max(a[1], b[1]) + 1
+
+
+def _shared(a: Box, b: Box) -> float:
+    """The area that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

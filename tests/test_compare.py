@@ -1,0 +1,365 @@
+"""A comparison on a tiny model: end to end, gone on with, with a method that fails, and everything that is refused."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import tiny
+from test_bench import SECRET, rows
+from typer.testing import CliRunner
+
+from expunge import api, bench, compare, record, stats
+from expunge.benchmarks import tofu
+from expunge.cli import app
+from expunge.compare import budget
+from expunge.compare import settings as of_settings
+from expunge.data.streams import PairedDataset
+from expunge.errors import InputError
+from expunge.evaluation import asking, privacy
+from expunge.evaluation.evaluate import read
+from expunge.evaluation.probe import Ask
+from expunge.report import compared
+from expunge.tokenizer import load_tokenizer
+
+RECIPE = """
+benchmark = "tofu/forget01"
+model = "model"
+retrained = "retrained"
+data = "tofu"
+out = "out"
+limit = 3
+seeds = [0]
+[training]
+max_steps = 2
+per_device_train_batch_size = 2
+learning_rate = 0.02
+use_cpu = true
+disable_tqdm = true
+[methods.pdu]
+[methods.npo_low]
+method = "npo"
+beta = 0.05
+training.learning_rate = 0.01
+"""
+
+
+ANSWER = rows("forget", 4, secret=f" {SECRET}")[0]["answer"]
+
+
+@pytest.fixture
+def place(workplace, tokenizer, monkeypatch):
+    """A folder to work in: ``tofu/``, ``model``, ``retrained`` and ``r.toml``; a cache of its own."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
+    monkeypatch.setattr(privacy, "bootstrap", partial(stats.bootstrap, resamples=20))  # no test here is of its numbers
+    monkeypatch.setattr(tofu, "bootstrap", partial(stats.bootstrap, resamples=20))
+    monkeypatch.setattr(tofu, "ANSWER", Ask(8))
+    forget = rows("forget", 4, secret=f" {SECRET}")
+    made = {
+        "forget01": forget,
+        "retain99": rows("keep", 5),
+        "forget01_perturbed": forget,
+        "holdout01": rows("holdout", 4, secret=f" {SECRET}"),
+        "retain_perturbed": rows("retain", 5),
+        "real_authors_perturbed": rows("author", 3, paraphrase=False),
+        "world_facts_perturbed": rows("fact", 3, paraphrase=False),
+    }
+    (workplace / "tofu").mkdir()
+    for name, content in made.items():
+        (workplace / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, content)))
+    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
+    tokenizer.save_pretrained("retrained")
+    (workplace / "r.toml").write_text(RECIPE)
+    return workplace
+
+
+def call(*args):
+    return CliRunner().invoke(app, ["compare", "r.toml", *map(str, args)])
+
+
+def never(*_, **__):
+    raise AssertionError("a model was loaded, trained or asked")
+
+
+def said(out="out"):
+    return record.read(f"{out}/compare.json")
+
+
+def value(of, part, name):
+    return next(f for f in of["figures"] if (f["part"], f["name"]) == (part, name))
+
+
+@pytest.mark.parametrize("module", [budget, of_settings], ids=lambda m: m.__name__)
+def test_doctests(module):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
+
+
+def test_two_methods_end_to_end(place, monkeypatch):
+    asked = []
+    own = asking.collected
+    monkeypatch.setattr(asking, "collected", lambda name, *a: (asked.append(name), own(name, *a))[1])
+    done = call()
+    assert done.exit_code == 0, (done.output[-900:], done.exception)
+    assert asked.count("model") == asked.count("retrained") == 1 and len(asked) == 4  # not once for every method
+    whole = said()
+    assert [r["name"] for r in whole["runs"]] == ["pdu-seed0", "npo_low-seed0"]
+    assert whole["budget"] == {"steps": 2, "rows": 2} and whole["training"]["max_steps"] == 2
+    assert [r["learning_rate"] for r in whole["runs"]] == [0.02, 0.01]
+    for r in whole["runs"]:
+        of_run, figures = record.read(f"out/{r['folder']}/run"), read(f"out/{r['folder']}")
+        assert r["figures"] == figures["figures"] and r["steps"] == len(of_run["steps"]) == 2
+        assert r["fingerprint"] == figures["model"]["fingerprint"] != whole["target"]["fingerprint"]
+        assert figures["beside"]["target"] == whole["target"]["figures"]
+        assert figures["beside"]["retrained"] == whole["retrained"]["figures"]
+        assert r["seconds"]["steps"] == pytest.approx(sum(s["seconds"] for s in of_run["steps"]))
+        assert (place / "out" / r["record"]).is_file() and not (place / "out" / r["folder"] / "run" / "model").exists()
+        assert (place / "out" / r["folder"] / "scores" / "scores.parquet").is_file()
+    npo = whole["runs"][1]
+    assert npo["method"]["name"] == "npo" and npo["method"]["parameters"]["beta"] == 0.05
+    before = {w: value(whole[w], "forget", "probability")["value"] for w in ("target", "retrained")}
+    assert len({value(npo, "forget", "probability")["value"], *before.values()}) == 3
+    # the same run alone gives the same figures
+    alone = CliRunner().invoke(
+        app, ["bench", "tofu/forget01", "--model", "model", "--data", "tofu", "--retrained", "retrained", "--limit", "3",
+              "--method", "npo", "-p", "beta=0.05", "max_steps=2", "per_device_train_batch_size=2", "learning_rate=0.01",
+              "use_cpu=true", "--out", "alone"],
+    )  # fmt: skip
+    assert alone.exit_code == 0, alone.output[-600:]
+    assert read("alone")["figures"] == npo["figures"]
+
+
+def test_the_figure_and_the_page_name_every_method_and_model(place):
+    assert call().exit_code == 0
+    whole, picture, page = said(), (place / "out/tradeoff.svg").read_text(), (place / "out/report.html").read_text()
+    for text in (picture, page):
+        assert all(re.search(f">{word}</text>", text) for word in ("pdu", "npo_low", "target", "retrained"))
+        assert "Model utility" in text and "Forget probability" in text and "better" in text
+    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert (place / "out/tradeoff.png").read_bytes().startswith(b"\x89PNG")
+    shown = f"{value(whole['runs'][0], 'forget', 'probability')['value']:.3g}"
+    assert f"pdu: {shown} (" in picture  # in its words
+    assert "<script" not in page and not re.search(r'(src|href)="(?!#|https://arxiv)|url\((?!#)|@import', page)
+
+
+def test_what_is_published_names_no_path_and_quotes_no_data(place):
+    names = ["--model-name", "TinyTarget", "--data-name", "slice", "--retrained-name", "TinyRetrained"]
+    given = ["--model", place / "model", "--data", place / "tofu", "--retrained", place / "retrained"]
+    done = call(*given, *names, "--out", place / "out", "methods.pdu.budget=1e-9", "methods.npo_low.beta=0.1")
+    assert done.exit_code == 0, done.output[-600:]
+    for name in ("compare.json", "report.html", "tradeoff.svg"):
+        text = (place / "out" / name).read_text()
+        assert str(place) not in text and SECRET not in text, name
+    whole = said()
+    assert (whole["target"]["source"], whole["retrained"]["source"]) == ("TinyTarget", "TinyRetrained")
+    assert whole["data"]["source"] == "slice" and whole["runs"][1]["method"]["parameters"]["beta"] == 0.1
+
+
+def test_what_is_there_is_not_made_again(place, monkeypatch):
+    assert call("seeds=0,1").exit_code == 0
+    before = said()
+    assert [r["name"] for r in before["runs"]] == ["pdu-seed0", "npo_low-seed0", "pdu-seed1", "npo_low-seed1"]
+    assert before["runs"][0]["fingerprint"] != before["runs"][2]["fingerprint"]
+    shutil.rmtree(place / "out/runs/npo_low-seed1")
+    (place / "out/compare.json").unlink()
+    trained, own = [], api.run
+    monkeypatch.setattr(api, "run", lambda plan, **k: (trained.append(plan.out), own(plan, **k))[1])
+    done = call("seeds=0,1")
+    assert done.exit_code == 0 and done.output.count("which is there already") == 3, done.output
+    assert trained == ["out/runs/npo_low-seed1/run"]
+    times = ("seconds", "created", "command")
+    again = said()
+    for r, s in zip(before["runs"], again["runs"], strict=True):
+        assert {k: v for k, v in r.items() if k not in times} == {k: v for k, v in s.items() if k not in times}
+    monkeypatch.setattr(asking, "collect", never)
+    monkeypatch.setattr(api, "run", never)
+    assert call("seeds=0,1").exit_code == 0 and said()["runs"] == again["runs"]
+
+
+def test_other_settings_data_or_models_are_not_taken_for_the_same(place, monkeypatch):
+    assert call("--keep", "all").exit_code == 0
+    assert (place / "out/runs/pdu-seed0/run/model/config.json").exists()
+    with monkeypatch.context() as m:
+        m.setattr("expunge.models.load", never)
+        for change, words in (
+            ("methods.npo_low.beta=0.1", "npo_low-seed0 holds a run with other settings (parameters"),
+            ("weight_decay=0.5", "pdu-seed0 holds a run with other settings (training"),
+            ("limit=2", "other settings (limit: 3, now 2)"),
+        ):
+            done = call(change)
+            assert done.exit_code == 2 and words in done.output, done.output
+        text = (place / "tofu/retain99.json").read_text()
+        (place / "tofu/retain99.json").write_text(text + "\n" + json.dumps(rows("more", 1)[0]))
+        assert "the retain rows are others" in call().output
+        (place / "tofu/retain99.json").write_text(text)
+    done = call("--retrained", "model")
+    assert done.exit_code == 2 and "another retrained model" in done.output
+    before = said()
+    change = "methods.npo_low.training.learning_rate=0.05"
+    assert call(change, "--overwrite").exit_code == 0
+    after = said()
+    assert after["runs"][1]["learning_rate"] == 0.05
+    assert after["runs"][0] == before["runs"][0] and after["runs"][1]["figures"] != before["runs"][1]["figures"]
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError(f"/home/me/x.py broke at {ANSWER}"), ValueError("/a/b/c.bin broke")])
+def test_a_method_that_fails_is_recorded_and_the_others_go_on(place, monkeypatch, trouble):
+    own = api.train
+
+    def train(net, tokenizer, data, method, *a, **k):
+        if method.name == "pdu":
+            raise trouble
+        return own(net, tokenizer, data, method, *a, **k)
+
+    with monkeypatch.context() as m:
+        m.setattr(api, "train", train)
+        done = call()
+    assert done.exit_code == 1 and "pdu-seed0 failed" in done.output and "1 run failed" in done.output, done.output
+    first, second = said()["runs"]
+    assert not first["done"] and first["said"].startswith(f"{type(trouble).__name__} in test_compare.py")
+    assert SECRET not in json.dumps(said()) and "/home/me" not in first["said"] and "/a/b" not in first["said"]
+    assert second["done"] and second["figures"]
+    page = (place / "out/report.html").read_text()
+    assert "<strong>pdu-seed0</strong> failed: " in page and SECRET not in page
+    assert call().exit_code == 0 and [r["done"] for r in said()["runs"]] == [True, True]  # it is tried again
+
+
+def test_a_grid_makes_a_run_of_every_choice(place):
+    text = RECIPE.replace("[methods.pdu]", "[methods.pdu]\n[methods.pdu.grid]\nstep_size = [1.0, 5.0]")
+    (place / "r.toml").write_text(
+        text.replace("training.learning_rate = 0.01", "[methods.npo_low.grid]\nlearning_rate = [0.01, 0.02]")
+    )
+    found = compare.trials(compare.make(compare.read_file("r.toml")))
+    assert [t.name for t in found] == [
+        "pdu-step_size=1.0-seed0", "pdu-step_size=5.0-seed0",
+        "npo_low-learning_rate=0.01-seed0", "npo_low-learning_rate=0.02-seed0",
+    ]  # fmt: skip
+    assert [t.settings.run["parameters"] for t in found[:3]] == [{"step_size": 1.0}, {"step_size": 5.0}, {"beta": 0.05}]
+    assert [t.settings.run["training"]["learning_rate"] for t in found] == [0.02, 0.02, 0.01, 0.02]
+    assert found[2].shown == "npo_low learning_rate=0.01"
+
+
+PDU = "[methods.pdu]"
+GRID = f"{PDU}\n[methods.pdu.grid]\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((PDU, f"{PDU}\ntraining.max_steps = 3"), "pdu-seed0 takes 3 steps of 2 rows, npo_low-seed0 2"),
+        ((PDU, f"{PDU}\ntraining.gradient_accumulation_steps = 2"), "takes 2 steps of 4 rows"),
+        ((PDU, f"{GRID}step_size = [1, 5]"), "unequal numbers of trials (pdu 2, npo_low 1)"),
+        ((PDU, f"{GRID}max_steps = [1, 5]"), "every run has the same budget"),
+        ((PDU, f"{GRID}step_sise = [1, 5]"), "did you mean 'step_size'"),
+        ((PDU, f"{PDU}\nstep_size = 1\n[methods.pdu.grid]\nstep_size = [1, 5]"), "leave out one"),
+        ((PDU, f"{GRID}step_size = [1, 1]\n[methods.npo_low.grid]\nretain=['nll', 'kl']"), "twice"),
+        ((PDU, "[methods.pdy]"), "there is no method 'pdy', did you mean 'pdu'?"),
+        (("beta = 0.05", "bete = 0.05"), "npo has no parameter 'bete', did you mean 'beta'?"),
+        (("beta = 0.05", "beta = -1"), "npo: beta=-1 does not fit"),
+        ((PDU, '[methods."a/b"]'), "is no name for a folder"),
+        ((PDU, f"{PDU}\ntraining = 3"), "training = 3 does not fit"),
+        (("learning_rate = 0.02", "learning_rat = 0.02"), "did you mean 'learning_rate'"),
+        (("seeds = [0]", "seeds = [0, 0]"), "a seed stands twice"),
+        (("seeds = [0]", "seeds = []"), "seeds = [] does not fit"),
+        (("seeds = [0]", "seed = 0"), "seed is not for a comparison; use seeds"),
+        (("seeds = [0]", 'method = "npo"'), "use the table [methods.NAME]"),
+        (("seeds = [0]", 'forget_figure = "forget/probabilty"'), "did you mean 'forget/probability'?"),
+        (("seeds = [0]", 'utility_figure = "utility"'), "tofu/forget01 has no figure 'utility' for utility_figure"),
+        (("seeds = [0]", 'keep = "some"'), "keep = 'some' does not fit"),
+        (("seeds = [0]", 'out = "r.toml"'), "a file of that name is in the way"),
+        (('model = "model"', ""), "model is missing; give --model"),
+        (('"tofu/forget01"', '"tofu/forget02"'), "did you mean"),
+        (('data = "tofu"', 'data = "nowhere"'), "there is no folder nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_before_a_model_is_loaded(place, monkeypatch, change, words):
+    monkeypatch.setattr("expunge.models.load", never)
+    (place / "r.toml").write_text(
+        RECIPE.replace('out = "out"\n' if "out =" in change[1] else "\0", "").replace(*change)
+    )
+    done = call()
+    assert done.exit_code == 2 and words in " ".join(done.output.split()), (done.output, done.exception)
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["methods.pdi.budget=1"], "there is no table [methods.pdi], did you mean 'pdu'?"),
+        (["method.beta=1"], "parameters is not for a comparison"),
+        (["max_step=1"], "did you mean 'max_steps'"),
+        (["methods.pdu.training.max_steps=5"], "the budgets are not equal"),
+    ],
+)
+def test_bad_settings_over_the_recipe(place, monkeypatch, args, words):
+    monkeypatch.setattr("expunge.models.load", never)
+    done = call(*args)
+    assert done.exit_code == 2 and words in done.output, (done.output, done.exception)
+
+
+def test_one_process_only_and_not_a_bench_recipe(place, monkeypatch):
+    (place / "b.toml").write_text('benchmark = "tofu/forget01"\nmodel = "model"\n')
+    done = CliRunner().invoke(app, ["compare", "b.toml"])
+    assert done.exit_code == 2 and "has no methods to compare" in done.output
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = call()
+    assert done.exit_code == 2 and "runs in one process" in done.output
+
+
+def test_from_python(place):
+    whole = compare.compare(
+        "tofu/forget01", ["grad_diff", "npo"], "model", data="tofu", retrained="retrained", limit=3, max_steps=2,
+        learning_rate=0.02, use_cpu=True, disable_tqdm=True, out="py", utility_figure="retain/probability",
+    )  # fmt: skip
+    assert whole == said("py") and [r["label"] for r in whole["runs"]] == ["grad_diff", "npo"]
+    assert "Retain: probability" in (place / "py/tradeoff.svg").read_text()
+    with pytest.raises(InputError, match="has no methods"):
+        compare.compare("tofu/forget01", [], "model")
+
+
+def test_unequal_trials_that_are_allowed_are_told(place):
+    grid = "[methods.pdu]\n[methods.pdu.grid]\nstep_size = [1, 5]"
+    text = RECIPE.replace("[methods.pdu]", grid).replace("seeds = [0]", "unequal_trials = true")
+    (place / "r.toml").write_text(text)
+    assert call().exit_code == 0
+    assert len(said()["runs"]) == 3 and "unequal numbers of trials" in (place / "out/report.html").read_text()
+
+
+def test_adapters_are_kept_and_whole_models_are_not(place):
+    assert call("--adapter", "lora").exit_code == 0
+    assert (place / "out/runs/pdu-seed0/run/model/adapter_config.json").exists()
+    assert call("--adapter", "lora", "--keep", "none").exit_code == 0
+    assert not (place / "out/runs/pdu-seed0/run/model").exists() and (place / "out/runs/pdu-seed0/scores").exists()
+
+
+def test_the_budget_is_what_the_trainer_does(place):
+    """Steps of epochs against the trainer's own count, tokens against a count by hand."""
+    assert (
+        call("max_steps=-1", "num_train_epochs=3", "gradient_accumulation_steps=2", "--adapter", "lora").exit_code == 0
+    )
+    whole = said()
+    assert whole["budget"] == {"steps": 3, "rows": 4} and whole["runs"][0]["steps"] == 3
+    settings = compare.trials(compare.make(compare.read_file("r.toml")))[0].settings
+    it = bench.ready(settings.model_copy(update={"overwrite": True}))
+    data = api.encode(it.rows, load_tokenizer("model"), it.plan)
+    paired = PairedDataset(data.examples, seed=0, window=4)
+    total = 0
+    for start in range(0, 12, 2):  # three epochs of four rows, in micro-batches of two
+        for stream in ("forget", "retain"):
+            total += 2 * max(len(paired[k][stream]["input_ids"]) for k in (start, start + 1))
+    assert [r["tokens"] for r in whole["runs"]] == [total, total]
+    assert budget.Budget(3, 4) == budget.equal({"a": budget.Budget(3, 4), "b": budget.Budget(3, 4)})
+
+
+def test_numbers_of_the_table_are_those_of_the_record(place):
+    assert call().exit_code == 0
+    whole = said()
+    shown = {line.name: [float(v) for v, _ in line.cells[:2]] for line in compared.lines(whole)}
+    for who, of in (("target", whole["target"]), ("pdu", whole["runs"][0])):
+        real = [value(of, "forget", "probability")["value"], value(of, "all", "model_utility")["value"]]
+        assert np.allclose(shown[who], real, rtol=0.06, atol=6e-4)

@@ -1,0 +1,62 @@
+"""Every committed record under results/: readable, without data and paths of a machine, its figure as its numbers say."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from expunge import record
+from expunge.report import compared, tradeoff
+
+FOLDER = Path(__file__).parents[1] / "results"
+COMPARISONS = sorted(file.parent for file in FOLDER.glob("*/compare.json"))
+PATH = re.compile(r"(?<![\w.:/<])(/(?:home|root|tmp|work|mnt|Users|data|content|scratch|opt|var|workspace)/|[A-Z]:\\)")
+DATA = {"text", "expected", "answer", "question", "prompt", "answers", "examples"}  # keys under which rows would stand
+every = pytest.mark.parametrize("folder", COMPARISONS, ids=[f.name for f in COMPARISONS])
+
+
+def keys(value):
+    if isinstance(value, dict):
+        return set(value).union(*map(keys, value.values()))
+    return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+
+def test_nothing_there_quotes_data_or_names_a_path():
+    for file in FOLDER.rglob("*"):
+        if file.suffix in (".json", ".html", ".svg", ".toml", ".md"):
+            assert not PATH.search(file.read_text(encoding="utf-8")), file
+        if file.suffix == ".json":
+            assert not DATA & keys(json.loads(file.read_text(encoding="utf-8"))), file
+        assert file.is_dir() or file.suffix not in (".parquet", ".safetensors", ".jsonl"), file
+        assert file.name not in ("scores", "runs"), file
+
+
+@every
+def test_a_comparison_is_whole(folder):
+    said = record.read(folder / "compare.json")
+    (recipe,) = folder.glob("*.toml")
+    methods = tomllib.loads(recipe.read_text(encoding="utf-8"))["methods"]
+    assert set(methods) == {r["label"] for r in said["runs"]}
+    assert all(r["steps"] == said["budget"]["steps"] for r in said["runs"] if r["done"])
+    assert (folder / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
+
+
+@every
+def test_its_figure_shows_its_numbers(folder):
+    said = record.read(folder / "compare.json")
+    words = tradeoff.in_words(said, compared.names(said))
+    for name in ("tradeoff.svg", "report.html"):
+        shown = re.search(r'<title id="tradeoff-title">(.*?)</title>', (folder / name).read_text(encoding="utf-8"))
+        assert shown and html.unescape(shown[1]) == words, name
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("a /work/x", True), ("//arxiv.org/abs", False), ("C:\\x", True), ("a/tmp/b", False)]
+)
+def test_paths_are_told_from_addresses(text, found):
+    assert bool(PATH.search(text)) == found
