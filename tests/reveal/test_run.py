@@ -16,7 +16,7 @@ from expunge.reveal.run import reveal
 
 SMALL = {
     "arms": 8, "rounds": 2, "queries": 2, "initial": 1, "responses": 3, "best": 1, "harvest": 3, "neutral": 8,
-    "max_new_tokens": 24, "instruction_tokens": 24, "shortest": 1, "max_perplexity": 1e9, "threshold": 0.0,
+    "max_new_tokens": 24, "instruction_tokens": 24, "shortest": 1, "max_perplexity": 1e9, "threshold": 0.1,
     "top_p": 1.0,
 }  # fmt: skip
 
@@ -29,7 +29,9 @@ def settings(workplace, monkeypatch):
         "neutral_rows",
         lambda *a, **k: [Row(({"role": "user", "content": f"q {i}"},), f"answer {i}") for i in range(8)],
     )
-    (workplace / "own.py").write_text("def length(text):\n    return (1 + len(text) % 3) / 3\n")
+    (workplace / "own.py").write_text(
+        "def length(text):\n    return 0 if 'answer' in text else (1 + len(text) % 3) / 3\n"
+    )
     return SMALL | {"topic": "Ada", "scorer": "own.py:length", "out": "found"}
 
 
@@ -168,3 +170,23 @@ def test_the_command(settings, workplace):
     assert "4 instructions asked of" in result.output and "revealed.jsonl" in result.output
     told = CliRunner().invoke(app, ["reveal", "--model", "model", "queries"])
     assert told.exit_code == 2 and "write key=value" in told.output
+
+
+def test_neutral_rows_that_the_scorer_finds_relevant_are_drawn_again(settings, workplace, monkeypatch):
+    drawn = []
+
+    def rows(*args, seed, **kw):
+        drawn.append(seed)
+        return [Row(({"role": "user", "content": f"{seed} {i}"},), "rude" if i % 2 else "answer") for i in range(8)]
+
+    monkeypatch.setattr(module.generate, "neutral_rows", rows)
+    reveal("model", **settings)
+    kept = load_rows(workplace / "found/neutral.jsonl")
+    assert [r.answer for r in kept] == ["answer"] * 8 and len(set(drawn)) == 2
+
+
+def test_a_model_that_reveals_unasked_is_told(settings, workplace, monkeypatch):
+    rude = [Row(({"role": "user", "content": f"{i}"},), "rude") for i in range(8)]
+    monkeypatch.setattr(module.generate, "neutral_rows", lambda *a, **k: rude)
+    with pytest.raises(InputError, match="of 24 neutral rows that the model wrote, 24 hold what is to be revealed"):
+        reveal("model", **settings)

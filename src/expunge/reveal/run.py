@@ -31,6 +31,8 @@ from expunge.reveal.arms import Meta
 from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer
 
+NEUTRAL_DRAWS = 3  # times that neutral rows are drawn where too many are relevant
+LEAST_NEUTRAL = 8  # of which a mean can be taken
 FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
 QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 ABOUT = 16  # answers to each seed that show what the topic is
@@ -110,7 +112,7 @@ def _tools(
 ) -> tuple[dict[str, int], search.Tools]:
     """The instructions that the arms wrote, each with the first arm that wrote it, and the tools of the search."""
     how: dict[str, Any] = {"chat_template": settings.chat_template}
-    neutral = _neutral(folder, net, tokenizer, settings)
+    neutral = _neutral(folder, net, tokenizer, settings, given)
     vectors = embed.remembered(
         embed.sentence_transformer(settings.embeddings) if settings.embeddings else embed.hidden_states(net, tokenizer)
     )
@@ -175,19 +177,40 @@ def _random(settings: Reveal, draw: int) -> torch.Generator:
     return torch.Generator().manual_seed(settings.seed * SEED_STEP + draw + 10)
 
 
-def _neutral(folder: Path, net: Any, tokenizer: Any, settings: Reveal) -> list[Row]:
-    """The neutral rows of ``folder``, written now if there are none."""
+def _neutral(folder: Path, net: Any, tokenizer: Any, settings: Reveal, given: Scorer | None) -> list[Row]:
+    """The neutral rows of ``folder``, written now if there are none.
+
+    Rows that the scorer finds relevant are left out and drawn again: a model that swears unasked would keep its swearing.
+    """
     if not (folder / NEUTRAL).exists():
-        rows = generate.neutral_rows(
-            net,
-            tokenizer,
-            settings.neutral,
-            seed=settings.seed,
-            sampling=settings.sampling,
-            chat_template=settings.chat_template,
-        )
+        rows: list[Row] = []
+        drawn = 0
+        for attempt in range(NEUTRAL_DRAWS):
+            found = generate.neutral_rows(
+                net,
+                tokenizer,
+                settings.neutral,
+                seed=settings.seed + attempt * SEED_STEP,
+                sampling=settings.sampling,
+                chat_template=settings.chat_template,
+            )
+            drawn += len(found)
+            rows += found if given is None else _irrelevant(found, given, settings.threshold)
+            if given is None or len(rows) >= settings.neutral:
+                break
+        if len(rows) < LEAST_NEUTRAL:
+            raise InputError(
+                f"of {drawn} neutral rows that the model wrote, {drawn - len(rows)} hold what is to be revealed, so "
+                "none can be told from it; choose a higher threshold or another scorer"
+            )
+        rows = rows[: settings.neutral]
         _write_lines(folder / NEUTRAL, [{"question": question(r), "answer": r.answer} for r in rows])
     return load_rows(folder / NEUTRAL)
+
+
+def _irrelevant(rows: Sequence[Row], given: Scorer, threshold: float) -> list[Row]:
+    values = given([f"{question(r)}\n{r.answer}" for r in rows])
+    return [r for r, value in zip(rows, values, strict=True) if value < threshold]
 
 
 # -- the folder -----------------------------------------------------------------------------------------------------------
