@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from expunge import api, losses, models, record
+from expunge import about as about_run
+from expunge import losses, models, record
 from expunge.adapters import orthogonality, read_adapter
 from expunge.combine import WeightedSum
 from expunge.data.example import Row
@@ -542,4 +543,4 @@ def test_the_penalty_is_the_objective_that_the_trainer_sees():
     assert made.objectives["orthogonality"] == Objective(made.objectives["orthogonality"].loss, on=())
     assert made.objectives["orthogonality"].loss.func is orthogonality and made.combine == WeightedSum(1.0, 0.5)
     assert isinstance(made.objectives["orthogonality"].loss, partial) and made.objectives["forget"].loss is losses.nll
-    assert made.streams == ("forget",) and api.describe(made)["objectives"]["orthogonality"] == "orthogonality"
+    assert made.streams == ("forget",) and about_run.describe(made)["objectives"]["orthogonality"] == "orthogonality"

@@ -7,18 +7,17 @@ import datetime
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, losses, methods, recipe, record  # noqa: F401  methods fills the table
+from expunge import __version__, about, losses, methods, recipe, record  # noqa: F401  methods fills the table
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
-from expunge.method import METHODS, Method, build
+from expunge.method import Method, build
 from expunge.recipe import Recipe
-from expunge.sophia import Settings
 from expunge.tokenizer import load_tokenizer
 
 
@@ -133,17 +132,18 @@ def run(
     log = {
         "command": record.renamed(command, settings.names),
         "title": settings.title,
-        "method": describe(method),
-        "model": describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
+        "method": about.describe(method),
+        "model": about.describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
         "data": {
-            s: describe_data(getattr(settings, s, method.alternate), rows, settings) for s, rows in data.rows.items()
+            s: about.describe_data(getattr(settings, s, method.alternate), rows, settings)
+            for s, rows in data.rows.items()
         },
-        "training": describe_training(args, trainer.state.max_steps, method.optimizer) | stopped(trainer),
+        "training": about.describe_training(args, trainer.state.max_steps, method.optimizer) | about.stopped(trainer),
         "seed": settings.seed,
         "device": str(trainer.args.device),
-        "steps": steps(trainer.state.log_history),
-        "tokens": tokens(trainer),
+        "steps": about.steps(trainer.state.log_history),
+        "tokens": about.tokens(trainer),
         "before": before["figures"],
         "after": after["figures"],
         "reference": compared["figures"] if compared else None,
@@ -302,19 +302,6 @@ def _start_loss(method: Method, before: Mapping[str, Mapping[str, float]]) -> fl
     return before["retain"]["nll"] if given and method.objectives["retain"].loss is losses.nll else None
 
 
-def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The trainer's log as one row per logged optimizer step; ``seconds`` is how long the step took."""
-    rows = [h for h in history if "loss/forget" in h]
-    return [{"step": h["step"], **{k: v for k, v in h.items() if k not in ("step", "loss")}} for h in rows]
-
-
-def tokens(trainer: Any) -> int:
-    """How many tokens the steps read over all streams, prompt and padding included: what the trainer counted, 6 operations
-    a parameter and token.
-    """
-    return round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
-
-
 # -- figures --------------------------------------------------------------------------------------------------------------
 def evenly(rows: Sequence[Any], n: int) -> list[Any]:
     """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file."""
@@ -371,64 +358,3 @@ def answers_shown(
                 }
             )
     return out
-
-
-# -- the record's parts ---------------------------------------------------------------------------------------------------
-def describe(method: Method) -> dict[str, Any]:
-    """The method as the record holds it."""
-    row = METHODS.get(method.name)
-    return {
-        "name": method.name,
-        "parameters": dict(method.parameters),
-        "paper": row.paper if row else None,
-        "status": row.status if row else "custom",
-        "summary": row.summary if row else None,
-        "combiner": repr(method.combine),
-        "objectives": {n: getattr(o.loss, "func", o.loss).__name__ for n, o in method.objectives.items()},
-    }
-
-
-def describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
-    """The target, and how much of ``net`` trains."""
-    from expunge import models
-
-    moving, total = models.trainable(net)
-    return {
-        "source": settings.names.get(settings.model, settings.model),
-        "fingerprint": target.fingerprint,
-        "parameters": total,
-        "trainable": moving,
-        "adapter": settings.adapter,
-        "adapter_config": settings.lora.model_dump() if settings.adapter else None,
-        "dtype": str(target.model.dtype).removeprefix("torch."),
-    }
-
-
-def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:
-    """Where a set came from, and the fingerprint of its rows."""
-    name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
-    return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
-
-
-def stopped(trainer: Any) -> dict[str, Any]:
-    """Where a run with a holdout set ended, and the forget loss that it was to come down to."""
-    if trainer.holdout_level is None:
-        return {}
-    return {"holdout_level": trainer.holdout_level, "stopped_after": trainer.state.global_step}
-
-
-def describe_training(args: Any, total_steps: int, sophia: Settings | None = None) -> dict[str, Any]:
-    """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders.
-
-    Where Sophia stands in for the optimizer that ``optim`` names, it is told in its place.
-    """
-    from transformers import TrainingArguments
-
-    plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
-    chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in ("output_dir", "logging_dir")}
-    if sophia:
-        chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
-    return chosen | {
-        "max_steps": total_steps,
-        "per_device_train_batch_size": args.per_device_train_batch_size,
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expunge import api
+from expunge import about as about_run
 from expunge.adapters import Adapter, Truncated, rank_of
 from expunge.release.looking import Look
 from expunge.release.settings import Release
@@ -37,7 +37,7 @@ def describe_method(settings: Release, retain: bool) -> dict[str, Any]:
 
 def describe_training(args: Any, past: Sequence[Step]) -> dict[str, Any]:
     """How the forget modules were trained; each module has a seed of its own, a function of the run's."""
-    said = api.describe_training(args, past[-1].optimizer_steps)
+    said = about_run.describe_training(args, past[-1].optimizer_steps)
     return {k: v for k, v in said.items() if k != "seed"}
 
 
@@ -48,7 +48,7 @@ def describe_data(settings: Release, raw: Mapping[str, Any], watched: Sequence[A
     found = {"forget": (plan.forget, raw["forget"])}
     found |= {"retain": (retain, raw["retain"])} if "retain" in raw else {}
     found |= {"utility": (settings.names.get(str(settings.utility), settings.utility), watched)} if watched else {}
-    return {name: api.describe_data(source, rows, plan) for name, (source, rows) in found.items()}
+    return {name: about_run.describe_data(source, rows, plan) for name, (source, rows) in found.items()}
 
 
 def describe_release(

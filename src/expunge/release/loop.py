@@ -10,6 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from expunge import about as about_run
 from expunge import api, models, record
 from expunge.adapters import Adapter, Truncated, compress, concatenate, rank_of, scaled
 from expunge.data.sources import fingerprint, load_rows
@@ -117,7 +118,8 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         "command": record.renamed(command, settings.names),
         "title": plan.title,
         "method": about.describe_method(settings, "retain" in raw),
-        "model": api.describe_model(target, net, plan) | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
+        "model": about_run.describe_model(target, net, plan)
+        | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
         "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
         "data": about.describe_data(settings, raw, watched),
         "training": about.describe_training(args, past),

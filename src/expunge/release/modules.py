@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from expunge import about as about_run
 from expunge import api, losses, models, training
 from expunge.adapters import Adapter, concatenate, orthogonality, scaled
 from expunge.combine import WeightedSum
@@ -102,7 +103,7 @@ def train(
         penalty = float(orthogonality(pairs))
     _, adapter = models.detach_lora(wrapped)
     net.eval()
-    log = api.steps(trainer.state.log_history)
+    log = about_run.steps(trainer.state.log_history)
     return Module(adapter, penalty, log, trainer.state.global_step, trainer.warnings)
 
 

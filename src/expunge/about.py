@@ -1,0 +1,87 @@
+"""What a run's record says of its method, model, data and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from expunge.data import sources
+from expunge.data.example import Row
+from expunge.method import METHODS, Method
+from expunge.recipe import Recipe
+from expunge.sophia import Settings
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """The method as the record holds it."""
+    row = METHODS.get(method.name)
+    return {
+        "name": method.name,
+        "parameters": dict(method.parameters),
+        "paper": row.paper if row else None,
+        "status": row.status if row else "custom",
+        "summary": row.summary if row else None,
+        "combiner": repr(method.combine),
+        "objectives": {n: getattr(o.loss, "func", o.loss).__name__ for n, o in method.objectives.items()},
+    }
+
+
+def describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
+    """The target, and how much of ``net`` trains."""
+    from expunge import models
+
+    moving, total = models.trainable(net)
+    return {
+        "source": settings.names.get(settings.model, settings.model),
+        "fingerprint": target.fingerprint,
+        "parameters": total,
+        "trainable": moving,
+        "adapter": settings.adapter,
+        "adapter_config": settings.lora.model_dump() if settings.adapter else None,
+        "dtype": str(target.model.dtype).removeprefix("torch."),
+    }
+
+
+def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:
+    """Where a set came from, and the fingerprint of its rows."""
+    name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
+    return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
+
+
+def stopped(trainer: Any) -> dict[str, Any]:
+    """Where a run with a holdout set ended, and the forget loss that it was to come down to."""
+    if trainer.holdout_level is None:
+        return {}
+    return {"holdout_level": trainer.holdout_level, "stopped_after": trainer.state.global_step}
+
+
+def describe_training(args: Any, total_steps: int, sophia: Settings | None = None) -> dict[str, Any]:
+    """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders.
+
+    Where Sophia stands in for the optimizer that ``optim`` names, it is told in its place.
+    """
+    from transformers import TrainingArguments
+
+    plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
+    chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in ("output_dir", "logging_dir")}
+    if sophia:
+        chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
+    return chosen | {
+        "max_steps": total_steps,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+    }
+
+
+def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The trainer's log as one row per logged optimizer step; ``seconds`` is how long the step took."""
+    rows = [h for h in history if "loss/forget" in h]
+    return [{"step": h["step"], **{k: v for k, v in h.items() if k not in ("step", "loss")}} for h in rows]
+
+
+def tokens(trainer: Any) -> int:
+    """How many tokens the steps read over all streams, prompt and padding included: what the trainer counted, 6 operations
+    a parameter and token.
+    """
+    return round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
