@@ -82,7 +82,6 @@ def main() -> None:
     parser.add_argument("--coefficients", default="4")
     parser.add_argument("--alphas", default="100,1200")
     parser.add_argument("--gammas", default="0.00125,0.01")
-    parser.add_argument("--relative", default="", help="γ of a BLUR whose forget step is γ retain gradients long")
     parser.add_argument("--rows", type=int, default=100, help="rows of each set that are measured")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of a run")
     args = parser.parse_args()
@@ -111,10 +110,6 @@ def main() -> None:
         own = {"layer": args.layer, "steering_coefficient": c * length}
         trials += [(f"rmu c={c:g} α={a}", "rmu", own | {"retain_weight": a}) for a in args.alphas.split(",") if a]
         trials += [(f"blur_rmu c={c:g} γ={g}", "blur_rmu", own | {"gamma": g}) for g in args.gammas.split(",") if g]
-        relative = [g for g in args.relative.split(",") if g]
-        trials += [
-            (f"blur_rmu c={c:g} γ={g} relative", "blur_rmu", own | {"gamma": g, "relative": True}) for g in relative
-        ]
     chosen = dict(s.split("=", 1) for s in args.settings)
     given = [{"prompt": r.prompt, "completion": r.answer} for r in forget], [{"text": r.answer} for r in retain]
     for name, method, parameters in trials:
