@@ -48,8 +48,8 @@ def blur_rmu(
 
     Reisizadeh et al. 2025.  The published WMDP code steps along :math:`g_f + \alpha\,(g_r - \mathrm{proj}_{g_f} g_r)`; up to
     a length, which Adam removes, that is ``gamma = 1/α``, and its α of 800 is the default here.  Learning rate 5e-5,
-    layer 7, coefficient 6.5 and the trained matrices as in :func:`rmu`.  γ is not relative here: the matching gradient is 0 at
-    the start, and so would be every step.
+    layer 7, coefficient 6.5 and the trained matrices as in :func:`rmu`.  γ is not relative here: the matching gradient is 0
+    at the start, and so would be every step.
     """
     combine = Bilevel(gamma, one_sided=one_sided)
     return _misdirection(layer, steering_coefficient, trainable, direction_seed, combine)
