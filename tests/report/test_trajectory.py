@@ -104,3 +104,16 @@ def test_the_page_shows_it_escaped(released):
         s["figures"] = {"forget": {EVIL: 1.0 + s["step"]}, EVIL: {"nll": 2.0}}
     text = render(released)
     assert "<script" not in text and text.count("&lt;script&gt;alert") > 6
+
+
+def test_a_release_that_looked_at_other_figures_leads_with_them(released):
+    record = copy.deepcopy(released) | {"before": {}, "after": {}, "reference": None}
+    for at in record["release"]["trajectory"]:
+        at["figures"] = {"toxic": {"mean": at["figures"]["forget"]["nll"]}, "texts": {"perplexity": 30.25}}
+    record["release"] |= {"forget_figure": "toxic/mean", "utility_figure": "texts/perplexity"}
+    page = render(record)
+    assert "Toxic mean went from 0.5 to 1.5 and Texts perplexity went from 30.25 to 30.25." in page
+    assert "0.5 → 1.5" in page and 'id="retain-figures"' not in page and "no figures that say" not in page
+    del record["release"]["trajectory"][1]["figures"]["toxic"]  # the step that was kept
+    assert "no figures that say" in render(record)
+    assert 'id="retain-figures"' in render(released) and "Toxic" not in render(released)

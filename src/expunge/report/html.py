@@ -29,6 +29,8 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
 
 def render(record: Mapping[str, Any]) -> str:
     """The report of a record, as the text of an HTML page."""
+    watched = None if tables.measured(record) else trajectory.headline(record)  # a release that looked at other figures
+    tiles = tables.tiles(record)
     examples = [(name, tables.examples(record, name)) for name in ("forget", "retain")]
     return page(
         "report.html.j2",
@@ -37,11 +39,11 @@ def render(record: Mapping[str, Any]) -> str:
         created=words.day(record["created"]) if record.get("created") else "",
         method=words.look(record, "method", "name"),
         model=words.look(record, "model", "source"),
-        summary=tables.summary(record),
-        tiles=tables.tiles(record),
+        summary=watched[0] if watched else tables.summary(record),
+        tiles=[*watched[1], *tiles[-2:]] if watched else tiles,
         movement=plots.movement(record),
         reference=tables.reference_name(record),
-        figures=[(name, tables.figures(record, name)) for name in ("forget", "retain")],
+        figures=[] if watched else [(name, tables.figures(record, name)) for name in ("forget", "retain")],
         examples=[(name, found[:SHOWN_EXAMPLES], len(found)) for name, found in examples if found],
         trajectory=trajectory.table(record),
         trajectory_chart=trajectory.chart(record),

@@ -84,6 +84,16 @@ def kept(record: Any) -> float | None:
     return None if before is None or after is None or before <= 0 else after / before
 
 
+def measured(record: Any) -> bool:
+    """Whether any of the usual figures of the forget or the retain set is in the record."""
+    return any(
+        number(record, when, name, key) is not None
+        for when in ("before", "after")
+        for name in ("forget", "retain")
+        for key, *_ in FIGURES
+    )
+
+
 def summary(record: Any) -> str:
     """What the run did, in one sentence of plain words, from the figures that are there."""
     before, after = (number(record, when, "forget", "probability") for when in ("before", "after"))

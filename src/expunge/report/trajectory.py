@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from expunge.report.plots import COLOURS, Chart, svg
-from expunge.report.tables import Row, Table
+from expunge.report.tables import Row, Table, Tile
 from expunge.report.words import DASH, count, duration, look, mappings, number, plain
 
 NAMES = {"nll": "loss", "perplexity": "perplexity", "probability": "probability"}
@@ -54,6 +54,18 @@ def sentences(record: Any) -> list[str]:
             "measured with the cut adapter."
         )
     return said
+
+
+def headline(record: Any) -> tuple[str, list[Tile]] | None:
+    """What the run did to the two figures that were watched, as a sentence and as tiles; None if they are not known."""
+    steps = {number(s, "step"): s for s in mappings(look(record, "release"), "trajectory")}
+    first, last = steps.get(0), steps.get(number(look(record, "release"), "kept"))
+    shown = [name for name in (_figure(record, "forget"), _figure(record, "utility")) if name]
+    moves = [(_label(name), _value(first, name), _value(last, name)) for name in shown]
+    if not moves or any(v is None for _, *values in moves for v in values):
+        return None
+    said = " and ".join(f"{name} went from {_short(a)} to {_short(b)}" for name, a, b in moves)
+    return f"{said}.", [Tile(name, f"{_short(a)} → {_short(b)}", "before → after") for name, a, b in moves]
 
 
 def chart(record: Any) -> Chart | None:
