@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 
@@ -264,3 +265,34 @@ def test_lora_goes_where_the_method_or_the_user_says(workplace):
         go(method="rmu", parameters=RMU, adapter="lora", overwrite=True, **({"lora": small} | given))
         config = json.loads((workplace / "unlearned/model/adapter_config.json").read_text())
         assert sorted(config["target_modules"]) == modules
+
+
+def test_a_holdout_set_stands_in_the_record_and_ends_the_run(workplace):
+    """Of two sets one is better known to the tiny model: that one can be forgotten down to the other, not the reverse."""
+    rows = [json.dumps({"question": f"What is {n}?", "answer": f"It is the number {n} of all."}) for n in range(6)]
+    (workplace / "kept.jsonl").write_text("\n".join(rows))
+    ended = []
+    for forget, holdout in (("forget", "retain"), ("retain", "forget")):
+        sets = {"forget": f"{forget}.jsonl", "holdout": f"{holdout}.jsonl", "retain": "kept.jsonl"}
+        with contextlib.suppress(InputError):  # there is nothing to forget
+            log = go(method="blur_margin", overwrite=True, **sets, learning_rate=1e-3, max_steps=30).record
+        if not (workplace / "unlearned/run.json").exists():
+            continue
+        ended.append(log["training"]["stopped_after"])
+        assert log["data"]["holdout"]["source"] == f"{holdout}.jsonl" and log["training"]["max_steps"] == 30
+        last = log["steps"][-1]
+        (workplace / "unlearned/run.json").unlink()
+        assert last["step"] == ended[-1] < 30 and last["loss/forget"] <= log["training"]["holdout_level"]
+    assert len(ended) == 1
+
+
+def test_a_holdout_set_that_holds_forget_rows_is_told(workplace):
+    with pytest.raises(
+        InputError, match=r"3 forget row.* also stand in the holdout set .* text that the model never saw"
+    ):
+        go(method="blur_margin", holdout="forget.jsonl")
+
+
+def test_a_holdout_set_is_refused_before_the_model_is_loaded(workplace):
+    with pytest.raises(InputError, match="npo cannot stop at a holdout set"):
+        unlearn("no-such-model", forget="forget.jsonl", retain="retain.jsonl", holdout="retain.jsonl", method="npo")

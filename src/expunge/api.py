@@ -221,6 +221,7 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe) -> Da
     warnings = check.check(
         raw["forget"],
         raw.get("retain"),
+        holdout=raw.get("holdout"),
         tokenizer=tokenizer,
         max_length=settings.max_length,
         chat_template=settings.chat_template,

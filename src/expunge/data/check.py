@@ -18,14 +18,15 @@ def check(
     forget: Sequence[Row],
     retain: Sequence[Row] | None,
     *,
+    holdout: Sequence[Row] | None = None,
     tokenizer: Any = None,
     max_length: int | None = None,
     chat_template: bool = True,
 ) -> list[str]:
     """Raise InputError for what cannot be trained on; return a sentence for each thing that looks odd.
 
-    Errors: an empty set; a forget row that also stands in the retain set; an answer that truncation would remove
-    whole.  Warnings: rows that stand twice, answers that are cut, a retain set smaller than the forget set.
+    Errors: an empty set; a forget row that also stands in the retain or the holdout set; an answer that truncation would
+    remove whole.  Warnings: rows that stand twice, answers that are cut, a retain set smaller than the forget set.
     """
     if not forget:
         raise InputError("the forget set is empty")
@@ -33,15 +34,19 @@ def check(
     if retain is not None:
         if not retain:
             raise InputError("the retain set is empty")
-        _no_overlap(forget, retain)
+        _no_overlap(forget, retain, "retain", "a model cannot forget and keep the same row")
         warnings += _repeats(retain, "retain") + _same_question(forget, retain)
         if len(retain) < len(forget):
             warnings.append(
                 f"the retain set ({len(retain)} rows) is smaller than the forget set ({len(forget)}): "
                 "each retain row is seen more often than each forget row"
             )
+    if holdout is not None:
+        if not holdout:
+            raise InputError("the holdout set is empty")
+        _no_overlap(forget, holdout, "holdout", "the holdout set is text that the model never saw")
     if tokenizer is not None and max_length is not None:
-        for name, rows in (("forget", forget), ("retain", retain or ())):
+        for name, rows in (("forget", forget), ("retain", retain or ()), ("holdout", holdout or ())):
             warnings += _truncation(rows, name, tokenizer, max_length, chat_template)
     return warnings
 
@@ -53,14 +58,14 @@ def _key(row: Row) -> tuple[str, ...]:
     return tuple(" ".join(t.casefold().split()) for t in (*texts, row.answer))
 
 
-def _no_overlap(forget: Sequence[Row], retain: Sequence[Row]) -> None:
-    kept = {_key(r): r.where for r in retain}
+def _no_overlap(forget: Sequence[Row], other: Sequence[Row], name: str, why: str) -> None:
+    kept = {_key(r): r.where for r in other}
     both = [(r.where, kept[_key(r)]) for r in forget if _key(r) in kept]
     if both:
         places = "; ".join(f"{a} is {b}" for a, b in both[:SHOWN])
         raise InputError(
-            f"{len(both)} forget row(s) also stand in the retain set ({places}): take them out of one of the two, "
-            "for a model cannot forget and keep the same row"
+            f"{len(both)} forget row(s) also stand in the {name} set ({places}): take them out of one of the two, "
+            f"for {why}"
         )
 
 
