@@ -28,8 +28,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from expunge.errors import InputError
+from expunge.reveal import linear
 from expunge.reveal.bandit import DEFAULTS, Observed, predict
-from expunge.reveal.surrogate import TRAININGS, Settings, standardise
+from expunge.reveal.surrogate import TRAININGS, Settings
 from expunge.stats import bootstrap_mean
 
 Guess = Callable[[Tensor, Observed, Settings], tuple[Tensor, Tensor]]  # reward and spread of each arm
@@ -63,24 +64,7 @@ def load_pool(path: Path) -> Pool:
     return Pool(torch.from_numpy(features), rewards, instructions)
 
 
-def linear(features: Tensor, observed: Observed, settings: Settings) -> tuple[Tensor, Tensor]:
-    r"""The control: ridge regression on standardised features, and its posterior standard deviation times √ν.
-
-    .. math:: \bar r + k^\top (K + \lambda I)^{-1} (r - \bar r), \qquad
-        \sqrt{\nu\,(k(x, x) - k^\top (K + \lambda I)^{-1} k)}, \qquad k(x, x') = x^\top x' / d
-    """
-    arms, rewards = zip(*observed, strict=True)
-    r = torch.tensor(rewards, dtype=torch.float64)
-    x = standardise(features.double(), features[list(arms)].double()) / math.sqrt(features.shape[1])  # (N, d)
-    seen = x[list(arms)]
-    gram = seen @ seen.T + settings.regulariser * torch.eye(len(seen), dtype=torch.float64)
-    k = x @ seen.T  # (N, n)
-    solved = torch.linalg.solve(gram, torch.cat([k.T, (r - r.mean())[:, None]], dim=1))  # (n, N + 1)
-    left = (x.square().sum(1) - (k * solved[:, :-1].T).sum(1)).clamp(min=0)
-    return r.mean() + k @ solved[:, -1], (settings.nu * left).sqrt()
-
-
-GUESSES: dict[str, Guess] = {"neural": predict, "linear": linear}
+GUESSES: dict[str, Guess] = {"neural": predict, "linear": linear.predict}
 
 
 def search(policy: str, pool: Pool, start: list[int], queries: int, settings: Settings) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch
 from benchmarks import bandit
 
 from expunge.errors import InputError
+from expunge.reveal import linear
 from expunge.reveal.surrogate import Settings
 
 
@@ -25,7 +26,7 @@ def test_the_linear_control_is_bayesian_ridge_regression():
     """In d dimensions: w ~ N(0, 1/d), noise of variance λ; posterior mean and standard deviation at each arm."""
     p, settings = pool(), Settings(nu=0.3, regulariser=0.2)
     asked = [3, 9, 20, 31, 7, 8]
-    mean, spread = bandit.linear(p.features, [(i, p.rewards[i]) for i in asked], settings)
+    mean, spread = linear.predict(p.features, [(i, p.rewards[i]) for i in asked], settings)
     x, r = p.features.numpy(), p.rewards[asked]
     x = (x - x[asked].mean(0)) / x[asked].std(0)
     covariance = np.linalg.inv(x[asked].T @ x[asked] / 0.2 + 5 * np.eye(5))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from expunge.errors import InputError
-from expunge.reveal import bandit, surrogate
+from expunge.reveal import bandit, linear, surrogate
 from expunge.reveal.surrogate import Network, Settings, Surrogate
 
 QUICK = Settings(width=7, steps=5, seed=3)
@@ -273,3 +273,17 @@ def test_bad_settings_are_told(bad):
 
 def test_one_observation_is_enough():
     assert bandit.choose(GOOD, [(0, 0.5)], [False, True, True], QUICK) in (1, 2)
+
+
+def test_the_linear_guess_by_hand_and_as_a_chooser():
+    arms, seen = torch.tensor([[1.0], [-1.0], [3.0]]), [(0, 1.0), (1, 0.0)]
+    settings = Settings(regulariser=1.0, nu=1.0)
+    mean, spread = linear.predict(arms, seen, settings)
+    torch.testing.assert_close(mean, torch.tensor([1 / 2 + 1 / 3, 1 / 2 - 1 / 3, 3 / 2], dtype=torch.float64))
+    torch.testing.assert_close(spread, torch.tensor([1 / 3, 1 / 3, 3.0], dtype=torch.float64).sqrt())
+    some = linear.predict(arms, seen, settings, rows=torch.tensor([2]))
+    assert torch.equal(some[0], mean[2:]) and torch.equal(some[1], spread[2:])
+    assert bandit.choose(arms, seen, [True, True, True], settings, guess=linear.predict) == 2
+    assert bandit.choose(arms, seen, [True, True, False], settings, guess=linear.predict) == 0
+    with pytest.raises(InputError, match="nothing is observed"):
+        linear.predict(arms, [], settings)

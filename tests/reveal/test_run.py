@@ -100,8 +100,9 @@ def test_a_topic_has_beginnings_too():
     assert not any(seed.endswith((".", "?")) for seed in begun.seeds)
 
 
-def test_random_search_asks_as_many(settings, workplace):
-    result = reveal("model", **(settings | {"chooser": "random"}))
+@pytest.mark.parametrize("chooser", ["random", "linear"])
+def test_random_search_asks_as_many(settings, workplace, chooser):
+    result = reveal("model", **(settings | {"chooser": chooser}))
     assert result.record["queries"] == 4
 
 

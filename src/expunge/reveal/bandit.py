@@ -10,7 +10,7 @@ Zhou et al. 2020, arXiv:1911.04462, on soft prompts Lin et al. 2024 (INSTINCT), 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -57,8 +57,8 @@ def predict(
 
     InputError where nothing is observed, an index is no arm's, or a number is not finite.
     """
-    features = _checked(features)
-    arms, rewards = _split(observed, len(features))
+    features = checked(features)
+    arms, rewards = split(observed, len(features))
     seen = features[arms]
     x = standardise(features if rows is None else features[rows], seen)  # (N, d)
     seen = standardise(seen, seen)
@@ -67,9 +67,16 @@ def predict(
 
 
 def choose(
-    features: Tensor, observed: Observed, allowed: Sequence[bool] | Tensor, settings: Settings = DEFAULTS
+    features: Tensor,
+    observed: Observed,
+    allowed: Sequence[bool] | Tensor,
+    settings: Settings = DEFAULTS,
+    *,
+    guess: Callable[..., tuple[Tensor, Tensor]] = predict,
 ) -> int:
     """The arm to ask next: of those ``allowed`` (N,), the first with the largest sum of guessed reward and spread.
+
+    ``guess``: what guesses them, the network or :func:`expunge.reveal.linear.predict`.
 
     The caller leaves out what it does not want asked again, such as arms whose instruction was.  One training a call.
     InputError as in :func:`predict`, and where no arm is allowed.
@@ -80,7 +87,7 @@ def choose(
     rows = mask.nonzero().flatten()
     if not len(rows):
         raise InputError("no arm is allowed: every one was asked; draw more arms or ask fewer questions")
-    mean, unsure = predict(features, observed, settings, rows=rows)
+    mean, unsure = guess(features, observed, settings, rows=rows)
     return int(rows[(mean + unsure).argmax()])
 
 
@@ -90,7 +97,7 @@ def _squared_gradients(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.relu(before).square(), (before > 0) * network.output.square()
 
 
-def _checked(features: Tensor) -> Tensor:
+def checked(features: Tensor) -> Tensor:
     """The features in fp64 on the CPU."""
     if features.ndim != 2 or not features.numel():
         raise InputError(f"the arms' features: give a table of arms × features, not the shape {tuple(features.shape)}")
@@ -101,7 +108,7 @@ def _checked(features: Tensor) -> Tensor:
     return found
 
 
-def _split(observed: Observed, arms: int) -> tuple[Tensor, Tensor]:
+def split(observed: Observed, arms: int) -> tuple[Tensor, Tensor]:
     """Indices (n,) and rewards (n,)."""
     if not observed:
         raise InputError("nothing is observed yet: ask a few arms at random first")

@@ -25,8 +25,9 @@ class Reveal(BaseModel):
 
     The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
     Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
-    ``bandit`` or ``random``; ``nu`` is the bandit's.  Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: how
-    many neutral rows are written.  ``embeddings``: a sentence-transformers model instead of the model's own hidden states.
+    ``bandit`` (a network), ``linear`` (ridge regression) or ``random``; ``nu``: how far the first two explore.  Answers are
+    drawn at ``temperature`` and ``top_p``.  ``neutral``: how many neutral rows are written.  ``embeddings``: a
+    sentence-transformers model instead of the model's own hidden states.
     The rest are :class:`~expunge.reveal.search.Plan`'s.
     """
 
@@ -38,7 +39,7 @@ class Reveal(BaseModel):
     seeds: list[str] = []
     form: Literal["question", "beginning"] = "question"
     out: str = "revealed"
-    chooser: Literal["bandit", "random"] = "bandit"
+    chooser: Literal["bandit", "linear", "random"] = "bandit"
     arms: int = Field(256, ge=2)
     soft_tokens: int = Field(5, ge=1)
     dimension: int = Field(10, ge=1)
