@@ -19,8 +19,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## A real model forgets two invented people; opens offline: demo-run/*/report.html
 	$(BIN)/expunge demo --out demo-run --overwrite
 
-test: setup  ## The tests: no network, no real model
-	$(BIN)/python -m pytest
+test: setup  ## The tests: no network, no real model; two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup  ## The tests that take the real model or minutes
 	$(BIN)/python -m pytest -m slow
