@@ -46,7 +46,7 @@ class Reveal(BaseModel):
     scale: float = Field(1.0, ge=0)
     arm_temperature: float = Field(1.0, ge=0)
     instruction_tokens: int = Field(48, ge=1)
-    nu: float = Field(0.001, ge=0)
+    nu: float = Field(0.0001, ge=0)
     rounds: int = Plan.rounds
     queries: int = Plan.queries
     initial: int = Plan.initial

@@ -27,7 +27,7 @@ class Settings:
     """
 
     width: int = 100
-    nu: float = 0.001
+    nu: float = 0.0001
     regulariser: float = 0.1
     training: str = "near_start"
     steps: int | None = None
