@@ -2,7 +2,8 @@
 
 Unlearning that goes further leaves a mark of its own: a retrained model knows the forget set as little as any other unseen
 text, not less.  The level is the forget loss of the *target* model on a holdout set; it falls as the model forgets, so a
-run ends when its mean over the last pass of the forget set is down to the level.
+run ends when its mean over the last pass of the forget set is down to the level.  The mean lags behind a loss that falls
+fast: where a pass changes much, a smaller learning rate stops nearer to the level.
 """
 
 from __future__ import annotations

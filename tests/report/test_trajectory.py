@@ -113,6 +113,7 @@ def test_a_release_that_looked_at_other_figures_leads_with_them(released):
     record["release"] |= {"forget_figure": "toxic/mean", "utility_figure": "texts/perplexity"}
     page = render(record)
     assert "Toxic mean went from 0.5 to 1.5 and Texts perplexity went from 30.25 to 30.25." in page
+    assert "measured by the watched figure alone" in page and "No rows were scored" not in page
     assert "0.5 → 1.5" in page and 'id="retain-figures"' not in page and "no figures that say" not in page
     del record["release"]["trajectory"][1]["figures"]["toxic"]  # the step that was kept
     assert "no figures that say" in render(record)

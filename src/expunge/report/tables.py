@@ -214,8 +214,8 @@ def limits(record: Any) -> list[str]:
         "Probability and ROUGE-L say what the model answers to these questions, asked in this "
         "way. They are not attacks: a question put differently, an answer begun for the model, a "
         "quantised copy or a little further training may bring an answer back.",
-        "What was kept is measured on the retain rows alone. The model may have lost, or gained, "
-        "something else that no row here asks about.",
+        f"What was kept is measured {'by the watched figure' if _watched(record) else 'on the retain rows'} alone. "
+        "The model may have lost, or gained, something else that no row here asks about.",
         near,
         "The run wrote one model. The data files, the source model, earlier checkpoints, copies and "
         "backups are as they were.",
@@ -225,6 +225,11 @@ def limits(record: Any) -> list[str]:
     ]
 
 
+def _watched(record: Any) -> bool:
+    """Whether the page's figures are those that a release looked at, and not of the forget and the retain set."""
+    return not measured(record) and bool(mappings(look(record, "release"), "trajectory"))
+
+
 def _sample(record: Any) -> str:
     """How many rows and seeds the figures rest on."""
     counted = []
@@ -232,6 +237,10 @@ def _sample(record: Any) -> str:
         rows = number(record, "after", name, "n") or number(record, "before", name, "n")
         if rows:
             counted.append(f"{count(rows)} {name} row{'' if rows == 1 else 's'}")
+    if _watched(record):
+        return (
+            "The figures are of the questions that were watched, from one run. Another seed would give other figures."
+        )
     if not counted:
         return "No rows were scored, so this page cannot say what was forgotten or kept."
     seed = look(record, "seed")
