@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ from expunge import methods  # noqa: F401  it fills the table
 from expunge.errors import InputError
 from expunge.forward import see
 from expunge.method import METHODS, build
-from expunge.stopping import StopAtLevel, check, window
+from expunge.stopping import StopAtLevel, check, rows_to_look_at
 
 
 def learnt():
@@ -48,12 +47,30 @@ def run(target, holdout, name="blur_margin", **kw):
 
 
 @pytest.mark.parametrize("name", ["blur_margin", "gradient_ascent"])
-def test_training_ends_at_the_level_of_unseen_text(target, name):
+def test_training_ends_at_the_first_step_that_finds_the_forget_set_as_strange_as_unseen_text(target, name):
+    """Of a step the log knows its batch before it, and a run of that length without a holdout set the whole set after it."""
     t = run(target, HOLDOUT, name)
-    losses = [h["loss/forget"] for h in t.state.log_history if "loss/forget" in h]
-    two = [(a + b) / 2 for a, b in pairwise(losses)]  # eight rows in steps of four
-    assert 2 < len(losses) < 60 and two[-1] <= t.holdout_level < min(two[:-1])
-    assert len(run(target, None, name).state.log_history) > 60  # without a holdout set it goes on
+    ended, level = t.state.global_step, t.stop.level
+    batches = [h["loss/forget"] for h in t.state.log_history if "loss/forget" in h]
+    after = []
+    for steps in range(1, ended + 1):
+        t = run(target, None, name, max_steps=steps)
+        rows = tiny.batch(t.train_dataset.streams["forget"])
+        whole = margin(t.model.eval(), rows) if name == "blur_margin" else -nll(t.model.eval(), rows)
+        after.append(whole)
+    down = [max(own, whole) <= level for own, whole in zip(batches, after, strict=True)]
+    assert len(down) == ended > 2 and down == [False] * (ended - 1) + [True]
+
+
+def nll(m, b):
+    return -see(m, b, grad=False).token_logp.mean().item()
+
+
+def margin(m, b):
+    """The mean over rows of each row's mean squared margin."""
+    z = m(**{k: b[k] for k in ("input_ids", "attention_mask")}).logits[:, :-1]
+    own, real = (z.max(-1).values - z.mean(-1)) ** 2, b["labels"][:, 1:] != -100
+    return ((own * real).sum(1) / real.sum(1)).mean().item()
 
 
 def test_the_level_is_the_mean_margin_of_the_holdout_set_worked_out_row_by_row(target):
@@ -63,8 +80,8 @@ def test_the_level_is_the_mean_margin_of_the_holdout_set_worked_out_row_by_row(t
         b = tiny.batch([row])
         z = target(input_ids=b["input_ids"]).logits[0, :-1][b["labels"][0, 1:] != -100]
         margins.append(((z.max(-1).values - z.mean(-1)) ** 2).mean())
-    assert t.holdout_level == pytest.approx(torch.stack(margins).mean().item(), rel=1e-4)
-    nlls = run(target, HOLDOUT, "gradient_ascent").holdout_level
+    assert t.stop.level == pytest.approx(torch.stack(margins).mean().item(), rel=1e-4)
+    nlls = run(target, HOLDOUT, "gradient_ascent").stop.level
     tokens = torch.cat([see(target, tiny.batch([row]), grad=False).token_logp for row in HOLDOUT])
     assert nlls == pytest.approx(tokens.mean().item(), rel=1e-4)
 
@@ -76,7 +93,7 @@ def test_a_resumed_run_stops_at_the_same_step(target, tmp_path):
     m = tiny.model()
     m.load_state_dict(target.state_dict())
     again = tiny.trainer(build("blur_margin"), m, optim="adamw_torch", learning_rate=2e-3, **kw)
-    again.holdout, again.holdout_level = HOLDOUT, None
+    again.holdout = HOLDOUT
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert again.state.global_step == stopped > 2
 
@@ -86,15 +103,21 @@ def test_a_holdout_set_as_well_known_as_the_forget_set_is_told(target):
         run(target, tiny.examples(0, 8))
 
 
-def test_one_low_batch_is_not_enough():
-    stop, control = StopAtLevel(1.0, window=2), TrainerControl()
-    for losses, ends in (([0.5], False), ([0.5, 2.0], False), ([2.0, 0.5], False), ([9.0, 1.5, 0.5], True)):
-        stop.on_log(None, SimpleNamespace(log_history=[{"loss/forget": v} for v in losses] + [{"eval": 0}]), control)
-        assert control.should_training_stop == ends
+def test_a_low_batch_calls_for_a_look_and_only_the_look_ends_the_run():
+    looks = iter([1.2, 1.0])
+    stop, control = StopAtLevel(1.0, lambda: next(looks)), TrainerControl()
+    ended = []
+    for line in ({"loss/forget": 1.5}, {"loss/forget": 0.5}, {"eval": 0}, {"loss/forget": 1.1}, {"loss/forget": 1.0}):
+        stop.on_log(None, SimpleNamespace(log_history=[{"loss/forget": 0.1}, line]), control)
+        ended.append((control.should_training_stop, stop.found))
+    assert ended == [(False, None), (False, 1.2), (False, 1.2), (False, 1.2), (True, 1.0)]
 
 
-def test_a_window_is_one_pass_of_the_forget_set():
-    assert [window(40, 4, 1), window(41, 4, 1), window(40, 4, 5), window(3, 8, 1)] == [10, 11, 2, 1]
+def test_a_look_takes_all_rows_of_a_small_set_and_as_many_as_sixteen_steps_of_a_large_one():
+    assert rows_to_look_at(40, 4) == list(range(40))
+    assert rows_to_look_at(100, 1) == [0, 6, 12, 18, 25, 31, 37, 43, 50, 56, 62, 68, 75, 81, 87, 93]
+    assert len(rows_to_look_at(64, 4)) == len(rows_to_look_at(65, 4)) == 64
+    assert rows_to_look_at(6400, 4)[:3] == [0, 100, 200]
 
 
 def test_methods_whose_forget_loss_is_relative_are_refused():

@@ -51,10 +51,11 @@ def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[st
 
 
 def stopped(trainer: Any) -> dict[str, Any]:
-    """Where a run with a holdout set ended, and the forget loss that it was to come down to."""
-    if trainer.holdout_level is None:
+    """Where a run with a holdout set ended, the forget loss it was to come down to, and what the last look at it saw."""
+    if trainer.stop is None:
         return {}
-    return {"holdout_level": trainer.holdout_level, "stopped_after": trainer.state.global_step}
+    level, found = trainer.stop.level, trainer.stop.found
+    return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step}
 
 
 def describe_training(args: Any, total_steps: int, sophia: Settings | None = None) -> dict[str, Any]:

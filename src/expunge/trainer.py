@@ -57,7 +57,7 @@ class UnlearningTrainer(Trainer):
         self.combine = copy.deepcopy(method.combine)
         self.start_loss = start_loss
         self.holdout = holdout
-        self.holdout_level: float | None = None
+        self.stop: stopping.StopAtLevel | None = None
         self.warnings: list[str] = []
         self._refuse_unsupported()
         self._buffers: dict[str, list[Tensor | None]] = {}
@@ -203,16 +203,22 @@ class UnlearningTrainer(Trainer):
 
     def _stop_at_holdout(self) -> None:
         stopping.check(self.method)
-        self.holdout_level = self.measure("forget", self.holdout)
-        if (start := self.measure("forget")) <= self.holdout_level:
+        level = self.measure("forget", self.holdout)
+        if (start := self.measure("forget")) <= level:
             raise InputError(
-                f"the forget loss of the target model is {start:.4g} on the forget set and {self.holdout_level:.4g} on the "
-                "holdout set: by this measure there is nothing to forget; leave holdout out, or look at the two sets"
+                f"the forget loss of the target model is {start:.4g} on the forget set and {level:.4g} on the holdout set: "
+                "by this measure there is nothing to forget; leave holdout out, or look at the two sets"
             )
-        args, rows = self.args, len(self.train_dataset.streams["forget"])
+        args, forget = self.args, self.train_dataset.streams["forget"]
         step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        window = stopping.window(rows, step, max(1, int(args.logging_steps)))
-        self.add_callback(stopping.StopAtLevel(self.holdout_level, window))
+        rows = [forget[i] for i in stopping.rows_to_look_at(len(forget), step)]
+        self.stop = stopping.StopAtLevel(level, partial(self._look, rows))
+        self.add_callback(self.stop)
+
+    def _look(self, rows: Sequence[Example]) -> float:
+        """The forget loss over ``rows`` as the model now is; every process gets the same number."""
+        found = torch.tensor(self.measure("forget", rows), device=self.args.device)
+        return float(self.accelerator.reduce(found, "mean"))
 
     def _warn(self, sentence: str) -> None:
         logger.warning(sentence)
