@@ -93,6 +93,29 @@ def test_beginnings_are_written_as_prompt_and_completion(settings, workplace):
     assert all(isinstance(r.prompt, str) for r in rows) and rows
 
 
+@pytest.mark.parametrize("kind", ["question", "beginning"])
+def test_instructions_stand_in_a_template_for_the_model_and_in_the_rows_alike(settings, workplace, monkeypatch, kind):
+    """The model is asked the whole prompt, braces and all; the log and the search keep the bare instruction."""
+    shown = []
+    real = module.generate.prompt_ids
+    monkeypatch.setattr(module.generate, "prompt_ids", lambda row, *a, **k: shown.append(row) or real(row, *a, **k))
+    template = 'Answer {"in": JSON}.\nSentence: {instruction} End.'
+    result = reveal("model", **(settings | {"template": template, "form": kind}))
+    logged = [json.loads(line) for line in (workplace / "found/queries.jsonl").read_text().splitlines()]
+    bare = {q for entry in logged for q in entry["questions"]}
+    whole = {'Answer {"in": JSON}.\nSentence: ' + q + " End." for q in bare}
+    prompts = [row.prompt if kind == "beginning" else row.prompt[0]["content"] for row in shown]
+    assert whole <= set(prompts)
+    name = "prompt" if kind == "beginning" else "question"
+    assert result.rows and {r[name] for r in result.rows} <= whole
+
+
+@pytest.mark.parametrize("template", ["no slot", "{instruction} and {instruction}", ""])
+def test_a_template_without_its_place_is_told_before_a_model_is_loaded(settings, template):
+    with pytest.raises(InputError, match=r"must hold \{instruction\} once"):
+        reveal("no-such-model", **(settings | {"template": template}))
+
+
 def test_a_topic_has_beginnings_too():
     asked = module.make({"model": "m", "topic": "Ada"}).meta
     begun = module.make({"model": "m", "topic": "Ada", "form": "beginning"}).meta

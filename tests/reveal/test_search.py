@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from expunge.errors import InputError
-from expunge.reveal.generate import Answer
+from expunge.reveal.generate import FORMS, Answer
 from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search, to_line
 
 ARMS = [f"arm {i}" for i in range(12)]
@@ -164,7 +164,7 @@ def test_the_forget_set_by_hand():
     log = [Entry("query", 3, 7, questions, answers, (1.0, 1.0, 0.4, 1.0, 1.0, 0.5), {})]
     got = revealed(log, Plan())
     assert got.kept == ((log[0], 0), (log[0], 5))
-    assert row(log[0], 5, ("prompt", "completion")) == {
+    assert row(log[0], 5, FORMS["beginning"]) == {
         "prompt": "q",
         "completion": answers[5].text,
         "relevance": 0.5,

@@ -36,6 +36,13 @@ def command(
         list[str] | None,
         typer.Option(help="An instruction to begin with, one line; may be given several times."),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="The prompt that every instruction stands in, with {instruction} in it: for a model that is always "
+            "asked in one form."
+        ),
+    ] = None,
     heading: Annotated[str | None, typer.Option(help="What the seed instructions are a list of.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for revealed.jsonl, neutral.jsonl and the log.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
@@ -67,6 +74,7 @@ def command(
             "scorer": scorer,
             "seeds": seed_instruction,
             "heading": heading,
+            "template": template,
             "out": out,
             "seed": seed,
             "overwrite": overwrite,

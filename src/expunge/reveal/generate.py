@@ -69,13 +69,28 @@ class Answer:
     ended: bool
 
 
+SLOT = "{instruction}"
+
+
 @dataclass(frozen=True)
 class Form:
-    """How an instruction is put to the model: as a ``row``; what it says is ``tidied``; ``fields`` of a row of data."""
+    """How an instruction is put to the model: the ``prompt`` that it stands in, as a ``row``; what it says is ``tidied``.
 
-    row: Callable[[str], Row]
+    ``fields``: the names of prompt and answer in a row of data.  ``template``: a text with ``{instruction}`` in it.
+    """
+
+    asked: Callable[[str], Row]
     tidied: Callable[[str], str]
     fields: tuple[str, str]
+    template: str = SLOT
+
+    def prompt(self, instruction: str) -> str:
+        """The instruction in its template; braces of either stay as they are."""
+        return self.template.replace(SLOT, instruction)
+
+    def row(self, instruction: str) -> Row:
+        """The prompt as a row without an answer."""
+        return self.asked(self.prompt(instruction))
 
 
 FORMS = {

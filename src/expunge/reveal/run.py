@@ -61,11 +61,8 @@ def reveal(model: str, **settings: Any) -> Result:
 def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Carry out a search, or go on with one that was interrupted in the same folder."""
     began = time.monotonic()
-    meta, plan, _ = (
-        settings.meta,
-        settings.plan,
-        settings.sampling,
-    )  # what does not fit is told before a model is loaded
+    # what does not fit is told before a model is loaded
+    meta, form, plan, _ = settings.meta, settings.put, settings.plan, settings.sampling
     folder = Path(settings.out)
     if not settings.scorer and not settings.topic:
         raise InputError("say with a scorer what makes an answer relevant, or give a topic")
@@ -77,7 +74,6 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
     said = _claimed(folder, settings, loaded.fingerprint)
     written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, settings, folder)
     asked = list(written)
-    form = generate.FORMS[settings.form]
     features = arms.features(loaded.model, loaded.tokenizer, asked, form=form, chat_template=settings.chat_template)
     log = []
     total = plan.rounds * (plan.queries + (plan.best if plan.harvest else 0))
@@ -88,7 +84,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
                 _append(folder / QUERIES, search.to_line(entry))
                 bar.update()
     found = search.revealed(log, plan)
-    rows = [search.row(e, i, form.fields) for e, i in found.kept]
+    rows = [search.row(e, i, form) for e, i in found.kept]
     _write_lines(folder / REVEALED, rows)
     queries = [e for e in log if e.kind == "query"]
     said |= {
@@ -124,9 +120,8 @@ def _tools(
 
     def ask(questions: Sequence[str], seed: int) -> list[generate.Answer]:
         draws = _random(settings, seed)
-        form = generate.FORMS[settings.form]
         return generate.answers(
-            net, tokenizer, questions, sampling=settings.sampling, generator=draws, form=form, **how
+            net, tokenizer, questions, sampling=settings.sampling, generator=draws, form=settings.put, **how
         )
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:

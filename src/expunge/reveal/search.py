@@ -24,7 +24,7 @@ from expunge.errors import InputError
 from expunge.reveal import bandit
 from expunge.reveal.diversity import added_diversity, harmonic
 from expunge.reveal.embed import Embed
-from expunge.reveal.generate import Answer
+from expunge.reveal.generate import Answer, Form
 from expunge.scorers import Scorer
 from expunge.scorers.filters import keep
 
@@ -202,12 +202,12 @@ def revealed(log: Sequence[Entry], plan: Plan) -> Revealed:
     return Revealed(tuple(said[k] for k in kept.indices), {reason: n for reason, n in kept.dropped.items() if n})
 
 
-def row(e: Entry, i: int, fields: tuple[str, str]) -> dict[str, Any]:
-    """An answer as a row of data, question and answer under the names ``fields``, with where it came from."""
+def row(e: Entry, i: int, form: Form) -> dict[str, Any]:
+    """An answer as a row of data, prompt and answer under the names of ``form``, with where it came from."""
     a = e.answers[i]
     return {
-        fields[0]: e.questions[i],
-        fields[1]: a.text,
+        form.fields[0]: form.prompt(e.questions[i]),
+        form.fields[1]: a.text,
         "relevance": e.relevance[i],
         "perplexity": a.perplexity,
         "tokens": a.tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +12,7 @@ from expunge import recipe
 from expunge.errors import InputError, nearest
 from expunge.reveal import metas
 from expunge.reveal.arms import Meta
-from expunge.reveal.generate import Sampling
+from expunge.reveal.generate import FORMS, SLOT, Form, Sampling
 from expunge.reveal.search import Plan
 
 
@@ -21,7 +22,8 @@ class Reveal(BaseModel):
     ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
     :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says of the topic when asked
     directly); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
-    the scorer's own.
+    the scorer's own; ``template``: the prompt that each stands in, a text with ``{instruction}`` in it, for a model that
+    is always asked in one form.
 
     The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
     Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
@@ -38,6 +40,7 @@ class Reveal(BaseModel):
     heading: str | None = None
     seeds: list[str] = []
     form: Literal["question", "beginning"] = "question"
+    template: str = SLOT
     out: str = "revealed"
     chooser: Literal["bandit", "linear", "random"] = "bandit"
     arms: int = Field(256, ge=2)
@@ -79,6 +82,13 @@ class Reveal(BaseModel):
     def sampling(self) -> Sampling:
         """How answers are drawn."""
         return Sampling(self.temperature, self.top_p, self.max_new_tokens)
+
+    @property
+    def put(self) -> Form:
+        """How an instruction is put to the model."""
+        if self.template.count(SLOT) != 1:
+            raise InputError(f"the template must hold {SLOT} once: there an instruction is put, not {self.template!r}")
+        return replace(FORMS[self.form], template=self.template)
 
     @property
     def meta(self) -> Meta:
