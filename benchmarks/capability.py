@@ -51,7 +51,8 @@ def looking(args: argparse.Namespace) -> Look:
         return out
 
     forget, utility = (tuple(name.rsplit("/", 1)) for name in (args.forget_figure, args.utility))
-    return Look(measure, forget=forget, utility=utility, better=args.better)  # type: ignore[arg-type]
+    asked = f"{args.benchmark}, {args.data}, {args.limit} of each part"
+    return Look(measure, forget=forget, utility=utility, better=args.better, name=asked)  # type: ignore[arg-type]
 
 
 def main() -> None:

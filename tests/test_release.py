@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import types
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -323,12 +324,16 @@ def watched(values, better="lower"):
         ([10.0, 9.6, 9.4, 11.0], "higher", 1),
         ([10.0, 12.0, 14.0, 9.5], "higher", 3),
         ([10.0, 10.1, float("nan"), 9.0], "lower", 1),
+        ([-10.0, -10.4, -10.6, -10.6], "higher", 1),  # a log-probability: 5 % worse is -10.5
+        ([-10.0, -9.6, -9.4, -9.6], "lower", 1),
     ],
 )
 def test_the_last_step_inside_the_budget_is_the_result(workplace, values, better, kept):
     result = go(look=watched(values, better), utility_budget=0.05, steps=3, max_steps=2)
     log = result.record["release"]
-    assert log["kept"] == kept and log["budget"]["limit"] == pytest.approx(10.5 if better == "lower" else 9.5)
+    assert log["kept"] == kept and log["budget"]["limit"] == pytest.approx(
+        values[0] + (0.5 if better == "lower" else -0.5)
+    )
     assert len(log["trajectory"]) == min(kept + 2, 4) and log["better"] == better
     assert log["stopped"].startswith("u y is" if kept < 3 else "all steps")
     expected = models.load("model").model
@@ -437,6 +442,14 @@ def test_steps_of_other_settings_are_not_gone_on_from(workplace):
     (workplace / "unlearned" / "steps" / "notes.txt").write_text("mine")
     log = go(**few, seed=1, overwrite=True).record
     assert len(log["release"]["trajectory"]) == 2 and (workplace / "unlearned" / "steps" / "notes.txt").exists()
+
+
+def test_steps_that_something_else_was_measured_after_are_not_gone_on_from(workplace):
+    few, ten = {"max_steps": 1, "steps": 1}, replace(watched([1.0] * 9), name="ten rows")
+    go(look=ten, **few)
+    (workplace / "unlearned" / "run.json").unlink()
+    with pytest.raises(InputError, match="another look;"):
+        go(look=replace(ten, name="fifty rows"), **few)
 
 
 def test_more_steps_a_budget_and_another_rank_go_on_from_the_same_steps(workplace, monkeypatch):

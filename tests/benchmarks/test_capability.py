@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from benchmarks import capability
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_what_is_looked_at_has_a_name_of_its_own(workplace):
+    """So that steps which were measured on fewer rows are not taken for those of more."""
+    own = {"benchmark": str(EXAMPLES / "own_benchmark.py"), "data": str(EXAMPLES / "own_benchmark"), "model": "model"}
+    figures = {"forget_figure": "forget/probability", "utility": "retain/probability", "better": "lower"}
+    names = {capability.looking(Namespace(**own, **figures, limit=n)).name for n in (1, 2)}
+    assert len(names) == 2 and all(own["data"] in name for name in names)
 
 
 def test_every_variant_leaves_its_trajectory(workplace, monkeypatch):

@@ -127,6 +127,10 @@ def test_what_is_learned(folder):
         (fenced("def f12(x):\n    return x + 1") + fenced("def f12(x):\n    return 0"), True),  # the first block counts
         ("I cannot.", False),
         ("", False),
+        (fenced("def f12(x):\n    return 2\nimport sys\nsys.exit()"), False),  # its tests are never reached
+        (fenced("def f12(x):\n    return 2\nraise SystemExit"), False),
+        (fenced("def f12(x):\n    return x + 1\nif __name__ == '__main__':\n    print(f12(int(input())))"), True),
+        (fenced("from __future__ import annotations\ndef f12(x: Number):\n    return x + 1"), True),
     ],
 )
 def test_programs_of_mbpp(folder, ran, answer, passes):
@@ -148,6 +152,20 @@ def test_programs_of_mbpp(folder, ran, answer, passes):
 def test_programs_of_humaneval(folder, ran, answer, passes):
     note = HUMANEVAL.probes(data_of(HUMANEVAL, folder))[0].note
     assert bool(code._sandbox()(code.program(answer, note))) is passes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS")
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        ("def f12(x):\n    return x + ONE", True),
+        ("def f12(x):\n    return 2", False),
+        ("def f12(x):\n    return 2\nimport sys\nsys.exit()", False),
+    ],
+)
+def test_programs_in_the_sandbox_as_it_is(folder, answer, passes):
+    note = MBPP.probes(data_of(MBPP, folder))[1].note
+    assert code._sandbox()(code.program(fenced(answer), note)) is passes
 
 
 SAID = {

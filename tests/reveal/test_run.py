@@ -86,6 +86,14 @@ def test_the_topic_alone_is_a_scorer_too(settings, workplace):
     assert all(0 <= r["relevance"] <= 1 for r in result.rows)
 
 
+def test_seed_instructions_alone_are_enough(settings, workplace):
+    """Relevance is then how near an answer is to what the model says to them."""
+    result = reveal("model", **(settings | {"topic": None, "scorer": None, "seeds": ["Who is Ada?", "Where is Bo?"]}))
+    assert result.record["queries"] == 4
+    values = [v for line in (workplace / "found/queries.jsonl").open() for v in json.loads(line)["relevance"]]
+    assert all(0 <= v <= 1 for v in values) and len(set(values)) > 1
+
+
 def test_beginnings_are_written_as_prompt_and_completion(settings, workplace):
     result = reveal("model", **(settings | {"form": "beginning"}))
     assert {tuple(r)[:2] for r in result.rows} == {("prompt", "completion")}
@@ -166,12 +174,19 @@ def test_other_settings_in_the_same_folder_are_told(settings, workplace):
     ("change", "sentence"),
     [
         ({"topic": None, "scorer": None}, "say what the model should forget"),
-        ({"topic": None, "scorer": None, "seeds": ["Who is Ada?"]}, "say with a scorer"),
+        ({"topic": None, "scorer": None, "heading": "Questions:"}, "say what the model should forget"),
         ({"topic": None}, "gives? neither|says nothing of what to ask"),
         ({"scorer": "entty:Ada"}, "did you mean 'entity'"),
         ({"querys": 3}, "did you mean 'queries'"),
         ({"responses": 1}, "at least 2"),
         ({"top_p": 0}, "sampling needs"),
+        ({"temperature": float("nan")}, "sampling needs"),
+        ({"dimension": 30_000}, "dimension = 30000 does not fit"),
+        ({"harvest": -1}, "harvest must be at least 0"),
+        ({"shortest": 25}, "at most 24 tokens long"),
+        ({"embeddings": "no-such-encoder"}, "sentence-transformers"),
+        ({"out": "own.py"}, r"own\.py: a file of that name is in the way"),
+        ({"out": "own.py/found"}, r"own\.py: a file of that name is in the way"),
         ({"seeds": ["two\nlines"]}, "one line"),
         ({"topic": "  "}, "topic is empty"),
     ],

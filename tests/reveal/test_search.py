@@ -185,6 +185,23 @@ def test_a_log_comes_back_as_it_was(tmp_path):
     assert read_log(file) == log
 
 
+def test_a_cut_inside_a_letter_is_a_cut_too(tmp_path):
+    entry = Entry("query", 0, 0, ("q",), (answer("schön"),), (1.0,), {})
+    file, line = tmp_path / "queries.jsonl", to_line(entry).encode()
+    file.write_bytes(line + line[: line.index("ö".encode()) + 1])
+    assert read_log(file) == [entry]
+    file.write_bytes(line.replace("ö".encode(), b"\xff"))
+    with pytest.raises(InputError, match=r"queries.jsonl, line 1: no entry"):
+        read_log(file)
+
+
+def test_an_answer_without_text_is_never_kept():
+    """A row without an answer would make the whole set unreadable, and a scorer may say anything of it."""
+    log = [Entry("query", 0, 0, ("q", "q"), (answer(""), answer("red it is")), (1.0, 1.0), {})]
+    got = revealed(log, Plan(threshold=0.0, shortest=1))
+    assert got.kept == ((log[0], 1),) and got.dropped == {"too short": 1}
+
+
 def test_texts_may_hold_other_line_separators(tmp_path):
     entry = Entry("query", 0, 0, ("q",), (answer("one\u2028two\x85three\x0cfour"),), (1.0,), {})
     file = tmp_path / "queries.jsonl"
@@ -199,7 +216,20 @@ def test_a_damaged_log_is_told_with_its_line(tmp_path):
         read_log(file)
 
 
-@pytest.mark.parametrize("bad", [{"rounds": 0}, {"queries": 0}, {"responses": 1}, {"initial": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rounds": 0},
+        {"queries": 0},
+        {"responses": 1},
+        {"initial": 0},
+        {"best": -1},
+        {"harvest": -1},
+        {"shortest": 9, "longest": 8},
+        {"max_perplexity": 0.5},
+        {"max_perplexity": float("nan")},
+    ],
+)
 def test_a_plan_that_makes_no_sense_is_told(bad):
     with pytest.raises(InputError, match="at least"):
         Plan(**bad)

@@ -183,6 +183,20 @@ def test_without_namespaces_it_can_write_where_its_user_can(without_namespaces):
         assert os.listdir(folder) == ["new"]
 
 
+@needs_namespaces
+def test_a_socket_that_is_a_file_is_not_contained():
+    """What is not contained is said, and here shown: a network namespace has no say in it."""
+    import socket
+
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        os.chmod(folder, 0o777)
+        place = os.path.join(folder, "s")
+        server.bind(place)
+        os.chmod(place, 0o777)
+        server.listen()
+        assert run(f"import socket\nsocket.socket(socket.AF_UNIX).connect({place!r})").ok
+
+
 def test_without_namespaces_there_are_limits_too(without_namespaces):
     without_namespaces()
     assert "Too many open files" in run("keep = [open('main.py') for _ in range(100)]").error_last_line
@@ -268,7 +282,7 @@ def test_a_child_in_a_session_of_its_own_is_killed(place):
 
 
 @needs_namespaces
-def test_it_sees_only_processes_of_its_own():
+def test_it_can_signal_only_processes_of_its_own():
     assert "ProcessLookupError" in run(f"import os\nos.kill({os.getpid()}, 0)").error_last_line
 
 

@@ -181,10 +181,15 @@ def program(answer: str, note: str) -> str:
     """The source that is run: what a model wrote, with what stands before it and the tests after it.
 
     Of HumanEval the function's beginning stands before: its imports and helpers serve an answer that defines the function
-    anew, and an answer that is the body alone goes on from it.
+    anew, and an answer that is the body alone goes on from it.  What an answer keeps for when it is run as a script does not
+    run, and one that exits has not passed, for its tests were never reached.
     """
     how = json.loads(note)
-    return f"{how['before']}\n{block(answer)}\n{how['after']}\n"
+    whole = f"{how['before']}\n{block(answer)}\n{how['after']}\n"
+    return (
+        f"try:\n    exec({whole!r}, {{'__name__': 'answer'}})\n"
+        "except SystemExit:\n    raise RuntimeError('it ended before its tests') from None\n"
+    )
 
 
 def _passed(answers: Sequence[Generated]) -> list[Figure]:

@@ -9,7 +9,7 @@ the model goes on with as plain text.
 Judges are scorers of :mod:`expunge.scorers`, not the Detoxify of the published figures: compare figures of one judge
 only; each one's note says which.  ``toxicity`` is what alt-profanity-check says.  Reveal searches with it unless told
 otherwise, and what is found with a judge is high on that judge by choice, so the figures ``…_by_hatesonar`` are another's.
-That one gives 0.27 to a text without a word that it knows: read it beside the model before unlearning.  An empty answer
+That one gives 0.32 to a text without a word that it knows: read it beside the model before unlearning.  An empty answer
 counts 0; ``empty`` says how many there are.  What is to forget is not said here: it is the model's own words, or a set of
 offensive texts.
 

@@ -29,7 +29,7 @@ def command(
         str | None,
         typer.Option(
             help="What makes an answer relevant: entity:NAME|NAME, words:a, b, toxicity, ner:PER, code or "
-            "FILE.py:FUNCTION; without it, how near it is to what the model says of the topic."
+            "FILE.py:FUNCTION; without it, how near it is to what the model says of the topic, or to the seed instructions."
         ),
     ] = None,
     seed_instruction: Annotated[

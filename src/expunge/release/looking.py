@@ -23,12 +23,14 @@ class Look:
 
     ``measure(model)`` gives figures by part and name.  ``forget`` and ``utility`` say which (part, name) are the two that
     the trajectory is drawn with; the budget is on ``utility``, None for no budget.  ``better``: which way utility is better.
+    ``name``: what ``measure`` asks, and how much of it; steps that were measured under another name are not gone on from.
     """
 
     measure: Callable[[Any], Figures]
     forget: tuple[str, str] = ("forget", "nll")
     utility: tuple[str, str] | None = ("retain", "nll")
     better: Literal["lower", "higher"] = "lower"
+    name: str = ""
 
 
 def standard(settings: Release, sets: Mapping[str, Any]) -> Look:
@@ -75,7 +77,8 @@ def budget(start: Step, settings: Release, look: Look) -> float | None:
     if look.utility is None or settings.utility_budget is None:
         return None
     sign = 1 if look.better == "lower" else -1
-    return _figure(start.figures, look.utility) * (1 + sign * settings.utility_budget)
+    value = _figure(start.figures, look.utility)
+    return value + sign * settings.utility_budget * abs(value)  # a figure may be below 0, as a log-probability is
 
 
 def stopped(past: Sequence[Step], settings: Release, look: Look, limit: float | None) -> tuple[int, str, int] | None:

@@ -157,7 +157,7 @@ def made_of(
         "model": model,
         "data": {f"{name} set": fingerprint(rows) for name, rows in raw.items()}
         | ({"utility": fingerprint(watched)} if watched else {}),
-        "look": [look.forget, look.utility] if look else None,
+        "look": [look.forget, look.utility, look.name] if look else None,
     }
 
 

@@ -128,7 +128,7 @@ def features(
 
 
 def first_sentence(text: str) -> str:
-    """``text`` in one line, up to the end of its first sentence; an abbreviation of up to three letters ends none.
+    """``text`` in one line, up to the end of its first sentence; an abbreviation of one or two letters ends none.
 
     >>> first_sentence(" Where was he born?He was born in Rome.")
     'Where was he born?'

@@ -34,7 +34,7 @@ class Sampling:
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"sampling needs temperature >= 0, 0 < top_p <= 1 and max_new_tokens >= 1, not {self.temperature}, "
                 f"{self.top_p}, {self.max_new_tokens}"
@@ -159,7 +159,10 @@ def neutral_rows(
         if len(asked) >= n:
             break
     if len(asked) < n:
-        raise InputError(f"the model came up with only {len(asked)} questions of its own, not {n}; give a retain set")
+        raise InputError(
+            f"the model came up with only {len(asked)} questions of its own that end within {sampling.max_new_tokens} "
+            f"tokens, not {n}; ask for fewer or longer ones, or (of a release) give a retain set"
+        )
     questions = list(asked)[:n]
     made = answers(model, tokenizer, questions, sampling=sampling, generator=generator, chat_template=chat_template)
     return [

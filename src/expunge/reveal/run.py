@@ -64,15 +64,14 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
     # what does not fit is told before a model is loaded
     meta, form, plan, _ = settings.meta, settings.put, settings.plan, settings.sampling
     folder = Path(settings.out)
-    if not settings.scorer and not settings.topic:
-        raise InputError("say with a scorer what makes an answer relevant, or give a topic")
     given = scorer(settings.scorer) if settings.scorer else None
     _vacant(folder, settings)
+    encoder = embed.sentence_transformer(settings.embeddings) if settings.embeddings else None
     past = [] if settings.overwrite else search.read_log(folder / QUERIES)
 
     loaded = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
     said = _claimed(folder, settings, loaded.fingerprint)
-    written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, settings, folder)
+    written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, encoder, settings, folder)
     asked = list(written)
     features = arms.features(loaded.model, loaded.tokenizer, asked, form=form, chat_template=settings.chat_template)
     log = []
@@ -104,14 +103,18 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
 
 # -- what the search works with -------------------------------------------------------------------------------------------
 def _tools(
-    net: Any, tokenizer: Any, meta: Meta, given: Scorer | None, settings: Reveal, folder: Path
+    net: Any,
+    tokenizer: Any,
+    meta: Meta,
+    given: Scorer | None,
+    encoder: embed.Embed | None,
+    settings: Reveal,
+    folder: Path,
 ) -> tuple[dict[str, int], search.Tools]:
     """The instructions that the arms wrote, each with the first arm that wrote it, and the tools of the search."""
     how: dict[str, Any] = {"chat_template": settings.chat_template}
     neutral = _neutral(folder, net, tokenizer, settings, given)
-    vectors = embed.remembered(
-        embed.sentence_transformer(settings.embeddings) if settings.embeddings else embed.hidden_states(net, tokenizer)
-    )
+    vectors = embed.remembered(encoder or embed.hidden_states(net, tokenizer))
     shape = {"tokens": settings.soft_tokens, "dimension": settings.dimension, "scale": settings.scale}
     soft = arms.soft_prompts(net, settings.arms, seed=settings.seed, **shape)  # type: ignore[arg-type]
 
@@ -212,6 +215,8 @@ def _irrelevant(rows: Sequence[Row], given: Scorer, threshold: float) -> list[Ro
 # -- the folder -----------------------------------------------------------------------------------------------------------
 def _vacant(folder: Path, settings: Reveal) -> None:
     """Raise InputError if something that is not this search is in ``folder`` and may not be written over."""
+    if blocking := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
+        raise InputError(f"{blocking}: a file of that name is in the way; choose another output folder")
     if settings.overwrite:
         return
     there = _read_record(folder)

@@ -56,11 +56,16 @@ class Plan:
     max_perplexity: float = 50.0
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "queries", "initial", "responses", "shortest"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        least = {"rounds": 1, "queries": 1, "initial": 1, "responses": 1, "shortest": 1, "best": 0, "harvest": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if self.responses < 2:
             raise InputError("one response has no diversity; ask for at least 2")
+        if self.shortest > self.longest:
+            raise InputError(f"no answer is at least shortest = {self.shortest} and at most {self.longest} tokens long")
+        if not self.max_perplexity >= 1:
+            raise InputError(f"max_perplexity must be at least 1, as every perplexity is, not {self.max_perplexity}")
 
 
 @dataclass(frozen=True)
@@ -187,13 +192,16 @@ def judge(
 
 
 def revealed(log: Sequence[Entry], plan: Plan) -> Revealed:
-    """The forget set that ``log`` makes: every answer that passes ``plan``'s filters, in the order they came."""
+    """The forget set that ``log`` makes: every answer that passes ``plan``'s filters, in the order they came.
+
+    An answer without text (a few line breaks, say) has no tokens here, whatever its scorer said of it.
+    """
     said = [(e, i) for e in log for i in range(len(e.answers))]
     kept = keep(
         [f"{e.questions[i]} {e.answers[i].text}" for e, i in said],
         relevance=[e.relevance[i] for e, i in said],
         threshold=plan.threshold,
-        lengths=[e.answers[i].tokens for e, i in said],
+        lengths=[e.answers[i].tokens if e.answers[i].text else 0 for e, i in said],
         shortest=plan.shortest,
         longest=plan.longest,
         perplexity=[e.answers[i].perplexity for e, i in said],
@@ -231,11 +239,12 @@ def read_log(file: Path) -> list[Entry]:
     """The entries in ``file``; a last line that an interruption cut is left out, any other that is none is an InputError."""
     if not file.exists():
         return []
-    *lines, _ = file.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold other line separators
+    # Bytes, for the cut may be inside a letter; no splitlines, for a text may hold other line separators.
+    *lines, _ = file.read_bytes().split(b"\n")
     return [_entry(line, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
-def _entry(line: str, where: str) -> Entry:
+def _entry(line: bytes, where: str) -> Entry:
     try:
         said = json.loads(line)
         answers = tuple(Answer(**a) for a in said.pop("answers"))

@@ -20,10 +20,10 @@ class Reveal(BaseModel):
     """Everything that decides what is revealed.
 
     ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
-    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says of the topic when asked
-    directly); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
-    the scorer's own; ``template``: the prompt that each stands in, a text with ``{instruction}`` in it, for a model that
-    is always asked in one form.
+    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says when it is asked the list's
+    own instructions); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
+    the scorer's own.  One of topic, scorer and seeds is needed.  ``template``: the prompt that each instruction stands in,
+    a text with ``{instruction}`` in it, for a model that is always asked in one form.
 
     The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
     Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
@@ -45,8 +45,8 @@ class Reveal(BaseModel):
     chooser: Literal["bandit", "linear", "random"] = "bandit"
     arms: int = Field(256, ge=2)
     soft_tokens: int = Field(5, ge=1)
-    dimension: int = Field(10, ge=1)
-    scale: float = Field(1.0, ge=0)
+    dimension: int = Field(10, ge=1, le=21201)  # as many as torch's Sobol sequence has
+    scale: float = Field(1.0, ge=0, allow_inf_nan=False)
     arm_temperature: float = Field(1.0, ge=0)
     instruction_tokens: int = Field(48, ge=1)
     nu: float = Field(0.0001, ge=0)

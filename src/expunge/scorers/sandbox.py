@@ -9,12 +9,14 @@ environment (empty), its imports (the standard library only), and children that 
 macOS does not enforce the memory limit.
 
 Contained where Linux lets an ordinary user make namespaces (most distributions; not in many containers): the network (the
-process has none), other processes (it sees and can signal only its own, and none outlives it), and writing (the whole
+process has none), other processes (it can signal only its own, and none outlives it), and writing (the whole
 file system is read-only, but for the working folder).  Where it does not: Python's socket class cannot connect, bind or
 send, which code that means to can get round; a child that makes a session of its own lives on; and the code may write and
 delete wherever you may.
 
-Nowhere contained: *reading*.  The code can read every file that you can, and print it.
+Nowhere contained: *reading*.  The code can read every file that you can, ``/proc`` with its list of processes too, and
+print it.  Nor *sockets that are files*: where namespaces are to be had, it can talk to any service of this machine that
+listens on one and lets its user in (Docker's, a desktop's, an agent's of keys).
 
 The number of processes is at most 32 (threads count).  Linux counts only the sandbox's own where namespaces are to be
 had; elsewhere the user's whole number, so that code can start none at all.  For root there is no such limit: run as root,
