@@ -168,6 +168,23 @@ def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, chan
     assert not (workplace / "unlearned" / "run.json").exists()
 
 
+@pytest.mark.parametrize("adapter", [None, "lora"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": methods.rmu(layer=40)}, "layer 40 does not exist: the model has 2 layers, 0 to 1"),
+        ({"method": "npo", "trainable": "gate_x"}, "trainable='gate_x' matches no weight"),
+    ],
+)
+def test_what_the_model_does_not_have_is_told_before_it_is_measured(workplace, monkeypatch, adapter, change, said):
+    def never(*args, **kw):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(api, "look", never)
+    with pytest.raises(InputError, match=said):
+        go(adapter=adapter, **change)
+
+
 def test_a_third_model_is_measured_for_comparison(workplace):
     log = go(compare_with="model", compare_name="retrained model").record
     assert log["reference"] == log["before"] and log["reference_name"] == "retrained model"

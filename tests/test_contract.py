@@ -516,16 +516,16 @@ def test_parameters_are_documented_and_serialisable(name, parameters):
 
 
 # -- two processes ----------------------------------------------------------------------------------------------------------
+QUICK = ["npo", "blur_npo", "pdu", "jensun", "rmu"]  # one of each kind; each row starts two processes of its own
+
+
 @pytest.mark.parametrize(
     ("name", "second_order"),
     [
-        ("npo", {}),
-        ("blur_npo", {}),
-        ("pdu", {}),
-        ("jensun", {}),
-        ("rmu", {}),
+        *[(name, {}) for name in QUICK],
         ("blur_npo", {"every": 2, "rho": 300}),
         ("grad_diff", {"curvature": "hutchinson", "every": 1, "rho": 30}),
+        *[pytest.param(n, {}, marks=pytest.mark.slow) for n in dict(ROWS) if n not in QUICK],
     ],
     ids=str,
 )

@@ -16,7 +16,7 @@ def test_a_method_is_a_value_that_knows_its_name_and_all_its_parameters():
     made = methods.blur_npo(gamma=0.5)
     assert (made.name, made.parameters["gamma"], made.parameters["beta"]) == ("blur_npo", 0.5, 0.1)
     assert made.combine == Bilevel(gamma=0.5) and made.streams == ("forget", "retain") and made.reference
-    assert not methods.pdu().reference and methods.pdu(retain="kl").reference
+    assert not methods.pdu().reference and methods.pdu(retain="kl", budget=0.1).reference
     assert methods.idk_dpo().streams == ("forget", "alternate", "retain")
 
 
@@ -40,6 +40,8 @@ def test_strings_from_a_command_line_become_the_signatures_types():
         ("constrained", {"forget": "nqo"}, "'npo'"),
         ("blur", {"retain": "kl"}, "take relative=false"),
         ("blur_margin", {"retain": "js"}, "take relative=false"),
+        ("pdu", {"retain": "kl"}, "which is 0 with retain='kl'.* give budget="),
+        ("constrained", {"retain": "js"}, "which is 0 with retain='js'.* give budget="),
     ],
 )
 def test_wrong_names_and_values(name, parameters, said):
@@ -55,7 +57,8 @@ def test_every_forget_loss_meets_every_combiner(forget):
         made = make(forget=forget)
         assert list(made.objectives) == ["forget", "retain"] and made.objectives["retain"] == methods.RETAIN["nll"]
         assert made.objectives["forget"].on == own.objectives["forget"].on
-        assert (made.alternate, made.refusal, made.learning_rate) == (own.alternate, own.refusal, own.learning_rate)
+        for kept in ("alternate", "refusal", "learning_rate", "lora_learning_rate"):
+            assert getattr(made, kept) == getattr(own, kept)
         assert made.name == make.__name__ and made.parameters["forget"] == forget and type(made.combine).__name__
 
 

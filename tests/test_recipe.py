@@ -100,6 +100,12 @@ def test_defaults_grow_with_the_forget_set(rows, batch, accumulation, steps):
     assert training.defaults(build("pdu"), rows, lora=False)["learning_rate"] == 1e-5
 
 
+def test_a_paper_that_trains_lora_has_its_own_learning_rate_for_it():
+    for method in (build("undial"), build("blur", {"forget": "undial"})):
+        assert [training.defaults(method, 40, lora=lora)["learning_rate"] for lora in (False, True)] == [1e-4, 1e-4]
+    assert training.defaults(build("altpo"), 40, lora=True)["learning_rate"] == pytest.approx(20 * 5e-5)
+
+
 @pytest.mark.parametrize(("given", "steps", "warm"), [({}, 50, 5), ({"max_steps": 25}, 25, 3)])
 def test_the_learning_rate_warms_up_for_a_tenth_of_the_steps_there_are(tmp_path, given, steps, warm):
     args = training.arguments({**given, "use_cpu": True}, training.defaults(build("pdu"), 40, lora=True), tmp_path, 0)

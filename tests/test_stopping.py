@@ -11,7 +11,7 @@ from transformers import TrainerControl
 
 from expunge import methods  # noqa: F401  it fills the table
 from expunge.errors import InputError
-from expunge.forward import see
+from expunge.forward import ForwardPass, see
 from expunge.method import METHODS, build
 from expunge.stopping import StopAtLevel, check, rows_to_look_at
 
@@ -130,3 +130,19 @@ def test_methods_whose_forget_loss_is_relative_are_refused():
             pass
     assert {"blur_margin", "pdu", "gradient_ascent", "grad_diff", "simnpo"} <= allowed
     assert not allowed & {"npo", "dpo", "idk_dpo", "rmu", "blur_rmu", "undial", "task_vector", "jensun"}
+
+
+@pytest.mark.parametrize("name", ["gradient_ascent", "simnpo", "ce_u", "blur_margin", "wga", "satimp"])
+def test_a_forget_loss_that_stops_a_run_falls_all_the_way(name):
+    """From knowing a token by heart to not knowing it at all; a loss that turns round on the way says nothing."""
+    method = build(name, {"ignore_first": 0} if name == "ce_u" else {})
+    z = torch.zeros(1, 2, tiny.V)
+    falls = []
+    for logit in range(12, -1, -1):  # p from 0.9998 to 1 / 32
+        z[0, 0, 5] = logit
+        falls.append(method.objectives["forget"].loss(ForwardPass.from_logits(z.clone(), torch.tensor([[-100, 5]]))))
+    if all(a >= b for a, b in pairwise(falls)):
+        check(method)
+    else:
+        with pytest.raises(InputError, match="near 0 for text that is known by heart and for text that is not known"):
+            check(method)

@@ -108,6 +108,7 @@ def run(
     args = training_arguments(settings, method, len(raw["forget"]), folder)  # wrong names are told before loading
     load = partial(models.load, device=settings.device, trust_remote_code=settings.trust_remote_code)
     target = load(settings.model)
+    check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
     if settings.compare_with and settings.compare_with not in looked:
@@ -255,19 +256,36 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     return args
 
 
+def check_fit(model: Any, settings: Recipe, method: Method) -> None:
+    """Raise InputError for a layer or for weights that ``model`` does not have, before anything is measured."""
+    from expunge import layers, models, reference
+
+    if what := reference.layer_read(method.objectives):
+        with layers.up_to(model, what.layer):
+            pass
+    if pattern := _chosen(settings, method):
+        (models.linear_layers if settings.adapter == "lora" else models.train_only)(model, pattern)
+
+
 def prepare(model: Any, settings: Recipe, method: Method) -> Any:
     """``model`` with what is to train: LoRA factors or weights, all of them or the chosen ones."""
     from expunge import models
 
-    pattern = settings.trainable or method.trainable
+    pattern = _chosen(settings, method)
     if settings.adapter != "lora":
         if pattern:
             models.train_only(model, pattern)
         return model
     lora = settings.lora.model_dump()
-    if pattern and (settings.trainable or "target_modules" not in settings.lora.model_fields_set):
+    if pattern:
         lora["target_modules"] = models.linear_layers(model, pattern)
     return models.attach_lora(model, **lora, seed=settings.seed)
+
+
+def _chosen(settings: Recipe, method: Method) -> str | None:
+    """The regular expression on what trains: the user's, or the method's unless the user gave LoRA's target_modules."""
+    lora = settings.adapter == "lora" and "target_modules" in settings.lora.model_fields_set
+    return settings.trainable or (None if lora else method.trainable)
 
 
 def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None) -> Any:

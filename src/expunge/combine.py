@@ -198,7 +198,8 @@ class PrimalDual:
         w = (1, \lambda), \quad \lambda \leftarrow \min\bigl(\lambda_{\max}, [\lambda + \eta (L_r - \varepsilon)]_+\bigr)
 
     λ moves once per optimizer step, on the step's mean retain loss over micro-batches and ranks, after
-    ``warmup`` of the run's optimizer steps (public code gates on epochs and can end before its first dual step).
+    ``warmup`` of the run's optimizer steps, a share, or after ``warmup_steps`` where that is given (public code gates on
+    epochs and can end before its first dual step).
 
     ``budget`` ε in nats per token; None takes ``(1 + tolerance) ×`` the start model's retain loss, which
     :meth:`settle` is given.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.

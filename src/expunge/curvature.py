@@ -45,7 +45,8 @@ class Curvature(TrainerCallback):
     ``gauss_newton``: labels are sampled at every labelled token of every stream the method reads, and each token weighs
     the same.  That is the curvature of what the model says about the rows of the step, whatever the objectives make of it
     and however they are weighed: forget losses have no useful curvature of their own (ascent's is negative), and a
-    combiner's weights stand only after the gradients.  One more forward and backward of each stream.
+    combiner's weights stand only after the gradients.  One more forward and backward of each stream.  A row that is in a
+    step r times (a retain set smaller than the step) gets the same labels each time, and so r times its curvature.
 
     ``hutchinson``: the Hessian of the objectives' weighted sum, as it is minimised; the combiner must have fixed
     weights.  Two more forward and backward passes of each objective, a copy of the trainable weights and a probe.

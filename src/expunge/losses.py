@@ -294,7 +294,8 @@ def jensun(x: ForwardPass, alternate: ForwardPass) -> Tensor:
         = \ln 2 + \tfrac12\bigl[q\ln q - (1+q)\ln(1+q)\bigr], \quad q = \pi_\theta(r_t\mid x_i,y_{i,<t})
 
     :math:`e_{r_t}` is all on one token, so one probability is enough.  r is the refusal (the labels of ``alternate``,
-    which is not run), repeated until the answer's end, as in the public code; its end-of-turn token belongs to it here.
+    which is not run), repeated until the answer's end; its end-of-turn token belongs to it here.  Public code puts a mass
+    of 1 on each of the refusal's tokens at every position, prompt and padding too, which is no distribution.
     Between 0 (it refuses) and ln 2; its gradient vanishes where the refusal is impossible.
 
     Hand-worked: q = 1 gives 0, q = 0 gives ln 2, q = 1/3 gives 0.3183.

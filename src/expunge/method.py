@@ -51,8 +51,9 @@ class Method:
 
     ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated``
     by the target model itself.  ``negate`` c: after training the movement is turned round, θ ← θ_target - c (θ - θ_target).
-    ``learning_rate`` is the paper's for full fine-tuning.  ``trainable`` is a regular expression on the names of weights:
-    where given, only those train, unless the user says otherwise.  ``optimizer``: Sophia with its
+    ``learning_rate`` is the paper's for full fine-tuning, ``lora_learning_rate`` for LoRA where it has one (None: 20 ×
+    the other).  ``trainable`` is a regular expression on the names of weights: where given, only those train, unless the
+    user says otherwise.  ``optimizer``: Sophia with its
     settings, or None for the one that the training argument ``optim`` names.  The rest is stamped by :func:`method`.
     """
 
@@ -62,6 +63,7 @@ class Method:
     refusal: str | None = None
     negate: float | None = None
     learning_rate: float = 1e-5
+    lora_learning_rate: float | None = None
     trainable: str | None = None
     optimizer: Sophia | None = None
     name: str = "custom"

@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from expunge import losses
 from expunge.errors import InputError
 from expunge.method import Activations, Method
 
@@ -25,10 +26,16 @@ LOOK = 16  # steps whose rows a look takes at most: forward only, they cost less
 def check(method: Method) -> None:
     """Raise InputError where the forget loss of ``method`` says nothing of how well a text is known."""
     forget = method.objectives["forget"]
+    other = "leave holdout out, or take a method such as blur_margin, pdu or grad_diff"
     if method.negate is not None or forget.on != ("forget",) or forget.reference is not None or _steers(method):
         raise InputError(
             f"{method.name} cannot stop at a holdout set: its forget loss is not one of the text and the model alone; "
-            "leave holdout out, or take a method such as blur_margin, pdu or grad_diff"
+            f"{other}"
+        )
+    if getattr(forget.loss, "func", forget.loss) in (losses.wga, losses.satimp):
+        raise InputError(
+            f"{method.name} cannot stop at a holdout set: its forget loss is near 0 for text that is known by heart and for "
+            f"text that is not known at all; {other}"
         )
 
 

@@ -24,7 +24,9 @@ LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the p
 
 
 def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
-    """Learning rate of the method's paper (20 × for LoRA), ten epochs but at least 50 optimizer steps of 8 to 32 rows.
+    """Learning rate of the method's paper, ten epochs but at least 50 optimizer steps of 8 to 32 rows.
+
+    For LoRA the rate is the paper's own for LoRA, or 20 × the one for full fine-tuning where it has none.
 
     The optimizer step grows with the forget set: 8 rows up to 160, then a 20th of the set, at most the papers' 32.
     """
@@ -36,7 +38,7 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulate,
         "num_train_epochs": float(epochs),
-        "learning_rate": method.learning_rate * (LORA_FACTOR if lora else 1),
+        "learning_rate": _rate(method, lora),
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,  # below 1: a share of all steps, however many there are in the end
         "weight_decay": SOPHIA_DECAY if method.optimizer else 0.01,
@@ -47,6 +49,13 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": False,  # else it follows the log level
     }
+
+
+def _rate(method: Method, lora: bool) -> float:
+    if not lora:
+        return method.learning_rate
+    own = method.lora_learning_rate
+    return method.learning_rate * LORA_FACTOR if own is None else own
 
 
 def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path, seed: int) -> Any:

@@ -71,7 +71,11 @@ _order = functools.lru_cache(maxsize=16)(order)
 
 
 class EpochSampler(Sampler[int]):
-    """The global indices of one epoch, in order; the data set does the shuffling."""
+    """The global indices of one epoch, in order; the data set does the shuffling.
+
+    Where an epoch's last step is too short to give every process a micro-batch, accelerate fills it up with rows from the
+    epoch's beginning: there, and only there, several processes see other rows than one does.
+    """
 
     def __init__(self, rows: int):
         self.rows = rows

@@ -29,7 +29,8 @@ def rmu(
     Li et al. 2024; layer 7, coefficient 6.5, retain weight (α) 1200 and learning rate 5e-5 are the published values for
     Zephyr-7B.  The coefficient is an activation's length, so it has to grow with the model's own: a few times the length
     of its activations at that layer.  Trains the down-projections of the layer and the two below it, as there;
-    ``trainable`` is another regular expression on weights' names.  No layer above is run, in either direction.
+    ``trainable`` is another regular expression on weights' names; ``direction_seed`` draws the direction.  No layer above
+    is run, forward or backward.
     """
     return _misdirection(layer, steering_coefficient, trainable, direction_seed, WeightedSum(1.0, retain_weight))
 
@@ -48,8 +49,8 @@ def blur_rmu(
 
     Reisizadeh et al. 2025.  The published WMDP code steps along :math:`g_f + \alpha\,(g_r - \mathrm{proj}_{g_f} g_r)`; up to
     a length, which Adam removes, that is ``gamma = 1/α``, and its α of 800 is the default here.  Learning rate 5e-5,
-    layer 7, coefficient 6.5 and the trained matrices as in :func:`rmu`.  γ is not relative here: the matching gradient is 0
-    at the start, and so would be every step.
+    layer 7, coefficient 6.5, the trained matrices and the direction as in :func:`rmu`.  γ is not relative
+    here: the matching gradient is 0 at the start, and so would be every step.
     """
     combine = Bilevel(gamma, one_sided=one_sided)
     return _misdirection(layer, steering_coefficient, trainable, direction_seed, combine)

@@ -16,7 +16,7 @@ from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, Primal
 from expunge.errors import InputError, nearest
 from expunge.method import Method, method
 from expunge.methods import published
-from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel
+from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel, check_budget
 
 Forget = Literal[
     "gradient_ascent", "npo", "simnpo", "dpo", "idk_dpo", "altpo", "margin", "wga", "satimp", "undial", "ce_u", "flat",
@@ -59,6 +59,7 @@ def constrained(
     (``forget="margin"`` with them is ``pdu``).  These defaults are not tuned.  ``budget=None`` takes ``(1 + tolerance) ×``
     the start model's retain loss; with ``kl`` or ``js``, which start at 0, give one.
     """
+    check_budget(budget, retain)
     combine = PrimalDual(budget, tolerance, step_size, multiplier, warmup, warmup_steps, max_multiplier)
     return _mixed(forget, retain, combine)
 

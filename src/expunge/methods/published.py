@@ -138,10 +138,12 @@ def pdu(
 
     Entesari et al. 2025; λ₀ 100 and dual step 5 are the published TOFU values, the budget there is 0.3 nats per token,
     warm-up 5 of 10 epochs (``warmup`` is that share, counted in optimizer steps).  ``budget=None`` takes
-    ``(1 + tolerance) ×`` the start model's retain loss; ``max_multiplier`` and ``tolerance`` are this library's.
+    ``(1 + tolerance) ×`` the start model's retain loss; with ``kl`` or ``js``, which start at 0, give one.
+    ``max_multiplier`` and ``tolerance`` are this library's.
     To reproduce the public code: ``positions="all"`` (before 5 October 2025) or ``"answer_unshifted"`` (after), and
     ``token_average=True``.
     """
+    check_budget(budget, retain)
     forget = Objective(partial(losses.flattened_margin, token_average=token_average), ("forget",), positions=positions)
     combine = PrimalDual(budget, tolerance, step_size, multiplier, warmup, warmup_steps, max_multiplier)
     return Method({"forget": forget, "retain": RETAIN[retain]}, combine)
@@ -230,11 +232,12 @@ def undial(
 ) -> Method:
     """Distil the target model with the forget tokens' logits lowered (self-distillation on adjusted logits).
 
-    Dong et al. 2024; β 10, no retain loss and learning rate 1e-4 as in OpenUnlearning's recipe.  The paper's 1e-4 is for
-    LoRA (rank 8, alpha 16): with an adapter give learning_rate=1e-4.
+    Dong et al. 2024; β 10, no retain loss and learning rate 1e-4 as in OpenUnlearning's recipe.  The paper's own 1e-4 is
+    for LoRA (rank 8, alpha 16), so an adapter trains with it too, not with 20 times as much.
     """
     forget = Objective(partial(losses.undial, beta=beta), ("forget",), reference="logits")
-    return _alone(forget, retain, forget_weight, retain_weight, learning_rate=1e-4)
+    made = _alone(forget, retain, forget_weight, retain_weight, learning_rate=1e-4)
+    return replace(made, lora_learning_rate=1e-4)
 
 
 @method(paper="arXiv:2503.01224")
@@ -314,6 +317,15 @@ def task_vector(*, scale: Positive = 1.0) -> Method:
     ``expunge release`` repeats such steps, with a retain module beside them.
     """
     return Method({"forget": Objective(losses.nll, ("forget",))}, WeightedSum(), negate=scale)
+
+
+def check_budget(budget: float | None, retain: Retain) -> None:
+    """Raise InputError where the budget is to follow from a retain loss that is 0 at the start."""
+    if budget is None and retain != "nll":
+        raise InputError(
+            f"the budget is taken from the start model's retain loss, which is 0 with retain={retain!r} (a divergence from "
+            "itself); give budget=… or take retain='nll'"
+        )
 
 
 def bilevel(gamma: float, relative: bool, one_sided: bool, retain: Retain) -> Bilevel:
