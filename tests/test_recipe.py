@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from expunge import recipe, training
+from expunge import methods, recipe, training  # noqa: F401  methods fills the table
 from expunge.errors import InputError
 from expunge.method import build
 
