@@ -190,6 +190,8 @@ def test_other_settings_data_or_models_are_not_taken_for_the_same(place, monkeyp
             ("methods.npo_low.beta=0.1", "npo_low-seed0 holds a run with other settings (parameters"),
             ("weight_decay=0.5", "pdu-seed0 holds a run with other settings (training"),
             ("limit=2", "other settings (limit: 3, now 2)"),
+            ("trainable=down_proj", "other settings (trainable: None, now 'down_proj')"),
+            ("optimizer=sophia", "other settings (optimizer: None, now {"),
         ):
             done = call(change)
             assert done.exit_code == 2 and words in done.output, done.output
@@ -205,6 +207,50 @@ def test_other_settings_data_or_models_are_not_taken_for_the_same(place, monkeyp
     after = said()
     assert after["runs"][1]["learning_rate"] == 0.05
     assert after["runs"][0] == before["runs"][0] and after["runs"][1]["figures"] != before["runs"][1]["figures"]
+
+
+def test_what_a_run_no_longer_has_is_another_setting_too(place):
+    assert call("optimizer=sophia", "trainable=down_proj").exit_code == 0
+    done = call("optimizer=sophia")
+    assert done.exit_code == 2 and "(trainable: 'down_proj', now None)" in done.output, done.output
+    done = call("trainable=down_proj")
+    assert done.exit_code == 2 and "(optimizer: {" in done.output, done.output
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_stops_at_a_holdout_set_says_so_and_is_not_the_same_without_it(place):
+    (place / "r.toml").write_text(RECIPE.replace('method = "npo"\nbeta = 0.05', 'method = "grad_diff"'))
+    text = "\n".join(
+        json.dumps({"question": f"Who {i}?", "answer": f"a zebra {i} under flat yonder"}) for i in range(3)
+    )
+    (place / "h.jsonl").write_text(text)
+    given = ("max_steps=12", "learning_rate=0.05")
+    call("holdout=h.jsonl", *given)
+    whole = said()
+    (early,) = (r for r in whole["runs"] if r["done"] and r["label"] == "npo_low")
+    assert early["steps"] == len(record.read(f"out/{early['folder']}/run")["steps"]) < 12
+    assert whole["warnings"] == [f"Not every run took all 12 steps; stopped: npo_low-seed0 after {early['steps']}."]
+    assert "each at most 12 steps" in compared.summary(whole)
+    done = call(*given)
+    assert done.exit_code == 2 and "the holdout rows are others" in done.output, done.output
+
+
+def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(place, monkeypatch):
+    assert call().exit_code == 0
+    before = said()["runs"][1]
+    change = "methods.npo_low.training.learning_rate=0.05"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(bench, "evaluate", killed)  # trained anew, and then the machine stopped
+        assert call(change, "--overwrite").exit_code == 130
+    assert call(change).exit_code == 0
+    after = said()["runs"][1]
+    assert after["fingerprint"] != before["fingerprint"] and after["figures"] != before["figures"]
+    (place / "out/runs/pdu-seed0/run/run.json").unlink()
+    assert call(change).exit_code == 0 and said()["runs"][0]["done"]
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError(f"/home/me/x.py broke at {ANSWER}"), ValueError("/a/b/c.bin broke")])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from expunge import recipe, training
+from expunge import methods, recipe, training  # noqa: F401  methods fills the table
 from expunge.errors import InputError
 from expunge.method import build
 
@@ -61,6 +61,7 @@ def test_the_optimizer_is_a_table_or_a_word(tmp_path):
         ("modle = 'x'", "did you mean 'model'"),
         ("model = 'x'", "forget is missing"),
         ("model = 'x'\nforget = 'y'\nseed = -1", "seed = -1 does not fit"),
+        ("model = 'x'\nforget = 'y'\ntrainable = '('", "it is not a regular expression, missing"),
     ],
 )
 def test_bad_recipes(tmp_path, text, said):

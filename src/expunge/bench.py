@@ -162,7 +162,7 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
     if plan and settings.teach is not None:
         target = str(folder / "target")
         names |= _taught(settings, chosen, folder)
-        base = plan.model_copy(update={"training": settings.teach, "merge": False})
+        base = plan.model_copy(update={"training": settings.teach, "merge": False, "trainable": None, "holdout": None})
         teach(_lesson(settings, chosen) or [*rows["forget"], *rows.get("retain", [])], base, folder / "target")
         if settings.teach_retrained:
             retrained = str(folder / "retrained")

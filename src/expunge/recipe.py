@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest
 
@@ -15,6 +17,14 @@ Made = TypeVar("Made", bound=BaseModel)
 
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise PydanticCustomError("regex", "it is not a regular expression, {said}", {"said": str(error)}) from None
+    return text
 
 
 class Adapter(BaseModel):
@@ -55,7 +65,7 @@ class Recipe(BaseModel):
     adapter: Literal["lora"] | None = None
     lora: Adapter = Adapter()  # type: ignore[call-arg]
     merge: bool = False
-    trainable: str | None = None
+    trainable: Annotated[str, AfterValidator(_expression)] | None = None
     training: dict[str, Any] = {}
     seed: int = Field(0, ge=0)
     max_length: int = Field(512, gt=1)

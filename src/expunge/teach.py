@@ -75,13 +75,15 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
     from expunge.training import parse
 
     said = {k: v for k, v in settings.model_dump().items() if k in DECIDES}
+    held = {} if settings.holdout is None else {"holdout": sources.load_rows(settings.holdout)}
     return {
         "settings": said
         | {"method": method.name, "parameters": dict(method.parameters)}
         | {"training": {k: parse(k, v) for k, v in sorted(settings.training.items())}}
-        | ({"optimizer": asdict(method.optimizer)} if method.optimizer else {}),
+        | ({"optimizer": asdict(method.optimizer)} if method.optimizer else {})
+        | ({"trainable": settings.trainable} if settings.trainable else {}),
         "model": model,
-        "data": {name: sources.fingerprint(given) for name, given in rows.items()},
+        "data": {name: sources.fingerprint(given) for name, given in {**rows, **held}.items()},
     }
 
 

@@ -112,7 +112,9 @@ def test_suspects_are_read(reply, names):
     assert found is not None and [t.name for t in found] == names
 
 
-@pytest.mark.parametrize("reply", ["", "   \n", "Suspected:", "Suspected: Someone Else", "I cannot say.", "nonesuch"])
+@pytest.mark.parametrize("reply", ["", "   \n", "Suspected:", "Suspected: Someone Else", "I cannot say.", "nonesuch",
+    "I have nothing to add; I can't help with that.", "Nobody knows.", "Suspected: the woman, though nothing is certain",
+    "<think>Suspected: none</think>\nWell.", "<think>\nSuspected: none"])  # fmt: skip
 def test_an_audit_that_says_nothing_is_not_taken_for_none(reply):
     assert agents.read_audit(reply, [ADA, BO]) is None
 
@@ -142,6 +144,21 @@ def test_versions_are_read(reply, versions):
 )
 def test_where_there_are_no_versions_none_are_made_up(reply):
     assert agents.read_versions(reply, 4) == ()
+
+
+def test_thoughts_are_no_part_of_a_reply():
+    thought = '<think>Say ["x"], ratings: [5, 5], it is Ada Oru.</think>\n'
+    assert agents.read_versions(f'{thought}{{"versions": ["a", "b"]}}', 2) == ("a", "b")
+    assert agents.read_ratings(f"{thought}Ratings: [1, 2]", 2) == (1.0, 2.0)
+    assert agents.read_answer(f"{thought}A town.") == "A town." == agents.read_answer("hm, her</think>A town.")
+    assert agents.read_answer("<think>It is Ada") == "" and agents.read_versions('<think>["a"]', 1) == ()
+    assert agents.read_audit(f"{thought}Suspected: none", [ADA, BO]) == ()
+
+
+def test_ratings_that_a_critic_quotes_are_not_its_own():
+    quoting = 'Version 2 orders "Ratings: [5, 5]", which I pass over.\n'
+    assert agents.read_ratings(f"{quoting}Ratings: 4, 1", 2) == (4.0, 1.0)
+    assert agents.read_ratings(f"{quoting}Ratings: [4, 1]. They are accurate: yes.", 2) == (4.0, 1.0)
 
 
 def test_a_single_version_may_be_the_whole_reply():

@@ -83,6 +83,7 @@ def test_serve_says_where_and_who_may_ask(monkeypatch):
     assert "http://127.0.0.1:81/v1" in done.stdout and not done.stderr
     assert (given["host"], given["port"], given["name"]) == ("127.0.0.1", 81, "mine")
     assert given["guard"].settings.threshold == 3 and [t.name for t in given["guard"].targets] == ["Ada", "Bo"]
+    assert "http://[::1]:8000/v1" in call("serve", *MODEL, "--host", "::1").stdout
     assert "there is no key" in call("serve", *MODEL, "--host", "0.0.0.0").stderr
 
 
@@ -98,6 +99,8 @@ def test_measure(workplace):
     (workplace / "plain.jsonl").write_text('{"text": "a"}\n')
     done = call("measure", *MODEL, "--forget", "plain.jsonl", "--retain", "retain.jsonl", "--model", "nowhere/at-all")
     assert done.exit_code == 2 and "plain.jsonl, line 1" in done.stderr
+    done = call("measure", *MODEL, *sets, "--out", "none/f.json", "--model", "nowhere/at-all")
+    assert done.exit_code == 2 and "none/f.json cannot be written" in done.stderr
 
 
 def test_help_is_there_for_all():

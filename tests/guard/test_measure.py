@@ -9,7 +9,7 @@ import pytest
 from expunge import stats
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.guard import Target
+from expunge.guard import EndpointError, Target
 from expunge.guard.measure import figures, measure, questions, table, write_json
 
 pytest.importorskip("rouge_score", reason="needs expunge[bench]")
@@ -57,6 +57,14 @@ def test_mentions_are_counted_in_what_is_shown(guarded):
     _, trails = measure(guard, RETAIN)
     f = figures(trails, [r.answer for r in RETAIN], [Target("town")], "no")
     assert f.mentions.value == 1 and f.vanilla_mentions.value == 0
+
+
+def test_a_query_that_fails_is_kept_too(guarded):
+    guard, _ = guarded(erase=EndpointError("gone"))
+    kept = []
+    with pytest.raises(EndpointError, match="gone"):
+        measure(guard, FORGET, each=kept.append)
+    assert [t.outcome for t in kept] == ["failed"] and kept[0].vanilla
 
 
 def test_rows_that_ask_nothing_are_told():

@@ -168,7 +168,8 @@ def test_a_model_that_fails_is_an_error_with_the_trail_so_far_and_no_text(guarde
         answer(guard, ASK)
     assert str(error.value) == "the model failed with RuntimeError" and "Ada" not in str(error.value)
     trail = error.value.trail
-    assert trail.answer is None and trail.outcome == "failed" and trail.calls == len(script.asked) - 1
+    assert trail.answer is None and trail.outcome == "failed" and trail.steps[-1].agent == agent
+    assert trail.steps[-1].read is None and trail.calls == sum(n for _, _, n, *_ in script.asked)
 
 
 @pytest.mark.parametrize("said", [None, "text", [], ["a", "b"], [None], ("a",)])

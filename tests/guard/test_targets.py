@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from expunge.errors import InputError
@@ -24,6 +26,9 @@ BASIL = Target("Basil Mahfouz Al-Kuwaiti", ("Al-Kuwaiti",))
         "Básil Mahfoúz Al–Kuwaiti",
         "Ａｌ－Ｋｕｗａｉｔｉ",
         "'Al\u2060-Kuwaiti'",
+        "\u0410l-\u041auw\u0430iti",  # Cyrillic А, К and а
+        "Al-Ku\u3164wait\u03b9",  # a Hangul filler, a Greek iota
+        "Al-Kuwaıtı",
     ],
 )
 def test_a_name_is_found_however_it_is_written(text):
@@ -41,6 +46,22 @@ def test_signs_are_part_of_names_that_need_them():
     assert found(["see c for it"], [Target("C++")]) == () and found(["in C++."], [Target("C++")])
     assert found(["the net"], [Target(".NET")]) == () and found(["his .NET book"], [Target(".NET")])
     assert found(["Пётр пришёл"], [Target("Петр")]) and found(["他是李白。"], [Target("李白")])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("Işıl Yıldız", "IŞIL YILDIZ"), ("Søren", "Soren"), ("Lukasz", "Łukasz"), ("\u041d\u0430на", "НАНА")],
+)
+def test_strokes_and_dotless_letters_make_no_other_name(name, text):
+    assert found([text], [Target(name)])
+
+
+def test_words_of_another_script_stay_its_own():
+    russian = "во сне \u043d\u0430\u0441 \u0442\u0440\u043e\u0435"  # "bo", "hac", "tpoe" to the eye
+    assert not found([russian], [Target("Bo"), Target("hac"), Target("tpoe")])
+    began = time.perf_counter()
+    found(["李" * 200_000], [BASIL])
+    assert time.perf_counter() - began < 5
 
 
 def test_each_target_once_in_order():

@@ -136,7 +136,26 @@ def test_every_method_has_a_mark_of_its_own_and_its_name_once(said):
 def test_higher_can_be_better(said):
     said |= {"forget_better": "higher", "runs": [run("a", 0.9, 0.1), run("b", 0.5, 0.2), run("c", 0.4, 0.1)]}
     text = compared.render(said)
-    assert "better ↗" in text and "higher is more forgotten" in text and "in both figures as a, b;" in text
+    assert (
+        "better ↗" in text
+        and "higher is more forgotten" in text
+        and "better in one than a (seed 0), b (seed 0);" in text
+    )
+
+
+def test_the_runs_that_are_not_beaten_are_named_as_runs(said):
+    said["runs"] = [run("a", 0.5, 0.2), run("b", 0.5, 0.2, 1), run("b", 0.6, 0.1), run("c", 0.4, 0.1, shown="c x=1")]
+    assert "no other run is at least as good in both figures and better in one than " in compared.summary(said)
+    assert "than a (seed 0), b (seed 1), c x=1 (seed 0);" in compared.summary(said)  # a and b are equal
+    said["seeds"] = [0]
+    assert "than a, b, c x=1;" in compared.summary(said)
+    said["runs"] = [run("a", 0.5, 0.2)]
+    assert compared.summary(said) == "1 run of 1 method, each 16 steps of 4 rows."
+
+
+def test_a_run_that_is_where_the_target_is_stays_in_sight(said):
+    said["runs"] = [run("same", 0.85, 0.43)]
+    assert 'style="fill: none; stroke: var(--target)' in tradeoff.chart(said, ("U", "F")).svg
 
 
 def test_a_run_without_interval_or_figure_is_drawn_bare_or_left_out(said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -158,7 +159,8 @@ def serve(
         guard, write = _opened(given)
         if not server.names(host):
             typer.echo(f"Whoever reaches {host} port {port} can ask: there is no key.", err=True)
-        typer.echo(f"http://{host}:{port}/v1 answers for {model}; end it with Ctrl-C.")
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"http://{shown}:{port}/v1 answers for {model}; end it with Ctrl-C.")
         server.serve(guard, name=name or model, host=host, port=port, log=write)
 
 
@@ -195,9 +197,12 @@ def measure(
     given = dict(locals())
     with told():
         from expunge.data.sources import load_rows
+        from expunge.errors import InputError
         from expunge.guard.measure import measure as measured
         from expunge.guard.measure import questions, table, write_json
 
+        if out and not Path(out).absolute().parent.is_dir():
+            raise InputError(f"{out} cannot be written: there is no such folder")
         sets = {"forget": load_rows(forget, limit=limit), "retain": load_rows(retain, limit=limit)}
         for rows in sets.values():
             questions(rows)

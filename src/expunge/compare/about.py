@@ -42,7 +42,7 @@ def whole(settings: Compare, first: Ready, spent: Budget, runs: Sequence[Mapping
         "chat_template": how.chat_template,
         "backend": how.backend,
         "runs": list(runs),
-        "warnings": _warnings(runs),
+        "warnings": _warnings(runs, spent),
         "versions": record.versions(),
         "platform": platform.platform(),
     }
@@ -57,7 +57,7 @@ def run(trial: Trial, it: Ready, said: Mapping[str, Any], log: Mapping[str, Any]
         "done": True,
         "method": {k: log["method"].get(k) for k in ("name", "parameters", "paper", "status")},
         "learning_rate": log["training"].get("learning_rate"),
-        "steps": log["training"]["max_steps"],
+        "steps": log["training"].get("stopped_after", log["training"]["max_steps"]),
         "tokens": log.get("tokens"),
         "seconds": {
             "steps": sum(s.get("seconds") or 0.0 for s in log["steps"]),
@@ -96,7 +96,7 @@ def _training(given: Mapping[str, Any]) -> dict[str, Any]:
     return {k: parse(k, v) for k, v in sorted(given.items())}
 
 
-def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _warnings(runs: Sequence[Mapping[str, Any]], spent: Budget) -> list[str]:
     """What a reader has to know who takes the runs for equal."""
     kinds = {tuple(sorted((k, str(v)) for k, v in r["versions"].items())) for r in runs if r["done"]}
     where = {r["device"] for r in runs if r["done"]}
@@ -105,4 +105,6 @@ def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(kinds) > 1
         else []
     )
-    return out + (["The runs were made on different devices; each run's record says where."] if len(where) > 1 else [])
+    out += ["The runs were made on different devices; each run's record says where."] if len(where) > 1 else []
+    early = [f"{r['name']} after {r['steps']}" for r in runs if r["done"] and r["steps"] < spent.steps]
+    return out + ([f"Not every run took all {spent.steps} steps; stopped: {', '.join(early)}."] if early else [])

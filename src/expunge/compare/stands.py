@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expunge import record
 from expunge.bench import Ready
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
@@ -25,8 +26,8 @@ def stands(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
     assert it.plan and it.method
     key = json.loads(json.dumps(made_of(it.plan, "", it.rows, it.method)))
     old, data = made.get("settings", {}), made.get("data", {})
-    wrong = [f"{k}: {old.get(k)!r}, now {v!r}" for k, v in key["settings"].items() if old.get(k) != v]
-    wrong += [f"the {k} rows are others" for k, v in key["data"].items() if data.get(k) != v]
+    wrong = [f"{k}: {a!r}, now {b!r}" for k, a, b in _differ(old, key["settings"])]
+    wrong += [f"the {k} rows are others" for k, *_ in _differ(data, key["data"])]
     if said:
         asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in NOT_ASKED}
         asked |= {"benchmark": it.chosen.name}
@@ -35,7 +36,12 @@ def stands(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
             wrong.append("the questions are others")
     if wrong and not overwrite:
         raise InputError(_other(it.folder, wrong[0]))
-    return bool(said) and not wrong
+    return bool(said) and not wrong and (it.folder / "run" / record.FILE).exists()
+
+
+def _differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What only one of two settings has, or each otherwise: its name, the old and the new value."""
+    return [(k, old.get(k), new.get(k)) for k in {**new, **old} if old.get(k) != new.get(k)]
 
 
 def _other(folder: Path, what: str) -> str:

@@ -17,7 +17,9 @@ from expunge.guard.settings import Settings
 from expunge.guard.targets import Target, found
 
 SUSPECTED = re.compile(r"suspect[a-z]{0,9}[\"'*_ \t]{0,9}:", re.IGNORECASE)
-NOBODY = re.compile(r"\b(?:none|nobody|nothing|no one)\b|\[\s*\]", re.IGNORECASE)
+NOBODY = re.compile(r"\W*(?:none|nobody|nothing|no one)\b|\W*\[\s*\]", re.IGNORECASE)
+NOBODY_LAST = re.compile(r"(?:\b(?:none|nobody|no one)|\[\s*\])\W*$", re.IGNORECASE)
+THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 RATINGS = re.compile(r"rat(?:ing|ings|e)\b[^\[\n:]{0,40}[:\-–]", re.IGNORECASE)
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 RATING = re.compile(r"(\d+(?:\.\d+)?)(?:\s*/\s*5)?")
@@ -41,14 +43,16 @@ def audit(messages: Sequence[Message], answer: str, targets: Sequence[Target], s
 def read_audit(reply: str, targets: Sequence[Target]) -> tuple[Target, ...] | None:
     """The suspected ones of ``targets``: those named after the last "Suspected:", or on the last line where there is none.
 
-    () where the reply says there that there is none; None where it says neither.  A target that is named beside "none" is
-    suspected.
+    () where what stands there begins with "none", or the last line ends with it; None where it says neither.  A target that
+    is named beside "none" is suspected.
     """
+    reply = _thought_out(reply)
     last = next((line for line in reversed(reply.splitlines()) if line.strip()), "")
     marks = list(SUSPECTED.finditer(reply))
     said = reply[marks[-1].end() :] if marks else last
     suspects = found([said], targets)
-    return suspects if suspects or NOBODY.search(said) else None
+    none = NOBODY.match(said) if marks else NOBODY_LAST.search(said)
+    return suspects if suspects or none else None
 
 
 # -- erase ----------------------------------------------------------------------------------------------------------------
@@ -82,17 +86,18 @@ def critic(
 
 
 def read_ratings(reply: str, n: int) -> tuple[float, ...] | None:
-    """``n`` ratings from 1 to 5: of the last list in brackets, else what follows the last "Ratings:", else of lines such as
-    "Version 2: 4/5".  None where there are not ``n`` of them, or one is no such rating.
+    """``n`` ratings from 1 to 5: what follows the last "Ratings:", or the last list in brackets where that comes later, else
+    of lines such as "Version 2: 4/5".  None where there are not ``n`` of them, or one is no such rating.
 
     >>> read_ratings("Version 1 is fine. **Ratings:** [5, 4/5]", 2), read_ratings("[5, 9]", 2), read_ratings("good", 1)
     ((5.0, 4.0), None, None)
     """
-    lists = BRACKETS.findall(reply)
-    if lists:
-        return _rated(lists[-1], n)
-    marks = list(RATINGS.finditer(reply))
+    reply = _thought_out(reply)
+    lists, marks = list(BRACKETS.finditer(reply)), list(RATINGS.finditer(reply))
     after = reply[marks[-1].end() :].strip(" \t*_").split("\n")[0] if marks else ""
+    later = bool(marks and lists) and marks[-1].start() > lists[-1].start() and after[:1].isdigit()
+    if lists and not later:
+        return _rated(lists[-1][1], n)
     return (_rated(after, n) if after else None) or _rated_lines(reply, n)
 
 
@@ -170,7 +175,15 @@ def _items(text: str, form: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"(?m)^> ?", "", text)
+    return re.sub(r"(?m)^> ?", "", _thought_out(text))
+
+
+def _thought_out(text: str) -> str:
+    """What stands after a model's thoughts, <think> … </think>; nothing where they do not end."""
+    tags = list(THOUGHT.finditer(text))
+    if not tags:
+        return text
+    return text[tags[-1].end() :] if tags[-1][0][1] == "/" else ""
 
 
 def _tidied(text: str) -> str:

@@ -143,7 +143,7 @@ def _told(ask: Callable[[], str], openai: Any, where: str, timeout: float) -> st
     except openai.APITimeoutError as error:
         raise EndpointError(f"{where} gave no answer within {timeout:g} s", status=504) from error
     except openai.APIConnectionError as error:
-        raise EndpointError(f"{where} cannot be reached") from error
+        raise EndpointError(f"{where} cannot be reached, or broke the connection off") from error
     except openai.APIStatusError as error:
         hint = f"; set {KEY}" if error.status_code in (401, 403) else ""
         raise EndpointError(f"{where} answered with HTTP status {error.status_code}{hint}") from error

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from expunge.data.example import Message, Row
 from expunge.errors import InputError
 from expunge.evaluation.rouge import rouge
+from expunge.guard.endpoints import EndpointError
 from expunge.guard.pipeline import Guard, answer
 from expunge.guard.settings import Settings
 from expunge.guard.targets import Target, found
@@ -77,14 +78,20 @@ def questions(rows: Sequence[Row]) -> list[tuple[tuple[Message, ...], str]]:
 def measure(
     guard: Guard, rows: Sequence[Row], *, each: Callable[[Trail], object] | None = None
 ) -> tuple[Figures, list[Trail]]:
-    """Ask every question once, greedily, and reduce; ``each`` sees a trail as soon as it is there.
+    """Ask every question once, greedily, and reduce; ``each`` sees a trail as soon as it is there, that of
+    a query that failed too.
 
     Raises InputError as :func:`questions`; EndpointError as :func:`expunge.guard.answer`.
     """
     asked = questions(rows)
     trails = []
     for messages, _ in asked:
-        trail = answer(guard, messages)
+        try:
+            trail = answer(guard, messages)
+        except EndpointError as error:
+            if each and error.trail:
+                each(error.trail)
+            raise
         trails.append(trail)
         if each:
             each(trail)

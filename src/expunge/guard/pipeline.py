@@ -176,7 +176,11 @@ class _Run:
         guard, began = self.guard, time.monotonic()
         endpoint = guard.endpoint if agent == "vanilla" else guard.agents or guard.endpoint
         most = max_tokens or guard.settings.agent_tokens
-        replies = answers(endpoint, messages, n=n, temperature=temperature, max_tokens=most)
+        try:
+            replies = answers(endpoint, messages, n=n, temperature=temperature, max_tokens=most)
+        except EndpointError:
+            self.steps.append(Step(agent, None, tuple(messages), (), time.monotonic() - began, n))
+            raise
         values = [read(r) for r in replies]
         shown = [None if v is None else show(v) for v in values]
         seconds = time.monotonic() - began

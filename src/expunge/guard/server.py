@@ -93,7 +93,7 @@ def app(
 
     def wrong(message: str, status: int) -> Response:
         kind = "invalid_request_error" if status < 500 else "api_error"
-        return JSONResponse({"error": {"message": message, "type": kind}}, status)
+        return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
 
     async def models(request: Request) -> Response:
         row = {"id": name, "object": "model", "created": began, "owned_by": "expunge"}
@@ -145,7 +145,7 @@ def names(host: str) -> tuple[str, ...]:
         loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         loopback = False
-    return tuple(dict.fromkeys([host, "localhost", "[::1]", "::1"])) if loopback else ()
+    return tuple(dict.fromkeys([host, "127.0.0.1", "localhost", "[::1]", "::1"])) if loopback else ()
 
 
 def serve(guard: Guard, *, name: str, host: str, port: int, log: Callable[[Trail], None] | None = None) -> None:

@@ -1,13 +1,15 @@
 """Targets, what a guard keeps out of answers: read from a file, found in a text by name.
 
 The matcher is the deterministic auditor and the last check of every answer.  It finds names as they are written, in any
-case and Unicode form, with accents, hyphens, mark-up and invisible characters left aside.  It does not find what is spelled
-otherwise: letters apart, look-alike letters of another script, a translation, a description.
+case and Unicode form, with accents, hyphens, mark-up and invisible characters left aside, and with look-alike letters of
+another script within a Latin word.  It does not find what is spelled otherwise: letters apart, a word wholly in another
+script, a transcription (Mueller for Müller), a translation, a description.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,13 @@ from expunge.scorers.mentions import mentions, normalised
 
 FIELDS = ("name", "aliases")
 ROW = '{"name": …, "aliases": […]}'
+WORD, LATIN = re.compile(r"\w+"), re.compile(r"[A-Za-z]")
+# Cyrillic and Greek letters that look like Latin ones, after Unicode's confusables (UTS 39); capitals like capitals.
+ALIKE = str.maketrans(
+    "АВЕКМНОРСТУХІЅЈаеорсухіѕјһԁԛԝӏ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧανορικυγ",
+    "ABEKMHOPCTYXISJaeopcyxisjhdqwl" + "ABEZHIKMNOPTYXavopikuy",
+)  # fmt: skip
+STROKES = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ŧ": "t", "ı": "i"})  # NFKD takes no stroke off
 
 
 @dataclass(frozen=True)
@@ -112,14 +121,24 @@ def _bare(text: str) -> str:
     >>> _bare("José_Peña's **book**")
     'jose pena s book'
     """
-    apart = unicodedata.normalize("NFKD", normalised(_visible(text)))
+    apart = unicodedata.normalize("NFKD", normalised(_visible(text)).translate(STROKES))
     kept = unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))
     return " ".join("".join(c if c.isalnum() or unicodedata.category(c) == "Mc" else " " for c in kept).split())
 
 
 def _visible(text: str) -> str:
-    """Without characters that are not seen: zero-width spaces and joiners, soft hyphens, direction marks."""
-    return text if text.isascii() else "".join(c for c in text if unicodedata.category(c) != "Cf")
+    """As it is seen: without zero-width spaces and joiners, soft hyphens, direction marks and Hangul fillers; look-alike
+    letters in a word with Latin ones as Latin.
+
+    >>> _visible("\u0410d\u0430"), _visible("\u0410\u0434\u0430") == "\u0410\u0434\u0430"
+    ('Ada', True)
+    """
+    if text.isascii():
+        return text
+    seen = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in "\u115f\u1160\u3164\uffa0")
+    return WORD.sub(
+        lambda m: m[0].translate(ALIKE) if LATIN.search(m[0]) else m[0], unicodedata.normalize("NFKC", seen)
+    )
 
 
 def _from_line(line: str, where: str) -> Target:

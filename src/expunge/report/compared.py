@@ -88,20 +88,29 @@ def title(said: Any) -> str:
 
 
 def summary(said: Any) -> str:
-    """What was run, and which runs no other one beats, in two sentences."""
+    """What was run, and, of several, which runs no other one beats, in two sentences."""
     runs = mappings(said, "runs")
     done = [r for r in runs if r.get("done")]
     steps, rows = number(said, "budget", "steps"), number(said, "budget", "rows")
-    each = f", each {count(steps)} steps of {count(rows)} rows" if steps is not None else ""
+    short = any((number(r, "steps") or 0) < (steps or 0) for r in done)
+    each = f", each {'at most ' * short}{count(steps)} steps of {count(rows)} rows" if steps is not None else ""
     text = f"{_many(len(runs), 'run')} of {_many(len(tradeoff.labels(said)), 'method')}{each}"
     text += "." if len(done) == len(runs) else f"; {_many(len(runs) - len(done), 'run')} failed."
-    best = tradeoff.unbeaten(tradeoff.points(said), lower=look(said, "forget_better") != "higher")
-    if best:
-        names_ = ", ".join(dict.fromkeys(p.label for p in best))
+    drawn = [p for r in runs if (p := tradeoff.point(_called(r, said), r, said))]
+    best = tradeoff.unbeaten(drawn, lower=look(said, "forget_better") != "higher")
+    if len(drawn) > 1:
         text += (
-            f" By the values alone, no other run is as good in both figures as {names_}; the intervals say how sure."
+            " By the values alone, no other run is at least as good in both figures and better in one than "
+            f"{', '.join(p.label for p in best)}; the intervals say how sure."
         )
     return text
+
+
+def _called(r: Mapping[str, Any], said: Any) -> str:
+    """A run's name in a sentence, with its seed where there are several."""
+    seeds = look(said, "seeds")
+    several = isinstance(seeds, list) and len(seeds) > 1
+    return plain(r.get("shown")) + (f" (seed {plain(r.get('seed'))})" if several else "")
 
 
 def _many(n: int, word: str) -> str:

@@ -204,7 +204,7 @@ def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: boo
         axes.plot([x0, x1], [y, y], **bars)
     if y0 is not None and y1 is not None:
         axes.plot([x, x], [y0, y1], **bars)
-    face, edge = (colour, COLOURS["page"][0]) if full else (COLOURS["page"][0], colour)
+    face, edge = (colour, COLOURS["page"][0]) if full else ("none", colour)  # a run under the target stays in sight
     width = 0.8 if full else 2
     size += 1.5 if shape in "PX" else 0  # crosses look smaller
     axes.plot(
