@@ -163,9 +163,7 @@ def _named(settings: Compare, chosen: Benchmark, known: set[tuple[str, str]]) ->
 def _one(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, done: bool) -> dict[str, Any]:
     """What the record says of a run, which is carried out unless it is ``done``."""
     try:
-        if (
-            not done
-        ):  # figures of an earlier run must not come to stand beside new weights, wherever this one breaks off
+        if not done:  # or an earlier run's figures stand beside new weights where this one breaks off
             (it.folder / evaluate.FIGURES).unlink(missing_ok=True)
         said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, seen=seen)
         return about.run(trial, it, said, record.read(it.folder / "run"), out)
