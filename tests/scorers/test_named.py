@@ -131,6 +131,9 @@ def test_an_error_in_the_users_function_names_the_line_and_not_the_text(tmp_path
     assert "secret" not in str(caught.value)
 
 
-def test_a_value_that_is_no_number_is_an_error_of_the_function(tmp_path):
-    with pytest.raises(InputError, match=r"failed on text 0 with TypeError$"):
-        scorer(own(tmp_path, "def worth(text):\n    return None\n"))(["a"])
+@pytest.mark.parametrize(("value", "kind"), [("None", "NoneType"), ("[1.0]", "list"), ("text", "str")])
+def test_a_value_that_is_no_number_is_told_with_what_is_wanted(tmp_path, value, kind):
+    mine = scorer(own(tmp_path, f"def worth(text):\n    return {value}\n"))
+    with pytest.raises(InputError, match=rf"gave a {kind} for text 0; it must take one text .* from 0 to 1$") as caught:
+        mine(["secret"])
+    assert "secret" not in str(caught.value)

@@ -121,10 +121,17 @@ def _own(spec: str) -> Scorer:
         out = np.empty(len(texts))
         for i, text in enumerate(texts):
             try:
-                out[i] = float(function(text))
+                value = function(text)
             except Exception as error:
                 kind, line = type(error).__name__, _line(error, file)
                 raise InputError(f"the scorer {spec} failed on text {i} with {kind}{line}") from error
+            try:
+                out[i] = float(value)
+            except (TypeError, ValueError):
+                kind = type(value).__name__
+                raise InputError(
+                    f"the scorer {spec} gave a {kind} for text {i}; it must take one text and give a number from 0 to 1"
+                ) from None
         return out
 
     return values
