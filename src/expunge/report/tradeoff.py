@@ -174,9 +174,7 @@ def _painter(said: Any, axes_names: tuple[str, str]) -> Any:
             how = marks[p.label]
             _put(axes, p, PALETTE[how.colour][0], how.shape, 7.5, full=True)
         for who, p in models.items():
-            _put(
-                axes, p, TARGET, "o" if who == "target" else "D", 10 if who == "target" else 9, full=who == "retrained"
-            )
+            _put(axes, p, TARGET, "o" if who == "target" else "D", 10, full=False)
         _write_names(axes, runs, models, marks)
 
     return draw
@@ -204,7 +202,7 @@ def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: boo
         axes.plot([x0, x1], [y, y], **bars)
     if y0 is not None and y1 is not None:
         axes.plot([x, x], [y0, y1], **bars)
-    face, edge = (colour, COLOURS["page"][0]) if full else ("none", colour)  # a run under the target stays in sight
+    face, edge = (colour, COLOURS["page"][0]) if full else ("none", colour)  # a run under a model stays in sight
     width = 0.8 if full else 2
     size += 1.5 if shape in "PX" else 0  # crosses look smaller
     axes.plot(
