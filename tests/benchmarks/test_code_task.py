@@ -161,6 +161,10 @@ def test_programs_of_humaneval(folder, ran, answer, passes):
         ("def f12(x):\n    return x + ONE", True),
         ("def f12(x):\n    return 2", False),
         ("def f12(x):\n    return 2\nimport sys\nsys.exit()", False),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass P:\n    n: 'int'\ndef f12(x):\n    return P(x).n + 1",
+            True,
+        ),
     ],
 )
 def test_programs_in_the_sandbox_as_it_is(folder, answer, passes):

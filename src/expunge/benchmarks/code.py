@@ -187,7 +187,8 @@ def program(answer: str, note: str) -> str:
     how = json.loads(note)
     whole = f"{how['before']}\n{block(answer)}\n{how['after']}\n"
     return (
-        f"try:\n    exec({whole!r}, {{'__name__': 'answer'}})\n"
+        "import sys, types\nsys.modules['answer'] = types.ModuleType('answer')\n"  # data classes look their module up
+        f"try:\n    exec({whole!r}, vars(sys.modules['answer']))\n"
         "except SystemExit:\n    raise RuntimeError('it ended before its tests') from None\n"
     )
 
