@@ -5,7 +5,7 @@ text, not less.  The level is the forget loss of the *target* model on a holdout
 forgets.  A step whose own batch was down to the level calls for a look: the forget loss of the model as it is after that
 step, over the forget set or, where that is long, over as many rows as sixteen steps take.  The run ends at a look that is
 down to the level too.  So no lucky batch ends a run, a fast fall is seen one step later, and a look costs less than three
-steps.
+steps of two losses.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Carry out a search, or go on with one that was interrupted in the same folder."""
     began = time.monotonic()
     # what does not fit is told before a model is loaded
-    meta, form, plan, _ = settings.meta, settings.put, settings.plan, settings.sampling
+    meta, form, plan, _ = settings.meta, settings.prompt_form, settings.plan, settings.sampling
     folder = Path(settings.out)
     given = scorer(settings.scorer) if settings.scorer else None
     _vacant(folder, settings)
@@ -124,7 +124,7 @@ def _tools(
     def ask(questions: Sequence[str], seed: int) -> list[generate.Answer]:
         draws = _random(settings, seed)
         return generate.answers(
-            net, tokenizer, questions, sampling=settings.sampling, generator=draws, form=settings.put, **how
+            net, tokenizer, questions, sampling=settings.sampling, generator=draws, form=settings.prompt_form, **how
         )
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:

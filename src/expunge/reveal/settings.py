@@ -84,7 +84,7 @@ class Reveal(BaseModel):
         return Sampling(self.temperature, self.top_p, self.max_new_tokens)
 
     @property
-    def put(self) -> Form:
+    def prompt_form(self) -> Form:
         """How an instruction is put to the model."""
         if self.template.count(SLOT) != 1:
             raise InputError(f"the template must hold {SLOT} once: there an instruction is put, not {self.template!r}")
