@@ -25,7 +25,7 @@ from expunge import api, models
 from expunge.data.example import Row
 from expunge.evaluation.collect import collect
 from expunge.evaluation.figures import probes
-from expunge.layers import hidden_after
+from expunge.forward.layers import hidden_after
 from expunge.stats import bootstrap_mean
 
 LONGEST = 400  # characters of a question: what is longer is program code

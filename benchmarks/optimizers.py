@@ -29,7 +29,7 @@ from expunge import methods  # noqa: F401  fills the table
 from expunge.data.collate import collate
 from expunge.data.example import Example
 from expunge.data.streams import PairedDataset
-from expunge.forward import see
+from expunge.forward.view import see
 from expunge.method import Method, build
 from expunge.sophia import OPTIMIZERS, Settings
 from expunge.teach import NLL

@@ -24,7 +24,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.evaluation.collect import collect
 from expunge.evaluation.figures import figures, probes
-from expunge.forward import see
+from expunge.forward.view import see
 from expunge.models import load
 
 DEMO = Path(__file__).parent.parent / "src" / "expunge" / "demo"

@@ -23,7 +23,7 @@ from transformers import LlamaForCausalLM
 
 from expunge import losses, methods, reference, sophia  # noqa: F401  methods fills the table
 from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
-from expunge.forward import ForwardPass, see
+from expunge.forward.view import ForwardPass, see
 from expunge.method import METHODS, Activations, build
 from expunge.models import attach_lora
 from expunge.reference import live_view

@@ -7,7 +7,7 @@ import tiny
 import torch
 from torch import nn
 
-from expunge.forward import ForwardPass, output_embedding, see, select
+from expunge.forward.view import ForwardPass, output_embedding, see, select
 
 ROWS = tiny.examples(0, 3)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from expunge import kernels
+from expunge.forward import kernels
 
 N, D, V = 7, 5, 11
 

@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from expunge import losses
 from expunge.errors import InputError
-from expunge.forward import ForwardPass, see
-from expunge.layers import decoder_layers, hidden_after
+from expunge.forward.layers import decoder_layers, hidden_after
+from expunge.forward.view import ForwardPass, see
 from expunge.method import build
 from expunge.models import attach_lora, linear_layers, train_only
 

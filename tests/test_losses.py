@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from expunge import losses
-from expunge.forward import ForwardPass
+from expunge.forward.view import ForwardPass
 
 
 def seen(logp: list[list[float]], reference: list[list[float]] | None = None) -> ForwardPass:

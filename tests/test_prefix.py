@@ -7,9 +7,9 @@ import tiny
 import torch
 from transformers import LlamaForCausalLM
 
-from expunge import prefix
 from expunge.data.example import Example
-from expunge.forward import IGNORE, hidden_at, see
+from expunge.forward import prefix
+from expunge.forward.view import IGNORE, hidden_at, see
 
 COMMON = tuple(range(5, 15))  # 10 tokens
 

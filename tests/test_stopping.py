@@ -12,7 +12,7 @@ from transformers import TrainerControl
 
 from expunge import methods  # noqa: F401  it fills the table
 from expunge.errors import InputError
-from expunge.forward import ForwardPass, see
+from expunge.forward.view import ForwardPass, see
 from expunge.method import METHODS, build
 from expunge.stopping import StopAtLevel, check, rows_to_look_at
 

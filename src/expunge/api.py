@@ -258,7 +258,8 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
 
 def check_fit(model: Any, settings: Recipe, method: Method) -> None:
     """Raise InputError for a layer or for weights that ``model`` does not have, before anything is measured."""
-    from expunge import layers, models, reference
+    from expunge import models, reference
+    from expunge.forward import layers
 
     if what := reference.layer_read(method.objectives):
         with layers.up_to(model, what.layer):

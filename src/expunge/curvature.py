@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from expunge import kernels
 from expunge.combine import Combiner
 from expunge.errors import InputError
-from expunge.forward import ForwardPass, see
+from expunge.forward import kernels
+from expunge.forward.view import ForwardPass, see
 from expunge.sophia import (
     Settings,
     Sophia,

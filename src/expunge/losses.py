@@ -1,6 +1,6 @@
 r"""Every published loss: one pure function, formula above code.
 
-A loss takes one :class:`~expunge.forward.ForwardPass` per stream and returns a scalar to *minimise*.  Notation:
+A loss takes one :class:`~expunge.forward.view.ForwardPass` per stream and returns a scalar to *minimise*.  Notation:
 :math:`y` the answer, :math:`|y|` its labelled tokens, :math:`\pi_\theta` the model, :math:`\pi_{\mathrm{ref}}` the
 frozen target model.  Means run over the whole optimizer step (``token_mean``, ``sequence_mean``), so cutting it into
 micro-batches changes nothing.
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from expunge import kernels
-from expunge.forward import ForwardPass
+from expunge.forward import kernels
+from expunge.forward.view import ForwardPass
 
 
 def nll(x: ForwardPass) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from expunge.combine import Combiner
 from expunge.errors import InputError, nearest
-from expunge.forward import Positions
+from expunge.forward.view import Positions
 from expunge.sophia import Settings as Sophia
 
 

@@ -18,8 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from expunge import layers
-from expunge.forward import IGNORE, ForwardPass, hidden_after, hidden_at, output_embedding, see, unwrap
+from expunge.forward import layers
+from expunge.forward.view import IGNORE, ForwardPass, hidden_after, hidden_at, output_embedding, see, unwrap
 from expunge.method import Activations, Objective, Reference
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]

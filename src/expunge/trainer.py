@@ -31,7 +31,7 @@ from expunge.curvature import Curvature
 from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
-from expunge.forward import IGNORE, ForwardPass, see, unwrap
+from expunge.forward.view import IGNORE, ForwardPass, see, unwrap
 from expunge.gram import gram_facts, gramian, write_combined
 from expunge.method import Activations, Method, Objective
 from expunge.sophia import Sophia

@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.data.example import Example, Message, Row
 from expunge.errors import InputError
-from expunge.forward import IGNORE
+from expunge.forward.view import IGNORE
 
 MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
 

@@ -9,7 +9,7 @@ from typing import Any
 from expunge.data import chat
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.forward import IGNORE
+from expunge.forward.view import IGNORE
 
 SHOWN = 3  # places named in one message
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from expunge.forward import IGNORE
-from expunge.prefix import shared
+from expunge.forward.prefix import shared
+from expunge.forward.view import IGNORE
 
 
 def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from expunge.evaluation.facts import Facts
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.score import Coded, Met
 from expunge.evaluation.table import Collected, Generated, Scored, join
-from expunge.forward import IGNORE
+from expunge.forward.view import IGNORE
 
 BATCH_TOKENS = 4096  # prompt and answer tokens of a batch, padding included
 SHARED = 4  # times as many where prompts are run apart from texts, which are batched again by their own length

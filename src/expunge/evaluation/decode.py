@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.evaluation import cache as caches
-from expunge.forward import logits_at
+from expunge.forward.view import logits_at
 
 LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
 ROOM = 8  # tokens that a step reads in little more than the time of one; rows share them

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.forward import logits_at
+from expunge.forward.view import logits_at
 
 CLOSE = 1e-3  # relative difference between a norm from factors and one of the gradient itself
 CANCELS = 1e-2  # a sum that is a smaller part of its terms than this has lost too many digits

@@ -18,7 +18,7 @@ from expunge.evaluation import cache as caches
 from expunge.evaluation import decode
 from expunge.evaluation.facts import Facts, facts, first, joined, split
 from expunge.evaluation.probe import Probe
-from expunge.forward import logits_at
+from expunge.forward.view import logits_at
 
 CPU_TOKENS = 256  # that are run together, padding included: in 1024 a token costs less, but more are padding
 TOKENS = 1024  # the same elsewhere

@@ -15,7 +15,7 @@ from pydantic import Field
 from expunge import losses
 from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.errors import InputError
-from expunge.forward import Positions
+from expunge.forward.view import Positions
 from expunge.method import Method, Objective, method
 from expunge.sophia import Settings as Sophia
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from expunge.errors import InputError
-from expunge.forward import logits_at
+from expunge.forward.view import logits_at
 
 Embed: TypeAlias = Callable[[Sequence[str]], np.ndarray]  # n texts -> (n, D)
 TOKENS = 2048  # of a batch, padding included

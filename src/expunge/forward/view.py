@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from expunge import kernels, prefix
-from expunge.layers import head_returning, hidden_after, output_embedding, unwrap
+from expunge.forward import kernels, prefix
+from expunge.forward.layers import head_returning, hidden_after, output_embedding, unwrap
 
 IGNORE = -100
 Positions = Literal["answer", "answer_unshifted", "all"]
@@ -203,7 +203,7 @@ def see(
     """The lazy view of ``batch`` (``input_ids``, ``attention_mask``, ``labels``: (B, T)) under ``model``.
 
     ``model`` may be wrapped (DDP, PEFT, compiled): its own forward is called, so its hooks and its autocast hold.
-    ``batch["prefix"]``, if given, is how many leading tokens all rows share: see :mod:`expunge.prefix`.
+    ``batch["prefix"]``, if given, is how many leading tokens all rows share: see :mod:`expunge.forward.prefix`.
     """
     labels = batch["labels"]
     keep = select(labels, positions)
