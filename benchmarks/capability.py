@@ -16,12 +16,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from expunge import record
+from expunge import files
 from expunge.benchmarks import named
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect import collect
+from expunge.models.tokenizer import load_tokenizer
 from expunge.release import Look, override, release
-from expunge.tokenizer import load_tokenizer
 
 
 def variants(steps: int, total: float, retain: float, orthogonality: float) -> dict[str, dict[str, Any]]:
@@ -90,7 +90,7 @@ def main() -> None:
             "after": log["after"],
             "seconds": log["seconds"],
         }
-        record.replace_text(args.out / f"{name}.json", json.dumps(found[name], indent=1) + "\n")
+        files.replace_text(args.out / f"{name}.json", json.dumps(found[name], indent=1) + "\n")
         for part, figure in (look.forget, look.utility):  # type: ignore[misc]
             print(f"{name:12} {part}/{figure}: {log['before'][part][figure]:.4f} -> {log['after'][part][figure]:.4f}")
 

@@ -10,7 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from expunge.adapters import (
+from expunge.errors import InputError
+from expunge.models import adapted, add, attach_lora, detach_lora
+from expunge.models.lora import (
     Adapter,
     compress,
     concatenate,
@@ -20,8 +22,6 @@ from expunge.adapters import (
     start_of,
     turn_round,
 )
-from expunge.errors import InputError
-from expunge.models import adapted, add, attach_lora, detach_lora
 
 IDS = torch.tensor([[3, 7, 1, 9, 4, 2, 8]])
 

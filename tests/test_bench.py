@@ -10,7 +10,7 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
-from expunge import api, bench, recipe, record
+from expunge import api, bench, files, recipe, record
 from expunge.cli import app
 from expunge.errors import InputError
 from expunge.evaluation import asking
@@ -166,7 +166,7 @@ def test_other_settings_or_data_are_not_taken_for_the_same(place, monkeypatch):
     again = json.loads((place / "out" / "target" / "made.json").read_text())
     assert (
         again["rows"] == 10
-        and again["output"] == record.sha256_folder(weights.parent, "*.safetensors") != made["output"]
+        and again["output"] == files.sha256_folder(weights.parent, "*.safetensors") != made["output"]
     )
 
 

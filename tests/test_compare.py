@@ -24,8 +24,8 @@ from expunge.errors import InputError
 from expunge.evaluation import asking, privacy
 from expunge.evaluation.evaluate import read
 from expunge.evaluation.probe import Ask
+from expunge.models.tokenizer import load_tokenizer
 from expunge.report import compared
-from expunge.tokenizer import load_tokenizer
 
 RECIPE = """
 benchmark = "tofu/forget01"

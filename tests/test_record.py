@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expunge import record
+from expunge import files, record
 from expunge.errors import InputError
 
 
@@ -99,14 +99,14 @@ def test_nan_in_a_hand_edited_record_reads_as_null(tmp_path: Path):
 
 
 def test_claim_makes_the_folder_and_refuses_an_earlier_run(tmp_path: Path):
-    out = record.claim_folder(tmp_path / "a" / "b")
+    out = files.claim_folder(tmp_path / "a" / "b")
     assert out.is_dir()
-    assert record.claim_folder(out) == out  # a run that died left no record: the folder is free
+    assert files.claim_folder(out) == out  # a run that died left no record: the folder is free
     record.write({"title": "first"}, out)
     with pytest.raises(InputError, match="earlier run"):
-        record.claim_folder(out)
+        files.claim_folder(out)
     assert record.read(out)["title"] == "first"
-    record.claim_folder(out, overwrite=True)
+    files.claim_folder(out, overwrite=True)
     assert not (out / "run.json").exists()
     assert record.read(out / "run.previous.json")["title"] == "first"
 
@@ -115,7 +115,7 @@ def test_claim_refuses_a_file_in_the_way(tmp_path: Path):
     (tmp_path / "out").write_text("")
     for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
         with pytest.raises(InputError, match="in the way"):
-            record.claim_folder(path)
+            files.claim_folder(path)
 
 
 def test_sha256_of_a_file_and_of_a_folder_by_hand(tmp_path: Path):
@@ -123,13 +123,13 @@ def test_sha256_of_a_file_and_of_a_folder_by_hand(tmp_path: Path):
     (tmp_path / "b.bin").write_bytes(b"two")
     (tmp_path / "sub" / "a.bin").write_bytes(b"one")
     (tmp_path / "skip.txt").write_bytes(b"no")
-    assert record.sha256_file(tmp_path / "b.bin") == "sha256:" + sha(b"two")
+    assert files.sha256_file(tmp_path / "b.bin") == "sha256:" + sha(b"two")
     lines = f"b.bin\0sha256:{sha(b'two')}\nsub/a.bin\0sha256:{sha(b'one')}\n".encode()
-    assert record.sha256_folder(tmp_path, "**/*.bin") == "sha256:" + sha(lines)
+    assert files.sha256_folder(tmp_path, "**/*.bin") == "sha256:" + sha(lines)
     (tmp_path / "b.bin").rename(tmp_path / "c.bin")
-    assert record.sha256_folder(tmp_path, "**/*.bin") != "sha256:" + sha(lines)
+    assert files.sha256_folder(tmp_path, "**/*.bin") != "sha256:" + sha(lines)
     with pytest.raises(InputError, match="no file matches"):
-        record.sha256_folder(tmp_path, "*.safetensors")
+        files.sha256_folder(tmp_path, "*.safetensors")
 
 
 def test_versions_name_python_and_only_what_is_installed():

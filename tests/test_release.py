@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import types
 from dataclasses import replace
 from functools import partial
@@ -16,13 +17,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from expunge import about as about_run
-from expunge import losses, models, record
-from expunge.adapters import orthogonality, read_adapter
+from expunge import files, losses, models, record
 from expunge.combine import WeightedSum
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.method import Method, Objective
+from expunge.models.lora import orthogonality, read_adapter
 from expunge.release import Look, make, modules, override, read_file, release, steps
 from expunge.release.modules import input_factors
 
@@ -301,7 +302,7 @@ def test_a_target_that_is_an_adapter_itself(workplace):
     config = workplace / "first" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"velora_config": {"x": 1}}))
     with pytest.MonkeyPatch.context() as m:  # one that cannot be joined: whole weights
-        m.setattr("expunge.models._load_adapter", lambda *_: (plain(), str(workplace / "model")))
+        m.setattr(sys.modules["expunge.models.load"], "_load_adapter", lambda *_: (plain(), str(workplace / "model")))
         whole = go("first", steps=1, out="whole")
     assert torch.equal(logits(plain("whole/model")), logits(whole.model))
 
@@ -403,7 +404,7 @@ def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert figures(again.record) == figures(whole.record)
-    files = [record.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
+    files = [files.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
     assert files[0] == files[1]
     rows = [[{k: v for k, v in s.items() if k != "seconds"} for s in r.record["steps"]] for r in (whole, again)]
     assert rows[0] == rows[1]

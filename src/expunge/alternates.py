@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from expunge import record
+from expunge import files
 from expunge.data import chat, refusals, sources
 from expunge.data.example import Row
 from expunge.errors import InputError
@@ -79,7 +79,7 @@ def kept(
 ) -> tuple[list[Row], list[str]]:
     """The forget rows with their alternates as answers, and what is to be warned of.
 
-    ``target``: what :func:`expunge.models.load` gave.  They are read from ``alternates.json`` in ``folder`` if it is of
+    ``target``: what :func:`expunge.models.load.load` gave.  They are read from ``alternates.json`` in ``folder`` if it is of
     the same rows, model, seed and prompt; else generated and written there.  A row without an alternate gets a refusal,
     as with ``idk_dpo``.
     """
@@ -94,7 +94,7 @@ def kept(
     if texts is None:
         texts = generated(forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
         said = json.dumps({"made_of": key, "alternates": texts}, indent=1, ensure_ascii=False)
-        record.replace_text(folder / FILE, said + "\n")
+        files.replace_text(folder / FILE, said + "\n")
     rows = [
         replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))
     ]

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, about, losses, methods, recipe, record  # noqa: F401  methods fills the table
+from expunge import __version__, about, files, losses, methods, recipe, record  # noqa: F401  methods fills the table
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import Method, build
+from expunge.models.tokenizer import load_tokenizer
 from expunge.recipe import Recipe
-from expunge.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run(
     looked = {} if looked is None else looked
     began = time.monotonic()
     method = method_of(settings, method)
-    folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
+    folder = files.claim_folder(settings.out, overwrite=settings.overwrite)
     raw = load_rows(settings, method)
 
     from expunge import models
@@ -135,7 +135,7 @@ def run(
         "title": settings.title,
         "method": about.describe(method),
         "model": about.describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
-        "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
+        "output": {"path": "model", "fingerprint": files.sha256_folder(saved, "*.safetensors")},
         "data": {
             s: about.describe_data(getattr(settings, s, method.alternate), rows, settings)
             for s, rows in data.rows.items()

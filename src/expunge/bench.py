@@ -24,10 +24,10 @@ from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
 from expunge.evaluation.evaluate import Asked, as_asked, evaluate, read, vacant
 from expunge.evaluation.probe import How
 from expunge.method import Method
+from expunge.models.tokenizer import load_tokenizer
 from expunge.recipe import TABLES, Recipe
 from expunge.report.measured import write_report
 from expunge.teach import arguments, is_made, made_of, stamp, teach
-from expunge.tokenizer import load_tokenizer
 
 HOW = {f.name for f in dataclasses.fields(How)}
 ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets

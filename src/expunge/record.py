@@ -7,7 +7,6 @@ record can be read and re-reported on any laptop.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,16 +16,14 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from expunge.errors import InputError
+from expunge.files import PathLike, replace_text
 
 SCHEMA = 1
 FILE = "run.json"
-PREVIOUS = "run.previous.json"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
-
-PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def write(record: Mapping[str, Any], path: PathLike) -> Path:
@@ -67,24 +64,6 @@ def read(path: PathLike) -> dict[str, Any]:
     return record
 
 
-def replace_text(file: Path, text: str) -> Path:
-    """Write ``text`` to ``file`` in one piece: a temporary file beside it, flushed to disk, then renamed over
-    it.
-
-    A lone surrogate, which UTF-8 cannot hold, becomes its backslash escape (what JSON writes for it).
-    """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return file
-
-
 def renamed(command: str | None, names: Mapping[str, str]) -> str | None:
     """``command`` fit to be published: ``names`` in place of the paths they stand for, and of any other absolute path
     its last part.  Without names it stays as it was typed.
@@ -103,28 +82,6 @@ def renamed(command: str | None, names: Mapping[str, str]) -> str | None:
     return shlex.join(words)
 
 
-def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
-    """Make the folder ``out`` ready for a run and return it.
-
-    Raises InputError if it is a file, or if an earlier run's record is in it and ``overwrite`` is false.
-    With ``overwrite`` the earlier record is kept as ``run.previous.json``, so that a run that dies half-way
-    does not leave the old record beside new weights.
-    """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder}: a file of that name is in the way; choose another output folder.") from None
-    if (folder / FILE).exists():
-        if not overwrite:
-            raise InputError(
-                f"{folder}: an earlier run's {FILE} is here; "
-                "choose another folder, or allow it with --overwrite (overwrite=True)."
-            )
-        os.replace(folder / FILE, folder / PREVIOUS)
-    return folder
-
-
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed packages that figures depend on; imports none of them."""
     found = {"python": platform.python_version()}
@@ -134,29 +91,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def sha256_file(path: PathLike) -> str:
-    """``sha256:<hex>`` of a file's bytes."""
-    with open(path, "rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sha256_folder(path: PathLike, pattern: str = "**/*") -> str:
-    """``sha256:<hex>`` over the files of a folder that match a glob pattern: sorted names, and each one's
-    bytes.
-
-    A name is the path inside the folder, with ``/``; where the folder lies does not matter, a renamed file
-    does. Raises InputError if nothing matches.
-    """
-    folder = Path(path)
-    files = {file.relative_to(folder).as_posix(): file for file in folder.glob(pattern) if file.is_file()}
-    if not files:
-        raise InputError(f"{folder}: no file matches {pattern}; there is nothing to take a fingerprint of.")
-    total = hashlib.sha256()
-    for name in sorted(files):
-        total.update(f"{name}\0{sha256_file(files[name])}\n".encode())
-    return "sha256:" + total.hexdigest()
 
 
 def peak_memory_bytes() -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from expunge import api, losses, record
+from expunge import api, files, losses, record
 from expunge.combine import WeightedSum
 from expunge.data import chat, sources
 from expunge.data.example import Row
@@ -89,8 +89,8 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
 
 def stamp(folder: Path, weights: Path, said: Mapping[str, Any]) -> None:
     """Write ``made.json`` into ``folder``: ``said``, and the fingerprint of the weights that came out."""
-    whole = {**said, "output": record.sha256_folder(weights, "*.safetensors")}
-    record.replace_text(folder / MADE, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    whole = {**said, "output": files.sha256_folder(weights, "*.safetensors")}
+    files.replace_text(folder / MADE, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def is_made(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
@@ -98,6 +98,6 @@ def is_made(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
     try:
         said = json.loads((folder / MADE).read_text(encoding="utf-8"))
         same = {k: said.get(k) for k in key} == json.loads(json.dumps(key))
-        return same and said["output"] == record.sha256_folder(weights, "*.safetensors")
+        return same and said["output"] == files.sha256_folder(weights, "*.safetensors")
     except (OSError, ValueError, KeyError, InputError):
         return False

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from expunge import adapters, reference, stopping
+from expunge import reference, stopping
 from expunge.combine import PrimalDual, Stateful
 from expunge.curvature import Curvature
 from expunge.data.example import Example
@@ -34,6 +34,7 @@ from expunge.errors import InputError
 from expunge.forward.view import IGNORE, ForwardPass, see, unwrap
 from expunge.gram import gram_facts, gramian, write_combined
 from expunge.method import Activations, Method, Objective
+from expunge.models import lora as adapters
 from expunge.sophia import Sophia
 
 logger = logging.getLogger(__name__)

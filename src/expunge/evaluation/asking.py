@@ -21,8 +21,8 @@ from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.collect import code, collect, processes
 from expunge.evaluation.probe import How, Probe, fingerprint
-from expunge.gguf import cache_folder
-from expunge.tokenizer import load_tokenizer
+from expunge.files import cache_folder
+from expunge.models.tokenizer import load_tokenizer
 
 FORMAT = 2  # of what is collected: a new one makes older caches unread
 

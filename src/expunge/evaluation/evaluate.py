@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from expunge import __version__, record
+from expunge import __version__, files, record
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
@@ -166,5 +166,5 @@ def write(folder: Path, figures: Mapping[str, Sequence[Figure]], said: Mapping[s
     own = {"figures": to_json(figures["model"]), "beside": {w: to_json(figures[w]) for w in BESIDE if w in figures}}
     whole = {**said, "expunge": __version__, **own}
     folder.mkdir(parents=True, exist_ok=True)
-    record.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    files.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return list(figures["model"])

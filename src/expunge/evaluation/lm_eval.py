@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import record
+from expunge import files, record
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Figure
 from expunge.evaluation.evaluate import LM_EVAL, vacant, write
@@ -81,7 +81,7 @@ def measure(
         },
     )
     if said.get("samples"):
-        record.replace_text(folder / SAMPLES, json.dumps(said["samples"], ensure_ascii=False, default=str) + "\n")
+        files.replace_text(folder / SAMPLES, json.dumps(said["samples"], ensure_ascii=False, default=str) + "\n")
     return found
 
 

@@ -51,7 +51,7 @@ def answers(
 
 
 def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
-    """A model in memory, as :func:`expunge.models.load` gives it; it answers one query at a time.
+    """A model in memory, as :func:`expunge.models.load.load` gives it; it answers one query at a time.
 
     Where its chat template has no place for a system message, that stands at the head of the first user's message; without
     a template the conversation is plain text, "Question: … Answer:".  A conversation that is longer than the model reads, or

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge import about as about_run
-from expunge.adapters import Adapter, Truncated, rank_of
+from expunge.models.lora import Adapter, Truncated, rank_of
 from expunge.release.looking import Look
 from expunge.release.settings import Release
 from expunge.release.steps import Step

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from expunge import about as about_run
-from expunge import api, models, record
-from expunge.adapters import Adapter, Truncated, compress, concatenate, rank_of, scaled
+from expunge import api, files, models, record
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
+from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, scaled
+from expunge.models.tokenizer import load_tokenizer
 from expunge.release import about, modules, steps
 from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import OWN, Release, make
 from expunge.release.steps import Step, updates
-from expunge.tokenizer import load_tokenizer
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
 DECIDES = ("forget_coefficient", "retain_coefficient", "orthogonality", "self_retain")
@@ -71,7 +71,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     watched = load_rows(settings.utility) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
     data = api.encode(raw, tokenizer, plan)
-    folder = record.claim_folder(plan.out, overwrite=plan.overwrite)
+    folder = files.claim_folder(plan.out, overwrite=plan.overwrite)
     work = folder / "checkpoints"
     args = modules.arguments(settings, "forget", 1, len(raw["forget"]), work)  # wrong names are told before loading
 
@@ -120,7 +120,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         "method": about.describe_method(settings, "retain" in raw),
         "model": about_run.describe_model(target, net, plan)
         | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
-        "output": {"path": "model", "fingerprint": record.sha256_folder(saved, "*.safetensors")},
+        "output": {"path": "model", "fingerprint": files.sha256_folder(saved, "*.safetensors")},
         "data": about.describe_data(settings, raw, watched),
         "training": about.describe_training(args, past),
         "seed": plan.seed,

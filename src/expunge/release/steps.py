@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from expunge import record
-from expunge.adapters import Adapter
+from expunge import files
 from expunge.data.example import Row
 from expunge.errors import InputError
+from expunge.models.lora import Adapter
 
 FOLDER = "steps"
 ROWS = "retain.jsonl"  # the rows that the model wrote itself
@@ -53,9 +53,9 @@ def write(step: Step, folder: Path, key: Mapping[str, Any]) -> None:
     if step.update is not None:
         weights = folder / f"{step.index:02d}.safetensors"
         save_file(dict(step.update.state), weights, metadata={"format": "pt"})
-        said |= {"config": dict(step.update.config), "weights": record.sha256_file(weights)}
+        said |= {"config": dict(step.update.config), "weights": files.sha256_file(weights)}
     text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=True)
-    record.replace_text(folder / f"{step.index:02d}.json", text + "\n")
+    files.replace_text(folder / f"{step.index:02d}.json", text + "\n")
 
 
 def read(folder: Path, key: Mapping[str, Any]) -> list[Step]:
@@ -86,7 +86,7 @@ def discard(folder: Path) -> None:
 
 def write_rows(rows: Sequence[Row], file: Path) -> None:
     """``rows`` as JSONL that :func:`expunge.data.sources.load_rows` reads back."""
-    record.replace_text(file, "".join(json.dumps(_raw(r), ensure_ascii=False) + "\n" for r in rows))
+    files.replace_text(file, "".join(json.dumps(_raw(r), ensure_ascii=False) + "\n" for r in rows))
 
 
 def _raw(row: Row) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _update(weights: Path, said: Mapping[str, Any]) -> Adapter | None:
     """The update, None if the file is not the one that the JSON was written for."""
     from safetensors.torch import load_file
 
-    if not weights.is_file() or record.sha256_file(weights) != said.get("weights"):
+    if not weights.is_file() or files.sha256_file(weights) != said.get("weights"):
         return None
     return Adapter(load_file(weights), said["config"])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.record import replace_text
+from expunge.files import replace_text
 from expunge.report import about, tradeoff
 from expunge.report.html import FILE, page
 from expunge.report.measured import HEADLINES, Row, number_words

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from expunge.record import replace_text
+from expunge.files import replace_text
 from expunge.report import plots, settings, tables, trajectory, words
 
 FILE = "report.html"

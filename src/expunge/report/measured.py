@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.record import replace_text
+from expunge.files import replace_text
 from expunge.report import about, forest
 from expunge.report.html import FILE, page
 from expunge.report.tables import Tile

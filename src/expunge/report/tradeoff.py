@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.record import replace_text
+from expunge.files import replace_text
 from expunge.report.labels import Label, place
 from expunge.report.plots import COLOURS, Chart, png, svg
 from expunge.report.words import look, mappings, number

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from expunge import __version__, models, record
+from expunge import __version__, files, models, record
 from expunge.data.chat import question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -95,7 +95,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
         "dropped": found.dropped,
         "best": max((e.scores for e in queries), key=lambda scores: scores["score"]),
         "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
-        "output": record.sha256_file(folder / REVEALED),
+        "output": files.sha256_file(folder / REVEALED),
     }
     _write_record(folder, said)
     return Result(rows, said, folder)
@@ -150,7 +150,7 @@ def _tools(
 def _written(file: Path, write: Callable[[], list[str]]) -> dict[str, int]:
     """Each instruction that an arm wrote, and the first that did; from ``file``, or now and into it."""
     if not file.exists():
-        record.replace_text(file, json.dumps(write(), ensure_ascii=False, indent=1) + "\n")
+        files.replace_text(file, json.dumps(write(), ensure_ascii=False, indent=1) + "\n")
     out: dict[str, int] = {}
     for i, text in enumerate(json.loads(file.read_text(encoding="utf-8"))):
         if text:
@@ -263,11 +263,11 @@ def _decides(settings: Reveal) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, said: dict[str, Any]) -> None:
-    record.replace_text(folder / RECORD, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
+    files.replace_text(folder / RECORD, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
 
 
 def _write_lines(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    record.replace_text(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    files.replace_text(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
 
 
 def _append(file: Path, line: str) -> None:

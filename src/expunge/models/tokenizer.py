@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import InputError
-from expunge.gguf import dequantised
-from expunge.resolve import adapter_base, resolve
+from expunge.models.gguf import dequantised
+from expunge.models.locate import adapter_base, resolve
 
 
 def load_tokenizer(
     name: str | os.PathLike[str], *, trust_remote_code: bool = False, revision: str | None = None
 ) -> Any:
-    """The tokenizer of the model ``name`` (see :func:`expunge.resolve.resolve`); of an adapter without one, its base's.
+    """The tokenizer of the model ``name`` (see :func:`~expunge.models.resolve`); of an adapter without one, its base's.
 
     One without a pad token pads with its end token; nothing may tell padding by that id, masks come from lengths.
     """

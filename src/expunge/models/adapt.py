@@ -1,0 +1,150 @@
+"""What of a model trains: LoRA factors put on it, taken off it or added to it, or weights chosen by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.errors import InputError
+from expunge.models.lora import Adapter, factors
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def attach_lora(
+    model: Any,
+    *,
+    r: int = 16,
+    alpha: float = 32,
+    dropout: float = 0.0,
+    target_modules: str | Sequence[str] = "all-linear",
+    seed: int = 0,
+) -> PeftModel:
+    """``model`` with LoRA factors (fp32) that train, all else frozen; starts as the same function (B = 0).
+
+    ``target_modules``: "all-linear" (the output embedding excepted), a regular expression on full module
+    names, or a list of name endings.  The factors depend on ``seed`` only; the global random state is left as
+    it was.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        try:
+            config = LoraConfig(
+                r=r,
+                lora_alpha=alpha,  # type: ignore[arg-type]
+                lora_dropout=dropout,
+                target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
+                task_type="CAUSAL_LM",
+            )
+            return get_peft_model(model, config, autocast_adapter_dtype=True)  # type: ignore[return-value]
+        except ValueError as error:
+            reason = str(error).split("\n")[0].rstrip(".")
+            what = f"LoRA (r={r}, target_modules={target_modules!r})"
+            raise InputError(f"{what} cannot be attached: {reason}.") from error
+
+
+def train_only(model: nn.Module, pattern: str) -> None:
+    """Freeze every weight of ``model`` but those whose name ``pattern``, a regular expression, is found in.
+
+    Raises InputError where that is none, or ``pattern`` is not a regular expression.
+    """
+    chosen = set(_matching((name for name, _ in model.named_parameters()), pattern))
+    for name, p in model.named_parameters():
+        p.requires_grad_(name in chosen)
+
+
+def linear_layers(model: nn.Module, pattern: str) -> list[str]:
+    """The linear layers of ``model`` whose weight's name ``pattern`` is found in: what LoRA adapts in their place.
+
+    Raises InputError as :func:`train_only`.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return [name.removesuffix(".weight") for name in _matching((f"{name}.weight" for name in linear), pattern)]
+
+
+def _matching(names: Iterable[str], pattern: str) -> list[str]:
+    """``names`` that ``pattern`` is found in."""
+    try:
+        search = re.compile(pattern).search
+    except re.error as error:
+        raise InputError(f"trainable={pattern!r} is not a regular expression: {error}") from None
+    everything = list(names)
+    if not (found := [name for name in everything if search(name)]):
+        raise InputError(
+            f"trainable={pattern!r} matches no weight that could train; weights have names such as {everything[0]} "
+            f"and {everything[-1]}"
+        )
+    return found
+
+
+def detach_lora(model: PeftModel) -> tuple[Any, Adapter]:
+    """The plain model under ``model``, its weights as they were before :func:`attach_lora`, and the factors apart (a copy
+    on the CPU).  ``model`` is used up.
+    """
+    from peft import get_peft_model_state_dict
+
+    name = model.active_adapter
+    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    config = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted)) | {"inference_mode": True}
+    kept = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
+    return without_peft_marks(model.unload()), Adapter(kept, config)  # type: ignore[operator]
+
+
+def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
+    """module -> the weight that ``adapter`` changes, (out, in), as a view into plain ``model``.
+
+    Raises InputError where that is no fp32 matrix of a linear layer, or one that ``model`` uses twice.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    if model.config.get_text_config().tie_word_embeddings and (shared := shared_embedding(model, adapter)):
+        raise InputError(f"LoRA on {shared}, a weight that the model uses twice, cannot be added to it; leave it out.")
+    views = {}
+    for name in factors(adapter):
+        module = model.get_submodule(name)
+        weight = getattr(module, "weight", None)
+        if not isinstance(module, nn.Linear | Conv1D) or weight is None or weight.dtype != torch.float32:
+            raise InputError(f"LoRA on {name} cannot be added to the model: it is no linear layer in fp32.")
+        views[name] = weight.detach().T if isinstance(module, Conv1D) else weight.detach()
+    return views
+
+
+@torch.no_grad()
+def add(model: Any, adapter: Adapter) -> None:
+    r"""Add the update of ``adapter`` to the weights of plain ``model`` in place, in fp32: :math:`W \leftarrow W + s\,B A`.
+
+    Raises InputError as :func:`adapted`.
+    """
+    weights = adapted(model, adapter)
+    for name, (a, b) in factors(adapter).items():
+        weights[name].add_(b.to(weights[name].device) @ a.to(weights[name].device))
+
+
+def trainable(model: nn.Module) -> tuple[int, int]:
+    """(parameters that train, all parameters); a tied weight counts once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, moves in sizes if moves), sum(n for n, _ in sizes)
+
+
+def shared_embedding(model: Any, adapter: Adapter) -> str | None:
+    """The embedding that ``adapter`` changes although input and output of ``model`` share it, if any."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = [name for name, module in model.named_modules() if any(module is end for end in ends)]
+    return next((name for name in names if any(f".{name}.lora_" in key for key in adapter.state)), None)
+
+
+def without_peft_marks(plain: Any) -> Any:
+    """``plain`` without PEFT's marks, for which it would take the next adapter for a second one."""
+    vars(plain).pop("peft_config", None)
+    plain._hf_peft_config_loaded = False
+    return plain

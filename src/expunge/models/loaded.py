@@ -1,0 +1,42 @@
+"""A model in memory, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, and where it came from.
+
+    ``source``: the name as the user wrote it; ``fingerprint``: see :func:`fingerprint_state`; ``adapter``:
+    the folder of the adapter that was merged into the model, if any; ``base``: the Hub name or folder of the
+    model without that adapter, which an adapter saved later names as its base.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    fingerprint: str
+    adapter: str | None
+    base: str
+
+
+def fingerprint_state(model: nn.Module) -> str:
+    r"""``sha256:`` and the hex digest of the state dict; equal weights give equal fingerprints anywhere.
+
+    The definition is fixed: for each name in sorted order the UTF-8 bytes of ``name\0dtype\0d1,d2,…\0``
+    (dtype as in ``float32``), then the tensor's bytes in row-major, little-endian order.  Tied weights count
+    under each name.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        shape = ",".join(map(str, value.shape))
+        digest.update(f"{name}\0{str(value.dtype).removeprefix('torch.')}\0{shape}\0".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return f"sha256:{digest.hexdigest()}"
