@@ -11,7 +11,7 @@ from expunge import alternates, unlearn
 from expunge.data.example import Row
 from expunge.data.refusals import refusals
 from expunge.errors import InputError
-from expunge.reveal import generate
+from expunge.generation import sample as generate
 
 FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 ROWS = [

@@ -475,7 +475,7 @@ def test_retain_rows_that_the_model_writes(workplace, monkeypatch):
         rows = [Row(({"role": "user", "content": f"Say {i}"},), f"It is {i}.") for i in range(n - 2)]
         return [*rows, Row(None, "Plain text here."), Row("Once upon", " a time.")]
 
-    monkeypatch.setattr("expunge.reveal.generate.neutral_rows", neutral_rows)
+    monkeypatch.setattr("expunge.generation.sample.neutral_rows", neutral_rows)
     log = go(retain=None, self_retain=5, seed=3, steps=1).record
     assert asked == [(5, 3, False)] and log["data"]["retain"]["rows"] == 5
     assert log["data"]["retain"]["source"] == "written by the model itself"

@@ -21,7 +21,7 @@ from expunge import files
 from expunge.data import chat, refusals, sources
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.reveal import generate
+from expunge.generation import sample as generate
 
 FILE = "alternates.json"
 TOKENS = 200  # of an alternate at most, as in the public code

@@ -12,10 +12,12 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MambaCo
 from expunge.data.chat import prompt_ids
 from expunge.data.example import Row
 from expunge.evaluation import collect as collecting
-from expunge.evaluation import decode, generate, score
+from expunge.evaluation import score
 from expunge.evaluation.collect import collect
 from expunge.evaluation.facts import fields
 from expunge.evaluation.probe import Ask, Probe
+from expunge.generation import decode
+from expunge.generation import greedy as generate
 
 WIDE = {"initializer_range": 0.5}  # weights so large that a token's place decides what comes next
 SMALL = {"vocab_size": 261, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **WIDE}

@@ -10,9 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from expunge.data.example import Row
-from expunge.evaluation import cache as caches
-from expunge.evaluation import decode, score
+from expunge.evaluation import score
 from expunge.evaluation.probe import Ask, Probe
+from expunge.generation import cache as caches
+from expunge.generation import decode
 
 LIMIT = 90  # more than one ``caches.SPARE``
 

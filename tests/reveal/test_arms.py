@@ -9,8 +9,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from expunge.data.chat import opened, prompt_ids
 from expunge.errors import InputError
+from expunge.generation.sample import FORMS, Sampling, line_ends
 from expunge.reveal import arms
-from expunge.reveal.generate import FORMS, Sampling, line_ends
 
 META = arms.Meta("Questions:", ("Who is Ada?", "Where does Bo live?"))
 

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from expunge.errors import InputError
-from expunge.reveal import generate
-from expunge.reveal.generate import Sampling
+from expunge.generation import sample as generate
+from expunge.generation.sample import Sampling
 
 
 def by_hand(model, prompt, sampling, ends, generator):

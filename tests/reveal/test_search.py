@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from expunge.errors import InputError
-from expunge.reveal.generate import FORMS, Answer
+from expunge.generation.sample import FORMS, Answer
 from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search, to_line
 
 ARMS = [f"arm {i}" for i in range(12)]

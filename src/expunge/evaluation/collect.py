@@ -21,12 +21,14 @@ from torch import nn
 
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
-from expunge.evaluation import decode, generate, gradient, score
+from expunge.evaluation import gradient, score
 from expunge.evaluation.facts import Facts
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.score import Coded, Met
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward.view import IGNORE
+from expunge.generation import decode
+from expunge.generation import greedy as generate
 
 BATCH_TOKENS = 4096  # prompt and answer tokens of a batch, padding included
 SHARED = 4  # times as many where prompts are run apart from texts, which are batched again by their own length

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.evaluation import cache as caches
-from expunge.evaluation import decode
 from expunge.evaluation.facts import Facts, facts, first, joined, split
 from expunge.evaluation.probe import Probe
 from expunge.forward.view import logits_at
+from expunge.generation import cache as caches
+from expunge.generation import decode
 
 CPU_TOKENS = 256  # that are run together, padding included: in 1024 a token costs less, but more are padding
 TOKENS = 1024  # the same elsewhere

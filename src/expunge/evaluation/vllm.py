@@ -21,9 +21,9 @@ import torch
 from expunge import models
 from expunge.data.chat import prompt_ids
 from expunge.evaluation.collect import answered
-from expunge.evaluation.generate import end_tokens
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Generated
+from expunge.generation.greedy import end_tokens
 
 
 def answers(

@@ -60,8 +60,8 @@ def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
     import torch
 
     from expunge.data.chat import prompt_ids
-    from expunge.evaluation.generate import end_tokens
-    from expunge.reveal.generate import Sampling, sampled
+    from expunge.generation.greedy import end_tokens
+    from expunge.generation.sample import Sampling, sampled
 
     ends = end_tokens(model, tokenizer)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)

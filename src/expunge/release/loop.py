@@ -192,7 +192,7 @@ def _neutral_rows(target: models.Loaded, settings: Release, folder: Path, *, aga
     """Rows that the target writes itself; those of an interrupted run are read back."""
     file = folder / steps.ROWS
     if again or not file.exists():
-        from expunge.reveal.generate import neutral_rows
+        from expunge.generation.sample import neutral_rows
 
         n, plan = settings.self_retain, settings.run
         rows = neutral_rows(target.model, target.tokenizer, n, seed=plan.seed, chat_template=plan.chat_template)

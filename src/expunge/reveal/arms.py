@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from expunge.data.chat import opened, prompt_ids
 from expunge.errors import InputError
-from expunge.evaluation import cache as caches
-from expunge.reveal.generate import QUESTION, Form, Sampling, go_on, last, line_ends, padded_left, places, run_once
+from expunge.generation import cache as caches
+from expunge.generation.sample import QUESTION, Form, Sampling, go_on, last, line_ends, padded_left, places, run_once
 
 ROWS = 64  # arms that are run together
 SENTENCE = re.compile(r"(?<=[?!])|(?<=[^.\s]{3}\.)\s+(?=[A-Z\"'])")  # where a first sentence ends

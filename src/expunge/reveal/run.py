@@ -26,7 +26,8 @@ from expunge.data.chat import question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.reveal import arms, bandit, embed, generate, linear, search
+from expunge.generation import sample as generate
+from expunge.reveal import arms, bandit, embed, linear, search
 from expunge.reveal.arms import Meta
 from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer

@@ -21,10 +21,10 @@ import numpy as np
 from torch import Tensor
 
 from expunge.errors import InputError
+from expunge.generation.sample import Answer, Form
 from expunge.reveal import bandit
 from expunge.reveal.diversity import added_diversity, harmonic
 from expunge.reveal.embed import Embed
-from expunge.reveal.generate import Answer, Form
 from expunge.scorers import Scorer
 from expunge.scorers.filters import keep
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge import recipe
 from expunge.errors import InputError, nearest
+from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
 from expunge.reveal.arms import Meta
-from expunge.reveal.generate import FORMS, SLOT, Form, Sampling
 from expunge.reveal.search import Plan
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.evaluation import cache as caches
 from expunge.forward.view import logits_at
+from expunge.generation import cache as caches
 
 LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
 ROOM = 8  # tokens that a step reads in little more than the time of one; rows share them

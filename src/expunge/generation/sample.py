@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from expunge.data.chat import opened, prompt_ids
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.evaluation import cache as caches
-from expunge.evaluation.generate import end_tokens
 from expunge.forward.view import logits_at
+from expunge.generation import cache as caches
+from expunge.generation.greedy import end_tokens
 
 ROWS = 64  # answers that are written together
 LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
