@@ -33,7 +33,7 @@ from expunge.forward.view import see
 from expunge.method import Method, build
 from expunge.sophia import OPTIMIZERS, Settings
 from expunge.teach import NLL
-from expunge.trainer import UnlearningTrainer
+from expunge.training.trainer import UnlearningTrainer
 
 LEVEL = 3.0  # nats per token of the forget rows
 VOCABULARY, LENGTH, ROWS, BATCH, MOST = 64, 12, (32, 96), 8, 250

@@ -34,8 +34,8 @@ from expunge.data.sources import load_rows
 from expunge.data.streams import PairedDataset
 from expunge.models import load
 from expunge.recipe import make
-from expunge.reference import frozen_copy
-from expunge.trainer import UnlearningTrainer
+from expunge.training.reference import frozen_copy
+from expunge.training.trainer import UnlearningTrainer
 
 BATCH = 8
 EPOCHS = 10  # how long a run the library's caches are filled for

@@ -12,7 +12,7 @@ import torch
 
 from expunge import methods  # noqa: F401  fills the table
 from expunge.method import build
-from expunge.training import optimized
+from expunge.training.arguments import optimized
 
 name, parameters, sophia, folder = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]), Path(sys.argv[4])
 method = optimized(build(name, parameters), "sophia" if sophia else None, sophia, {})

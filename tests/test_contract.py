@@ -21,13 +21,14 @@ import tiny
 import torch
 from transformers import LlamaForCausalLM
 
-from expunge import losses, methods, reference, sophia  # noqa: F401  methods fills the table
+from expunge import losses, sophia
 from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
 from expunge.forward.view import ForwardPass, see
 from expunge.method import METHODS, Activations, build
 from expunge.models import attach_lora
-from expunge.reference import live_view
-from expunge.training import optimized
+from expunge.training import reference  # noqa: F401  methods fills the table
+from expunge.training.arguments import optimized
+from expunge.training.reference import live_view
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
 STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers

@@ -9,11 +9,12 @@ import tiny
 import torch
 from test_contract import hand_written, sampled_curvature
 
-from expunge import curvature, methods
+from expunge import methods
 from expunge.errors import InputError
 from expunge.models import attach_lora
 from expunge.sophia import PUBLISHED, Settings, signs
-from expunge.training import optimized
+from expunge.training import curvature
+from expunge.training.arguments import optimized
 
 # ρ where about half of the coordinates are clipped on the tiny model, and an estimate at every second step
 HALF = {

@@ -34,11 +34,11 @@ def test_snippet(workplace, monkeypatch, kind, text):
         assert done.exit_code == 0, done.output
         assert (workplace / "unlearned-3" / "model" / "adapter_config.json").exists()
     else:
-        import expunge.training
+        import expunge.training.arguments
 
-        suited = expunge.training.defaults
+        suited = expunge.training.arguments.defaults
         monkeypatch.setattr(
-            expunge.training,
+            expunge.training.arguments,
             "defaults",
             lambda *a, **k: suited(*a, **k) | {"max_steps": 2, "use_cpu": True, "disable_tqdm": True},
         )

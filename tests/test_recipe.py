@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from expunge import methods, recipe, training  # noqa: F401  methods fills the table
+from expunge import recipe
 from expunge.errors import InputError
 from expunge.method import build
+from expunge.training import arguments as training  # noqa: F401  methods fills the table
 
 TOML = """
 model = "model"

@@ -12,7 +12,7 @@ from expunge.api import method_of
 from expunge.benchmarks import named
 from expunge.evaluation.benchmark import data_of
 from expunge.method import build
-from expunge.training import arguments, defaults
+from expunge.training.arguments import arguments, defaults
 
 ALL = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 BENCHES = [p for p in ALL if p.stem.startswith("bench_")]

@@ -14,7 +14,7 @@ from expunge import methods  # noqa: F401  it fills the table
 from expunge.errors import InputError
 from expunge.forward.view import ForwardPass, see
 from expunge.method import METHODS, build
-from expunge.stopping import StopAtLevel, check, rows_to_look_at
+from expunge.training.stopping import StopAtLevel, check, rows_to_look_at
 
 
 def learnt():

@@ -12,7 +12,7 @@ from transformers import Trainer
 from expunge import methods
 from expunge.combine import PrimalDual
 from expunge.errors import InputError
-from expunge.gram import gramian, write_combined
+from expunge.training.gradients import gramian, write_combined
 
 
 class Flat(torch.utils.data.Dataset):

@@ -13,7 +13,7 @@ from expunge.data.collate import collate
 from expunge.data.example import Example
 from expunge.data.streams import PairedDataset
 from expunge.method import Method
-from expunge.trainer import UnlearningTrainer
+from expunge.training.trainer import UnlearningTrainer
 
 V = 32
 

@@ -61,7 +61,7 @@ def unlearn(
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible.
     """
-    from expunge.training import names
+    from expunge.training.arguments import names
 
     values: dict[str, Any] = {
         "model": str(model),
@@ -176,7 +176,7 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def method_of(settings: Recipe, method: Method | None = None) -> Method:
     """The recipe's method, or ``method`` in its place, with the optimizer that the recipe asks for."""
-    from expunge.training import optimized
+    from expunge.training.arguments import optimized
 
     made = method or build(settings.method, settings.parameters)
     return optimized(made, settings.optimizer, settings.optimizer_parameters, settings.training)
@@ -191,7 +191,7 @@ def load_rows(settings: Recipe, method: Method) -> dict[str, list[Row]]:
     elif "retain" in method.streams:
         raise InputError(f"the method {method.name} protects a retain set; give one with --retain")
     if settings.holdout is not None:
-        from expunge import stopping
+        from expunge.training import stopping
 
         stopping.check(method)
         rows["holdout"] = sources.load_rows(settings.holdout)
@@ -247,7 +247,8 @@ def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> 
 # -- training -------------------------------------------------------------------------------------------------------------
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
-    from expunge import curvature, training
+    from expunge.training import arguments as training
+    from expunge.training import curvature
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
@@ -258,8 +259,9 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
 
 def check_fit(model: Any, settings: Recipe, method: Method) -> None:
     """Raise InputError for a layer or for weights that ``model`` does not have, before anything is measured."""
-    from expunge import models, reference
+    from expunge import models
     from expunge.forward import layers
+    from expunge.training import reference
 
     if what := reference.layer_read(method.objectives):
         with layers.up_to(model, what.layer):
@@ -293,8 +295,8 @@ def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, st
     """Train ``net`` in place; returns the trainer, whose state holds the log."""
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    from expunge.progress import ProgressLine
-    from expunge.trainer import UnlearningTrainer
+    from expunge.training.progress import ProgressLine
+    from expunge.training.trainer import UnlearningTrainer
 
     window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     dataset = streams.PairedDataset({s: data.examples[s] for s in method.streams}, seed=args.seed, window=window)

@@ -96,7 +96,7 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
     """``values`` checked; the first thing that is wrong is one sentence."""
     for key in values:
         if key not in Recipe.model_fields:
-            from expunge.training import names
+            from expunge.training.arguments import names
 
             raise InputError(f"{where}: there is no setting {key!r}{nearest(key, [*Recipe.model_fields, *names()])}")
     return checked(Recipe, values, where)
@@ -146,7 +146,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments."""
-    from expunge.training import names
+    from expunge.training.arguments import names
 
     out = {**values, **{table: dict(values.get(table, {})) for table in TABLES.values()}}
     for pair in pairs:

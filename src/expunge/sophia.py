@@ -9,7 +9,7 @@ negative the step is the sign of m; where it is large it is Newton's step over Ï
 start at zero, as in the paper.
 
 Three estimators, none of which knows a model: Gauss-Newton-Bartlett (from labels that the model samples itself),
-Hutchinson, and the squared gradient of SOUL's published code.  :mod:`expunge.curvature` runs them in training.
+Hutchinson, and the squared gradient of SOUL's published code.  :mod:`expunge.training.curvature` runs them in training.
 
 Liu et al. 2023 (Sophia), arXiv:2305.14342; Jia et al. 2024 (SOUL), arXiv:2404.18239.
 """

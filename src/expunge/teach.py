@@ -72,7 +72,7 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
 # -- what was made of what ------------------------------------------------------------------------------------------------
 def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], method: Method = NLL) -> dict[str, Any]:
     """What decides the weights that come out: method and settings, fingerprints of the start model and of the rows."""
-    from expunge.training import parse
+    from expunge.training.arguments import parse
 
     said = {k: v for k, v in settings.model_dump().items() if k in DECIDES}
     held = {} if settings.holdout is None else {"holdout": sources.load_rows(settings.holdout)}

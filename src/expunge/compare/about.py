@@ -12,7 +12,7 @@ from expunge import __version__, record
 from expunge.bench import Ready
 from expunge.compare.budget import Budget
 from expunge.compare.settings import Compare, Trial
-from expunge.training import parse
+from expunge.training.arguments import parse
 
 
 def whole(settings: Compare, first: Ready, spent: Budget, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, record, training
+from expunge import bench, record
 from expunge.bench import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import about, budget
@@ -28,6 +28,7 @@ from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.recipe import Recipe
 from expunge.report import compared
+from expunge.training import arguments as training
 
 FILE = "compare.json"
 LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has

@@ -15,7 +15,7 @@ from expunge import bench, recipe
 from expunge.bench import Bench
 from expunge.errors import InputError, nearest
 from expunge.method import entry
-from expunge.training import names as training_names
+from expunge.training.arguments import names as training_names
 
 RUNS = "runs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -52,7 +52,7 @@ def release(
     are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.
     """
     from expunge.recipe import Recipe
-    from expunge.training import names
+    from expunge.training.arguments import names
 
     values: dict[str, Any] = {"model": str(model), "forget": forget, "retain": retain, "out": str(out)}
     training = dict(settings.pop("training", {}))
@@ -147,7 +147,7 @@ def made_of(
     settings: Release, model: str, raw: Mapping[str, Any], watched: Sequence[Any], look: Look | None
 ) -> dict[str, Any]:
     """What decides the steps: settings, fingerprints of the start model and of the rows, and what is looked at."""
-    from expunge.training import parse
+    from expunge.training.arguments import parse
 
     own, of_run = settings.model_dump(include=set(DECIDES)), settings.run.model_dump(include=set(DECIDES_OF_RUN))
     return {

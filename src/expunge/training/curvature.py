@@ -31,7 +31,7 @@ from expunge.sophia import (
 )
 
 if TYPE_CHECKING:
-    from expunge.trainer import UnlearningTrainer
+    from expunge.training.trainer import UnlearningTrainer
 
 ROUNDED = (
     "curvature=hutchinson takes differences of gradients, which 16-bit numbers round away; "

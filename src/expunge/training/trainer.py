@@ -1,0 +1,396 @@
+"""``transformers.Trainer`` with several objectives: three overrides and no copied loop.
+
+1. ``get_batch_samples`` counts the labelled tokens and sequences of a whole optimizer step, so a mean is a mean
+   over the step however it is cut into micro-batches and ranks.
+2. ``training_step`` runs forward and backward for one objective at a time, so one graph lives at a time.  A combiner
+   without a Gramian scales each loss and lets the gradients add up; one with a Gramian gets each gradient in a
+   buffer of its own (pointers are swapped, nothing is cloned) and the weighted sum is written at the sync step,
+   before clipping.
+3. ``log`` adds each objective's loss and weight, the multiplier, the gradients' norms and their cosine.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from expunge.combine import PrimalDual, Stateful
+from expunge.data.example import Example
+from expunge.data.streams import EpochSampler
+from expunge.errors import InputError
+from expunge.forward.view import IGNORE, ForwardPass, see, unwrap
+from expunge.method import Activations, Method, Objective
+from expunge.models import lora as adapters
+from expunge.sophia import Sophia
+from expunge.training import reference, stopping
+from expunge.training.curvature import Curvature
+from expunge.training.gradients import gram_facts, gramian, write_combined
+
+logger = logging.getLogger(__name__)
+COMBINER_FILE = "combiner.json"
+
+
+class UnlearningTrainer(Trainer):
+    """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
+
+    Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
+    ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's retain loss, which
+    a ``PrimalDual`` turns into its budget.  ``holdout``: rows the model never saw, see :mod:`expunge.training.stopping`.
+    """
+
+    model: Any
+    train_dataset: Any
+
+    def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.method = method
+        self.combine = copy.deepcopy(method.combine)
+        self.start_loss = start_loss
+        self.holdout = holdout
+        self.stop: stopping.StopAtLevel | None = None
+        self.warnings: list[str] = []
+        self._refuse_unsupported()
+        self._buffers: dict[str, list[Tensor | None]] = {}
+        self._losses: Tensor | None = None  # (m,) of the step so far
+        self._facts: dict[str, Tensor] = {}  # what the last step is logged with
+        self._at_zero = 0
+        self._began = time.perf_counter()  # of the optimizer step
+        self.reference_copy: nn.Module | None = None
+        self.reference_cache: reference.CachedLogp | None = None
+        self.reference_hidden: reference.CachedHidden | None = None
+        self.reference_activations: reference.CachedActivations | None = None
+        self._build_reference()
+        self.add_callback(CombinerCheckpoint(self))
+        self.curvature: Curvature | None = None
+        if method.optimizer and self.optimizer is None:
+            self.curvature = Curvature(self, method.optimizer)
+            self.add_callback(self.curvature)
+            self.optimizer_cls_and_kwargs = Sophia, {"lr": self.args.learning_rate, **method.optimizer.of_the_step}
+
+    # -- set-up ---------------------------------------------------------------------------------------------------------
+    def _refuse_unsupported(self) -> None:
+        kind = self.accelerator.distributed_type.value
+        if self.combine.needs_gram and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+            raise InputError(
+                f"{type(self.combine).__name__} combines gradients itself, which {kind} does not allow "
+                "(it steps or shards inside backward); use DDP or one process, or a method with fixed weights"
+            )
+        if self.method.negate is not None and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+            raise InputError(
+                f"{self.method.name} turns whole weights round, which {kind} shards; use DDP or one process"
+            )
+
+    def _build_reference(self) -> None:
+        objectives, model = self.method.objectives, self.model
+        if streams := reference.reading(objectives, "token_logp"):
+            model.to(self.args.device)
+            with self.compute_loss_context_manager():
+                self.reference_cache = reference.cache_logp(model, streams, partial(self.batches, seen_only=True))
+        if what := reference.layer_read(objectives):
+            self._build_reference_activations(what)
+        if not (streams := reference.reading(objectives, "logits")):
+            return
+        plain = all(o.positions == "answer" for o in objectives.values() if o.reference == "logits")
+        if plain and self._hidden_bytes(streams) < _bytes(model):
+            model.to(self.args.device)
+            with self.compute_loss_context_manager():
+                self.reference_hidden = reference.cache_hidden(model, streams, partial(self.batches, seen_only=True))
+        if self.reference_hidden is None and not reference.has_adapter(unwrap(model)):
+            self.reference_copy = reference.frozen_copy(model).to(self.args.device)
+
+    def _build_reference_activations(self, what: Activations) -> None:
+        model, streams = self.model.to(self.args.device), reference.reading(self.method.objectives, what)
+        rows = [self.train_dataset.streams[s][i] for s in streams for i in self._seen(s)]
+        if reference.hidden_bytes(model, sum(len(r.input_ids) for r in rows)) < _bytes(model):
+            with self.compute_loss_context_manager():
+                batches = partial(self.batches, seen_only=True)
+                self.reference_activations = reference.cache_activations(model, streams, batches, what.layer)
+        elif not reference.has_adapter(unwrap(model)):
+            self.reference_copy = reference.frozen_copy_up_to(model, what.layer).to(self.args.device)
+
+    def _hidden_bytes(self, streams: list[str]) -> int:
+        data = self.train_dataset.streams
+        tokens = sum(sum(y != IGNORE for y in data[s][i].labels[1:]) for s in streams for i in self._seen(s))
+        return reference.hidden_bytes(self.model, tokens)
+
+    def _seen(self, stream: str) -> list[int]:
+        """The rows of ``stream`` that this run's steps take, ascending."""
+        data, args = self.train_dataset, self.args
+        steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = steps if args.max_steps > 0 else math.ceil(args.num_train_epochs) * len(data)
+        rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
+        return data.rows(stream, rows)
+
+    def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Rows of ``stream`` once, longest together: for passes before training."""
+        examples = self.train_dataset.streams[stream]
+        return self._in_batches(examples, self._seen(stream) if seen_only else range(len(examples)))
+
+    def _in_batches(self, examples: Sequence[Example], rows: Iterable[int]) -> Iterator[dict[str, Tensor]]:
+        by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
+        size = self.args.per_device_train_batch_size
+        for i in range(0, len(by_length), size):
+            yield self._prepare_inputs(
+                self.data_collator(
+                    [
+                        {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
+                        for j in by_length[i : i + size]
+                    ]
+                )
+            )
+
+    def measure(self, name: str, examples: Sequence[Example] | None = None) -> float:
+        """Objective ``name`` over its rows, or over ``examples``, under the model as it is now; one pass, no gradient."""
+        objective = self.method.objectives[name]
+        (stream,) = objective.on
+        given = self.train_dataset.streams[stream] if examples is None else examples
+        rows = self._seen(stream) if objective.reference is not None else range(len(given))
+        tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
+        counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
+        self.model.to(self.args.device).eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return sum(
+                float(objective.loss(self._view(self.model, stream, batch, objective, counts)))
+                * (
+                    1 if objective.positions == "answer" else len(batch["labels"]) / len(rows)
+                )  # a mean of its own batch
+                for batch in self._in_batches(given, rows)
+            )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
+
+        Checkpoints of a negated method hold the model as it learns, before it is turned round.
+        """
+        if isinstance(self.combine, PrimalDual):
+            self._settle(self.combine)
+        if self.holdout:
+            self._stop_at_holdout()
+        negate = self.method.negate
+        start = {} if negate is None else adapters.start_of(self.model)
+        result = super().train(*args, **kwargs)
+        if negate is not None:
+            adapters.turn_round(self.model, start, negate)
+        return result
+
+    def _settle(self, combine: PrimalDual) -> None:
+        if self.start_loss is None:
+            self.start_loss = self.measure("retain")
+        steps = self.args.max_steps
+        if steps <= 0:
+            *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        if combine.budget is None and self.start_loss <= 1e-6:
+            raise InputError(
+                "the start model's retain loss is 0 (a divergence from itself), so no budget follows from it; give budget=…"
+            )
+        self.combine = combine.settle(steps, self.start_loss)
+        budget = self.combine.budget
+        if budget is not None and budget < self.start_loss:
+            self._warn(
+                f"the budget {budget:.4g} is below the start model's retain loss {self.start_loss:.4g}: "
+                "infeasible from the start, so λ will only rise; raise the budget or leave it out"
+            )
+
+    def _stop_at_holdout(self) -> None:
+        stopping.check(self.method)
+        level = self.measure("forget", self.holdout)
+        if (start := self.measure("forget")) <= level:
+            raise InputError(
+                f"the forget loss of the target model is {start:.4g} on the forget set and {level:.4g} on the holdout set: "
+                "by this measure there is nothing to forget; leave holdout out, or look at the two sets"
+            )
+        args, forget = self.args, self.train_dataset.streams["forget"]
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = [forget[i] for i in stopping.rows_to_look_at(len(forget), step)]
+        self.stop = stopping.StopAtLevel(level, partial(self._look, rows))
+        self.add_callback(self.stop)
+
+    def _look(self, rows: Sequence[Example]) -> float:
+        """The forget loss over ``rows`` as the model now is; every process gets the same number."""
+        found = torch.tensor(self.measure("forget", rows), device=self.args.device)
+        return float(self.accelerator.reduce(found, "mean"))
+
+    def _warn(self, sentence: str) -> None:
+        logger.warning(sentence)
+        self.warnings.append(sentence)
+
+    # -- data -----------------------------------------------------------------------------------------------------------
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return EpochSampler(len(self.train_dataset if train_dataset is None else train_dataset))
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of one optimizer step, each told what its means divide by."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches and "labels" not in batches[0]:
+            self._count(batches)
+        return batches, items
+
+    def _count(self, batches: list[dict[str, Any]]) -> None:
+        names = list(batches[0])
+        totals = torch.tensor(
+            [
+                [
+                    sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches),
+                    sum(len(b[s]["labels"]) for b in batches),
+                ]
+                for s in names
+            ],
+            dtype=torch.float32,
+            device=self.args.device,
+        )
+        share = self.accelerator.reduce(totals, "mean") / len(batches)
+        counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
+        for b in batches:
+            b["counts"] = counts
+
+    # -- one objective --------------------------------------------------------------------------------------------------
+    def _view(
+        self,
+        model: nn.Module,
+        stream: str,
+        batch: Mapping[str, Tensor],
+        objective: Objective,
+        counts: Mapping[str, Tensor],
+    ) -> ForwardPass:
+        def ref() -> ForwardPass:
+            if objective.reference == "token_logp":
+                assert self.reference_cache is not None
+                return self.reference_cache.view(stream, batch, own)
+            if isinstance(objective.reference, Activations):
+                if self.reference_activations is not None:
+                    return self.reference_activations.view(stream, batch, own)
+                return reference.live_activations(model, self.reference_copy, batch, objective.reference.layer, own)
+            if self.reference_hidden is not None:
+                return self.reference_hidden.view(stream, batch, own)
+            return reference.live_view(model, self.reference_copy, batch, objective)
+
+        if objective.positions != "answer":
+            counts = {}
+        own = see(
+            model,
+            batch,
+            positions=objective.positions,
+            reference=ref if objective.reference else None,
+            counts=counts,
+        )
+        return own
+
+    def objective_loss(self, name: str, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """The scalar loss of objective ``name`` on a batch of streams."""
+        objective = self.method.objectives[name]
+        counts = inputs.get("counts", {})
+        return objective.loss(*(self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on))
+
+    # -- the step -------------------------------------------------------------------------------------------------------
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of each objective in turn; the combined gradient stands in ``p.grad`` at the sync step."""
+        if self._losses is None:
+            self._began = time.perf_counter()
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        gram = self.combine.needs_gram
+        share = 1 / self.current_gradient_accumulation_steps
+        names = list(self.method.objectives)
+        fixed = None if gram else self.combine.weights(torch.zeros(len(names), device=self.args.device), None)
+        params = [p for p in model.parameters() if p.requires_grad]
+        losses = []
+        for k, name in enumerate(names):
+            if gram:
+                self._swap_in(name, params)
+            with self.compute_loss_context_manager():
+                loss = self.objective_loss(name, model, inputs) * share
+            self.accelerator.backward(loss if fixed is None else fixed[k] * loss)
+            if gram:
+                self._buffers[name] = [p.grad for p in params]
+            losses.append(loss.detach().float())
+        if self.curvature:
+            self.curvature.observe(model, inputs)
+        values = torch.stack(losses)
+        self._losses = values if self._losses is None else self._losses + values
+        if gram:
+            for p in params:
+                p.grad = None
+        if self.accelerator.sync_gradients:
+            self._sync(params, fixed)
+        return (values if fixed is None else fixed * values).sum()
+
+    def _swap_in(self, name: str, params: list[nn.Parameter]) -> None:
+        for p, g in zip(params, self._buffers.get(name, [None] * len(params)), strict=True):
+            p.grad = g
+
+    def _sync(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
+        """The end of an optimizer step: combine the gradients, move the combiner, keep what is logged."""
+        assert self._losses is not None
+        losses = self.accelerator.reduce(self._losses, "mean")
+        self._facts = {}
+        if weights is None:
+            grads = list(self._buffers.values())
+            gram = gramian(grads)
+            weights = self.combine.weights(losses, gram)
+            write_combined(params, grads, weights)
+            self._buffers = {}
+            self._facts = gram_facts(gram, list(self.method.objectives))
+        for k, name in enumerate(self.method.objectives):
+            self._facts |= {f"loss/{name}": losses[k], f"weight/{name}": weights[k]}
+        if isinstance(self.combine, PrimalDual):
+            self._facts["multiplier"] = weights[1]
+        if isinstance(self.combine, Stateful):
+            self.combine.step(losses)
+        self._losses = None
+
+    # -- log ------------------------------------------------------------------------------------------------------------
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Every log line of training carries the facts of the last optimizer step."""
+        if "loss" in logs and self._facts:
+            facts = {k: float(v) for k, v in self._facts.items()}
+            logs = logs | facts | {"seconds": time.perf_counter() - self._began}
+            self._watch_multiplier(facts.get("multiplier"))
+        super().log(logs, *args, **kwargs)
+
+    def _watch_multiplier(self, value: float | None) -> None:
+        if value is None:
+            return
+        self._at_zero = self._at_zero + 1 if value == 0.0 else 0
+        if self._at_zero == 10:
+            self._warn("λ has been 0 for 10 logged steps: the retain loss is not being trained; lower the budget")
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """6 × parameters × tokens over all streams, prompt and padding included."""
+        tokens = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
+        return 6 * tokens * sum(p.numel() for p in self.model.parameters())
+
+
+class CombinerCheckpoint(TrainerCallback):
+    """The combiner's state is optimizer state: saved beside each checkpoint, restored on resume.  Public hooks only."""
+
+    def __init__(self, trainer: UnlearningTrainer):
+        self.trainer = trainer
+
+    def _file(self, args: Any, state: Any) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMBINER_FILE
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the state into the checkpoint that was just saved."""
+        if state.is_world_process_zero and isinstance(self.trainer.combine, Stateful):
+            self._file(args, state).write_text(json.dumps(self.trainer.combine.state_dict()))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Read it from the checkpoint that training goes on from."""
+        file = self._file(args, state)
+        if state.global_step and isinstance(self.trainer.combine, Stateful) and file.exists():
+            self.trainer.combine.load_state_dict(json.loads(file.read_text()))
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
