@@ -19,7 +19,7 @@ from typing import Any
 from expunge import files
 from expunge.benchmarks import named
 from expunge.evaluation.benchmark import data_of
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect.one_pass import collect
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release import Look, override, release
 

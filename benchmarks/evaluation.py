@@ -18,10 +18,10 @@ import torch
 from benchmarks.naive_evaluation import BATCH, Naive, tofu
 from expunge.benchmarks import BENCHMARKS
 from expunge.benchmarks.tofu import SETS, ratios
-from expunge.evaluation import membership, privacy
-from expunge.evaluation.asking import collected
 from expunge.evaluation.benchmark import data_of
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect.cached import collected
+from expunge.evaluation.collect.one_pass import collect
+from expunge.evaluation.metrics import membership, privacy
 from expunge.evaluation.probe import How
 from expunge.evaluation.table import Collected
 from expunge.models import load

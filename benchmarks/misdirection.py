@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from expunge import api, models
 from expunge.data.example import Row
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import probes
 from expunge.forward.layers import hidden_after
 from expunge.stats import bootstrap_mean

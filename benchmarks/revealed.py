@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from expunge.data.sources import load_rows
-from expunge.evaluation.rouge import rouge
+from expunge.evaluation.metrics.rouge import rouge
 from expunge.stats import clopper_pearson
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)

@@ -8,9 +8,9 @@ them again after you changed ``score``, without asking the model again.
 """
 
 from expunge.evaluation.benchmark import Benchmark, DataSet, mean_figure, no_overlap
-from expunge.evaluation.metrics import probability
+from expunge.evaluation.metrics.likelihood import probability
+from expunge.evaluation.metrics.rouge import rouge
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import rouge
 
 PARTS = ("forget", "retain")
 

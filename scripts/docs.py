@@ -16,8 +16,9 @@ from types import ModuleType
 from expunge import methods, stats  # noqa: F401  methods fills the table
 from expunge.benchmarks import BENCHMARKS
 from expunge.cli.show import describe
-from expunge.evaluation import lume, metrics, privacy, repetition, rouge
 from expunge.evaluation.benchmark import DataSet
+from expunge.evaluation.metrics import likelihood as metrics
+from expunge.evaluation.metrics import lume, privacy, repetition, rouge
 from expunge.method import METHODS, build
 from expunge.scorers import entities
 

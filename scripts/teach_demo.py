@@ -22,7 +22,7 @@ from expunge.data.chat import encode, question
 from expunge.data.collate import collate
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
 from expunge.forward.view import see
 from expunge.models import load

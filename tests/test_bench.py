@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from expunge import api, bench, files, recipe, record
 from expunge.cli import app
 from expunge.errors import InputError
-from expunge.evaluation import asking
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
 
 SECRET = "zanzibar"

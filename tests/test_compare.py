@@ -21,8 +21,9 @@ from expunge.compare import budget
 from expunge.compare import settings as of_settings
 from expunge.data.streams import PairedDataset
 from expunge.errors import InputError
-from expunge.evaluation import asking, privacy
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
+from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report import compared

@@ -9,7 +9,7 @@ import pytest
 from expunge import api, models, recipe
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
 from expunge.teach import arguments, teach
 

@@ -334,7 +334,7 @@ def look(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, An
     """Figures of the forget and the retain set, and answers if the user wants examples."""
     from tqdm.auto import tqdm
 
-    from expunge.evaluation.collect import collect
+    from expunge.evaluation.collect.one_pass import collect
     from expunge.evaluation.figures import figures, probes
 
     sets = {name: evenly(data.rows[name], settings.eval_rows) for name in ("forget", "retain") if name in data.rows}

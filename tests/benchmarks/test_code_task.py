@@ -14,8 +14,9 @@ import pytest
 
 from expunge.benchmarks import code, named
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of, to_learn
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, rescore
 from expunge.evaluation.probe import How
 

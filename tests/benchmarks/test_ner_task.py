@@ -16,8 +16,9 @@ from expunge.data.chat import prompt_text
 from expunge.data.records import load_records
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of, to_learn, write_to_learn
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, rescore
 from expunge.evaluation.probe import How
 from expunge.scorers.entities import read

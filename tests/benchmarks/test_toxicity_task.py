@@ -14,8 +14,9 @@ import pytest
 from expunge.benchmarks import named, toxicity
 from expunge.data.chat import prompt_text
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.probe import Ask, How
 

@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from expunge.data.example import Row
-from expunge.evaluation import score
-from expunge.evaluation.facts import fields
+from expunge.evaluation.collect import score
+from expunge.evaluation.collect.facts import fields
 from expunge.evaluation.probe import Ask, Probe
 
 

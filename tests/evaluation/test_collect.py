@@ -14,9 +14,9 @@ import torch
 from expunge.data.chat import encode
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.evaluation import collect as collecting
-from expunge.evaluation import score
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect import one_pass as collecting
+from expunge.evaluation.collect import score
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.probe import Ask, Probe, fingerprint
 from expunge.evaluation.table import Collected, join, read, write
 

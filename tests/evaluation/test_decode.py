@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MambaCo
 
 from expunge.data.chat import prompt_ids
 from expunge.data.example import Row
-from expunge.evaluation import collect as collecting
-from expunge.evaluation import score
-from expunge.evaluation.collect import collect
-from expunge.evaluation.facts import fields
+from expunge.evaluation.collect import one_pass as collecting
+from expunge.evaluation.collect import score
+from expunge.evaluation.collect.facts import fields
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.probe import Ask, Probe
 from expunge.generation import decode
 from expunge.generation import greedy as generate

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from expunge.data.example import Row
-from expunge.evaluation import score
+from expunge.evaluation.collect import score
 from expunge.evaluation.probe import Ask, Probe
 from expunge.generation import cache as caches
 from expunge.generation import decode

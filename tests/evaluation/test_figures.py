@@ -14,7 +14,7 @@ from expunge.data.chat import encode, prompt_ids
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.evaluation import figures
-from expunge.evaluation.collect import collect
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.generation import greedy as generate
 

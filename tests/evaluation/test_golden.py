@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expunge.evaluation import lume, metrics, rouge
+from expunge.evaluation.metrics import likelihood as metrics
+from expunge.evaluation.metrics import lume, rouge
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 LOGS = DATA / "tofu_eval_logs"

@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from expunge.evaluation import gradient
-from expunge.evaluation.gradient import factored_norm, grad_norm, way
+from expunge.evaluation.collect import gradient
+from expunge.evaluation.collect.gradient import factored_norm, grad_norm, way
 
 SHORT = ([1, 5, 0, 5], [7, 5, 9])  # a token twice, one in prompt and text, and 0, which is the tiny model's padding
 LONG = ([1, 2, 3], [3 + (7 * i) % 29 for i in range(40)])

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from expunge.benchmarks import named
 from expunge.cli import app
 from expunge.errors import InputError
-from expunge.evaluation import asking, lm_eval
+from expunge.evaluation import lm_eval
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read, rescore
 from expunge.evaluation.probe import How
 

@@ -13,10 +13,11 @@ import pytest
 from expunge.benchmarks import lume, named
 from expunge.data.chat import prompt_text
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import Figure, data_of
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
-from expunge.evaluation.lume import LUME_TERMS
+from expunge.evaluation.metrics.lume import LUME_TERMS
 from expunge.evaluation.probe import Ask, How, fingerprint
 
 pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from expunge.errors import InputError
-from expunge.evaluation import lume, metrics, rouge
+from expunge.evaluation.metrics import likelihood as metrics
+from expunge.evaluation.metrics import lume, rouge
 
 NAN = math.nan
 
@@ -21,7 +22,7 @@ def ln(*values):
 
 def test_scores_can_be_recomputed_without_torch():
     """A fresh interpreter imports LUME, which needs the other modules: neither torch nor rouge-score comes along."""
-    code = "import sys, expunge.evaluation.lume; print(*{'torch', 'rouge_score'} & {*sys.modules})"
+    code = "import sys, expunge.evaluation.metrics.lume; print(*{'torch', 'rouge_score'} & {*sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
 

@@ -15,11 +15,12 @@ from expunge.benchmarks import BENCHMARKS, muse
 from expunge.cli import app
 from expunge.data.chat import prompt_ids
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of
-from expunge.evaluation.collect import answered, collect
+from expunge.evaluation.collect import cached as asking
+from expunge.evaluation.collect.one_pass import answered, collect
 from expunge.evaluation.evaluate import How, evaluate, read
-from expunge.evaluation.privacy import min_k
+from expunge.evaluation.metrics.privacy import min_k
 
 NEWS = BENCHMARKS["muse/news"]
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "muse_news_knowmem"

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expunge.errors import InputError
-from expunge.evaluation import privacy
+from expunge.evaluation.metrics import privacy
 from expunge.stats import harmonic_mean
 
 LOGS = Path(__file__).parents[2] / "../shared/data/tofu_eval_logs"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from expunge.errors import InputError
-from expunge.evaluation.repetition import distinct, repetition
+from expunge.evaluation.metrics.repetition import distinct, repetition
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import pytest
 from expunge.benchmarks import named, rwku
 from expunge.data.chat import prompt_text
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
+from expunge.evaluation.metrics.rouge import RWKU_LEVELS
 from expunge.evaluation.probe import Ask, How, fingerprint
-from expunge.evaluation.rouge import RWKU_LEVELS
 
 pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
 

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from expunge.benchmarks import BENCHMARKS, named
 from expunge.cli import app
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
 from expunge.evaluation.benchmark import find
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.probe import How
 

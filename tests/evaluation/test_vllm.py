@@ -17,7 +17,8 @@ from expunge.benchmarks import named
 from expunge.cli import app
 from expunge.data.chat import prompt_ids
 from expunge.errors import InputError
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
+from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import How, evaluate, read
 from expunge.evaluation.probe import Ask, Probe
 
@@ -146,7 +147,7 @@ def test_it_is_shut_down_and_the_model_put_back_when_it_fails(place, tokenizer, 
     import vllm
 
     from expunge import models
-    from expunge.evaluation.vllm import answers
+    from expunge.evaluation.collect.vllm import answers
 
     loaded = models.load("model")
     probes = [Probe("p", 0, r, {}, Ask(3)) for r in _data(named("own.py")).rows("rows")[:1]]
@@ -160,7 +161,7 @@ def test_it_is_shut_down_and_the_model_put_back_when_it_fails(place, tokenizer, 
 
 def test_the_model_waits_in_main_memory(place, monkeypatch):
     from expunge import models
-    from expunge.evaluation import vllm
+    from expunge.evaluation.collect import vllm
 
     loaded, moves = models.load("model"), []
     monkeypatch.setattr(loaded.model, "to", lambda device: moves.append((str(device), len(notes()))))

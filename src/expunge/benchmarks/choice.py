@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation import metrics
 from expunge.evaluation.benchmark import Figure, mean_figure
+from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
 from expunge.stats import paired_bootstrap

@@ -21,11 +21,12 @@ import numpy as np
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation import evaluate, membership, table
+from expunge.evaluation import evaluate, table
 from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap
-from expunge.evaluation.lume import LUME_TERMS, lume_aggregate, lume_final, lume_mia_final, lume_values
+from expunge.evaluation.metrics import membership
+from expunge.evaluation.metrics.lume import LUME_TERMS, lume_aggregate, lume_final, lume_mia_final, lume_values
+from expunge.evaluation.metrics.rouge import UNREADABLE, readable
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import UNREADABLE, readable
 from expunge.evaluation.table import Collected
 from expunge.stats import auc, bootstrap
 

@@ -31,10 +31,12 @@ import numpy as np
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation import evaluate, membership, metrics
+from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap
+from expunge.evaluation.metrics import likelihood as metrics
+from expunge.evaluation.metrics import membership
+from expunge.evaluation.metrics.rouge import knowledge_memorisation, rouge, verbatim_memorisation
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import knowledge_memorisation, rouge, verbatim_memorisation
 from expunge.evaluation.table import Collected
 
 KNOWMEM = Ask(max_new_tokens=32, stop=("\n\n", "\nQuestion", "Question:"))

@@ -32,8 +32,8 @@ import numpy as np
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation import metrics
 from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated
 from expunge.scorers.entities import Entity, answer, counts, entities, read, well_formed

@@ -26,10 +26,10 @@ import numpy as np
 from expunge.data.example import Message, Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation import membership, privacy
 from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.metrics import membership, privacy
+from expunge.evaluation.metrics.rouge import RWKU_LEVELS, UNREADABLE, readable, rwku_recall
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import RWKU_LEVELS, UNREADABLE, readable, rwku_recall
 from expunge.evaluation.table import Collected, Generated
 
 HOME = "jinzhuoran/RWKU"

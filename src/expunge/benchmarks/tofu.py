@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from expunge.evaluation import membership, metrics
 from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap, texts
+from expunge.evaluation.metrics import likelihood as metrics
+from expunge.evaluation.metrics import membership
+from expunge.evaluation.metrics.rouge import Kind, rouge
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import Kind, rouge
 from expunge.evaluation.table import Collected
 from expunge.stats import bootstrap, tost
 

@@ -124,7 +124,7 @@ def bench(
         given = {k: v for k, v in flags.items() if v is not None and not (k == "teach" and "teach" in values)}
         pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
         chosen = whole.make(whole.override(values | given, [*(settings or []), *pairs]))
-        from expunge.evaluation.collect import leave
+        from expunge.evaluation.collect.one_pass import leave
         from expunge.quiet import quiet
 
         quiet()

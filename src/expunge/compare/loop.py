@@ -68,7 +68,7 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
     _named(settings, first.chosen, _figures(first.chosen, probes))
     there = {name: stands(it, probes, settings.overwrite) for name, it in of.items()}
 
-    from expunge.evaluation import asking
+    from expunge.evaluation.collect import cached as asking
 
     given = {"target": first.settings.model, "retrained": first.settings.retrained}
     seen = Seen(asked={name: asking.collected(name, probes, first.how) for name in given.values() if name})

@@ -61,7 +61,7 @@ def evaluate(
     source = data_of(benchmark, data)
     probes = limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
-    from expunge.evaluation import asking  # torch, not before the data is in order
+    from expunge.evaluation.collect import cached as asking  # torch, not before the data is in order
 
     given = {"model": model, "target": target, "retrained": retrained}
     kept: Asked = {} if asked is None else asked

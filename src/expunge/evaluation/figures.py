@@ -5,7 +5,7 @@ r"""The few figures of one set under one model that a run reports before and aft
 * truth ratio: :math:`\mathbb{E}\,\min(r, 1/r)`, for rows that carry a paraphrase and wrong answers;
 * ROUGE-L: recall of the greedy answer, with stemmer (needs ``expunge[bench]``).
 
-Each metric's formula is in :mod:`expunge.evaluation.metrics`; the model is asked by :mod:`expunge.evaluation.collect`.
+Each metric's formula is in :mod:`expunge.evaluation.metrics.likelihood`; the model is asked by :mod:`expunge.evaluation.collect.one_pass`.
 
 Maini et al. 2024, arXiv:2401.06121.
 """
@@ -19,10 +19,10 @@ import numpy as np
 
 from expunge.data.chat import halved
 from expunge.data.example import Row
-from expunge.evaluation import metrics
 from expunge.evaluation.benchmark import texts
+from expunge.evaluation.metrics import likelihood as metrics
+from expunge.evaluation.metrics.rouge import readable, rouge
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.rouge import readable, rouge
 from expunge.evaluation.table import Collected
 
 

@@ -51,7 +51,7 @@ def measure(
     manager = _tasks(tasks, data)
     given = with_how(how, parse(arguments, accepted(harness, wrapper)))
     began = time.monotonic()
-    from expunge.evaluation import asking  # torch, not before all is in order
+    from expunge.evaluation.collect import cached as asking  # torch, not before all is in order
 
     if asking.processes().num_processes > 1:
         raise InputError("lm-eval:TASKS runs in one process; leave out `accelerate launch`")

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from expunge.data.example import Message, Row
 from expunge.errors import InputError
-from expunge.evaluation.rouge import rouge
+from expunge.evaluation.metrics.rouge import rouge
 from expunge.guard.endpoints import EndpointError
 from expunge.guard.pipeline import Guard, answer
 from expunge.guard.settings import Settings

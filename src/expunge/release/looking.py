@@ -54,7 +54,7 @@ def looker(look: Look | None, tokenizer: Any, data: api.Data, settings: Release,
 
 
 def _perplexity(net: Any, tokenizer: Any, rows: Sequence[Any], settings: Release) -> dict[str, float]:
-    from expunge.evaluation.collect import collect
+    from expunge.evaluation.collect.one_pass import collect
     from expunge.evaluation.figures import figures, probes
 
     asked = probes("utility", api.evenly(rows, settings.run.eval_rows))

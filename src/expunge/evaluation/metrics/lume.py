@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.errors import InputError
-from expunge.evaluation.metrics import mean, named, share
-from expunge.evaluation.rouge import rouge
+from expunge.evaluation.metrics.likelihood import mean, named, share
+from expunge.evaluation.metrics.rouge import rouge
 from expunge.stats import harmonic_mean
 
 Array = NDArray[np.float64]

@@ -21,10 +21,10 @@ from torch import nn
 
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
-from expunge.evaluation import gradient, score
-from expunge.evaluation.facts import Facts
+from expunge.evaluation.collect import gradient, score
+from expunge.evaluation.collect.facts import Facts
+from expunge.evaluation.collect.score import Coded, Met
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.score import Coded, Met
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward.view import IGNORE
 from expunge.generation import decode

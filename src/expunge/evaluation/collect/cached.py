@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from expunge import models
 from expunge.errors import InputError
 from expunge.evaluation import table
-from expunge.evaluation.collect import code, collect, processes
+from expunge.evaluation.collect.one_pass import code, collect, processes
 from expunge.evaluation.probe import How, Probe, fingerprint
 from expunge.files import cache_folder
 from expunge.models.tokenizer import load_tokenizer
@@ -80,7 +80,7 @@ def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
 def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]) -> table.Collected:
     answers: Sequence[table.Generated] = ()
     if how.backend == "vllm":
-        from expunge.evaluation import vllm
+        from expunge.evaluation.collect import vllm
 
         answers = vllm.answers(
             loaded,

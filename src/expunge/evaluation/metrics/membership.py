@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.evaluation import privacy
 from expunge.evaluation.benchmark import Figure
+from expunge.evaluation.metrics import privacy
 from expunge.evaluation.table import Collected, Scored
 
 Array = NDArray[np.float64]

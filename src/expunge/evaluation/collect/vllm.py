@@ -20,7 +20,7 @@ import torch
 
 from expunge import models
 from expunge.data.chat import prompt_ids
-from expunge.evaluation.collect import answered
+from expunge.evaluation.collect.one_pass import answered
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Generated
 from expunge.generation.greedy import end_tokens

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from expunge.errors import InputError
-from expunge.evaluation.metrics import EPSILON, ROUNDING
+from expunge.evaluation.metrics.likelihood import EPSILON, ROUNDING
 from expunge.stats import Interval, auc, bootstrap, sample, tpr_at_fpr
 
 Array = NDArray[np.float64]

@@ -47,7 +47,7 @@ def grad_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> f
 
     Each tensor's gradient is measured as it is made and let go, so the memory is that of one forward pass and the largest
     tensor.  Of all parameters, whether or not they train; a text of no token has no norm, 0.  See
-    :func:`expunge.evaluation.privacy.grad_norm_score`.
+    :func:`expunge.evaluation.metrics.privacy.grad_norm_score`.
     """
     return _mean_norm(model, prompt, text, {})
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.evaluation.facts import Facts, facts, first, joined, split
+from expunge.evaluation.collect.facts import Facts, facts, first, joined, split
 from expunge.evaluation.probe import Probe
 from expunge.forward.view import logits_at
 from expunge.generation import cache as caches
