@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from expunge import api, models
+from expunge import models
 from expunge.data.example import Row
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import probes
 from expunge.forward.layers import hidden_after
 from expunge.stats import bootstrap_mean
+from expunge.unlearning import run as api
 
 LONGEST = 400  # characters of a question: what is longer is program code
 WORDS = 120  # of a piece of text

@@ -27,15 +27,15 @@ import torch
 
 from benchmarks import naive
 from expunge import methods
-from expunge.api import training_arguments
 from expunge.data.chat import encode
 from expunge.data.collate import collate
 from expunge.data.sources import load_rows
 from expunge.data.streams import PairedDataset
 from expunge.models import load
-from expunge.recipe import make
 from expunge.training.reference import frozen_copy
 from expunge.training.trainer import UnlearningTrainer
+from expunge.unlearning.run import training_arguments
+from expunge.unlearning.settings import make
 
 BATCH = 8
 EPOCHS = 10  # how long a run the library's caches are filled for

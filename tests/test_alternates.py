@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from expunge import alternates, unlearn
+from expunge import unlearn
 from expunge.data.example import Row
 from expunge.data.refusals import refusals
 from expunge.errors import InputError
 from expunge.generation import sample as generate
+from expunge.unlearning import alternates
 
 FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 ROWS = [
@@ -87,7 +88,8 @@ def test_plain_text_is_refused_before_a_model_is_loaded(tmp_path):
 
 
 def test_jensun_takes_its_one_refusal(workplace):
-    from expunge import api, methods
+    from expunge import methods
+    from expunge.unlearning import run as api
 
     rows = api.alternates(ROWS, methods.jensun(), seed=0)
     assert [r.answer for r in rows] == ["No idea"] * 3

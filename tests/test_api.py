@@ -9,8 +9,9 @@ import math
 import pytest
 import torch
 
-from expunge import api, methods, record, unlearn
+from expunge import methods, record, unlearn
 from expunge.errors import InputError
+from expunge.unlearning import run as api
 
 FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 
@@ -246,7 +247,8 @@ def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):
 
 
 def test_display_names_stand_in_place_of_paths(workplace):
-    from expunge import api, recipe
+    from expunge.unlearning import run as api
+    from expunge.unlearning import settings as recipe
 
     given = {"model": workplace / "model", "forget": workplace / "forget.jsonl", "retain": workplace / "retain.jsonl"}
     paths = {k: str(v) for k, v in given.items()}

@@ -10,11 +10,13 @@ import pytest
 import tiny
 from typer.testing import CliRunner
 
-from expunge import api, bench, files, recipe, record
+from expunge import bench, files, record
 from expunge.cli import app
 from expunge.errors import InputError
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
+from expunge.unlearning import run as api
+from expunge.unlearning import settings as recipe
 
 SECRET = "zanzibar"
 WORDS = ["yes", "no", "never", "red", "blue", "green", "one", "two", "three", "four"]

@@ -14,7 +14,7 @@ import tiny
 from test_bench import SECRET, rows
 from typer.testing import CliRunner
 
-from expunge import api, bench, compare, record, stats
+from expunge import bench, compare, record, stats
 from expunge.benchmarks import tofu
 from expunge.cli import app
 from expunge.compare import budget
@@ -27,6 +27,7 @@ from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report import compared
+from expunge.unlearning import run as api
 
 RECIPE = """
 benchmark = "tofu/forget01"

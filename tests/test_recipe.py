@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from expunge import recipe
 from expunge.errors import InputError
 from expunge.method import build
 from expunge.training import arguments as training  # noqa: F401  methods fills the table
+from expunge.unlearning import settings as recipe
 
 TOML = """
 model = "model"

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import tiny_tofu
 
-from expunge import bench, compare, methods, recipe  # noqa: F401  methods fills the table
-from expunge.api import method_of
+from expunge import bench, compare
 from expunge.benchmarks import named
 from expunge.evaluation.benchmark import data_of
 from expunge.method import build
 from expunge.training.arguments import arguments, defaults
+from expunge.unlearning import settings as recipe  # noqa: F401  methods fills the table
+from expunge.unlearning.run import method_of
 
 ALL = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 BENCHES = [p for p in ALL if p.stem.startswith("bench_")]

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from expunge import about as about_run
 from expunge import files, losses, models, record
 from expunge.combine import WeightedSum
 from expunge.data.example import Row
@@ -26,6 +25,7 @@ from expunge.method import Method, Objective
 from expunge.models.lora import orthogonality, read_adapter
 from expunge.release import Look, make, modules, override, read_file, release, steps
 from expunge.release.modules import input_factors
+from expunge.unlearning import describe as about_run
 
 FAST = {"max_steps": 5, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "steps": 2, "lora": {"r": 2}}
 BIG = {"utility_budget": None}
@@ -203,8 +203,8 @@ def test_one_adapter_on_the_base_is_the_merged_model(workplace):
 
 def test_the_forget_loss_rises_and_more_than_the_retain_loss(workplace):
     """On a model that was taught both sets, without orthogonality doing the work of the minus sign."""
-    from expunge import recipe
     from expunge.teach import teach
+    from expunge.unlearning import settings as recipe
 
     how = {"max_steps": 80, "learning_rate": 0.02, "use_cpu": True, "disable_tqdm": True}
     rows = load_rows("forget.jsonl") + load_rows("retain.jsonl")

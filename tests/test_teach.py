@@ -6,12 +6,14 @@ import json
 
 import pytest
 
-from expunge import api, models, recipe
+from expunge import models
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
 from expunge.teach import arguments, teach
+from expunge.unlearning import run as api
+from expunge.unlearning import settings as recipe
 
 HOW = {"max_steps": 12, "learning_rate": 0.02, "use_cpu": True, "disable_tqdm": True}
 

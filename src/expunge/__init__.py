@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     """Import torch and transformers only when something that needs them is asked for."""
     import importlib
 
-    homes = {"unlearn": "api", "Result": "api", "InputError": "errors"}
+    homes = {"unlearn": "unlearning.run", "Result": "unlearning.run", "InputError": "errors"}
     if name == "methods":
         return importlib.import_module("expunge.methods")
     if name in homes:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from expunge import api, recipe, record
+from expunge import record
 from expunge.benchmarks import named
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -25,9 +25,11 @@ from expunge.evaluation.evaluate import Asked, as_asked, evaluate, read, vacant
 from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
-from expunge.recipe import TABLES, Recipe
 from expunge.report.measured import write_report
 from expunge.teach import arguments, is_made, made_of, stamp, teach
+from expunge.unlearning import run as api
+from expunge.unlearning import settings as recipe
+from expunge.unlearning.settings import TABLES, Recipe
 
 HOW = {f.name for f in dataclasses.fields(How)}
 ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets
@@ -40,7 +42,7 @@ class Bench(BaseModel):
     ``method``: what unlearns; without one the model is measured as it is.  ``teach``: the model is a base model that first
     learns the forget and the retain rows, with these training arguments; ``teach_retrained``: and, apart, the retain rows
     only.  ``model_name``, ``data_name``, ``retrained_name`` stand in what is written in place of where the things lie.
-    ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.recipe.Recipe`.
+    ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.unlearning.settings.Recipe`.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -124,7 +126,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Seen:
-    """What several runs on the same data share: ``looked`` as of :func:`expunge.api.run`, ``asked`` as of ``evaluate``."""
+    """What several runs on the same data share: ``looked`` as of :func:`expunge.unlearning.run.run`, ``asked`` as of ``evaluate``."""
 
     looked: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)

@@ -13,13 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from expunge import api, files, losses, record
+from expunge import files, losses, record
 from expunge.combine import WeightedSum
 from expunge.data import chat, sources
 from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.method import Method, Objective
-from expunge.recipe import Recipe
+from expunge.unlearning import run as api
+from expunge.unlearning.settings import Recipe
 
 MADE = "made.json"
 DECIDES = ("adapter", "lora", "merge", "seed", "max_length", "chat_template")  # besides method, training and data

@@ -73,7 +73,7 @@ def command(
     Writes run.json (what was done, step by step), model/ (loads in transformers or PEFT) and report.html.
     """
     with told():
-        from expunge import recipe
+        from expunge.unlearning import settings as recipe
 
         flags = {
             "model": model,
@@ -102,8 +102,8 @@ def command(
         pairs = [f"method.{p}" for p in parameter or []]
         values = recipe.override(values | {k: v for k, v in flags.items() if v is not None}, [*given, *pairs])
         chosen = recipe.make(values, where)
-        from expunge import api
         from expunge.quiet import quiet
+        from expunge.unlearning import run as api
 
         quiet()
         result = api.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expunge import api
 from expunge.bench import Ready
 from expunge.errors import InputError
+from expunge.unlearning import run as api
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
-from expunge.recipe import Recipe
 from expunge.report import compared
 from expunge.training import arguments as training
+from expunge.unlearning.settings import Recipe
 
 FILE = "compare.json"
 LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from expunge import bench, recipe
+from expunge import bench
 from expunge.bench import Bench
 from expunge.errors import InputError, nearest
 from expunge.method import entry
 from expunge.training.arguments import names as training_names
+from expunge.unlearning import settings as recipe
 
 RUNS = "runs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from expunge import api, recipe
+from expunge.unlearning import run as api
+from expunge.unlearning import settings as recipe
 
 # Found by trying on this data; a run of one's own starts from the methods' defaults.
 RUNS: dict[str, dict[str, Any]] = {

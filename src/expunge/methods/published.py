@@ -302,7 +302,7 @@ def altpo(
 
     Mekala et al. 2024; β 0.1, weights 1 and 1 and learning rate 5e-5 as in the public code's TOFU command, which takes
     five alternates of each row for two epochs; here each row has one.  The alternates are sampled before training
-    (``expunge.alternates``) and kept in ``alternates.json`` beside the run.
+    (``expunge.unlearning.alternates``) and kept in ``alternates.json`` beside the run.
     """
     made = _preference("generated", beta, forget_weight, retain_weight, retain)
     return replace(made, learning_rate=5e-5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from expunge import about as about_run
 from expunge.models.lora import Adapter, Truncated, rank_of
 from expunge.release.looking import Look
 from expunge.release.settings import Release
 from expunge.release.steps import Step
+from expunge.unlearning import describe as about_run
 
 PAPER = "arXiv:2509.14624"
 SUMMARY = (

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from expunge import api, models
+from expunge import models
 from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
+from expunge.unlearning import run as api
 
 Figures = Mapping[str, Mapping[str, float]]
 Seen = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}

@@ -10,8 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from expunge import about as about_run
-from expunge import api, files, models, record
+from expunge import files, models, record
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, scaled
@@ -20,6 +19,8 @@ from expunge.release import about, modules, steps
 from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import OWN, Release, make
 from expunge.release.steps import Step, updates
+from expunge.unlearning import describe as about_run
+from expunge.unlearning import run as api
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
 DECIDES = ("forget_coefficient", "retain_coefficient", "orthogonality", "self_retain")
@@ -44,15 +45,15 @@ def release(
     module's.  Subtracting what *lowers* the forget loss is the negation of a task vector, no gradient ascent.  After each
     step the model is measured; the first step that breaks ``utility_budget`` ends it, and the last one inside is the result.
 
-    ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.recipe.Recipe` (``seed``, ``lora``,
+    ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.unlearning.settings.Recipe` (``seed``, ``lora``,
     ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something of your
     own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients
     are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.
     """
-    from expunge.recipe import Recipe
     from expunge.training.arguments import names
+    from expunge.unlearning.settings import Recipe
 
     values: dict[str, Any] = {"model": str(model), "forget": forget, "retain": retain, "out": str(out)}
     training = dict(settings.pop("training", {}))

@@ -20,14 +20,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from expunge import about as about_run
-from expunge import api, losses, models
+from expunge import losses, models
 from expunge.combine import WeightedSum
 from expunge.data.example import Example
 from expunge.method import Method, Objective
 from expunge.models.lora import Adapter, concatenate, orthogonality, scaled
 from expunge.release.settings import Release
 from expunge.training import arguments as training
+from expunge.unlearning import describe as about_run
+from expunge.unlearning import run as api
 
 EPOCHS = 2  # ours, but at least training.LEAST_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
 Role = Literal["retain", "forget"]

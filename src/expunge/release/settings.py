@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from expunge import recipe
 from expunge.errors import InputError
-from expunge.recipe import Recipe
+from expunge.unlearning import settings as recipe
+from expunge.unlearning.settings import Recipe
 
 LORA = {"r": 8, "alpha": 16}  # of each module, where the user says nothing
 NOT_HERE = ("method", "parameters", "adapter", "optimizer", "optimizer_parameters")  # of a run, which mean nothing here
@@ -27,7 +27,7 @@ class Release(BaseModel):
     watched (``retain`` is, if this is not given).  ``utility_budget``: by which share the watched figure may get worse; the
     last step inside is kept; None watches nothing.  ``self_retain``: retain data are that many neutral rows which the
     model writes itself.  ``rank``: of the adapter that is saved; None keeps the sum of all modules' ranks, which is exact.
-    ``run`` holds the further settings of :class:`~expunge.recipe.Recipe`; ``merge`` writes whole weights there.
+    ``run`` holds the further settings of :class:`~expunge.unlearning.settings.Recipe`; ``merge`` writes whole weights there.
 
     5 steps, η_f = 0.3, η_r = 0.1, a budget of 5 % and LoRA of rank 8 and alpha 16 on all linear layers are our choice, not
     the paper's, whose values are not known here; λ = 0.5 is O-LoRA's.

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from expunge import recipe
 from expunge.errors import InputError, nearest
 from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
 from expunge.reveal.arms import Meta
 from expunge.reveal.search import Plan
+from expunge.unlearning import settings as recipe
 
 
 class Reveal(BaseModel):

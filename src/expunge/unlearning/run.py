@@ -12,13 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, about, files, losses, methods, recipe, record  # noqa: F401  methods fills the table
+from expunge import __version__, files, losses, record
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import Method, build
 from expunge.models.tokenizer import load_tokenizer
-from expunge.recipe import Recipe
+from expunge.unlearning import describe as about
+from expunge.unlearning import settings as recipe  # noqa: F401  methods fills the table
+from expunge.unlearning.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def unlearn(
     ``datasets.Dataset`` or a list of dicts.  ``method``: a name or a value such as ``methods.blur_npo(beta=0.1)``.
     ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
-    :class:`expunge.recipe.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``).
+    :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``).
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible.
@@ -196,7 +198,7 @@ def load_rows(settings: Recipe, method: Method) -> dict[str, list[Row]]:
         stopping.check(method)
         rows["holdout"] = sources.load_rows(settings.holdout)
     if method.alternate == "generated":
-        from expunge import alternates as generating
+        from expunge.unlearning import alternates as generating
 
         generating.check(rows["forget"], method.name)  # the model that writes them is not loaded yet
     elif method.alternate:
@@ -234,7 +236,7 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe) -> Da
 
 def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> Data:
     """``data`` with the stream "alternate", of answers that the target model makes up or has made up for this folder."""
-    from expunge import alternates as generating
+    from expunge.unlearning import alternates as generating
 
     rows, warnings = generating.kept(
         data.rows["forget"], target, folder, seed=settings.seed, chat_template=settings.chat_template

@@ -10,8 +10,8 @@ from typing import Any
 from expunge.data import sources
 from expunge.data.example import Row
 from expunge.method import METHODS, Method
-from expunge.recipe import Recipe
 from expunge.sophia import Settings
+from expunge.unlearning.settings import Recipe
 
 
 def describe(method: Method) -> dict[str, Any]:

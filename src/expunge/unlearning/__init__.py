@@ -1,0 +1,1 @@
+"""What ``expunge run`` and :func:`expunge.unlearn` do: ``settings`` (the recipe), ``run``, ``describe`` (the record)."""
