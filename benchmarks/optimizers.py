@@ -26,13 +26,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, Trainin
 from transformers.trainer_callback import PrinterCallback
 
 from expunge import methods  # noqa: F401  fills the table
+from expunge.bench.teach import NLL
 from expunge.data.collate import collate
 from expunge.data.example import Example
 from expunge.data.streams import PairedDataset
 from expunge.forward.view import see
 from expunge.method import Method, build
 from expunge.sophia import OPTIMIZERS, Settings
-from expunge.teach import NLL
 from expunge.training.trainer import UnlearningTrainer
 
 LEVEL = 3.0  # nats per token of the forget rows

@@ -203,7 +203,7 @@ def test_one_adapter_on_the_base_is_the_merged_model(workplace):
 
 def test_the_forget_loss_rises_and_more_than_the_retain_loss(workplace):
     """On a model that was taught both sets, without orthogonality doing the work of the minus sign."""
-    from expunge.teach import teach
+    from expunge.bench.teach import teach
     from expunge.unlearning import settings as recipe
 
     how = {"max_steps": 80, "learning_rate": 0.02, "use_cpu": True, "disable_tqdm": True}

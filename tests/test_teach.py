@@ -7,11 +7,11 @@ import json
 import pytest
 
 from expunge import models
+from expunge.bench.teach import arguments, teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
-from expunge.teach import arguments, teach
 from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import __version__, record
-from expunge.bench import Ready
+from expunge.bench.run import Ready
 from expunge.compare.budget import Budget
 from expunge.compare.settings import Compare, Trial
 from expunge.training.arguments import parse

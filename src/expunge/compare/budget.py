@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.bench import Ready
+from expunge.bench.run import Ready
 from expunge.errors import InputError
 from expunge.unlearning import run as api
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import bench, record
-from expunge.bench import Ready, Seen
+from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import about, budget
 from expunge.compare.settings import Compare, Trial, make, trials

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from expunge import bench
-from expunge.bench import Bench
+from expunge.bench.run import Bench
 from expunge.errors import InputError, nearest
 from expunge.method import entry
 from expunge.training.arguments import names as training_names

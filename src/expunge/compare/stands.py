@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from expunge import record
-from expunge.bench import Ready
+from expunge.bench.run import Ready
+from expunge.bench.teach import MADE, made_of
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
 from expunge.evaluation.probe import Probe, fingerprint
-from expunge.teach import MADE, made_of
 
 NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
 

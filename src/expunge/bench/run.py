@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from expunge import record
+from expunge.bench.teach import arguments, is_made, made_of, stamp, teach
 from expunge.benchmarks import named
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -26,7 +27,6 @@ from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report.measured import write_report
-from expunge.teach import arguments, is_made, made_of, stamp, teach
 from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
