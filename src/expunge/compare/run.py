@@ -18,9 +18,10 @@ from typing import Any
 from expunge import bench, record
 from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
-from expunge.compare import about, budget
+from expunge.compare import budget
+from expunge.compare import describe as about
+from expunge.compare.resume import same_models, stands
 from expunge.compare.settings import Compare, Trial, make, trials
-from expunge.compare.stands import same_models, stands
 from expunge.errors import InputError, nearest
 from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json

@@ -15,7 +15,8 @@ from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, scaled
 from expunge.models.tokenizer import load_tokenizer
-from expunge.release import about, modules, steps
+from expunge.release import describe as about
+from expunge.release import modules, steps
 from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import OWN, Release, make
 from expunge.release.steps import Step, updates
