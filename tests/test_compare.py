@@ -26,7 +26,7 @@ from expunge.evaluation.evaluate import read
 from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 from expunge.models.tokenizer import load_tokenizer
-from expunge.report import compared
+from expunge.report import compare_page as compared
 from expunge.unlearning import run as api
 
 RECIPE = """

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from expunge import record
-from expunge.report import compared, tradeoff
+from expunge.report import compare_page as compared
+from expunge.report.draw import tradeoff
 
 FOLDER = Path(__file__).parents[1] / "results"
 COMPARISONS = sorted(file.parent for file in FOLDER.glob("*/compare.json"))

@@ -13,8 +13,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from test_html import EVIL, Page
 
-from expunge.report import compared, labels, tradeoff
-from expunge.report.labels import Label, place
+from expunge.report import compare_page as compared
+from expunge.report.draw import labels, tradeoff
+from expunge.report.draw.labels import Label, place
 
 METHODS = [
     "gradient_ascent",
@@ -213,5 +214,5 @@ def test_the_files_are_whole_the_same_each_time_and_need_no_torch(said, tmp_path
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and "prefers-color-scheme:dark" in "".join(root.itertext())
     used = set(re.findall(rb"var\((--[a-z0-9-]+)\)", first["tradeoff.svg"]))
     assert used and all(name + b":" in first["tradeoff.svg"] for name in used)
-    code = "import sys; from expunge.report.compared import render; render({}); print({'torch'} & set(sys.modules))"
+    code = "import sys; from expunge.report.compare_page import render; render({}); print({'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

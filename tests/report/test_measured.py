@@ -8,8 +8,8 @@ import sys
 import pytest
 from test_html import EVIL, Page
 
-from expunge.report.forest import Line, forest
-from expunge.report.measured import columns, render, rows, summary, tiles, write_report
+from expunge.report.bench_page import columns, render, rows, summary, tiles, write_report
+from expunge.report.draw.forest import Line, forest
 
 
 def figure(name, value, low=None, high=None, part="forget", n=4, note=""):
@@ -133,5 +133,5 @@ def test_only_what_fits_an_axis_from_0_to_1_is_drawn():
 def test_the_page_needs_no_torch(said, tmp_path):
     write_report(said, tmp_path)
     assert (tmp_path / "report.html").read_text() == render(said)
-    code = "import sys; from expunge.report.measured import render; render({}); print({'torch'} & set(sys.modules))"
+    code = "import sys; from expunge.report.bench_page import render; render({}); print({'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from expunge.report import plots
+from expunge.report.draw import curves as plots
 
 LOSSES = ["Forget loss", "Retain loss"]
 

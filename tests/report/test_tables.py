@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.report import settings, tables
+from expunge.report import run_page as tables
+from expunge.report import settings
 
 OPEN = "The model's probability of the forget answers "
 

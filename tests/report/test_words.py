@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from expunge.report import settings, words
+from expunge.report import format as words
+from expunge.report import settings
 
 
 @pytest.mark.parametrize("module", [words, settings])

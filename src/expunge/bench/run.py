@@ -26,7 +26,7 @@ from expunge.evaluation.evaluate import Asked, as_asked, evaluate, read, vacant
 from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
-from expunge.report.measured import write_report
+from expunge.report.bench_page import write_report
 from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe

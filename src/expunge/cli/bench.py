@@ -141,7 +141,7 @@ def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier
         from expunge.benchmarks import named
         from expunge.evaluation.evaluate import read
         from expunge.evaluation.evaluate import rescore as again
-        from expunge.report.measured import write_report
+        from expunge.report.bench_page import write_report
 
         again(named, folder)
         said = read(folder)
@@ -155,7 +155,7 @@ def _lm_eval(name: str, flags: dict[str, Any], settings: list[str], arguments: l
     from expunge.evaluation.lm_eval import measure
     from expunge.evaluation.probe import How
     from expunge.quiet import quiet
-    from expunge.report.measured import write_report
+    from expunge.report.bench_page import write_report
 
     taken = {"limit", "dtype", "chat_template", "device", "trust_remote_code"}
     if other := [
@@ -186,7 +186,7 @@ def _say(said: Mapping[str, Any], folder: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from expunge.report.measured import columns, number_words, rows
+    from expunge.report.bench_page import columns, number_words, rows
 
     models, found = columns(said), rows(said)
     alone = len(models) == 1

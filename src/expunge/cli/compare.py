@@ -84,7 +84,7 @@ def _say(said: Mapping[str, Any], folder: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from expunge.report import compared
+    from expunge.report import compare_page as compared
 
     utility, forget = compared.names(said)
     table = Table("run", "seed", forget, "", utility, "", box=None, padding=(0, 2, 0, 0))

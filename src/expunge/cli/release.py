@@ -109,7 +109,7 @@ def _say(log: dict[str, Any], folder: Path) -> None:
     from rich.table import Table
 
     from expunge.report import trajectory
-    from expunge.report.tables import summary
+    from expunge.report.run_page import summary
 
     found = trajectory.table(log)
     if found:

@@ -111,7 +111,7 @@ def command(
 
 
 def _say(log: dict[str, Any], folder: Path) -> None:
-    from expunge.report.tables import summary
+    from expunge.report.run_page import summary
 
     typer.echo(summary(log))
     for name in ("run.json", "model", "report.html"):

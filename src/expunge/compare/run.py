@@ -27,7 +27,7 @@ from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
-from expunge.report import compared
+from expunge.report import compare_page as compared
 from expunge.training import arguments as training
 from expunge.unlearning.settings import Recipe
 

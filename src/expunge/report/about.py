@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from expunge.report.format import count, duration, look, number, plain
 from expunge.report.settings import STATUS, Setting, given, paper
-from expunge.report.words import count, duration, look, number, plain
 
 __all__ = ["paper", "settings"]
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.report import plots, settings, tables, trajectory, words
+from expunge.report import format as words
+from expunge.report import run_page as tables
+from expunge.report import settings, trajectory
+from expunge.report.draw import curves as plots
 
 FILE = "report.html"
 SHOWN_EXAMPLES = 25

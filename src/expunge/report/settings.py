@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.report.words import count, look, number, plain, scale
+from expunge.report.format import count, look, number, plain, scale
 
 STATUS = {
     "unreproduced": "unreproduced: no committed record shows the paper's numbers yet",

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from expunge.report.plots import COLOURS, Chart, svg
-from expunge.report.tables import Row, Table, Tile
-from expunge.report.words import DASH, count, duration, look, mappings, number, plain
+from expunge.report.draw.curves import COLOURS, Chart, svg
+from expunge.report.format import DASH, count, duration, look, mappings, number, plain
+from expunge.report.run_page import Row, Table, Tile
 
 NAMES = {"nll": "loss", "perplexity": "perplexity", "probability": "probability"}
 NEAR = (40, 16)  # points across and up: names closer than that would touch

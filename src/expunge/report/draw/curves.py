@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from expunge.report.words import mappings, number, probability
+from expunge.report.format import mappings, number, probability
 
 WIDTH, HEIGHT, LEFT = 448, 208, 46  # points; the page shows a chart at about one pixel a point
 # What a line means -> (the colour matplotlib draws, the CSS variable that replaces it).  Okabe–Ito hues.

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.report import about, tradeoff
+from expunge.report import about
+from expunge.report.bench_page import HEADLINES, Row, number_words
+from expunge.report.draw import tradeoff
+from expunge.report.format import DASH, count, day, duration, look, mappings, number, plain
 from expunge.report.html import FILE, page
-from expunge.report.measured import HEADLINES, Row, number_words
 from expunge.report.settings import Setting, given
-from expunge.report.words import DASH, count, day, duration, look, mappings, number, plain
 
 MODELS = {"target": "target", "retrained": "retrained"}
 

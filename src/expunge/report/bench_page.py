@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.report import about, forest
+from expunge.report import about
+from expunge.report.draw import forest
+from expunge.report.format import DASH, count, day, look, mappings, number, plain
 from expunge.report.html import FILE, page
-from expunge.report.tables import Tile
-from expunge.report.words import DASH, count, day, look, mappings, number, plain
+from expunge.report.run_page import Tile
 
 LABELS = (
     (r"^mia ", ""),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.report.plots import COLOURS, Chart, svg
+from expunge.report.draw.curves import COLOURS, Chart, svg
 
 # Model -> a key of COLOURS, and how its mark looks; base.html.j2 draws the same ones beside the names.
 MARKS = {"target": "ink", "model": "forget", "retrained": "retain"}

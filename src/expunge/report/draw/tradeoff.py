@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.report.labels import Label, place
-from expunge.report.plots import COLOURS, Chart, png, svg
-from expunge.report.words import look, mappings, number
+from expunge.report.draw.curves import COLOURS, Chart, png, svg
+from expunge.report.draw.labels import Label, place
+from expunge.report.format import look, mappings, number
 
 SIZE = {"width": 912, "height": 560, "left": 52, "right": 16, "top": 34}
 # CSS variable -> its value in light and in dark; Okabe–Ito's hues, dark enough on white, light enough on black.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.report.words import (
+from expunge.report.format import (
     DASH,
     cell,
     count,
