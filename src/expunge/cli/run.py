@@ -102,7 +102,7 @@ def command(
         pairs = [f"method.{p}" for p in parameter or []]
         values = recipe.override(values | {k: v for k, v in flags.items() if v is not None}, [*given, *pairs])
         chosen = recipe.make(values, where)
-        from expunge.quiet import quiet
+        from expunge.cli.quiet import quiet
         from expunge.unlearning import run as api
 
         quiet()
