@@ -36,7 +36,7 @@ docs: setup  ## Write the generated parts: the method table in README.md and doc
 	$(BIN)/python scripts/docs.py
 
 bench: setup  ## One step against a naive trainer: ratios of time and memory
-	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m perf.step
 
 clean:
 	rm -rf $(VENV) build dist demo-run .pytest_cache .mypy_cache .ruff_cache

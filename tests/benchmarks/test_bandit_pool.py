@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from benchmarks import bandit
+from perf import bandit
 
 from expunge.errors import InputError
 from expunge.reveal import linear

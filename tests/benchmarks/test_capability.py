@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from benchmarks import capability
+from perf import capability
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import tiny
-from benchmarks import guard
+from perf import guard
 
 from expunge.guard import Settings
 

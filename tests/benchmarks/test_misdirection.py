@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from benchmarks import misdirection
+from perf import misdirection
 
 
 def test_target_and_every_trial_are_measured(workplace, monkeypatch, capsys):

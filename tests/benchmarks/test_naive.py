@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from benchmarks import naive
+from perf import naive
 
 from expunge import methods
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import tiny
 import tiny_tofu
-from benchmarks import evaluation
+from perf import evaluation
 
 
 @pytest.fixture

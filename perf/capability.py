@@ -1,6 +1,6 @@
 """A capability released in four ways: in one shot, step by step, with a retain module, and with it orthogonal.
 
-    python -m benchmarks.capability --benchmark toxicity --data FOLDER --model MODEL --forget revealed.jsonl \
+    python -m perf.capability --benchmark toxicity --data FOLDER --model MODEL --forget revealed.jsonl \
         --retain neutral.jsonl --forget-figure instructions/toxicity --utility wikitext/perplexity --out FOLDER \
         [--limit 12] [--steps 5] [--total 1.5] [--only iterative …] [KEY=VALUE …]
 

@@ -1,6 +1,6 @@
 """RMU against BLUR-RMU: what is left of the right answers to WMDP's questions, and of the rest.
 
-    python -m benchmarks.misdirection --model smollm2-135m --questions cyber-questions.json --texts wikitext2/ \\
+    python -m perf.misdirection --model smollm2-135m --questions cyber-questions.json --texts wikitext2/ \\
         --layer 7 --coefficients 4,8 --alphas 100,1200 --gammas 0.00125,0.01 max_steps=100
 
 Half of the short questions with their right answers are the forget set, pieces of WikiText-2's validation part the retain

@@ -1,6 +1,6 @@
 """What share of the facts in a forget set stands in what a model revealed.
 
-    python -m benchmarks.revealed --forget forget.jsonl REVEALED.jsonl [ANOTHER.jsonl …]
+    python -m perf.revealed --forget forget.jsonl REVEALED.jsonl [ANOTHER.jsonl …]
 
 A fact counts as revealed where the longest common subsequence of its right answer with one revealed answer holds at least a
 share t of the right answer's words (ROUGE-L recall, stemmed).  Names alone make up a part of every answer, so the figure of

@@ -1,6 +1,6 @@
-"""A pool of instructions, each with its features and its reward, for ``python -m benchmarks.bandit``.
+"""A pool of instructions, each with its features and its reward, for ``python -m perf.bandit``.
 
-    python -m benchmarks.pool --model MODEL --topic "…" --scorer entity:… [KEY=VALUE …] --out pool.npz
+    python -m perf.pool --model MODEL --topic "…" --scorer entity:… [KEY=VALUE …] --out pool.npz
 
 Every instruction that the arms wrote is asked once, as a search would ask it first (nothing collected), so that any order of
 asking can be compared afterwards on the same real rewards.  Interrupted, it goes on where it stopped: it is a search of one

@@ -1,6 +1,6 @@
 """NeuralUCB against random search and a linear UCB on a pool of arms whose rewards are all known, at one query budget.
 
-    python -m benchmarks.bandit --pool pool.npz [--queries 40 --initial 10 --seeds 10] [--nu 0.001,0.01,0.1]
+    python -m perf.bandit --pool pool.npz [--queries 40 --initial 10 --seeds 10] [--nu 0.001,0.01,0.1]
         [--width 50,100] [--training near_start,published] [--out record.json]
 
 The pool holds ``features`` (N, d) and ``rewards`` (N,), and may hold ``instructions`` (N,): arms of one instruction count as

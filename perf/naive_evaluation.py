@@ -1,4 +1,4 @@
-"""TOFU measured as the published evaluations do it, kept as the baseline that `benchmarks.evaluation` is a ratio of.
+"""TOFU measured as the published evaluations do it, kept as the baseline that `perf.evaluation` is a ratio of.
 
 Each metric has a pass of its own over the model, in one batch size, rows in the order of the file, logits of every position
 and the loss that the model computes of its labels; a question's right, paraphrased and wrong answers each carry their

@@ -1,6 +1,6 @@
 """What a guarded query costs against the number of targets: calls, seconds, and characters that the agents read.
 
-    python -m benchmarks.guard [--model smollm2-135m] [--sizes 1,10,100,1000] [--auditor model] [--listed 50]
+    python -m perf.guard [--model smollm2-135m] [--sizes 1,10,100,1000] [--auditor model] [--listed 50]
 
 Without a model a script plays all agents: it answers at once and in the right form, so the seconds are the guard's own.  The
 first target is invented and asked about; the others are invented people, of whom nothing is asked.

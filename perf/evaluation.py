@@ -1,6 +1,6 @@
 """The TOFU suite in one pass against a pass for every metric: seconds, ratio and largest difference, in one run.
 
-    python -m benchmarks.evaluation --model MODEL --retrained RETRAINED --data FOLDER [--limit N] [--out record.json]
+    python -m perf.evaluation --model MODEL --retrained RETRAINED --data FOLDER [--limit N] [--out record.json]
 
 Both sides start from the loaded model and end with every figure of ``tofu/forget01``; what is known of the retrained model
 is collected before and timed for neither.  Figures must agree to 1e-4, or the run fails.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.naive_evaluation import BATCH, Naive, tofu
+from perf.naive_evaluation import BATCH, Naive, tofu
 from expunge.benchmarks import BENCHMARKS
 from expunge.benchmarks.tofu import SETS, ratios
 from expunge.evaluation.benchmark import data_of

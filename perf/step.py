@@ -1,6 +1,6 @@
 """One optimizer step of PDU, NPO + KL and BLUR-NPO: the library against the naive trainer, in one run.
 
-    python -m benchmarks.step [--rows FORGET RETAIN] [--repeats 4] [--out results/step.json]
+    python -m perf.step [--rows FORGET RETAIN] [--repeats 4] [--out results/step.json]
 
 Time: both sides draw from the same rows (8 forget + 8 retain a step), each in its own batches (the naive trainer's are
 random and padded to the longest), in turn, A B A B; the ratio is of the sums over the repeats.
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import naive
+from perf import naive
 from expunge import methods
 from expunge.data.chat import encode
 from expunge.data.collate import collate
@@ -143,7 +143,7 @@ def extra_memory(name: str, side: str, args: Any) -> float:
         [
             sys.executable,
             "-m",
-            "benchmarks.step",
+            "perf.step",
             "--memory-of",
             name,
             side,

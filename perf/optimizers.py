@@ -1,6 +1,6 @@
 """What forgetting costs under AdamW and under Sophia: the retain loss at the step where as much is forgotten.
 
-    python -m benchmarks.optimizers [--method grad_diff] [--seeds 3] [--out results/optimizers.json]
+    python -m perf.optimizers [--method grad_diff] [--seeds 3] [--out results/optimizers.json]
 
 A two-layer Llama learns 32 + 96 rows of random tokens by heart; then each optimizer, at each of a few learning rates,
 unlearns the 32 until their NLL reaches 3 nats a token.  The retain NLL there (between two steps, by interpolation) is the
