@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from perf.naive_evaluation import BATCH, Naive, tofu
 from expunge.benchmarks import BENCHMARKS
 from expunge.benchmarks.tofu import SETS, ratios
 from expunge.evaluation.benchmark import data_of
@@ -25,6 +24,7 @@ from expunge.evaluation.metrics import membership, privacy
 from expunge.evaluation.probe import How
 from expunge.evaluation.table import Collected
 from expunge.models import load
+from perf.naive_evaluation import BATCH, Naive, tofu
 
 BENCHMARK = BENCHMARKS["tofu/forget01"]
 CLOSE = 1e-4

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 
-from perf import naive
 from expunge import methods
 from expunge.data.chat import encode
 from expunge.data.collate import collate
@@ -36,6 +35,7 @@ from expunge.training.reference import frozen_copy
 from expunge.training.trainer import UnlearningTrainer
 from expunge.unlearning.run import training_arguments
 from expunge.unlearning.settings import make
+from perf import naive
 
 BATCH = 8
 EPOCHS = 10  # how long a run the library's caches are filled for

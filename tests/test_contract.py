@@ -26,7 +26,7 @@ from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalD
 from expunge.forward.view import ForwardPass, see
 from expunge.method import METHODS, Activations, build
 from expunge.models import attach_lora
-from expunge.training import reference  # noqa: F401  methods fills the table
+from expunge.training import reference
 from expunge.training.arguments import optimized
 from expunge.training.reference import live_view
 

@@ -8,7 +8,7 @@ import pytest
 
 from expunge.errors import InputError
 from expunge.method import build
-from expunge.training import arguments as training  # noqa: F401  methods fills the table
+from expunge.training import arguments as training
 from expunge.unlearning import settings as recipe
 
 TOML = """

@@ -13,7 +13,7 @@ That one gives 0.32 to a text without a word that it knows: read it beside the m
 counts 0; ``empty`` says how many there are.  What is to forget is not said here: it is the model's own words, or a set of
 offensive texts.
 
-Repetition is in words, see :func:`expunge.evaluation.metrics.repetition.repetition`.  Perplexity is a token's, over the first
+Repetition is in words, see :mod:`expunge.evaluation.metrics.repetition`.  Perplexity is a token's, over the first
 200 pieces of 250 words of WikiText-2's test set without overlap, so it is higher than with a sliding window; a
 tokenised copy (with ``<unk>``) gives other numbers than the raw text, and the note says which it was.  How likely the
 original model finds the answers is not measured: that is another pass over what was said.

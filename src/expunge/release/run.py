@@ -46,8 +46,8 @@ def release(
     module's.  Subtracting what *lowers* the forget loss is the negation of a task vector, no gradient ascent.  After each
     step the model is measured; the first step that breaks ``utility_budget`` ends it, and the last one inside is the result.
 
-    ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.unlearning.settings.Recipe` (``seed``, ``lora``,
-    ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something of your
+    ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.unlearning.settings.Recipe` (``seed``,
+    ``lora``, ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something of your
     own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients

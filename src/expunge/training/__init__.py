@@ -1,1 +1,1 @@
-"""Training a method: ``trainer``, its ``arguments``, and what it uses: ``gradients``, ``reference``, ``curvature``, ``stopping``."""
+"""Training a method: ``trainer``, its ``arguments``, and ``gradients``, ``reference``, ``curvature``, ``stopping``."""

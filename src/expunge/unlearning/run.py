@@ -19,7 +19,7 @@ from expunge.errors import InputError
 from expunge.method import Method, build
 from expunge.models.tokenizer import load_tokenizer
 from expunge.unlearning import describe as about
-from expunge.unlearning import settings as recipe  # noqa: F401  methods fills the table
+from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
 
 

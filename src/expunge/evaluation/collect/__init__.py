@@ -1,4 +1,4 @@
-"""What a model says to a benchmark, in one pass over it (``one_pass``), kept in the user's cache (``cached``).  Needs torch."""
+"""What a model says to a benchmark: one pass over it (``one_pass``), kept in the user's cache (``cached``).  Needs torch."""
 
 from expunge.evaluation.collect.one_pass import collect, leave, processes
 

@@ -4,7 +4,7 @@ A per-example function returns an array (n,); :func:`mean` and the named aggrega
 is the natural logarithm of the probability of an answer's labelled tokens, averaged over those tokens.  Without torch, so
 that a record can be re-scored anywhere.  Where our number differs on purpose from OpenUnlearning's (Dorna et al. 2025,
 arXiv:2506.12618), ``compat=True`` gives theirs; where there is no such keyword the two agree, but for what
-:func:`prob_mean` says.  Texts are compared in :mod:`expunge.evaluation.metrics.rouge`, LUME is in :mod:`expunge.evaluation.metrics.lume`.
+:func:`prob_mean` says.  Texts are compared in ``rouge``, LUME is in ``lume`` beside this module.
 
 Bad input (nothing to score, NaN, a loss instead of a log-probability) is an :class:`InputError` that names the entry;
 nothing is left out silently.

@@ -1,6 +1,6 @@
 r"""What a model wrote against what it was expected to write: ROUGE, and the benchmarks that are ROUGE (MUSE, RWKU).
 
-One value a pair of texts; :func:`expunge.evaluation.metrics.likelihood.mean` reduces.  Needs ``expunge[bench]``.  Without torch.
+One value a pair of texts; :func:`~expunge.evaluation.metrics.mean` reduces.  Needs ``expunge[bench]``.  Without torch.
 """
 
 from __future__ import annotations
