@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from golden import FIXTURES, MODELS, column, digits, log, summary, whole
 
@@ -65,11 +66,12 @@ def test_normalised_probability(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_truth_ratio(model):
-    """With their 1e-10 the logged values and means, bit for bit; without it at most 1e-3 of a value, 1e-5 of a mean."""
+    """With their 1e-10 the logged values up to 2 units in the last place, by which ``exp`` differs from processor to
+    processor, and every digit of the means; without it at most 1e-3 of a value, 1e-5 of a mean."""
     for of in ("forget", "retain", "ra", "wf"):
         name = "forget_truth_ratio" if of == "forget" else f"{of}_Truth_Ratio"
         theirs, ours = ratio(model, of, compat=True), ratio(model, of)
-        assert theirs.tolist() == column(model, name, "score").tolist()
+        np.testing.assert_array_max_ulp(theirs, column(model, name, "score"), maxulp=2)
         published = log(model)[name]["agg_value"]
         if of == "forget":
             assert metrics.closer_to_1_better(theirs, compat=True) == digits(published)
