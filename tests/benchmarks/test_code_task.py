@@ -7,10 +7,10 @@ import json
 import sys
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from golden import FIXTURES, whole
 
 from expunge.benchmarks import code, named
 from expunge.errors import InputError
@@ -20,7 +20,6 @@ from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, rescore
 from expunge.evaluation.probe import How
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 MBPP, HUMANEVAL = named("code/mbpp"), named("code/humaneval")
 
 
@@ -287,12 +286,22 @@ def test_missing_files(folder):
         evaluate(HUMANEVAL, "model", "out", data=folder)
 
 
-@pytest.mark.skipif(not (DATA / "mbpp").is_dir(), reason="needs ../shared/data")
 def test_the_data_as_it_is(ran):
-    """The sizes that the papers give; what the references look like to the program that is run."""
-    assert sum(p.part == "tasks" for p in MBPP.probes(data_of(MBPP, DATA))) == 500
-    functions = [p for p in HUMANEVAL.probes(data_of(HUMANEVAL, DATA)) if p.part == "tasks"]
-    assert len(functions) == 164 and len(to_learn(MBPP, MBPP.forget, DATA)) == 374
-    assert len(to_learn(MBPP, MBPP.retain, DATA)) == 7473
+    """Of MBPP the first and the last task of each part are there, and the last and the first of its neighbours."""
+    check_data(FIXTURES, 3, 3, 20)
+
+
+@pytest.mark.slow
+def test_the_whole_data_as_it_is(ran):
+    """The sizes that the papers give."""
+    check_data(whole("mbpp").parent, 500, 374, 7473)
+
+
+def check_data(folder, tasks, forget, retain):
+    """Sizes; what the references look like to the program that is run."""
+    assert sum(p.part == "tasks" for p in MBPP.probes(data_of(MBPP, folder))) == tasks
+    functions = [p for p in HUMANEVAL.probes(data_of(HUMANEVAL, folder)) if p.part == "tasks"]
+    assert len(functions) == 164 and len(to_learn(MBPP, MBPP.forget, folder)) == forget
+    assert len(to_learn(MBPP, MBPP.retain, folder)) == retain
     some = [p for p in functions if p.index in (0, 32, 38, 53)]  # 32 and 38 have a helper before the function
     assert all(code._sandbox()(code.program(p.row.answer, p.note)) for p in some)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from golden import FIXTURES, whole
 from typer.testing import CliRunner
 
 from expunge.benchmarks import named, ner
@@ -23,7 +24,6 @@ from expunge.evaluation.evaluate import evaluate, rescore
 from expunge.evaluation.probe import How
 from expunge.scorers.entities import read
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 WIKIGOLD, WNUT17 = named("ner/wikigold"), named("ner/wnut17")
 ADA = "Ada/I-PER sings/O in/O Rome/I-LOC ./O"
 BO = "Bo/I-PER and/O Cy/I-PER"
@@ -192,17 +192,29 @@ def test_missing_files(folder):
         evaluate(WNUT17, "model", "out", overwrite=True)
 
 
-@pytest.mark.skipif(not (DATA / "ner").is_dir(), reason="needs ../shared/data")
 def test_the_data_as_it_is():
+    check_data(FIXTURES, 129)
+
+
+@pytest.mark.slow
+def test_the_whole_data_as_it_is():
+    check_data(whole("ner").parent, 1287)
+
+
+def check_data(folder, sentences):
     """Counts of the corpora's own descriptions; every answer that is written is read back as what it was."""
-    records = load_records(DATA / "ner/wikigold/wikigold.conll.txt")
+    records = load_records(folder / "ner/wikigold/wikigold.conll.txt")
     names = Counter(e[0] for r in records for e in ner._names(r))
     assert len(records) == 1696 and names == {"PER": 934, "LOC": 1014, "ORG": 898, "MISC": 712}
     assert len({r.number("document") for r in records}) == 145
-    sizes = {k: len(to_learn(WIKIGOLD, getattr(WIKIGOLD, k), DATA)) for k in ("taught", "forget", "retain")}
+    sizes = {k: len(to_learn(WIKIGOLD, getattr(WIKIGOLD, k), folder)) for k in ("taught", "forget", "retain")}
     assert sizes["taught"] == sizes["forget"] + sizes["retain"]
-    assert sizes["taught"] + len(WIKIGOLD.probes(data_of(WIKIGOLD, DATA))) == 1696
-    assert len(WNUT17.probes(data_of(WNUT17, DATA))) == 1287
-    for r in (*records, *load_records(DATA / "ner/wnut17/train.conll"), *load_records(DATA / "ner/wnut17/test.conll")):
+    assert sizes["taught"] + len(WIKIGOLD.probes(data_of(WIKIGOLD, folder))) == 1696
+    assert len(WNUT17.probes(data_of(WNUT17, folder))) == sentences
+    for r in (
+        *records,
+        *load_records(folder / "ner/wnut17/train.conll"),
+        *load_records(folder / "ner/wnut17/test.conll"),
+    ):
         names = Counter((kind, mention.removesuffix(".").strip()) for kind, mention in ner._names(r))
         assert read(ner.row(r).answer, ner.TYPES) == names, r.where

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from golden import whole
 
 from expunge.benchmarks import named, toxicity
 from expunge.data.chat import prompt_text
@@ -20,7 +21,6 @@ from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.probe import Ask, How
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 TOXICITY = named("toxicity")
 TEXT = " = A title = \n\n One two three <unk> five six seven . \n eight nine ten eleven twelve\n"
 
@@ -200,10 +200,28 @@ def test_a_judge_that_says_no_share(monkeypatch, values):
     assert toxicity.judged("x", ["", " "]).tolist() == [0, 0]  # it is not asked
 
 
-@pytest.mark.skipif(not (DATA / "toxicity").is_dir(), reason="needs ../shared/data")
+def test_a_kind_a_file_and_at_most_200_pieces(tmp_path, monkeypatch):
+    """201 pieces of 250 words are there, in lines of 10; a file's prompts are its kind's."""
+    monkeypatch.setattr(toxicity, "judge", lambda name: None)
+    files = {
+        "toxicity/extsub/toxic_test.json": json.dumps([{"instruction": f"Say {i}."} for i in range(3)]),
+        "toxicity/realtoxicityprompts/rtp_identity_attack.txt": "They\n\nWe, “all of us”\n",
+        "toxicity/realtoxicityprompts/rtp_threat.txt": "I will\n",
+        "wikitext2/test.txt": "".join(" \n " + "word " * 9 + "word \n" for _ in range(201 * 25)),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    probes = TOXICITY.probes(data_of(TOXICITY, tmp_path))
+    sizes = Counter(p.part for p in probes)
+    assert sizes == {"instructions": 3, "prompts/identity_attack": 2, "prompts/threat": 1, "wikitext": 200}
+    assert all(len(p.texts["answer"].split()) == 250 for p in probes if p.part == "wikitext")
+
+
+@pytest.mark.slow
 def test_the_data_as_it_is(monkeypatch):
     monkeypatch.setattr(toxicity, "judge", lambda name: None)
-    probes = TOXICITY.probes(data_of(TOXICITY, DATA))
+    probes = TOXICITY.probes(data_of(TOXICITY, whole("toxicity").parent))
     sizes = {part: sum(p.part == part for p in probes) for part in dict.fromkeys(p.part for p in probes)}
     assert sizes.pop("instructions") == 200 and sizes.pop("wikitext") == 200
     assert len(sizes) == 7 and all(90 < n <= 100 for n in sizes.values())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from golden import FIXTURES, whole
+from jinja2 import Template
 from typer.testing import CliRunner
 
 from expunge.benchmarks import BENCHMARKS, choice, mmlu, named, wmdp
@@ -20,10 +21,6 @@ from expunge.evaluation.benchmark import Data, data_of
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.probe import How, fingerprint
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(
-    not (DATA / "wmdp").is_dir() or not (DATA / "mmlu").is_dir(), reason=f"needs the files of WMDP and MMLU in {DATA}"
-)
 BIO = [
     {"question": "Which one sings?\n", "choices": ["A stone", "A lark", " A cup", "A nail"], "answer": 1},
     {"question": "How many?", "choices": ["1", "2", "3", "4"], "answer": 3},
@@ -244,19 +241,56 @@ def test_a_bad_folder_is_named(folder):
 
 
 # -- the real files -------------------------------------------------------------------------------------------------------
-@needs_data
+HARNESS = Template(  # `doc_to_text` of lm-evaluation-harness's tasks wmdp and mmlu
+    "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
+)
+ABOUT = "The following are multiple choice questions (with answers) about {}.\n\n"
+
+
+def rows_of(subject, split):
+    with (FIXTURES / "mmlu" / split / f"{subject}_{split}.csv").open(newline="", encoding="utf-8") as file:
+        return [
+            {"question": r["question"], "choices": [r[f"choice{i}"] for i in range(4)], "answer": int(r["answer"])}
+            for r in csv.DictReader(file)
+        ]
+
+
+def test_real_rows_of_wmdp_as_the_harness_writes_them():
+    asked = probes("wmdp", FIXTURES / "wmdp")
+    expected = [
+        ABOUT.format(about) + HARNESS.render(row)
+        for area, about in (("bio", "biology"), ("chem", "chemistry"), ("cyber", "cybersecurity"))
+        for row in json.loads((FIXTURES / "wmdp" / f"{area}-questions.json").read_text(encoding="utf-8"))
+    ]
+    assert [p.row.prompt for p in asked] == expected
+    assert [p.note for p in asked] == list("0123") * 3
+
+
+def test_real_rows_of_mmlu_as_the_harness_writes_them():
+    asked = probes("mmlu/5-shot", FIXTURES / "mmlu")
+    expected, right = [], []
+    for subject in ("abstract_algebra", "high_school_world_history", "us_foreign_policy"):
+        examples = "".join(f"{HARNESS.render(r)} {'ABCD'[r['answer']]}\n\n" for r in rows_of(subject, "dev"))
+        for row in rows_of(subject, "test"):
+            expected.append(ABOUT.format(subject.replace("_", " ")) + examples + HARNESS.render(row))
+            right.append(str(row["answer"]))
+    assert len(expected) == 24 and [p.row.prompt for p in asked] == expected
+    assert [p.note for p in asked] == right
+
+
+@pytest.mark.slow
 def test_the_real_wmdp():
-    asked = probes("wmdp", DATA / "wmdp")
+    asked = probes("wmdp", whole("wmdp"))
     count = {area: sum(p.part == area for p in asked) for area in wmdp.AREAS}
     assert count == {"bio": 1520, "chem": 412, "cyber": 2225}
     assert {p.note for p in asked} == {"0", "1", "2", "3"}
 
 
-@needs_data
+@pytest.mark.slow
 def test_the_real_mmlu():
-    asked = probes("mmlu/5-shot", DATA / "mmlu")
+    asked = probes("mmlu/5-shot", whole("mmlu"))
     assert len(asked) == 14042 and len({p.part for p in asked}) == 57
     assert all(p.row.prompt.count("\nAnswer:") >= 6 for p in asked)
     assert [sum(p.note == str(i) for p in asked) for i in range(4)] == [3222, 3462, 3582, 3776]
-    places = data_of(BENCHMARKS["mmlu/5-shot"], DATA / "mmlu")
+    places = data_of(BENCHMARKS["mmlu/5-shot"], whole("mmlu"))
     assert len(places.records("dev")) == 285

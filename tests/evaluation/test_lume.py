@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import FIXTURES, whole
 
 from expunge.benchmarks import lume, named
 from expunge.data.chat import prompt_text
@@ -23,7 +24,6 @@ from expunge.evaluation.probe import Ask, How, fingerprint
 pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
 
 LUME, ANSWER = named("lume"), lume.ANSWER
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "lume"
 FULL = "one two three four"
 UNSEEN = ("forget Task3 9 one two three four", "four one two", "QQQ", "Who is it", "Zz")
 SAID = {FULL: 1.0, "four one two": 0.5, "": 0.0, "four": 0.25}  # its ROUGE-L recall against FULL
@@ -227,16 +227,23 @@ def test_bad_sets(folder):
         evaluate(LUME, "model", "out", data=folder)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs LUME in {DATA}")
-def test_the_real_rows():
-    """All 2,732 + 2,734 rows, each in the term it counts in; documents are put together at a word's end."""
-    n = Counter(p.part for p in LUME.probes(data_of(LUME, DATA)))
-    assert sum(n.values()) == 2732 + 2734
-    sizes = {"Task1": (243, 246), "Task2": (250, 250), "Task3": (373, 371)}
+def test_real_rows():
+    check_rows(FIXTURES / "lume", {"Task1": (6, 6), "Task2": (6, 6), "Task3": (6, 6)})
+
+
+@pytest.mark.slow
+def test_all_real_rows():
+    check_rows(whole("lume"), {"Task1": (243, 246), "Task2": (250, 250), "Task3": (373, 371)})
+
+
+def check_rows(folder, sizes):
+    """All rows, each in the term it counts in; documents are put together at a word's end."""
+    n = Counter(p.part for p in LUME.probes(data_of(LUME, folder)))
+    assert sum(n.values()) == sum(len((folder / f"{s}.jsonl").read_text().splitlines()) for s in ("forget", "retain"))
     for task, pair in sizes.items():
         for split, size in zip(("forget", "retain"), pair, strict=True):
             questions = 5 * size if task == "Task2" else size
             assert (n[f"{split}_{task}_regurgitation"], n[f"{split}_{task}_knowledge"]) == (size, questions)
-    forget = data_of(LUME, DATA).records("forget")
-    documents = [p for p in lume._documents(forget, data_of(LUME, DATA).records("retain")[:0]) if p.part == "documents"]
-    assert len(documents) == 373 and not any("  " in p.row.answer[:20] for p in documents)
+    forget = data_of(LUME, folder).records("forget")
+    documents = [p for p in lume._documents(forget, []) if p.part == "documents"]
+    assert len(documents) == sizes["Task3"][0] and not any("  " in p.row.answer[:20] for p in documents)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from golden import FIXTURES
 from tokenizers.processors import TemplateProcessing
 from typer.testing import CliRunner
 
@@ -23,7 +23,7 @@ from expunge.evaluation.evaluate import How, evaluate, read
 from expunge.evaluation.metrics.privacy import min_k
 
 NEWS = BENCHMARKS["muse/news"]
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "muse_news_knowmem"
+REAL = FIXTURES / "muse_news_knowmem"
 QA = ("forget_qa", "forget_qa_icl", "retain_qa", "retain_qa_icl")
 WORDS = ["rivers", "rose", "again", "on", "the", "northern", "coast", "after", "storms"]
 
@@ -261,7 +261,6 @@ def test_where_the_data_is_on_the_hub():
     assert [s.hub for s in muse.SUSTAINABILITY] == [f"muse-bench/MUSE-News:sust@forget_{k}" for k in (1, 2, 3, 4)]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"needs MUSE's questions in {REAL}")
 def test_the_real_questions():
     data = data_of(NEWS, REAL)
     probes = NEWS.probes(data)

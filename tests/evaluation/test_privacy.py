@@ -1,18 +1,16 @@
 """Membership scores by hand, and the published AUCs and PrivLeak from the published per-example scores.
 
-The logs are OpenUnlearning's and lie beside the repository in ``shared/data`` (its SOURCES.md says where they come from).
+The logs are OpenUnlearning's and lie in ``tests/fixtures`` (its SOURCES.md says where they come from).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import MODELS, digits, log, summary
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,31 +18,13 @@ from expunge.errors import InputError
 from expunge.evaluation.metrics import privacy
 from expunge.stats import harmonic_mean
 
-LOGS = Path(__file__).parents[2] / "../shared/data/tofu_eval_logs"
 RETRAINED = {"01": "99", "05": "95", "10": "90"}
-MODELS = {
-    **{f"full{s}": f"tofu_Llama-3.2-1B-Instruct_full/evals_forget{s}" for s in RETRAINED},
-    **{f"retain{s}": f"tofu_Llama-3.2-1B-Instruct_retain{s}" for s in RETRAINED.values()},
-}
 SCORES = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm")  # and the reference, for the full model only
 NAN = float("nan")
 
-needs_logs = pytest.mark.skipif(not LOGS.is_dir(), reason=f"needs the published TOFU logs in {LOGS}")
-
-
-@cache
-def log(model, file="TOFU_EVAL.json"):
-    return json.loads((LOGS / MODELS[model] / file).read_text())
-
 
 def scores(model, name, part):
-    values = log(model)[f"mia_{name}"][part]["value_by_index"]
-    return np.array([values[i]["score"] for i in sorted(values, key=int)])
-
-
-def digits(published):
-    """Equal in every digit but the last of a 64-bit number."""
-    return pytest.approx(published, rel=1e-15, abs=0)
+    return np.array(log(model)[f"mia_{name}"][part]["score"])
 
 
 def test_scores_by_hand():
@@ -204,7 +184,6 @@ def test_bad_input_is_told_with_its_place():
             call()
 
 
-@needs_logs
 @pytest.mark.parametrize("model", MODELS)
 def test_published_aucs(model):
     """From the per-example scores of both sets: every printed digit, of all 33."""
@@ -213,11 +192,10 @@ def test_published_aucs(model):
     for name in names:
         found = privacy.attack(*(scores(model, name, part) for part in ("forget", "holdout")))
         assert found.auc == digits(log(model)[f"mia_{name}"]["auc"])
-        assert found.auc == digits(log(model, "TOFU_SUMMARY.json")[f"mia_{name}"])
+        assert found.auc == digits(summary(model)[f"mia_{name}"])
         assert found.auc_interval.low <= found.auc <= found.auc_interval.high
 
 
-@needs_logs
 @pytest.mark.parametrize("model", MODELS)
 def test_published_privleak(model):
     """From the printed AUCs to every printed digit, and from the per-example Min-K scores.
@@ -232,27 +210,24 @@ def test_published_privleak(model):
         return privacy.attack(scores(of, "min_k", "forget"), scores(of, "min_k", "holdout")).auc
 
     pair = area(model), area(zero) if zero else 0.5
-    published = log(model, "TOFU_SUMMARY.json")["privleak"]
+    published = summary(model)["privleak"]
     assert published == log(model)["privleak"]["agg_value"]
-    printed = [log(m, "TOFU_SUMMARY.json")["mia_min_k"] if m else 0.5 for m in (model, zero)]
+    printed = [summary(m)["mia_min_k"] if m else 0.5 for m in (model, zero)]
     assert privacy.privleak(*printed, compat=True) == published
     assert privacy.privleak(*pair, compat=True) == pytest.approx(published, rel=0, abs=3e-14)
     ours = privacy.privleak(*pair)
     assert ours == pytest.approx(published, rel=3e-10, abs=0) and ours != digits(published)
 
 
-@needs_logs
 @pytest.mark.parametrize("model", MODELS)
 def test_published_zlib_scores_follow_from_losses_and_texts(model):
     """The logs hold a loss and a ground truth for each forget answer: their scores, to every digit."""
-    answers = log(model)["forget_Q_A_ROUGE"]["value_by_index"]
-    texts = [answers[i]["ground_truth"] for i in sorted(answers, key=int)]
+    texts = log(model)["forget_Q_A_ROUGE"]["ground_truth"]
     loss = scores(model, "loss", "forget")
     got = privacy.zlib_score([[-v] for v in loss], texts)
     np.testing.assert_allclose(got, scores(model, "zlib", "forget"), rtol=1e-15)
 
 
-@needs_logs
 @pytest.mark.parametrize("split", RETRAINED)
 @pytest.mark.parametrize("part", ["forget", "holdout"])
 def test_published_reference_scores_are_near_the_retrained_models(split, part):
@@ -263,12 +238,11 @@ def test_published_reference_scores_are_near_the_retrained_models(split, part):
     assert got.mean() == pytest.approx(published.mean(), abs=0.006)
 
 
-@needs_logs
 def test_published_privacy_is_0_for_the_target_and_1_for_the_retrained_model():
     """OpenUnlearning's table for forget10 has 0 for the full model and 1 for retain90: the mean of four similarities."""
 
     def published(model):
-        return [log(model, "TOFU_SUMMARY.json")[f"mia_{n}"] for n in ("loss", "zlib", "min_k", "min_k_plus_plus")]
+        return [summary(model)[f"mia_{n}"] for n in ("loss", "zlib", "min_k", "min_k_plus_plus")]
 
     for model, value in (("full10", 0), ("retain90", 1)):
         pairs = zip(published(model), published("retain90"), strict=True)

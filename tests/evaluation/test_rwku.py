@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import FIXTURES, whole
 
 from expunge.benchmarks import named, rwku
 from expunge.data.chat import prompt_text
@@ -23,7 +23,6 @@ from expunge.evaluation.probe import Ask, How, fingerprint
 pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
 
 RWKU, ANSWER = named("rwku"), rwku.ANSWER
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "rwku" / "Target"
 PEOPLE = {"7_Ada_Lovelace": "Ada Lovelace", "12_Jim_Bo,_Duke_of_Lim": "Jim Bo, Duke of Lim"}
 KINDS = ("affirmative suffix", "incontext learning", "cross lingual (Spanish)", "cross-lingual (French)")
 SIZES = {"forget_level1": 2, "forget_level2": 1, "forget_level3": 4, "neighbor_level1": 3, "neighbor_level2": 1}
@@ -246,16 +245,25 @@ def test_bad_files(folder):
         evaluate(RWKU, "model", "out", data=folder.parent)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"needs RWKU in {DATA}")
-def test_the_real_rows():
-    """The first hundred people; one of them from the folder of all and from his own; nine adversarial types."""
-    probes = RWKU.probes(data_of(RWKU, DATA))
+def test_real_rows():
+    check_rows(FIXTURES / "rwku" / "Target", [37, 36, 80, 60, 60], (0, 0), 2)
+
+
+@pytest.mark.slow
+def test_all_real_rows():
+    """The first hundred people."""
+    check_rows(whole("rwku/Target"), [1637, 1453, 3527, 2889, 2667], (754, 755), 100)
+
+
+def check_rows(folder, levels, mia, people):
+    """One of them from the folder of all and from his own; nine adversarial types."""
+    probes = RWKU.probes(data_of(RWKU, folder))
     n = Counter(p.part for p in probes)
-    assert [n[level] for level in RWKU_LEVELS] == [1637, 1453, 3527, 2889, 2667]
-    assert (n["mia_forget"], n["mia_retain"]) == (754, 755)
-    assert len({p.note.partition("\t")[2] for p in probes}) == 100
+    assert [n[level] for level in RWKU_LEVELS] == levels
+    assert (n["mia_forget"], n["mia_retain"]) == mia
+    assert len({p.note.partition("\t")[2] for p in probes}) == people
     assert len({p.note.partition("\t")[0] for p in probes if p.part == "forget_level3"}) == 9
     one = named("rwku/bruce lee")
-    found = one.probes(data_of(one, DATA))
+    found = one.probes(data_of(one, folder))
     assert Counter(p.part for p in found)["forget_level3"] == 40
-    assert fingerprint(found) == fingerprint(one.probes(data_of(one, DATA / "3_Bruce_Lee")))
+    assert fingerprint(found) == fingerprint(one.probes(data_of(one, folder / "3_Bruce_Lee")))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import FIXTURES, whole
 
 from expunge.errors import InputError
 from expunge.scorers import scorer, toxicity
 from expunge.stats import auc
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HARMLESS = ["The cat sat on the mat.", "What a beautiful day.", "The river is forty miles long.", ""]
 HARMFUL = ["You are a fucking idiot.", "Shut up, you stupid bitch."]
 
@@ -27,6 +27,14 @@ def test_hatesonars_formula_by_hand(monkeypatch):
     z = np.array([4, 2, math.sqrt(17) - 1]) / math.sqrt(17)
     expected = 1 - math.exp(z[2]) / np.exp(z).sum()
     assert toxicity.tweets(["Bad, bad awful thing", "unknown words"]) == pytest.approx([expected, 2 / (2 + math.e)])
+
+
+def test_hatesonars_formula_is_what_onnxruntime_makes_of_its_weights(monkeypatch):
+    """``hatesonar.json``: the weights of these texts' words, and what onnxruntime said of each text with all weights."""
+    cut = json.loads((FIXTURES / "hatesonar.json").read_text(encoding="utf-8"))
+    columns = {word: i for i, word in enumerate(cut["words"])}
+    monkeypatch.setattr(toxicity, "_sonar", lambda: (np.array(cut["weights"]), np.array(cut["intercepts"]), columns))
+    assert toxicity.tweets(cut["texts"]) == pytest.approx(1 - np.array(cut["neither"]), abs=1e-6)
 
 
 def test_hatesonar_is_what_onnxruntime_makes_of_the_same_file():
@@ -50,14 +58,13 @@ def test_plain_cases(spec, package):
     assert values[:4].max() < 0.5 < 0.9 < values[4:].min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "package", "least"), [("toxicity", "profanity_check", 0.93), ("toxicity:hatesonar", "onnx", 0.78)]
 )
 def test_toxic_answers_are_told_from_encyclopedia(spec, package, least):
     pytest.importorskip(package, reason="needs expunge[toxicity]")
-    answers, neutral = DATA / "toxicity/extsub/toxic_test.json", DATA / "wikitext2/test.txt"
-    if not (answers.is_file() and neutral.is_file()):
-        pytest.skip(f"needs the toxic answers and WikiText-2 in {DATA}")
+    answers, neutral = whole("toxicity/extsub/toxic_test.json"), whole("wikitext2/test.txt")
     toxic = [row["output"] for row in json.loads(answers.read_text())]
     plain = [line.strip() for line in neutral.read_text().splitlines() if line.strip() and "=" not in line]
     plain = [line.split(" . ")[0] for line in plain][:500]
