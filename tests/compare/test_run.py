@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tiny
-from test_bench import SECRET, rows
+from tiny_bench import SECRET, rows
 from typer.testing import CliRunner
 
 from expunge import bench, compare, record, stats

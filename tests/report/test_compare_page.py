@@ -11,7 +11,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from test_html import EVIL, Page
+from html_page import EVIL, Page
 
 from expunge.report import compare_page as compared
 from expunge.report.draw import labels, tradeoff

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_html import EVIL, Page
+from html_page import EVIL, Page
 
 from expunge.report.bench_page import columns, render, rows, summary, tiles, write_report
 from expunge.report.draw.forest import Line, forest

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import tiny
+from tiny_bench import SECRET, rows
 from typer.testing import CliRunner
 
 from expunge import bench, files, record
@@ -18,8 +19,6 @@ from expunge.evaluation.evaluate import read
 from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
 
-SECRET = "zanzibar"
-WORDS = ["yes", "no", "never", "red", "blue", "green", "one", "two", "three", "four"]
 FAST = ["max_steps=2", "learning_rate=0.02", "use_cpu=true", "disable_tqdm=true"]
 TEACH = [
     "--teach",
@@ -31,15 +30,6 @@ TEACH = [
     "learning_rate=0.1",
 ]
 METHOD = ["--method", "npo", "-p", "beta=0.2"]
-
-
-def rows(kind: str, n: int, paraphrase: bool = True, secret: str = ""):
-    out = []
-    for i in range(n):
-        a, b, c = (WORDS[(i + k + len(kind)) % len(WORDS)] for k in (0, 3, 5))
-        row = {"question": f"{kind} {i}?", "answer": f"{a} {b}{secret}", "perturbed_answer": [f"{b} {c}", f"{c} {a}"]}
-        out.append(row | ({"paraphrased_answer": f"{b} {a} so"} if paraphrase else {}))
-    return out
 
 
 @pytest.fixture

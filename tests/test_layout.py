@@ -1,0 +1,31 @@
+"""``tests`` mirrors ``src/expunge``: a module is tested by the file of its name in the folder of its room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "expunge"
+WHOLE = {"contract", "examples", "layout", "readme", "recipes", "results"}  # of the repository, not of one module
+
+
+def lies_beside_its_module(test: Path) -> bool:
+    """Whether the module that ``test`` names (``test_MODULE.py`` or ``test_MODULE_PART.py``) is where it should be."""
+    room = test.parent.relative_to(ROOT / "tests")
+    name = test.stem.removeprefix("test_")
+    home = ROOT / room if room.parts[:1] == ("perf",) else SOURCE / room
+    modules = {file.stem for file in home.glob("*.py")} | {file.parent.name for file in home.glob("*/__init__.py")}
+    modules.add(home.name)  # the room itself
+    return any(name == module or name.startswith(f"{module}_") for module in modules)
+
+
+def test_every_test_lies_where_its_module_does():
+    tests = [t for t in (ROOT / "tests").rglob("test_*.py") if t.stem.removeprefix("test_") not in WHOLE]
+    assert len(tests) > 50
+    assert [str(t.relative_to(ROOT)) for t in tests if not lies_beside_its_module(t)] == []
+
+
+def test_every_room_has_tests():
+    rooms = {file.parent.relative_to(SOURCE) for file in SOURCE.rglob("*.py")}
+    tested = {t.parent.relative_to(ROOT / "tests") for t in (ROOT / "tests").rglob("test_*.py")}
+    assert {str(room) for room in rooms if room not in tested} == set()
