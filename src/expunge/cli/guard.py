@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -197,19 +196,19 @@ def measure(
     given = dict(locals())
     with told():
         from expunge.data.sources import load_rows
-        from expunge.errors import InputError
+        from expunge.files import check_file
         from expunge.guard.measure import measure as measured
         from expunge.guard.measure import questions, table, write_json
 
-        if out and not Path(out).absolute().parent.is_dir():
-            raise InputError(f"{out} cannot be written: there is no such folder")
+        if out is not None:
+            check_file(out)
         sets = {"forget": load_rows(forget, limit=limit), "retain": load_rows(retain, limit=limit)}
         for rows in sets.values():
             questions(rows)
         guard, write = _opened(given)
         found = {name: measured(guard, rows, each=write)[0] for name, rows in sets.items()}
         typer.echo(table(found))
-        if out:
+        if out is not None:
             write_json(found, guard.settings, len(guard.targets), model, out)
             typer.echo(f"  {out}")
 

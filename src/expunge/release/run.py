@@ -73,7 +73,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     watched = load_rows(settings.utility) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
     data = api.encode(raw, tokenizer, plan)
-    folder = files.claim_folder(plan.out, overwrite=plan.overwrite)
+    folder = record.claim_folder(plan.out, overwrite=plan.overwrite)
     work = folder / "checkpoints"
     args = modules.arguments(settings, "forget", 1, len(raw["forget"]), work)  # wrong names are told before loading
 

@@ -100,7 +100,7 @@ def run(
     looked = {} if looked is None else looked
     began = time.monotonic()
     method = method_of(settings, method)
-    folder = files.claim_folder(settings.out, overwrite=settings.overwrite)
+    folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
     raw = load_rows(settings, method)
 
     from expunge import models
