@@ -50,7 +50,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Seen:
-    """What runs on the same data share: ``looked`` as of :mod:`expunge.unlearning.run`, ``asked`` as of ``evaluate``."""
+    """What several runs on the same data share: ``looked`` as of ``unlearning.run``, ``asked`` as of ``evaluate``."""
 
     looked: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)

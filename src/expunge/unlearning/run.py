@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, files, losses, record
+from expunge import __version__, files, losses, methods, record  # noqa: F401  methods fills the table
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
