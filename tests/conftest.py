@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 
+import accelerate.utils.imports
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
+# Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
+accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
 
 
 def pytest_collection_finish() -> None:

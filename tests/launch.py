@@ -18,16 +18,19 @@ TESTS = Path(__file__).parent
 PATH = [str(Path(expunge.__file__).parents[1]), str(TESTS), str(TESTS.parent)]
 
 
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
 def two_processes(
     command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
 ) -> list[tuple[int, str, str]]:
     """Run Python's arguments ``command`` in two processes with what ``torchrun`` gives them to find each other (on a CPU,
     ``accelerate launch`` needs MPI for two); (exit status, stdout, stderr) of each."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **(environment or {})}
     running = [
         subprocess.Popen(
