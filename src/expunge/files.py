@@ -25,18 +25,23 @@ def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
     With ``overwrite`` the earlier record is kept as ``run.previous.json``, so that a run that dies half-way
     does not leave the old record beside new weights.
     """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder}: a file of that name is in the way; choose another output folder.") from None
+    folder = check_folder(out, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
     if (folder / RECORD).exists():
-        if not overwrite:
-            raise InputError(
-                f"{folder}: an earlier run's {RECORD} is here; "
-                "choose another folder, or allow it with --overwrite (overwrite=True)."
-            )
         os.replace(folder / RECORD, folder / PREVIOUS)
+    return folder
+
+
+def check_folder(out: PathLike, overwrite: bool = False) -> Path:
+    """The folder ``out``, which may not be there; raises InputError as :func:`claim_folder` and writes nothing."""
+    folder = Path(out)
+    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+        raise InputError(f"{folder}: a file of that name is in the way; choose another output folder.")
+    if (folder / RECORD).exists() and not overwrite:
+        raise InputError(
+            f"{folder}: an earlier run's {RECORD} is here; "
+            "choose another folder, or allow it with --overwrite (overwrite=True)."
+        )
     return folder
 
 

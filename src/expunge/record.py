@@ -34,7 +34,7 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
     cannot be said in JSON; an earlier file then stays as it was.
     """
-    text = json.dumps(_strict({**record, "schema": SCHEMA}), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(strict({**record, "schema": SCHEMA}), indent=1, ensure_ascii=False, allow_nan=False)
     return replace_text(_file(path), text + "\n")
 
 
@@ -110,16 +110,16 @@ def _file(path: PathLike) -> Path:
     return given if given.is_file() or (given.suffix == ".json" and not given.is_dir()) else given / FILE
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """The value as JSON can say it: NaN as None, tuples as lists, numpy scalars and paths as plain values."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch scalar
-        return _strict(value.item())
+        return strict(value.item())
     return value
