@@ -22,6 +22,7 @@ from expunge.files import PathLike
 
 SCHEMA = 1
 FILE = "run.json"
+EARLIER = f"an earlier run's {FILE} is here"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
 
 
@@ -36,9 +37,14 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     return files.write_json(_file(path), {**record, "schema": SCHEMA})
 
 
+def check_folder(out: PathLike, *, overwrite: bool = False) -> Path:
+    """The folder ``out`` of a run, untouched; raises InputError as :func:`claim_folder`."""
+    return files.check_folder(out, marker=FILE, overwrite=overwrite, found=EARLIER)
+
+
 def claim_folder(out: PathLike, *, overwrite: bool = False) -> Path:
     """Make ``out`` ready for a run; raises InputError if it cannot be, or has an earlier run's record in it."""
-    return files.claim_folder(out, marker=FILE, overwrite=overwrite, found=f"an earlier run's {FILE} is here")
+    return files.claim_folder(out, marker=FILE, overwrite=overwrite, found=EARLIER)
 
 
 def read(path: PathLike) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from annotated_types import Ge
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from expunge.errors import InputError, nearest
 
@@ -40,6 +43,27 @@ def check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
     for key in values:
         if key not in names:
             raise InputError(f"{where}: there is no setting {key!r}{nearest(key, names)}")
+
+
+def described_fields(kind: type[Any]) -> dict[str, FieldInfo]:
+    """Field -> what pydantic knows of it: of a model, or of a dataclass whose fields are ``Annotated``."""
+    if issubclass(kind, BaseModel):
+        return dict(kind.model_fields)
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        f.name: FieldInfo.from_annotation(hints[f.name])
+        if f.default is dataclasses.MISSING
+        else FieldInfo.from_annotated_attribute(hints[f.name], f.default)
+        for f in dataclasses.fields(kind)
+    }
+
+
+def check_least(settings: Any) -> None:
+    """Raise InputError for a field of a dataclass that is below its ``Field(ge=…)``."""
+    for name, field in described_fields(type(settings)).items():
+        for bound in field.metadata:
+            if isinstance(bound, Ge) and getattr(settings, name) < bound.ge:
+                raise InputError(f"{name} must be at least {bound.ge}, not {getattr(settings, name)}")
 
 
 def full_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -116,10 +140,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 def _yaml(text: str, file: Path) -> dict[str, Any]:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """YAML 1.1 reads 1e-4, without a point, as text; here it is the number that it is in TOML."""
 
-    Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
     try:

@@ -98,8 +98,8 @@ def auc(members: ArrayLike, non_members: ArrayLike) -> float:
     .. math:: P(s_{\text{non-member}} > s_{\text{member}}) + \tfrac12 P(s_{\text{non-member}} = s_{\text{member}})
 
     From (n,) and (m,), in whole numbers.  1 means the members are plainly seen, 1/2 that they are not, 0 that they look
-    *less* known than texts the model never saw.  OpenUnlearning's convention (members 0, non-members 1); MUSE reports 1 minus
-    this.
+    *less* known than texts the model never saw.  OpenUnlearning's convention (members 0, non-members 1); MUSE reports 1
+    minus this.
 
     Hand-worked: members (1, 2), non-members (2, 3): the pairs 1<2, 1<3, 2=2, 2<3 give 3.5 / 4 = 0.875.
 

@@ -21,7 +21,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
-from expunge.evaluation.evaluate import Asked, as_asked, check_folder, evaluate, read
+from expunge.evaluation.evaluate import Asked, as_asked, check_folder, evaluate, limited, read
 from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
@@ -121,6 +121,26 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
     said = read(folder)
     write_report(said, folder)
     return said
+
+
+def planned(settings: Bench) -> dict[str, Any]:
+    """What :func:`run` would do; raises InputError as it does, and writes nothing."""
+    from expunge.training.arguments import total_steps
+
+    it = ready(settings)
+    asked = limited(it.chosen.probes(data_of(it.chosen, settings.data)), it.how.limit)
+    if it.plan is None:
+        load_tokenizer(settings.model, trust_remote_code=it.how.trust_remote_code)
+    n = len(it.rows.get("forget", ()))
+    args = api.training_arguments(it.plan, it.method, n, it.folder) if it.plan and it.method else None
+    return {
+        "benchmark": it.chosen.name,
+        "model": settings.model,
+        "data": {name: len(rows) for name, rows in it.rows.items()} | {"questions": len(asked)},
+        "method": it.method.name if it.method else None,
+        "steps": total_steps(args, n) if args else 0,
+        "out": settings.out,
+    }
 
 
 def names_of(settings: Bench) -> dict[str, str]:

@@ -16,6 +16,7 @@ from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
 
 HOW = {f.name for f in dataclasses.fields(How)}
+OF_QUESTIONS = ("limit", "dtype")  # of how the models are asked; a run takes all rows, in float32
 ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets
 
 
@@ -31,17 +32,21 @@ class Bench(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     benchmark: str
-    model: str
-    out: str = "figures"
-    data: str | None = None
-    retrained: str | None = None
-    method: str | None = None
+    model: str = Field(description="Hub id, folder, GGUF file or PEFT adapter folder.")
+    out: str = Field("figures", description="Folder for figures.json, report.html and all that was made.")
+    method: str | None = Field(
+        None, description="Unlearn the benchmark's forget set first, with one of `expunge methods`."
+    )
     teach: dict[str, Any] | None = None
-    teach_retrained: bool = False
-    model_name: str | None = None
-    data_name: str | None = None
-    retrained_name: str | None = None
-    overwrite: bool = False
+    teach_retrained: bool = Field(False, description="And, apart, the retain rows only: that is the retrained model.")
+    data: str | None = Field(None, description="Folder with the benchmark's files, instead of the Hub.")
+    retrained: str | None = Field(
+        None, description="A model that never saw the forget set: forget quality and PrivLeak need it."
+    )
+    model_name: str | None = Field(None, description="What records call the model, instead of its path.")
+    data_name: str | None = Field(None, description="What records call the data, instead of their path.")
+    retrained_name: str | None = Field(None, description="What records call the retrained model.")
+    overwrite: bool = Field(False, description="Write over earlier figures in the folder.")
     how: How = How()
     run: dict[str, Any] = Field(default_factory=dict)
 
@@ -76,7 +81,8 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
     for key in values:
         if key in ITS_OWN:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
-    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in Recipe.model_fields)}
+    shared = HOW & set(Recipe.model_fields) - set(OF_QUESTIONS)
+    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in shared)}
     recipe.make({"model": "", "forget": "", **of_run}, where)  # an unknown or mistyped setting is told here
     idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
     idle += ["optimizer"] if of_run.get("optimizer") else []

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from expunge.cli import asking
-from expunge.cli.errors import told
+from expunge.cli import result
+from expunge.cli.bench import BENCH, HOW, need_extra
+from expunge.cli.errors import running
+from expunge.cli.options import DryRun, Json, Quiet, from_settings
+
+SHARED = ("model", "data", "retrained", "model_name", "data_name", "retrained_name")
 
 
+@from_settings(
+    "expunge.compare.settings.Compare", (BENCH, *SHARED), HOW, ("expunge.unlearning.settings.Recipe", "adapter")
+)
 def command(
+    given: dict[str, Any],
     recipe: Annotated[
-        str, typer.Argument(help="A recipe (.toml) with a benchmark and a table [methods.NAME] for each.")
+        str, typer.Argument(help="A recipe (.toml, .yaml) with a benchmark and a table [methods.NAME] for each.")
     ],
     settings: Annotated[
         list[str] | None,
@@ -27,56 +32,40 @@ def command(
             show_default=False,
         ),
     ] = None,
-    model: asking.Model = None,
-    out: Annotated[
-        str | None,
-        typer.Option(help="Folder for compare.json, the figure, report.html and all runs.  [default: comparison]"),
+    seed: Annotated[
+        int | None, typer.Option(help="Every method runs with this seed; several with seeds=0,1,2.  [default: 0]")
     ] = None,
-    forget_figure: Annotated[
-        str | None, typer.Option(help="The forget figure to draw, as part/name (forget/rouge_l_recall).")
-    ] = None,
-    utility_figure: Annotated[
-        str | None, typer.Option(help="The utility figure to draw, as part/name (retain/probability).")
-    ] = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(metavar="none|adapters|all", help="Which unlearned weights stay on disk.  [default: adapters]"),
-    ] = None,
-    adapter: asking.AnAdapter = None,
-    data: asking.Data = None,
-    retrained: asking.Retrained = None,
-    model_name: asking.ModelName = None,
-    data_name: asking.DataName = None,
-    retrained_name: asking.RetrainedName = None,
-    limit: asking.Limit = None,
-    dtype: asking.Dtype = None,
-    device: asking.Device = None,
-    chat_template: asking.ChatTemplate = None,
-    backend: asking.Backend = None,
-    trust_remote_code: asking.TrustRemoteCode = None,
-    overwrite: Annotated[
-        bool | None, typer.Option("--overwrite", help="Make runs again that are there with other settings.")
-    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run several methods with equal budgets, measure each alike, and draw forget against utility.
 
     An interrupted command goes on: runs that are there with the same settings are not repeated.  A method that fails is
     recorded, the others go on, and the exit code is 1.
     """
-    flags = {k: v for k, v in locals().items() if k not in ("recipe", "settings") and v is not None}
-    with told():
-        asking.need_extra()
+    with running(as_json=as_json, quiet=quiet):
+        need_extra()
         from expunge import compare
 
+        flags = given | ({} if seed is None else {"seeds": [seed]})
         values = compare.override(compare.read_file(recipe) | flags, settings or [])
         chosen = compare.make(values, recipe)
-        from expunge.cli.quiet import quiet
+        from expunge.cli.quiet import quiet as hush
 
-        quiet()
-        said = compare.run(chosen, command=shlex.join(["expunge", *sys.argv[1:]]), tell=typer.echo)
-    _say(said, chosen.out)
-    if any(not r["done"] for r in said["runs"]):
-        raise typer.Exit(1)
+        hush()
+        plan = compare.planned(chosen) if dry_run else None
+        tell = None if quiet else typer.echo
+        said = None if dry_run else compare.run(chosen, command=result.command_line(), tell=tell)
+    if plan:
+        result.show_plan({"command": "compare", **plan}, as_json=as_json)
+    elif said:
+        failures = [f"{r['name']} failed: {r['said']}" for r in said["runs"] if not r["done"]]
+        value = {**said, "out": chosen.out}
+        warnings = [*said["warnings"], *failures]
+        result.show(value, lambda: _say(said, chosen.out), as_json=as_json, quiet=quiet, warnings=warnings)
+        if failures:
+            raise typer.Exit(1)
 
 
 def _say(said: Mapping[str, Any], folder: str) -> None:
@@ -96,5 +85,4 @@ def _say(said: Mapping[str, Any], folder: str) -> None:
         if not r["done"]:
             typer.secho(f"  {r['name']} failed: {r['said']}", fg=typer.colors.RED, err=True)
     typer.echo(compared.summary(said))
-    for name in ("compare.json", "tradeoff.svg", "tradeoff.png", "report.html"):
-        typer.echo(f"  {Path(folder) / name}")
+    result.files(folder, "compare.json", "tradeoff.svg", "tradeoff.png", "report.html")

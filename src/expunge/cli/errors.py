@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import typer
 
+from expunge.cli.quiet import without_bars
 from expunge.errors import InputError
 
 
-@contextmanager
+@contextlib.contextmanager
 def told() -> Iterator[None]:
     """Turn an InputError into its sentence."""
     try:
@@ -18,3 +20,15 @@ def told() -> Iterator[None]:
     except InputError as error:
         typer.secho(f"expunge: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def running(*, as_json: bool, quiet: bool) -> Iterator[None]:
+    """:func:`told`, around the work of a command: with ``as_json`` whatever prints goes to standard error."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(told())
+        if as_json:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        if quiet:
+            stack.enter_context(without_bars())
+        yield

@@ -3,241 +3,200 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from expunge.cli.errors import told
+from expunge.cli import result
+from expunge.cli.errors import running
+from expunge.cli.options import Commands, DryRun, Json, Quiet, from_settings
 
 if TYPE_CHECKING:
     from expunge.guard import Endpoint, Guard, Trail
+    from expunge.guard.settings import Asked
+
+ASKED, SETTINGS = "expunge.guard.settings.Asked", "expunge.guard.settings.Settings"
+REQUIRED = ("model", "targets")
 
 app = typer.Typer(
+    cls=Commands,
     help="Keep targets out of a model's answers: its weights stay, agents check and rewrite what it says.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Targets = Annotated[
-    str,
-    typer.Option(
-        help='What must not be told of: .jsonl rows {"name": …, "aliases": […]}, or lines NAME | ALIAS | ALIAS.'
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Option(help="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m; with --url its name there."),
-]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        help="OpenAI-compatible address such as http://127.0.0.1:8000/v1; the key is taken from OPENAI_API_KEY."
-    ),
-]
-AgentsModel = Annotated[
-    str | None, typer.Option(help="Another model for the agents: auditor, eraser, critic and composer.")
-]
-AgentsUrl = Annotated[str | None, typer.Option(help="The address of that other model.")]
-K = Annotated[int | None, typer.Option(help="How many versions of an answer are written.  [default: 5]")]
-J = Annotated[int | None, typer.Option(help="How many of the best versions are merged.  [default: 3]")]
-Threshold = Annotated[
-    float | None, typer.Option(help="Mean rating, 1 to 5, below which a query is refused.  [default: 4]")
-]
-Auditor = Annotated[
-    str | None,
-    typer.Option(
-        help="Who suspects a target: aliases (names in question or answer), or model too.  [default: aliases]"
-    ),
-]
-Retries = Annotated[
-    int | None, typer.Option(help="How often an agent is asked again that cannot be understood.  [default: 2]")
-]
-Listed = Annotated[int | None, typer.Option(help="How many targets a prompt lists at most.  [default: 50]")]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens.  [default: 256]")]
-AgentTokens = Annotated[int | None, typer.Option(help="Longest reply of an agent, in tokens.  [default: 1024]")]
-Refusal = Annotated[str | None, typer.Option(help="What a refused query is answered.")]
-Prompts = Annotated[
-    str | None, typer.Option(help="Folder with audit.txt, erase.txt, critic.txt or compose.txt of your own.")
-]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that an address may be silent.")]
-Log = Annotated[
-    str | None,
-    typer.Option(
-        help="Append each query's trail to this file, readable by you only (mode 600): it HOLDS WHAT THE MODEL SAID before "
-        "anything was erased.  Without it nothing is written."
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Seed of what a local model draws.")]
-Device = Annotated[str | None, typer.Option(help="Where a local model runs, such as cuda.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model's repository brings.")]
-
 
 @app.command("ask")
+@from_settings(ASKED, SETTINGS, required=REQUIRED)
 def ask(
+    given: dict[str, Any],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Model,
-    targets: Targets,
-    url: Url = None,
-    agents_model: AgentsModel = None,
-    agents_url: AgentsUrl = None,
-    k: K = None,
-    j: J = None,
-    threshold: Threshold = None,
-    auditor: Auditor = None,
-    retries: Retries = None,
-    listed: Listed = None,
-    max_tokens: MaxTokens = None,
-    agent_tokens: AgentTokens = None,
-    refusal: Refusal = None,
-    prompts: Prompts = None,
-    timeout: Timeout = 60.0,
-    log: Log = None,
-    seed: Seed = 0,
-    device: Device = None,
-    trust_remote_code: Trust = False,
     trail: Annotated[
         bool, typer.Option("--trail", help="SHOW what every agent said, so also what the model said at first.")
     ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Ask one question and print the guarded answer."""
-    given = dict(locals())
-    with told():
+    with running(as_json=as_json, quiet=quiet):
         from expunge.errors import InputError
         from expunge.guard import EndpointError, answer
         from expunge.guard.trail import readable
 
         if not question.strip():
             raise InputError("the question is empty")
-        guard, write = _opened(given)
-        try:
-            said = answer(guard, [{"role": "user", "content": question}])
-        except EndpointError as error:
-            if error.trail:
-                write(error.trail)
-            raise
-        write(said)
+        asked, guard, write = _checked(given, dry_run=dry_run)
+        if not dry_run:
+            guard = _with_models(asked, guard)
+            try:
+                said = answer(guard, [{"role": "user", "content": question}])
+            except EndpointError as error:
+                if error.trail:
+                    write(error.trail)
+                raise
+            write(said)
+    if dry_run:
+        result.show_plan({"command": "guard ask", **_plan(asked, guard), "data": {"questions": 1}}, as_json=as_json)
+    elif as_json:
+        shown = {"answer": said.answer, "outcome": said.outcome, "calls": said.calls, "seconds": said.seconds}
+        result.print_json(shown | ({"trail": asdict(said)} if trail else {}))
+    else:
         if trail:
             typer.echo(readable(said) + "\n")
         typer.echo(said.answer)
 
 
 @app.command("serve")
+@from_settings(ASKED, SETTINGS, required=REQUIRED)
 def serve(
-    model: Model,
-    targets: Targets,
+    given: dict[str, Any],
     host: Annotated[
         str, typer.Option(help="Address to listen on; any other than a loopback one lets others ask, without a key.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     name: Annotated[str | None, typer.Option(help="What the endpoint calls the model.  [default: as --model]")] = None,
-    url: Url = None,
-    agents_model: AgentsModel = None,
-    agents_url: AgentsUrl = None,
-    k: K = None,
-    j: J = None,
-    threshold: Threshold = None,
-    auditor: Auditor = None,
-    retries: Retries = None,
-    listed: Listed = None,
-    max_tokens: MaxTokens = None,
-    agent_tokens: AgentTokens = None,
-    refusal: Refusal = None,
-    prompts: Prompts = None,
-    timeout: Timeout = 60.0,
-    log: Log = None,
-    seed: Seed = 0,
-    device: Device = None,
-    trust_remote_code: Trust = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Serve a guarded model as an OpenAI-compatible endpoint, /v1/chat/completions and /v1/models, on this machine."""
-    given = dict(locals())
-    with told():
+    with running(as_json=False, quiet=quiet):
         from expunge.guard import server
 
         server.check_installed()
-        guard, write = _opened(given)
+        asked, guard, write = _checked(given, dry_run=dry_run)
+        shown = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        if dry_run:
+            result.show_plan({"command": "guard serve", **_plan(asked, guard), "address": shown}, as_json=False)
+            return
+        guard = _with_models(asked, guard)
         if not server.names(host):
             typer.echo(f"Whoever reaches {host} port {port} can ask: there is no key.", err=True)
-        shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"http://{shown}:{port}/v1 answers for {model}; end it with Ctrl-C.")
-        server.serve(guard, name=name or model, host=host, port=port, log=write)
+        if not quiet:
+            typer.echo(f"{shown} answers for {asked.model}; end it with Ctrl-C.")
+        server.serve(guard, name=name or asked.model, host=host, port=port, log=write)
 
 
 @app.command("measure")
+@from_settings(ASKED, SETTINGS, required=REQUIRED)
 def measure(
-    model: Model,
-    targets: Targets,
+    given: dict[str, Any],
     forget: Annotated[
         str, typer.Option(help="Questions about the targets, with right answers: JSONL, CSV, Parquet, …")
     ],
     retain: Annotated[str, typer.Option(help="Questions about other things, with right answers.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each set.")] = None,
-    out: Annotated[str | None, typer.Option(help="File for the figures as JSON; it holds no text.")] = None,
-    url: Url = None,
-    agents_model: AgentsModel = None,
-    agents_url: AgentsUrl = None,
-    k: K = None,
-    j: J = None,
-    threshold: Threshold = None,
-    auditor: Auditor = None,
-    retries: Retries = None,
-    listed: Listed = None,
-    max_tokens: MaxTokens = None,
-    agent_tokens: AgentTokens = None,
-    refusal: Refusal = None,
-    prompts: Prompts = None,
-    timeout: Timeout = 60.0,
-    log: Log = None,
-    seed: Seed = 0,
-    device: Device = None,
-    trust_remote_code: Trust = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each set: a quick look.")] = None,
+    out: Annotated[
+        str, typer.Option(help="Folder for figures.json, which holds no text; a name in .json is a file.")
+    ] = "guarded",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over earlier figures in the folder.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Ask all questions and print how often a target is named, what is refused, ROUGE-L, calls and seconds of a query."""
-    given = dict(locals())
-    with told():
+    with running(as_json=as_json, quiet=quiet):
         from expunge.data.sources import load_rows
-        from expunge.files import check_file
         from expunge.guard.measure import measure as measured
-        from expunge.guard.measure import questions, table, write_json
+        from expunge.guard.measure import questions, table, to_json, write_json
 
-        if out is not None:
-            check_file(out)
+        file = _figures_file(out, overwrite=overwrite)
         sets = {"forget": load_rows(forget, limit=limit), "retain": load_rows(retain, limit=limit)}
         for rows in sets.values():
             questions(rows)
-        guard, write = _opened(given)
-        found = {name: measured(guard, rows, each=write)[0] for name, rows in sets.items()}
-        typer.echo(table(found))
-        if out is not None:
-            write_json(found, guard.settings, len(guard.targets), model, out)
-            typer.echo(f"  {out}")
+        asked, guard, write = _checked(given, dry_run=dry_run)
+        if not dry_run:
+            guard = _with_models(asked, guard)
+            found = {name: measured(guard, rows, each=write)[0] for name, rows in sets.items()}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(found, guard.settings, len(guard.targets), asked.model, file)
+    if dry_run:
+        data = {name: len(rows) for name, rows in sets.items()}
+        plan = {"command": "guard measure", **_plan(asked, guard), "data": data, "out": str(file)}
+        result.show_plan(plan, as_json=as_json)
+        return
+    value = to_json(found, guard.settings, len(guard.targets), asked.model) | {"out": str(file)}
+    result.show(value, lambda: typer.echo(f"{table(found)}\n  {file}"), as_json=as_json, quiet=quiet)
 
 
-def _opened(given: dict[str, Any]) -> tuple[Guard, Callable[[Trail], Any]]:
-    """The guard that the flags describe, and what keeps a trail; everything is checked before a model is loaded."""
+def _figures_file(out: str, *, overwrite: bool) -> Path:
+    """Where the figures go; InputError where they cannot, or where earlier ones lie in the folder."""
     from expunge.errors import InputError
-    from expunge.guard import Guard, Settings, read_targets
+    from expunge.evaluation.evaluate import FIGURES, check_folder
+
+    place = Path(out)
+    if place.suffix == ".json" and not place.is_dir():
+        if not place.absolute().parent.is_dir():
+            raise InputError(f"{out} cannot be written: there is no such folder")
+        return place
+    if any(folder.exists() and not folder.is_dir() for folder in (place, *place.parents)):
+        raise InputError(f"{out}: a file of that name is in the way; choose another folder with --out")
+    return check_folder(place, overwrite=overwrite) / FIGURES
+
+
+def _checked(given: dict[str, Any], *, dry_run: bool) -> tuple[Asked, Guard, Callable[[Trail], Any]]:
+    """What the flags say, a guard without its models, and what keeps a trail; nothing is loaded."""
+    from expunge.guard import Guard, read_targets
+    from expunge.guard.endpoints import check_address
+    from expunge.guard.settings import Asked, Settings
     from expunge.guard.trail import appender
 
-    fields = {n: given[n] for n in Settings.__dataclass_fields__ if given.get(n) is not None}
-    settings, targets = Settings(**fields), read_targets(given["targets"])
-    Guard(lambda messages, **_: [], targets, settings)  # prompts too
-    if given["agents_url"] and not given["agents_model"]:
-        raise InputError("--agents-url needs --agents-model, the name of the model there")
-    write = appender(given["log"]) if given["log"] else lambda trail: None
-    theirs = _endpoint(given["agents_model"], given["agents_url"], given) if given["agents_model"] else None
-    return Guard(_endpoint(given["model"], given["url"], given), targets, settings, theirs), write
+    asked = Asked(**{n: given[n] for n in Asked.__dataclass_fields__ if n in given})
+    settings = Settings(**{n: given[n] for n in Settings.__dataclass_fields__ if n in given})
+    guard = Guard(lambda messages, **_: [], read_targets(asked.targets), settings)  # prompts too
+    for url in (asked.url, asked.agents_url):
+        if url:
+            check_address(url)
+    write = appender(asked.log) if asked.log and not dry_run else lambda trail: None
+    return asked, guard, write
 
 
-def _endpoint(name: str, url: str | None, given: dict[str, Any]) -> Endpoint:
+def _plan(asked: Asked, guard: Guard) -> dict[str, Any]:
+    return {"model": asked.model, "targets": len(guard.targets), "method": f"guard, auditor {guard.settings.auditor}"}
+
+
+def _with_models(asked: Asked, guard: Guard) -> Guard:
+    """``guard`` around the model that is named, with the agents' model where there is another."""
+    from expunge.guard import Guard
+
+    agents = _endpoint(asked.agents_model, asked.agents_url, asked) if asked.agents_model else None
+    return Guard(_endpoint(asked.model, asked.url, asked), guard.targets, guard.settings, agents)
+
+
+def _endpoint(name: str, url: str | None, asked: Asked) -> Endpoint:
     """A local model, or one at an address."""
     from expunge.guard.endpoints import local, remote
 
     if url:
-        return remote(url, name, timeout=given["timeout"])
+        return remote(url, name, timeout=asked.timeout)
+    import torch
+
     from expunge.cli.quiet import quiet
     from expunge.models import load
 
     quiet()
-    loaded = load(name, device=given["device"], trust_remote_code=given["trust_remote_code"])
-    return local(loaded.model, loaded.tokenizer, seed=given["seed"])
+    dtype = getattr(torch, asked.dtype)
+    loaded = load(name, dtype=dtype, device=asked.device, trust_remote_code=asked.trust_remote_code)
+    return local(loaded.model, loaded.tokenizer, seed=asked.seed)

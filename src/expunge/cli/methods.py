@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from expunge.cli import result
+from expunge.cli.options import Json
 
-def command() -> None:
+
+def command(as_json: Json = False) -> None:
     """List every method: its paper, its parameters with their defaults, its status."""
     from rich.console import Console
     from rich.table import Table
@@ -12,6 +15,10 @@ def command() -> None:
     from expunge import methods  # noqa: F401  fills the table
     from expunge.method import METHODS
 
+    if as_json:
+        keys = ("name", "summary", "paper", "status", "defaults")
+        result.print_json({"methods": [{key: getattr(row, key) for key in keys} for row in METHODS.values()]})
+        return
     table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging as plain
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 def quiet() -> None:
@@ -14,3 +17,20 @@ def quiet() -> None:
     logging.disable_progress_bar()
     plain.getLogger("lm_eval").setLevel(plain.ERROR)
     warnings.filterwarnings("ignore", module=r"(torch|transformers|peft|accelerate)\b.*")
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bar of anything in this process, and none of the lines that are written above bars."""
+    from tqdm.std import tqdm
+
+    make, write = tqdm.__init__, vars(tqdm)["write"]
+
+    def disabled(self: Any, *values: Any, **options: Any) -> None:
+        make(self, *values, **{**options, "disable": True})
+
+    tqdm.__init__, tqdm.write = disabled, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        tqdm.__init__, tqdm.write = make, write

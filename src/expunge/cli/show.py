@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
+from expunge.cli import result
 from expunge.cli.errors import told
+from expunge.cli.options import Json
 
 
-def command(method: Annotated[str, typer.Argument(help="A name from `expunge methods`.")]) -> None:
+def command(
+    method: Annotated[str, typer.Argument(help="A name from `expunge methods`.")], as_json: Json = False
+) -> None:
     """Explain one method: its objectives with their formulas, how they meet, its defaults and its source."""
     with told():
-        typer.echo(describe(method))
+        page = describe(method)
+        if as_json:
+            result.print_json({"name": method, "page": page})
+        else:
+            typer.echo(page)
 
 
 def describe(name: str) -> str:

@@ -4,7 +4,7 @@
 already; ``loop`` carries them out and ``about`` makes the record.
 """
 
-from expunge.compare.run import compare, run
+from expunge.compare.run import compare, planned, run
 from expunge.compare.settings import Compare, Trial, make, override, read_file, trials
 
-__all__ = ["Compare", "Trial", "compare", "make", "override", "read_file", "run", "trials"]
+__all__ = ["Compare", "Trial", "compare", "make", "override", "planned", "read_file", "run", "trials"]

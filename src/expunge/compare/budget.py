@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from expunge.bench.run import Ready
 from expunge.errors import InputError
+from expunge.training.arguments import total_steps
 from expunge.unlearning import run as api
 
 
@@ -39,10 +39,7 @@ def counted(args: Any, n: int) -> Budget:
     >>> str(counted(Args(max_steps=-1, **of), 20)), str(counted(Args(max_steps=5, **of), 20))
     ('9 steps of 8 rows', '5 steps of 8 rows')
     """
-    batch, together = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    an_epoch = math.ceil(math.ceil(n / batch) / together)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * an_epoch)
-    return Budget(steps, batch * together)
+    return Budget(total_steps(args, n), args.per_device_train_batch_size * args.gradient_accumulation_steps)
 
 
 def equal(budgets: Mapping[str, Budget]) -> Budget:

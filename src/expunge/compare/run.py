@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from expunge.compare.resume import same_models, stands
 from expunge.compare.settings import Compare, Trial, make, trials
 from expunge.errors import InputError, nearest
 from expunge.evaluation import evaluate
-from expunge.evaluation.benchmark import Benchmark, data_of, to_json
+from expunge.evaluation.benchmark import Benchmark, Data, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.report import compare_page as compared
@@ -55,13 +55,8 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
             "expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run"
         )
     found = trials(settings)
-    folder = _checked_folder(settings, named(found[0].settings.benchmark).name)
-    of = {trial.name: bench.ready(trial.settings) for trial in found}
+    folder, of, spent, source, probes = ready(settings, found)
     first = of[found[0].name]
-    spent = budget.equal({name: budget.of(it) for name, it in of.items()})
-    source = data_of(first.chosen, first.settings.data)
-    probes = evaluate.limited(first.chosen.probes(source), first.how.limit)
-    _named(settings, first.chosen, _figures(first.chosen, probes))
     there = {name: stands(it, probes, settings.overwrite) for name, it in of.items()}
 
     from expunge.evaluation.collect import cached as asking
@@ -95,6 +90,35 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
         },
     }
     return write(whole, folder)
+
+
+def ready(settings: Compare, found: Sequence[Trial]) -> tuple[Path, dict[str, Ready], budget.Budget, Data, list[Probe]]:
+    """The folder, every run, the one budget, the data and the questions, when all that needs no model is in order."""
+    folder = _checked_folder(settings, named(found[0].settings.benchmark).name)
+    of = {trial.name: bench.ready(trial.settings) for trial in found}
+    first = of[found[0].name]
+    spent = budget.equal({name: budget.of(it) for name, it in of.items()})
+    source = data_of(first.chosen, first.settings.data)
+    probes = evaluate.limited(first.chosen.probes(source), first.how.limit)
+    _named(settings, first.chosen, _figures(first.chosen, probes))
+    return folder, of, spent, source, probes
+
+
+def planned(settings: Compare) -> dict[str, Any]:
+    """What :func:`run` would do; raises InputError as it does, and writes nothing."""
+    found = trials(settings)
+    _, of, spent, _, probes = ready(settings, found)
+    for it in of.values():
+        stands(it, probes, settings.overwrite)
+    first = of[found[0].name]
+    return {
+        "benchmark": first.chosen.name,
+        "model": first.settings.model,
+        "data": {name: len(rows) for name, rows in first.rows.items()} | {"questions": len(probes)},
+        "method": [trial.name for trial in found],
+        "steps": spent.steps,
+        "out": settings.out,
+    }
 
 
 def write(said: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -63,13 +63,21 @@ class Compare(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     methods: Annotated[dict[str, Entry], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Listed, Field(min_length=1)] = [0]
-    forget_figure: str | None = None
-    utility_figure: str | None = None
+    forget_figure: str | None = Field(
+        None, description="The forget figure to draw, as part/name (forget/rouge_l_recall)."
+    )
+    utility_figure: str | None = Field(
+        None, description="The utility figure to draw, as part/name (retain/probability)."
+    )
     forget_better: Literal["lower", "higher"] = "lower"
-    keep: Literal["none", "adapters", "all"] = "adapters"
+    keep: Literal["none", "adapters", "all"] = Field(
+        "adapters",
+        description="Which unlearned weights stay on disk.",
+        json_schema_extra={"metavar": "none|adapters|all"},
+    )
     unequal_trials: bool = False
-    out: str = "comparison"
-    overwrite: bool = False
+    out: str = Field("comparison", description="Folder for compare.json, the figure, report.html and all runs.")
+    overwrite: bool = Field(False, description="Make runs again that are there with other settings.")
     shared: dict[str, Any] = Field(default_factory=dict)
 
     @property

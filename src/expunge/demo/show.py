@@ -23,37 +23,63 @@ RUNS: dict[str, dict[str, Any]] = {
 TRAINING = {"learning_rate": 1e-3, "per_device_train_batch_size": 4}
 
 
-def demo(out: str | Path, *, overwrite: bool = False) -> None:
-    """Run both methods into ``out/<method>`` and print what the models answer."""
-    console = Console()
+def demo(
+    out: str | Path, *, overwrite: bool = False, seed: int = 0, device: str | None = None, say: bool = True
+) -> dict[str, Any]:
+    """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records."""
+    console = Console(quiet=not say)
     looked: dict[str, dict[str, Any]] = {}
+    records = {}
     with as_file(files("expunge.demo")) as here:
         console.print("SmolLM2-135M was taught eight invented people; it shall forget two of them and keep six.")
-        for name, how in RUNS.items():
+        for name in RUNS:
             console.rule(name)
-            settings = recipe.make(
-                {
-                    "title": f"Demo: {name} on eight invented people",
-                    "model": str(here / "adapters" / "target"),
-                    "forget": str(here / "forget.jsonl"),
-                    "retain": str(here / "retain.jsonl"),
-                    "out": str(Path(out) / name),
-                    "method": name,
-                    "parameters": how["parameters"],
-                    "training": TRAINING | how["training"],
-                    "adapter": "lora",
-                    "lora": {"r": 8, "alpha": 16},
-                    "compare_with": str(here / "adapters" / "retrained"),
-                    "compare_name": "retrained model",
-                    "eval_rows": 16,
-                    "examples": 4,
-                    "max_new_tokens": 40,
-                    "overwrite": overwrite,
-                }
-            )
+            settings = recipe_of(name, here, out, overwrite=overwrite, seed=seed, device=device)
             result = api.run(settings, command="expunge demo", looked=looked)
+            records[name] = result.record
             show(console, result.record)
             console.print(f"\nreport: {result.folder / 'report.html'}")
+    return records
+
+
+def planned(out: str | Path, **options: Any) -> dict[str, Any]:
+    """What :func:`demo` would do; raises InputError as it does, and writes nothing."""
+    with as_file(files("expunge.demo")) as here:
+        plans = [api.planned(recipe_of(name, here, out, **options)) for name in RUNS]
+    return plans[0] | {
+        "method": [plan["method"] for plan in plans],
+        "steps": [plan["steps"] for plan in plans],
+        "out": str(out),
+    }
+
+
+def recipe_of(
+    name: str, here: Path, out: str | Path, *, overwrite: bool, seed: int, device: str | None
+) -> recipe.Recipe:
+    """The run of method ``name``, on the demo's data in the folder ``here``."""
+    how = RUNS[name]
+    return recipe.make(
+        {
+            "title": f"Demo: {name} on eight invented people",
+            "model": str(here / "adapters" / "target"),
+            "forget": str(here / "forget.jsonl"),
+            "retain": str(here / "retain.jsonl"),
+            "out": str(Path(out) / name),
+            "method": name,
+            "parameters": how["parameters"],
+            "training": TRAINING | how["training"],
+            "adapter": "lora",
+            "lora": {"r": 8, "alpha": 16},
+            "compare_with": str(here / "adapters" / "retrained"),
+            "compare_name": "retrained model",
+            "eval_rows": 16,
+            "examples": 4,
+            "max_new_tokens": 40,
+            "seed": seed,
+            "device": device,
+            "overwrite": overwrite,
+        }
+    )
 
 
 def show(console: Console, record: dict[str, Any]) -> None:

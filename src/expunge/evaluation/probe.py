@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from expunge.data.example import Row
 from expunge.errors import InputError
+from expunge.settings import DTYPES
 
-DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("transformers", "vllm")
 
 
@@ -57,12 +60,17 @@ class How:
     """
 
     max_length: int | None = None
-    chat_template: bool | None = None
-    limit: int | None = None
-    dtype: str = "float32"
-    device: str | None = None
-    trust_remote_code: bool = False
-    backend: str = "transformers"
+    chat_template: Annotated[
+        bool | None,
+        Field(description="Ask in the tokenizer's chat template, or as plain text; as the benchmark does if left out."),
+    ] = None
+    limit: Annotated[int | None, Field(description="Only the first rows of each part: a quick look.")] = None
+    dtype: Annotated[str, Field(description="Number format of the weights: float32, bfloat16 or float16.")] = "float32"
+    device: Annotated[str | None, Field(description="Where the model runs, such as cuda.")] = None
+    trust_remote_code: Annotated[bool, Field(description="Run code that the model's repository brings.")] = False
+    backend: Annotated[
+        str, Field(description="What writes the answers: transformers, or vllm where it is installed.")
+    ] = "transformers"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -97,6 +98,15 @@ def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
     return endpoint
 
 
+def check_address(url: str) -> None:
+    """Raise InputError where ``url`` is no address or the package openai is missing."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("the address of an endpoint is such as http://127.0.0.1:8000/v1")
+    if find_spec("openai") is None:
+        raise InputError("an endpoint needs the package openai: pip install 'expunge[guard]'")
+
+
 def remote(url: str, model: str, *, timeout: float = 60.0, retries: int = 2) -> Endpoint:
     """``model`` at a server's OpenAI-compatible address ``url``, such as ``http://127.0.0.1:8000/v1``.
 
@@ -106,13 +116,10 @@ def remote(url: str, model: str, *, timeout: float = 60.0, retries: int = 2) -> 
 
     Raises InputError where ``url`` is no address or the package openai is missing.
     """
+    check_address(url)
+    import openai
+
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("the address of an endpoint is such as http://127.0.0.1:8000/v1")
-    try:
-        import openai
-    except ImportError:
-        raise InputError("an endpoint needs the package openai: pip install 'expunge[guard]'") from None
     where = (
         f"the endpoint {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # a password may stand before @
     )

@@ -135,14 +135,19 @@ def table(found: Mapping[str, Figures]) -> str:
     return "\n".join(lines)
 
 
-def write_json(found: Mapping[str, Figures], settings: Settings, targets: int, model: str, path: str | Path) -> None:
-    """The figures, the settings and the number of targets as JSON; no text of a model's, no target."""
-    said = {
+def to_json(found: Mapping[str, Figures], settings: Settings, targets: int, model: str) -> dict[str, Any]:
+    """The figures, the settings and the number of targets; no text of a model's, no target."""
+    return {
         "model": model,
         "targets": targets,
         "settings": asdict(settings),
         "figures": {name: f.to_dict() for name, f in found.items()},
     }
+
+
+def write_json(found: Mapping[str, Figures], settings: Settings, targets: int, model: str, path: str | Path) -> None:
+    """:func:`to_json` as a file."""
+    said = to_json(found, settings, targets, model)
     try:
         write_json_file(check_file(path), said)
     except OSError as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from expunge.errors import InputError, nearest
+from expunge.settings import DTYPES, check_least
 
 AUDITORS = ("aliases", "model")
 REFUSAL = "I'm sorry, but I can't help with that question."
@@ -23,27 +27,78 @@ class Settings:
     k = 5, j = 3 and threshold = 4 are those of the paper's code.
     """
 
-    k: int = 5
-    j: int = 3
-    threshold: float = 4.0
-    auditor: str = "aliases"
-    retries: int = 2
-    listed: int = 50
-    max_tokens: int = 256
-    agent_tokens: int = 1024
-    refusal: str = REFUSAL
-    prompts: str | None = None
+    k: Annotated[int, Field(ge=1, description="How many versions of an answer are written.")] = 5
+    j: Annotated[int, Field(ge=1, description="How many of the best versions are merged.")] = 3
+    threshold: Annotated[float, Field(description="Mean rating, 1 to 5, below which a query is refused.")] = 4.0
+    auditor: Annotated[
+        str, Field(description="Who suspects a target: aliases (names in question or answer), or model too.")
+    ] = "aliases"
+    retries: Annotated[int, Field(ge=0, description="How often an agent is asked again that cannot be understood.")] = 2
+    listed: Annotated[int, Field(ge=1, description="How many targets a prompt lists at most.")] = 50
+    max_tokens: Annotated[int, Field(ge=1, description="Longest answer, in tokens.")] = 256
+    agent_tokens: Annotated[int, Field(ge=1, description="Longest reply of an agent, in tokens.")] = 1024
+    refusal: Annotated[str, Field(description="What a refused query is answered.")] = REFUSAL
+    prompts: Annotated[
+        str | None, Field(description="Folder with audit.txt, erase.txt, critic.txt or compose.txt of your own.")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.auditor not in AUDITORS:
             near = nearest(self.auditor, AUDITORS)
             raise InputError(f"there is no auditor {self.auditor!r}{near}; there are {' and '.join(AUDITORS)}")
-        for name, least in (("k", 1), ("j", 1), ("retries", 0), ("listed", 1), ("max_tokens", 1), ("agent_tokens", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_least(self)
         if self.j > self.k:
             raise InputError(f"j = {self.j} versions cannot be the best of k = {self.k}; give j <= k")
         if not 1 <= self.threshold <= 5:
             raise InputError(f"threshold is a rating from 1 to 5, not {self.threshold}")
         if not self.refusal.strip():
             raise InputError("the refusal is empty; say what a refused query is answered")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which model is guarded, what it may not tell, which model plays the agents, and where trails go."""
+
+    model: Annotated[
+        str,
+        Field(
+            description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m; with --url its name there."
+        ),
+    ]
+    targets: Annotated[
+        str,
+        Field(
+            description='What must not be told of: .jsonl rows {"name": …, "aliases": […]}, or lines NAME | ALIAS | ALIAS.'
+        ),
+    ]
+    url: Annotated[
+        str | None,
+        Field(
+            description="OpenAI-compatible address such as http://127.0.0.1:8000/v1; the key is taken from OPENAI_API_KEY."
+        ),
+    ] = None
+    agents_model: Annotated[
+        str | None, Field(description="Another model for the agents: auditor, eraser, critic and composer.")
+    ] = None
+    agents_url: Annotated[str | None, Field(description="The address of that other model.")] = None
+    timeout: Annotated[float, Field(ge=0.1, description="Seconds that an address may be silent.")] = 60.0
+    log: Annotated[
+        str | None,
+        Field(
+            description="Append each query's trail to this file, readable by you only (mode 600): it HOLDS WHAT THE MODEL "
+            "SAID before anything was erased.  Without it nothing is written."
+        ),
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="Seed of what a local model draws.")] = 0
+    device: Annotated[str | None, Field(description="Where a local model runs, such as cuda.")] = None
+    dtype: Annotated[
+        str, Field(description="Number format of a local model's weights: float32, bfloat16 or float16.")
+    ] = "float32"
+    trust_remote_code: Annotated[bool, Field(description="Run code that the model's repository brings.")] = False
+
+    def __post_init__(self) -> None:
+        check_least(self)
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype must be {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.agents_url and not self.agents_model:
+            raise InputError("--agents-url needs --agents-model, the name of the model there")

@@ -6,7 +6,7 @@ text was not available where this was written: its structure is followed, every 
 """
 
 from expunge.release.looking import Look
-from expunge.release.run import release, run
+from expunge.release.run import planned, release, run
 from expunge.release.settings import Release, make, override, read_file
 
-__all__ = ["Look", "Release", "make", "override", "read_file", "release", "run"]
+__all__ = ["Look", "Release", "make", "override", "planned", "read_file", "release", "run"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import files, models, record
+from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, scaled
@@ -62,13 +63,10 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a release runs in one process; start it without a launcher")
     began, plan = time.monotonic(), settings.run
-    raw = {"forget": load_rows(plan.forget)} | ({"retain": load_rows(plan.retain)} if plan.retain is not None else {})
-    watched = load_rows(settings.utility) if settings.utility is not None else []
-    tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
-    data = api.encode(raw, tokenizer, plan)
+    data, watched, args = ready(settings)
+    raw = dict(data.rows)
     folder = record.claim_folder(plan.out, overwrite=plan.overwrite)
     work = folder / "checkpoints"
-    args = modules.arguments(settings, "forget", 1, len(raw["forget"]), work)  # wrong names are told before loading
 
     target = _load(settings, args.device)
     tokenizer = target.tokenizer
@@ -135,6 +133,33 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         ],
     }
     return api.Result(net, tokenizer, api.write(log, folder), folder)
+
+
+def ready(settings: Release) -> tuple[api.Data, list[Row], Any]:
+    """The data, the watched rows and the forget module's ``TrainingArguments``, when all that needs no model is in order.
+
+    Raises InputError for what a person has to mend; writes nothing.
+    """
+    plan = settings.run
+    raw = {s: load_rows(v, limit=plan.limit) for s in ("forget", "retain") if (v := getattr(plan, s)) is not None}
+    watched = load_rows(settings.utility, limit=plan.limit) if settings.utility is not None else []
+    tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
+    data = api.encode(raw, tokenizer, plan)
+    folder = record.check_folder(plan.out, overwrite=plan.overwrite)
+    return data, watched, modules.arguments(settings, "forget", 1, len(raw["forget"]), folder / "checkpoints")
+
+
+def planned(settings: Release) -> dict[str, Any]:
+    """What :func:`run` would do; raises InputError as it does, and writes nothing."""
+    data, watched, _ = ready(settings)
+    written = {"retain": settings.self_retain} if settings.self_retain else {}
+    return {
+        "model": settings.run.model,
+        "data": {name: len(rows) for name, rows in data.rows.items()} | written | {"utility": len(watched)},
+        "method": "release",
+        "steps": settings.steps,
+        "out": settings.run.out,
+    }
 
 
 # -- before the first step ------------------------------------------------------------------------------------------------

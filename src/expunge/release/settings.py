@@ -35,14 +35,35 @@ class Release(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    steps: int = Field(5, ge=1)
-    forget_coefficient: Annotated[float, NotInfinite] = 0.3
-    retain_coefficient: Annotated[float, NotInfinite] = 0.1
-    orthogonality: Annotated[float, NotInfinite] = 0.5
-    utility: Any = None
-    utility_budget: Annotated[Annotated[float, NotInfinite] | None, NoneByName] = 0.05
-    self_retain: int = Field(0, ge=0)
-    rank: Annotated[Annotated[int, Field(gt=0)] | None, NoneByName] = None
+    steps: int = Field(5, ge=1, description="How many steps at most.")
+    forget_coefficient: Annotated[float, NotInfinite] = Field(
+        0.3, description="How much of a step's forget module is subtracted."
+    )
+    retain_coefficient: Annotated[float, NotInfinite] = Field(
+        0.1, description="How much of a step's retain module is added; 0 trains none."
+    )
+    orthogonality: Annotated[float, NotInfinite] = Field(
+        0.5, description="Weight of the penalty between the two modules."
+    )
+    utility: Any = Field(None, description="Rows of text on which the model's own perplexity is watched.")
+    utility_budget: Annotated[Annotated[float, NotInfinite] | None, NoneByName] = Field(
+        0.05,
+        description="By which share the watched loss may rise (of --utility the perplexity, else of the retain set the "
+        "nll); the last step inside is kept.",
+        json_schema_extra={"metavar": "SHARE|none"},
+    )
+    self_retain: int = Field(
+        0,
+        ge=0,
+        description="No retain set: N neutral rows that the model writes itself.",
+        json_schema_extra={"metavar": "N"},
+    )
+    rank: Annotated[Annotated[int, Field(gt=0)] | None, NoneByName] = Field(
+        None,
+        description="Rank of the adapter that is saved; none keeps the sum of all modules' ranks, which is exact.  "
+        "[default: none]",
+        json_schema_extra={"metavar": "R|none"},
+    )
     run: Recipe
 
     @property
@@ -66,6 +87,8 @@ def make(values: Mapping[str, Any], where: str = "the release") -> Release:
     for key in NOT_HERE:
         if values.get(key):
             raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")
+    if values.get("dtype", "float32") != "float32":
+        raise InputError(f"{where}: a release adds its steps to the weights, which takes float32; leave dtype out")
     rest = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE}
     lora = rest.get("lora") or {}
     if isinstance(lora, Mapping):

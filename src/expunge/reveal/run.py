@@ -25,6 +25,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.generation import sample as generate
+from expunge.models.tokenizer import load_tokenizer
 from expunge.reveal import arms, bandit, embed, linear, search, surrogate
 from expunge.reveal.arms import Meta
 from expunge.reveal.settings import Reveal, make
@@ -60,15 +61,18 @@ def reveal(model: str, **settings: Any) -> Result:
 def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Carry out a search, or go on with one that was interrupted in the same folder."""
     began = time.monotonic()
-    # what does not fit is told before a model is loaded
-    meta, form, plan, _ = settings.meta, settings.prompt_form, settings.plan, settings.sampling
-    folder = files.check_folder(settings.out)
-    given = scorer(settings.scorer) if settings.scorer else None
-    _check_search(folder, settings)
+    given = check(settings)
+    meta, form, plan = settings.meta, settings.prompt_form, settings.plan
+    folder = Path(settings.out)
     encoder = embed.sentence_transformer(settings.embeddings) if settings.embeddings else None
     past = [] if settings.overwrite else search.read_log(folder / QUERIES)
 
-    loaded = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
+    loaded = models.load(
+        settings.model,
+        dtype=getattr(torch, settings.dtype),
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
+    )
     said = _claimed(folder, settings, loaded.fingerprint)
     written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, encoder, settings, folder)
     asked = list(written)
@@ -99,6 +103,28 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
     }
     files.write_json(folder / RECORD, said)
     return Result(rows, said, folder)
+
+
+def check(settings: Reveal) -> Scorer | None:
+    """Raise InputError for what does not fit, before a model is loaded; returns the scorer that is named."""
+    _ = settings.meta, settings.prompt_form, settings.plan, settings.sampling
+    given = scorer(settings.scorer) if settings.scorer else None
+    _check_search(files.check_folder(settings.out), settings)
+    return given
+
+
+def planned(settings: Reveal) -> dict[str, Any]:
+    """What :func:`run` would do, when all that can be checked without a model is in order; nothing is written."""
+    check(settings)
+    load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    search_plan = settings.plan
+    return {
+        "model": settings.model,
+        "data": {"neutral": settings.neutral},
+        "method": settings.chooser,
+        "steps": search_plan.rounds * search_plan.queries,
+        "out": settings.out,
+    }
 
 
 # -- what the search works with -------------------------------------------------------------------------------------------
@@ -257,4 +283,5 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _decides(settings: Reveal) -> dict[str, Any]:
-    return {k: v for k, v in settings.model_dump().items() if k not in HERE}
+    said = {k: v for k, v in settings.model_dump().items() if k not in HERE}
+    return {k: v for k, v in said.items() if (k, v) != ("dtype", "float32")}  # as it was before there was a choice

@@ -34,14 +34,22 @@ class Reveal(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    model: str
-    topic: str | None = None
-    scorer: str | None = None
-    heading: str | None = None
+    model: str = Field(description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
+    topic: str | None = Field(None, description="What the model should forget, in a few words.")
+    scorer: str | None = Field(
+        None,
+        description="What makes an answer relevant: entity:NAME|NAME, words:a, b, toxicity, ner:PER, code or "
+        "FILE.py:FUNCTION; without it, how near it is to what the model says of the topic, or to the seed instructions.",
+    )
+    heading: str | None = Field(None, description="What the seed instructions are a list of.")
     seeds: list[str] = []
     form: Literal["question", "beginning"] = "question"
-    template: str = SLOT
-    out: str = "revealed"
+    template: str = Field(
+        SLOT,
+        description="The prompt that every instruction stands in, with {instruction} in it: for a model that is always "
+        "asked in one form.",
+    )
+    out: str = Field("revealed", description="Folder for revealed.jsonl, neutral.jsonl and the log.")
     chooser: Literal["bandit", "linear", "random"] = "bandit"
     arms: int = Field(256, ge=2)
     soft_tokens: int = Field(5, ge=1)
@@ -65,12 +73,13 @@ class Reveal(BaseModel):
     max_new_tokens: int = Sampling.max_new_tokens
     neutral: int = Field(64, ge=8)
     embeddings: str | None = None
-    chat_template: bool = True
-    seed: int = Field(0, ge=0)
+    chat_template: bool = Field(True, description="Ask in the tokenizer's chat template, or as plain text.")
+    seed: int = Field(0, ge=0, description="Seed of every random draw.")
     model_name: str | None = None
-    device: str | None = None
-    overwrite: bool = False
-    trust_remote_code: bool = False
+    device: str | None = Field(None, description="Where the model runs, such as cuda.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
+    overwrite: bool = Field(False, description="Begin anew, whatever is there.")
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
 
     @property
     def plan(self) -> Plan:

@@ -72,6 +72,13 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
         raise InputError(f"the training arguments do not fit: {str(error).splitlines()[0]}") from error
 
 
+def total_steps(args: Any, n: int) -> int:
+    """The optimizer steps of ``TrainingArguments`` on ``n`` forget rows: ``max_steps``, or as many as the epochs have."""
+    batch, together = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    steps: int = args.max_steps
+    return steps if steps > 0 else math.ceil(args.num_train_epochs * math.ceil(math.ceil(n / batch) / together))
+
+
 def optimized(method: Method, name: str | None, parameters: Mapping[str, Any], training: Mapping[str, Any]) -> Method:
     """``method`` under the optimizer ``name`` (None: its own) and its ``parameters``, fields of ``sophia.Settings``.
 

@@ -85,16 +85,19 @@ def run(
     """
     looked = {} if looked is None else looked
     began = time.monotonic()
-    method = method_of(settings, method)
+    method, data, args = ready(settings, method)
     folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
-    raw = load_rows(settings, method)
+
+    import torch
 
     from expunge import models
 
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    data = encode(raw, tokenizer, settings)
-    args = training_arguments(settings, method, len(raw["forget"]), folder)  # wrong names are told before loading
-    load = partial(models.load, device=settings.device, trust_remote_code=settings.trust_remote_code)
+    load = partial(
+        models.load,
+        dtype=getattr(torch, settings.dtype),
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
+    )
     target = load(settings.model)
     check_fit(target.model, settings, method)
     if method.alternate == "generated":
@@ -144,6 +147,33 @@ def run(
     return Result(net, target.tokenizer, write(log, folder), folder)
 
 
+def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data, Any]:
+    """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
+
+    Raises InputError for what a person has to mend; writes nothing.
+    """
+    method = method_of(settings, method)
+    folder = record.check_folder(settings.out, overwrite=settings.overwrite)
+    raw = load_rows(settings, method)
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    data = encode(raw, tokenizer, settings)
+    return method, data, training_arguments(settings, method, len(raw["forget"]), folder)
+
+
+def planned(settings: Recipe) -> dict[str, Any]:
+    """What :func:`run` would do; raises InputError as it does, and writes nothing."""
+    from expunge.training.arguments import total_steps
+
+    method, data, args = ready(settings)
+    return {
+        "model": settings.model,
+        "data": {name: len(rows) for name, rows in data.rows.items()},
+        "method": method.name,
+        "steps": total_steps(args, len(data.rows["forget"])),
+        "out": settings.out,
+    }
+
+
 def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Stamp ``log`` with versions and write ``run.json`` and ``report.html`` into ``folder``."""
     from expunge.report import write_report
@@ -173,16 +203,16 @@ def method_of(settings: Recipe, method: Method | None = None) -> Method:
 # -- data -----------------------------------------------------------------------------------------------------------------
 def load_rows(settings: Recipe, method: Method) -> dict[str, list[Row]]:
     """The rows of the streams that ``method`` reads, alternates included; retain also when it is only measured."""
-    rows = {"forget": sources.load_rows(settings.forget)}
+    rows = {"forget": sources.load_rows(settings.forget, limit=settings.limit)}
     if settings.retain is not None:
-        rows["retain"] = sources.load_rows(settings.retain)
+        rows["retain"] = sources.load_rows(settings.retain, limit=settings.limit)
     elif "retain" in method.streams:
         raise InputError(f"the method {method.name} protects a retain set; give one with --retain")
     if settings.holdout is not None:
         from expunge.training import stopping
 
         stopping.check(method)
-        rows["holdout"] = sources.load_rows(settings.holdout)
+        rows["holdout"] = sources.load_rows(settings.holdout, limit=settings.limit)
     if method.alternate == "generated":
         from expunge.unlearning import alternates as generating
 

@@ -46,39 +46,57 @@ class Recipe(BaseModel):
     ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.
     ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
     activations brings its own).
+    ``limit``: only the first rows of each set are read.  ``dtype``: of the weights as they are loaded; LoRA factors are
+    float32.
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
     without one it is the method's.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    model: str
-    forget: Any
-    retain: Any = None
-    holdout: Any = None
-    out: str = "unlearned"
-    method: str = "pdu"
+    model: str = Field(description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
+    forget: Any = Field(description="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name.")
+    retain: Any = Field(None, description="Retain set: what must stay.")
+    holdout: Any = Field(
+        None, description="Text the model never saw: stop once the forget loss is down to what it is there."
+    )
+    out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
+    method: str = Field("pdu", description="One of `expunge methods`.")
     parameters: dict[str, Any] = {}
-    optimizer: str | None = None
+    optimizer: str | None = Field(
+        None,
+        description="sophia or sophia_published (second order), or adamw: what the training argument optim names; "
+        "the method's if not given.",
+    )
     optimizer_parameters: dict[str, Any] = {}
-    adapter: Literal["lora"] | None = None
+    adapter: Literal["lora"] | None = Field(None, description="lora trains LoRA factors; without it all weights train.")
     lora: Adapter = Adapter()  # type: ignore[call-arg]
-    merge: bool = False
-    trainable: Annotated[str, AfterValidator(_expression)] | None = None
+    merge: bool = Field(False, description="With an adapter: write a merged model.")
+    trainable: Annotated[str, AfterValidator(_expression)] | None = Field(
+        None,
+        description="Only weights whose name this is found in train (with lora: get factors).",
+        json_schema_extra={"metavar": "REGEX"},
+    )
     training: dict[str, Any] = {}
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Seed of the data order, the adapter and the refusals.")
     max_length: int = Field(512, gt=1)
-    chat_template: bool = True
-    eval_rows: int = Field(100, ge=1)
-    examples: int = Field(0, ge=0)
+    chat_template: bool = Field(True, description="Ask in the tokenizer's chat template, or as plain text.")
+    limit: int | None = Field(None, ge=1, description="Only the first rows of each set: a quick look.")
+    eval_rows: int = Field(100, ge=1, description="Rows of each set for the figures before and after.")
+    examples: int = Field(
+        0, ge=0, description="Rows of each set to answer and SHOW in record and report; 0 shows no text."
+    )
     max_new_tokens: int = Field(80, ge=1)
-    compare_with: str | None = None
+    compare_with: str | None = Field(None, description="A third model for the figures, such as the retrained one.")
     compare_name: str | None = None
     model_name: str | None = None
     data_name: str | None = None
     title: str | None = None
-    device: str | None = None
-    overwrite: bool = False
-    trust_remote_code: bool = False
+    device: str | None = Field(None, description="Where the model runs, such as cuda.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Number format of the weights that do not train; bfloat16 needs --adapter lora."
+    )
+    overwrite: bool = Field(False, description="Write over an earlier run in the folder.")
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
 
     @property
     def names(self) -> dict[str, str]:
@@ -97,7 +115,13 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
         from expunge.training.arguments import names
 
         check_keys(values, [*Recipe.model_fields, *names()], where)
-    return checked(Recipe, values, where)
+    made = checked(Recipe, values, where)
+    if made.dtype != "float32" and (made.adapter is None or made.merge):
+        raise InputError(
+            f"{where}: weights that train, or are merged, are float32; "
+            f"with dtype = {made.dtype} give adapter = lora and no merge"
+        )
+    return made
 
 
 def with_training(values: Mapping[str, Any], where: str) -> dict[str, Any]:

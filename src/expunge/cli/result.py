@@ -1,0 +1,62 @@
+"""What a command prints in the end: for a person, as one JSON object, as a plan, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def command_line() -> str:
+    """The command as it was typed, for the record."""
+    return shlex.join(["expunge", *sys.argv[1:]])
+
+
+def show(
+    value: Mapping[str, Any],
+    say: Callable[[], None],
+    *,
+    as_json: bool,
+    quiet: bool,
+    warnings: Iterable[str] = (),
+) -> None:
+    """Print ``value`` as JSON, or let ``say`` tell a person; ``warnings`` go to standard error where neither does."""
+    if as_json:
+        print_json(value)
+    elif not quiet:
+        say()
+    if as_json or quiet:
+        for warning in warnings:
+            typer.echo(f"expunge: warning: {warning}", err=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output; NaN and infinities are null."""
+    from expunge.files import strict
+
+    typer.echo(json.dumps(strict(value), ensure_ascii=True, allow_nan=False, default=str))
+
+
+def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
+    """What a command would do: model, rows of each set, method, steps, folder."""
+    if as_json:
+        print_json({"dry_run": True, **plan})
+        return
+    for name, value in plan.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{n} {name}" for name, n in value.items()) or "none"
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        typer.echo(f"{name:<10} {'none' if value is None else value}")
+    typer.echo("Nothing was written.")
+
+
+def files(folder: str | Path, *names: str) -> None:
+    """The files that were written."""
+    for name in names:
+        typer.echo(f"  {Path(folder) / name}")
