@@ -8,14 +8,15 @@ import math
 
 import pytest
 
-from expunge import record_types as types
-from expunge.record_types import CompareRecord, FiguresRecord, RunRecord, complete
+from expunge import record
+from expunge.record import complete
+from expunge.record_types import CompareRecord, FiguresRecord, RunRecord
 
 KINDS = (RunRecord, FiguresRecord, CompareRecord)
 
 
 def test_doctests():
-    result = doctest.testmod(types)
+    result = doctest.testmod(record)
     assert result.attempted and not result.failed
 
 

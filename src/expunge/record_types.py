@@ -1,29 +1,13 @@
-"""The keys of every file that expunge writes and reads again, and how a record of an older version is completed.
+"""The keys of every file that expunge writes and reads again.
 
-A page reads a record as ``complete(RunRecord, …)`` and by index, ``record["steps"]``: a key that no record has is then a type
-error, and one that an older version did not write is None or empty.  ``NotRequired`` says that not every writer has a key.
+A page reads ``record.complete(RunRecord, …)`` by index, ``record["steps"]``, so a key that no record has is a type error.
+``NotRequired`` says that not every writer has a key.
 """
 
 # No `from __future__ import annotations`: it hides NotRequired from __required_keys__.
-import math
-import types
-from collections.abc import Mapping
-from typing import (
-    Any,
-    NotRequired,
-    TypeAlias,
-    TypedDict,
-    TypeVar,
-    Union,
-    final,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Any, NotRequired, TypeAlias, TypedDict, final
 
 Figures: TypeAlias = dict[str, dict[str, float | None]]  # part -> name -> value
-Record = TypeVar("Record")
 
 
 # -- run.json -------------------------------------------------------------------------------------------------------------
@@ -385,60 +369,3 @@ class GuardRecord(TypedDict):
     targets: int
     settings: dict[str, Any]
     figures: dict[str, dict[str, Any]]
-
-
-# -- records of older versions --------------------------------------------------------------------------------------------
-def complete(kind: type[Record], said: Any) -> Record:
-    """``said`` with every key of ``kind``, here and in what it holds: what is missing or of another kind is None or empty,
-    a number that is not finite is None.  A complete record stays as it is.
-
-    >>> complete(OutputInfo, {"path": "model", "other": 1})
-    {'path': 'model', 'fingerprint': None}
-    """
-    given = said if isinstance(said, Mapping) else {}
-    made: Any = {key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()}
-    return made
-
-
-def _completed(hint: Any, value: Any) -> Any:
-    """``value`` if it is of the kind that ``hint`` names, with what it holds completed; else None or empty."""
-    origin, within = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        (hint,) = (one for one in within if one is not type(None))
-        wanted = (
-            Mapping if is_typeddict(hint) or get_origin(hint) is dict else list if get_origin(hint) is list else object
-        )
-        return _completed(hint, value) if isinstance(value, wanted) and value is not None else None
-    if is_typeddict(hint):
-        return complete(hint, value)
-    if origin is dict:
-        return {k: _completed(within[1], v) for k, v in value.items()} if isinstance(value, Mapping) else {}
-    if origin is list:
-        items = value if isinstance(value, list | tuple) else ()
-        return [_completed(within[0], v) for v in items if isinstance(v, Mapping) or not _is_mapping(within[0])]
-    return _plain(hint, value)
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    if hint is bool:
-        return value if isinstance(value, bool) else None
-    if hint in (int, float):
-        return (
-            value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-        )
-    if hint is str:
-        return value if value is None or isinstance(value, str) else str(value)
-    return value
-
-
-def _is_mapping(hint: Any) -> bool:
-    return is_typeddict(hint) or get_origin(hint) is dict
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def _keys(kind: type) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)  # without NotRequired
-    return _HINTS[kind]

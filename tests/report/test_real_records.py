@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints, is_typeddict
 
 import pytest
 from html_page import Page
@@ -83,8 +83,8 @@ def test_every_key_is_a_known_one(run_folder, release_folder, bench_folders, com
 def test_every_key_within_is_a_known_one(run_folder, release_folder, bench_folders, compare_folder):
     run, release = read(run_folder, "run.json"), read(release_folder, "run.json")
     compare, method = read(compare_folder, "compare.json"), read(bench_folders["method"], "figures.json")
-    found = [(r[k], t) for r in (run, release) for k, t in types.get_type_hints(types.RunRecord).items()
-             if types.is_typeddict(t)]  # fmt: skip
+    found = [(r[k], t) for r in (run, release) for k, t in get_type_hints(types.RunRecord).items()
+             if is_typeddict(t)]  # fmt: skip
     found += [(d, types.DataInfo) for r in (run, release) for d in r["data"].values()]
     found += [(e, types.Example) for e in run["examples"]]
     of_release = release["release"]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.record_types import FigureInfo, FiguresRecord, complete
+from expunge.record import complete
+from expunge.record_types import FigureInfo, FiguresRecord
 from expunge.report import about
 from expunge.report.draw import forest
 from expunge.report.format import DASH, count, day, plain

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.record_types import ComparedModel, ComparedRun, CompareRecord, complete
+from expunge.record import complete
+from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
 from expunge.report import about
 from expunge.report.bench_page import HEADLINES, Row, number_words
 from expunge.report.draw import tradeoff

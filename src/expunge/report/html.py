@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
-from expunge.record_types import RunRecord, complete
+from expunge.record import complete
+from expunge.record_types import RunRecord
 from expunge.report import format as words
 from expunge.report import run_page as tables
 from expunge.report import settings, trajectory

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.record_types import RunRecord, complete
+from expunge.record import complete
+from expunge.record_types import RunRecord
 from expunge.report.format import (
     DASH,
     cell,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.record_types import RunRecord, complete
+from expunge.record import complete
+from expunge.record_types import RunRecord
 from expunge.report.format import count, plain, scale
 
 STATUS = {

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from expunge.record_types import ReleaseInfo, ReleaseStep, RunRecord, complete
+from expunge.record import complete
+from expunge.record_types import ReleaseInfo, ReleaseStep, RunRecord
 from expunge.report.draw.curves import COLOURS, Chart, svg
 from expunge.report.format import DASH, count, duration, number, plain
 from expunge.report.run_page import Row, Table, Tile

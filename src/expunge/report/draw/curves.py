@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from expunge.record_types import RunRecord, complete
+from expunge.record import complete
+from expunge.record_types import RunRecord
 from expunge.report.format import number, probability
 
 WIDTH, HEIGHT, LEFT = 448, 208, 46  # points; the page shows a chart at about one pixel a point

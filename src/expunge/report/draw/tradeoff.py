@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text, replacing_file
-from expunge.record_types import ComparedModel, ComparedRun, CompareRecord, complete
+from expunge.record import complete
+from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
 from expunge.report.draw.curves import COLOURS, Chart, png, svg
 from expunge.report.draw.labels import Label, place
 
