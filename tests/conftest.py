@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import tiny_tokenizer
 import torch
 from transformers import PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """The libraries' objects live to the end: the collector, which every run calls, need not walk them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from expunge import files
 from expunge.errors import InputError
@@ -67,7 +67,8 @@ def check_schema(record: dict[str, Any], file: Path, *, unnamed: int | None = No
         raise InputError(
             f"{file}: the record {what}, this expunge reads schema {SCHEMA}; use the version that wrote it."
         )
-    return record
+    result: dict[str, Any] = record
+    return result
 
 
 def renamed(command: str | None, names: Mapping[str, str]) -> str | None:
@@ -125,8 +126,7 @@ def complete(kind: type[Record], said: Any) -> Record:
     {'path': 'model', 'fingerprint': None}
     """
     given = said if isinstance(said, Mapping) else {}
-    made: Any = {key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()}
-    return made
+    return cast("Record", {key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()})
 
 
 def _completed(hint: Any, value: Any) -> Any:
@@ -134,10 +134,8 @@ def _completed(hint: Any, value: Any) -> Any:
     origin, within = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         (hint,) = (one for one in within if one is not type(None))
-        wanted = (
-            Mapping if is_typeddict(hint) or get_origin(hint) is dict else list if get_origin(hint) is list else object
-        )
-        return _completed(hint, value) if isinstance(value, wanted) and value is not None else None
+        missing = value is None or (_is_mapping(hint) and not isinstance(value, Mapping))
+        return None if missing else _completed(hint, value)
     if is_typeddict(hint):
         return complete(hint, value)
     if origin is dict:

@@ -8,14 +8,13 @@ taught here, ``target/`` and ``retrained/``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from expunge import record
+from expunge.bench.settings import Bench
 from expunge.bench.teach import arguments, is_made, made_of, stamp, teach
 from expunge.benchmarks import named
 from expunge.data.example import Row
@@ -29,82 +28,7 @@ from expunge.models.tokenizer import load_tokenizer
 from expunge.report.bench_page import write_report
 from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.settings import TABLES, Recipe
-
-HOW = {f.name for f in dataclasses.fields(How)}
-ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets
-
-
-class Bench(BaseModel):
-    """Everything that decides a benchmark run.
-
-    ``data``: a folder with the benchmark's files, instead of the Hub.  ``retrained``: a model that never saw the forget set.
-    ``method``: what unlearns; without one the model is measured as it is.  ``teach``: the model is a base model that first
-    learns the forget and the retain rows, with these training arguments; ``teach_retrained``: and, apart, the retain rows
-    only.  ``model_name``, ``data_name``, ``retrained_name`` stand in what is written in place of where the things lie.
-    ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.unlearning.settings.Recipe`.
-    """
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    benchmark: str
-    model: str
-    out: str = "figures"
-    data: str | None = None
-    retrained: str | None = None
-    method: str | None = None
-    teach: dict[str, Any] | None = None
-    teach_retrained: bool = False
-    model_name: str | None = None
-    data_name: str | None = None
-    retrained_name: str | None = None
-    overwrite: bool = False
-    how: How = How()
-    run: dict[str, Any] = Field(default_factory=dict)
-
-
-OWN = set(Bench.model_fields) - {"how", "run"}
-
-
-def read_file(path: str | Path) -> dict[str, Any]:
-    """The settings of a TOML recipe that names a ``benchmark``; the table ``[teach]`` holds training arguments."""
-    values = recipe.read(path)
-    if "benchmark" not in values:
-        raise InputError(f'{path} names no benchmark; write benchmark = "tofu/forget10", or run it with `expunge run`')
-    beside = Path(path).parent / str(values["benchmark"])
-    if beside.suffix == ".py" and beside.is_file():
-        values["benchmark"] = str(beside)
-    return values
-
-
-def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or ``How``, or what a run takes."""
-    out, rest = dict(values), []
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if sign and key.startswith("teach."):
-            out["teach"] = dict(out.get("teach") or {}) | {key.removeprefix("teach."): value}
-        elif sign and key in (OWN | HOW) - {"teach"}:
-            out[key] = value
-        else:
-            rest.append(pair)
-    return recipe.override(out, rest)
-
-
-def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
-    """``values`` checked; the first thing that is wrong is one sentence."""
-    for key in values:
-        if key in ITS_OWN:
-            raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
-    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in Recipe.model_fields)}
-    recipe.make({"model": "", "forget": "", **of_run}, where)  # an unknown or mistyped setting is told here
-    idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
-    idle += ["optimizer"] if of_run.get("optimizer") else []
-    idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []
-    if idle and not values.get("method"):
-        raise InputError(f"{where}: {', '.join(idle)} is for unlearning; say with --method which method")
-    own = {k: v for k, v in values.items() if k in OWN} | {"run": of_run}
-    own["how"] = {k: v for k, v in values.items() if k in HOW}
-    return recipe.checked(Bench, own, where)
+from expunge.unlearning.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -126,7 +50,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Seen:
-    """What several runs on the same data share: ``looked`` as of ``expunge.unlearning.run``, ``asked`` as of ``evaluate``."""
+    """What several runs on the same data share: ``looked`` as of ``unlearning.run``, ``asked`` as of ``evaluate``."""
 
     looked: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)

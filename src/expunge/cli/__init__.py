@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from expunge import __version__
 from expunge.cli import bench, compare, demo, guard, methods, release, reveal, run, show
 
 app = typer.Typer(
@@ -13,6 +16,23 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals hold forget data
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"expunge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Make a language model forget, and prove that it did."""
+
+
 app.command("run")(run.command)
 app.command("reveal")(reveal.command)
 app.command("release")(release.command)

@@ -28,8 +28,6 @@ from expunge.evaluation.benchmark import Benchmark, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.report import compare_page as compared
-from expunge.training import arguments as training
-from expunge.unlearning.settings import Recipe
 
 FILE = "compare.json"
 LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
@@ -42,10 +40,7 @@ def compare(benchmark: str, methods: Iterable[str] | Mapping[str, Any], model: s
     a recipe, or a field of ``transformers.TrainingArguments`` for all (``max_steps=…``).  Raises InputError as :func:`run`.
     """
     tables = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
-    mine = {k: v for k, v in settings.items() if k in training.names() and k not in Recipe.model_fields}
-    rest = {k: v for k, v in settings.items() if k not in mine}
-    rest["training"] = {**rest.get("training", {}), **mine}
-    return run(make({"benchmark": benchmark, "methods": tables, "model": str(model), **rest}))
+    return run(make({"benchmark": benchmark, "methods": tables, "model": str(model), **settings}))
 
 
 def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from expunge import bench
-from expunge.bench.run import Bench
+from expunge.bench.settings import Bench
 from expunge.errors import InputError, nearest
 from expunge.method import entry
+from expunge.settings import ALIASES, check_pairs, checked, full_names, split_pair, taken
 from expunge.training.arguments import names as training_names
 from expunge.unlearning import settings as recipe
 
@@ -102,7 +103,7 @@ class Trial:
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """The settings of a TOML recipe with a table ``[methods.NAME]`` for each method; paths are relative to the recipe."""
+    """The settings of a recipe with a table ``[methods.NAME]`` for each method; paths are relative to the recipe."""
     values = bench.read_file(path)
     if not isinstance(values.get("methods"), dict):
         raise InputError(
@@ -113,20 +114,18 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: ``methods.NAME.KEY``, a field of :class:`Compare`, or what every run takes."""
-    out, rest = dict(values), list[str]()
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if sign and key.startswith("methods."):
-            out["methods"] = _set(out.get("methods", {}), key.removeprefix("methods."), value)
-        elif sign and key in OWN:
-            out[key] = value
-        else:
-            rest.append(pair)
+    pairs = list(pairs)
+    check_pairs(pairs)
+    tables = [pair for pair in pairs if pair.startswith("methods.") and "=" in pair]
+    out, rest = taken(values, [pair for pair in pairs if pair not in tables], OWN)
+    for key, value in map(split_pair, tables):
+        out["methods"] = _set(out.get("methods", {}), key.removeprefix("methods."), value)
     return bench.override(out, rest)
 
 
 def make(values: Mapping[str, Any], where: str = "the comparison") -> Compare:
     """``values`` checked as far as that goes without data; the first thing that is wrong is one sentence."""
+    values = recipe.with_training(values, where)
     for key, instead in NOT_HERE.items():
         if values.get(key) not in ({}, None) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a comparison; use {instead}")
@@ -136,7 +135,7 @@ def make(values: Mapping[str, Any], where: str = "the comparison") -> Compare:
     own = {k: v for k, v in values.items() if k in OWN}
     shared = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE and k != "methods"}
     methods = {label: _entry(label, table, where) for label, table in tables.items()}
-    made = recipe.checked(Compare, own | {"methods": methods, "shared": shared}, where)
+    made = checked(Compare, own | {"methods": methods, "shared": shared}, where)
     if len(set(made.seeds)) < len(made.seeds):
         raise InputError(f"{where}: a seed stands twice in seeds = {made.seeds}")
     counts = {label: len(_choices(e)) for label, e in made.methods.items()}
@@ -173,7 +172,9 @@ def _set(tables: Mapping[str, Any], key: str, value: str) -> dict[str, Any]:
         raise InputError(f"methods.{key}: there is no table [methods.{first}]{nearest(first, tables)}")
     table, name = dict(tables[label]), key.removeprefix(f"{label}.")
     if name.startswith("training."):
-        table["training"] = {**table.get("training", {}), name.removeprefix("training."): value}
+        key = name.removeprefix("training.")
+        of_file = full_names(table.get("training", {}), f"[methods.{label}.training]")
+        table["training"] = of_file | {ALIASES.get(key, key): value}
     else:
         table[name] = value
     return {**tables, label: table}
@@ -187,7 +188,10 @@ def _entry(label: str, table: Any, where: str) -> Entry:
         raise InputError(f"{where}: methods.{label} is no table; write [methods.{label}] and its parameters under it")
     own = {k: v for k, v in table.items() if k in ("method", "training", "grid")}
     parameters = {k: v for k, v in table.items() if k not in own}
-    made = recipe.checked(Entry, {"method": label, **own, "parameters": parameters}, f"{where}, [methods.{label}]")
+    for key in ("training", "grid"):
+        if isinstance(own.get(key), Mapping):
+            own[key] = full_names(own[key], f"{where}, [methods.{label}.{key}]")
+    made = checked(Entry, {"method": label, **own, "parameters": parameters}, f"{where}, [methods.{label}]")
     known = entry(made.method).defaults
     for key in made.grid:
         if key not in known and key not in training_names():

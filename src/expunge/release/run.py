@@ -18,7 +18,7 @@ from expunge.models.tokenizer import load_tokenizer
 from expunge.release import describe as about
 from expunge.release import modules, steps
 from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
-from expunge.release.settings import OWN, Release, make
+from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.unlearning import describe as about_run
 from expunge.unlearning import run as api
@@ -47,21 +47,14 @@ def release(
     step the model is measured; the first step that breaks ``utility_budget`` ends it, and the last one inside is the result.
 
     ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.unlearning.settings.Recipe` (``seed``,
-    ``lora``, ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something of your
-    own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
+    ``lora``, ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something
+    of your own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients
     are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.
     """
-    from expunge.training.arguments import names
-    from expunge.unlearning.settings import Recipe
-
-    values: dict[str, Any] = {"model": str(model), "forget": forget, "retain": retain, "out": str(out)}
-    training = dict(settings.pop("training", {}))
-    for key, value in settings.items():
-        own = key in OWN or key in Recipe.model_fields or key not in names()
-        (values if own else training)[key] = value
-    return run(make(values | {"training": training}), look=look)
+    values = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), **settings}
+    return run(make(values), look=look)
 
 
 def run(settings: Release, *, look: Look | None = None, command: str | None = None) -> api.Result:

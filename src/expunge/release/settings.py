@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from expunge.errors import InputError
+from expunge.settings import checked, taken
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
 
@@ -70,7 +71,7 @@ def make(values: Mapping[str, Any], where: str = "the release") -> Release:
     if isinstance(lora, Mapping):
         rest["lora"] = LORA | dict(lora)
     run = recipe.make({**rest, "adapter": "lora"}, where)
-    made = recipe.checked(Release, {k: v for k, v in values.items() if k in OWN} | {"run": run}, where)
+    made = checked(Release, {k: v for k, v in values.items() if k in OWN} | {"run": run}, where)
     if made.self_retain and run.retain is not None:
         raise InputError(
             f"{where}: retain rows are given, or written by the model (self_retain); leave out one of the two"
@@ -85,21 +86,10 @@ def make(values: Mapping[str, Any], where: str = "the release") -> Release:
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """The settings of a TOML recipe for a release: keys of :class:`Release` and of a run, ``[lora]`` and ``[training]``."""
-    values = recipe.read(path)
-    beside = Path(path).parent / str(values.get("utility", ""))
-    if "utility" in values and not Path(str(values["utility"])).is_absolute() and beside.exists():
-        values["utility"] = str(beside)
-    return values
+    """The settings of a recipe for a release: keys of :class:`Release` and of a run, ``[lora]`` and ``[training]``."""
+    return recipe.read(path)
 
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: a field of :class:`Release`, or what a run takes."""
-    out, rest = dict(values), []
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if sign and key in OWN:
-            out[key] = value
-        else:
-            rest.append(pair)
-    return recipe.override(out, rest)
+    return recipe.override(*taken(values, pairs, OWN))

@@ -1,7 +1,7 @@
 """Record -> what the page says: the sentence, tiles, tables of figures, examples, warnings and limits.
 
-Pure functions from a record to text, in which any part may be missing; ``format`` looks up and formats the numbers, ``settings`` has the
-settings.
+Pure functions from a record, in which any part may be missing, to text; ``format`` formats the numbers, ``settings`` has
+the settings.
 """
 
 from __future__ import annotations

@@ -46,18 +46,18 @@ def sentences(said: Any) -> list[str]:
     if release is None:
         return []
     kept, reason, cut = release["kept"], release["stopped"], release["svd_error"]
-    said = []
+    found = []
     if kept is not None:
         which = f"Step {count(kept)} is the result" if kept else "The target itself is the result"
-        said.append(f"{which}: {plain(reason)}." if reason else f"{which}.")
+        found.append(f"{which}: {plain(reason)}." if reason else f"{which}.")
     if cut is not None and (lost := cut["overall"]) is not None and (rank := cut["rank"]) is not None:
         worst = max((v for v in cut["modules"].values() if isinstance(v, int | float)), default=lost)
-        said.append(
+        found.append(
             f"The adapter was cut to rank {count(rank)}; that lost {100 * lost:.2g} % of the change to the weights "
             f"(Frobenius norm), and {100 * worst:.2g} % in the layer where it lost most. What the result forgot and kept is "
             "measured with the cut adapter."
         )
-    return said
+    return found
 
 
 def headline(said: Any) -> tuple[str, list[Tile]] | None:
@@ -71,8 +71,8 @@ def headline(said: Any) -> tuple[str, list[Tile]] | None:
     moves = [(_label(name), _value(first, name), _value(last, name)) for name in shown]
     if not moves or any(v is None for _, *values in moves for v in values):
         return None
-    said = " and ".join(f"{name} went from {_short(a)} to {_short(b)}" for name, a, b in moves)
-    return f"{said}.", [Tile(name, f"{_short(a)} → {_short(b)}", "before → after") for name, a, b in moves]
+    words = " and ".join(f"{name} went from {_short(a)} to {_short(b)}" for name, a, b in moves)
+    return f"{words}.", [Tile(name, f"{_short(a)} → {_short(b)}", "before → after") for name, a, b in moves]
 
 
 def chart(said: Any) -> Chart | None:

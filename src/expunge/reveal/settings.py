@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError
 from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
 from expunge.reveal.arms import Meta
 from expunge.reveal.search import Plan
-from expunge.unlearning import settings as recipe
+from expunge.settings import check_keys, checked, split_pair
 
 
 class Reveal(BaseModel):
@@ -104,7 +104,10 @@ class Reveal(BaseModel):
 
 def make(values: Mapping[str, Any], where: str = "reveal") -> Reveal:
     """``values`` checked; the first thing that is wrong is one sentence."""
-    for key in values:
-        if key not in Reveal.model_fields:
-            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, Reveal.model_fields)}")
-    return recipe.checked(Reveal, values, where)
+    check_keys(values, Reveal.model_fields, where)
+    return checked(Reveal, values, where)
+
+
+def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """``values`` with ``key=value`` settings."""
+    return dict(values) | dict(split_pair(pair, "queries=40") for pair in pairs)

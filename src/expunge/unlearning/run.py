@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, files, losses, record
+from expunge import __version__, files, losses, methods, record  # noqa: F401  methods fills the table
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
@@ -58,31 +58,17 @@ def unlearn(
     ``datasets.Dataset`` or a list of dicts.  ``method``: a name or a value such as ``methods.blur_npo(beta=0.1)``.
     ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
-    :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``).
+    :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
+    three there is a short name, ``lr``, ``epochs`` and ``batch_size``).
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible.
     """
-    from expunge.training.arguments import names
-
-    values: dict[str, Any] = {
-        "model": str(model),
-        "forget": forget,
-        "retain": retain,
-        "out": str(out),
-        "adapter": adapter,
-    }
-    training = dict(settings.pop("training", {}))
-    for key, value in settings.items():
-        if key in names() and key not in Recipe.model_fields:
-            training[key] = value
-        else:
-            values[key] = value
+    values = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), "adapter": adapter, **settings}
     if isinstance(method, str):
-        values["method"] = method
-        return run(recipe.make(values | {"training": training}))
+        return run(recipe.make(values | {"method": method}))
     values |= {"method": method.name, "parameters": dict(method.parameters)}
-    return run(recipe.make(values | {"training": training}), method=method)
+    return run(recipe.make(values), method=method)
 
 
 def run(

@@ -1,19 +1,17 @@
-"""A run as a value: what the command line, a TOML file and ``unlearn`` all come down to."""
+"""A run as a value: what the command line, a recipe file and ``unlearn`` all come down to."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest
-
-Made = TypeVar("Made", bound=BaseModel)
+from expunge.settings import check_keys, check_pairs, checked, full_names, read_recipe, split_pair
 
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
@@ -94,65 +92,58 @@ class Recipe(BaseModel):
 
 def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
     """``values`` checked; the first thing that is wrong is one sentence."""
-    for key in values:
-        if key not in Recipe.model_fields:
-            from expunge.training.arguments import names
+    values = with_training(values, where)
+    if any(key not in Recipe.model_fields for key in values):
+        from expunge.training.arguments import names
 
-            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, [*Recipe.model_fields, *names()])}")
+        check_keys(values, [*Recipe.model_fields, *names()], where)
     return checked(Recipe, values, where)
 
 
-def checked(kind: type[Made], values: Mapping[str, Any], where: str) -> Made:
-    """``kind`` made of ``values``; the first thing that does not fit is one sentence."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(p) for p in first["loc"])
-        if first["type"] == "missing":
-            raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
-        raise InputError(f"{where}: {name} = {first['input']!r} does not fit: {first['msg']}") from None
+def with_training(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values`` with the training arguments beside the recipe's keys moved into the table ``training``, by full names."""
+    out = full_names(values, where)
+    table = out.get("training") or {}
+    if not isinstance(table, Mapping):
+        return out  # refused where it is checked
+    table = full_names(table, f"{where}, [training]")
+    if rest := [key for key in out if key not in Recipe.model_fields]:
+        from expunge.training.arguments import names
+
+        table |= {key: out.pop(key) for key in rest if key in names()}
+    return out | ({"training": table} if table else {})
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The settings of a TOML recipe.
+    """The settings of a recipe, a TOML or YAML file.
 
     Top-level keys are :class:`Recipe`'s; the table ``[method]`` holds ``name`` and the method's parameters, ``[optimizer]``
     the optimizer's likewise (its ``name`` may be left to the method), ``[lora]`` LoRA's settings, ``[training]`` fields of
     ``TrainingArguments``.  Relative data paths are relative to the recipe.
     """
-    file = Path(path)
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no recipe {file}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from None
+    values = read_recipe(path)
     if isinstance(values.get("method"), dict):
         table = dict(values.pop("method"))
         if "name" not in table:
-            raise InputError(f"{file}: the table [method] needs a name")
+            raise InputError(f"{path}: the table [method] needs a name")
         values["method"] = table.pop("name")
         values["parameters"] = table
     if isinstance(values.get("optimizer"), dict):
         table = dict(values.pop("optimizer"))
         values |= {"optimizer": table.pop("name", None), "optimizer_parameters": table}
-    for key in ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained"):
-        beside = file.parent / str(values.get(key, ""))
-        if key in values and not Path(str(values[key])).is_absolute() and beside.exists():
-            values[key] = str(beside)
     return values
 
 
-def override(values: dict[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+def override(values: Mapping[str, Any], pairs: Iterable[str], where: str = "the recipe") -> dict[str, Any]:
     """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments."""
     from expunge.training.arguments import names
 
-    out = {**values, **{table: dict(values.get(table, {})) for table in TABLES.values()}}
+    pairs = list(pairs)
+    check_pairs(pairs)
+    out = with_training(values, where)
+    out |= {table: dict(out.get(table) or {}) for table in TABLES.values()}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise InputError(f"{pair!r} is no setting; write key=value, such as learning_rate=1e-4")
+        key, value = split_pair(pair)
         table, dot, name = key.partition(".")
         if dot and table in TABLES:
             out[TABLES[table]][name] = value

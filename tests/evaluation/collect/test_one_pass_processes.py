@@ -34,9 +34,10 @@ BENCHMARK = Benchmark("own", "", (DataSet("rows", ""),), probes, score)
 # what a process does is noted in a file of its own, then the command line runs as it is
 WORKER = """
 import os, sys
-from expunge import record
+from expunge import files
 from expunge.cli import app
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
+from expunge.evaluation.collect import cached as asking
 def noted(module, name):
     whole = getattr(module, name)
     def note(*a, **k):
@@ -44,7 +45,7 @@ def noted(module, name):
             print(name, file=file)
         return whole(*a, **k)
     setattr(module, name, note)
-for module, name in ((asking, "collect"), (table, "write"), (record, "replace_text")):
+for module, name in ((asking, "collect"), (table, "write"), (files, "replace_text")):
     noted(module, name)
 app()
 """

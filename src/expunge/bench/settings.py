@@ -1,0 +1,90 @@
+"""What decides a benchmark run, as a value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from expunge.errors import InputError
+from expunge.evaluation.probe import How
+from expunge.settings import checked, full_names, split_pair, taken
+from expunge.unlearning import settings as recipe
+from expunge.unlearning.settings import TABLES, Recipe
+
+HOW = {f.name for f in dataclasses.fields(How)}
+ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets
+
+
+class Bench(BaseModel):
+    """Everything that decides a benchmark run.
+
+    ``data``: a folder with the benchmark's files, instead of the Hub.  ``retrained``: a model that never saw the forget set.
+    ``method``: what unlearns; without one the model is measured as it is.  ``teach``: the model is a base model that first
+    learns the forget and the retain rows, with these training arguments; ``teach_retrained``: and, apart, the retain rows
+    only.  ``model_name``, ``data_name``, ``retrained_name`` stand in what is written in place of where the things lie.
+    ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.unlearning.settings.Recipe`.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    benchmark: str
+    model: str
+    out: str = "figures"
+    data: str | None = None
+    retrained: str | None = None
+    method: str | None = None
+    teach: dict[str, Any] | None = None
+    teach_retrained: bool = False
+    model_name: str | None = None
+    data_name: str | None = None
+    retrained_name: str | None = None
+    overwrite: bool = False
+    how: How = How()
+    run: dict[str, Any] = Field(default_factory=dict)
+
+
+OWN = set(Bench.model_fields) - {"how", "run"}
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """The settings of a recipe that names a ``benchmark``; the table ``[teach]`` holds training arguments."""
+    values = recipe.read(path)
+    if "benchmark" not in values:
+        raise InputError(f'{path} names no benchmark; write benchmark = "tofu/forget10", or run it with `expunge run`')
+    beside = Path(path).parent / str(values["benchmark"])
+    if beside.suffix == ".py" and beside.is_file():
+        values["benchmark"] = str(beside)
+    return values
+
+
+def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+    """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or ``How``, or what a run takes."""
+    pairs = list(pairs)
+    teach = [split_pair(p.removeprefix("teach.")) for p in pairs if p.startswith("teach.") and "=" in p]
+    out, rest = taken(values, [p for p in pairs if not p.startswith("teach.")], (OWN | HOW) - {"teach"})
+    if teach:
+        out["teach"] = full_names(out.get("teach") or {}, "[teach]") | dict(teach)
+    return recipe.override(out, rest)
+
+
+def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
+    """``values`` checked; the first thing that is wrong is one sentence."""
+    values = recipe.with_training(values, where)
+    for key in values:
+        if key in ITS_OWN:
+            raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
+    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in Recipe.model_fields)}
+    recipe.make({"model": "", "forget": "", **of_run}, where)  # an unknown or mistyped setting is told here
+    idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
+    idle += ["optimizer"] if of_run.get("optimizer") else []
+    idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []
+    if idle and not values.get("method"):
+        raise InputError(f"{where}: {', '.join(idle)} is for unlearning; say with --method which method")
+    own = {k: v for k, v in values.items() if k in OWN} | {"run": of_run}
+    if isinstance(own.get("teach"), Mapping):
+        own["teach"] = full_names(own["teach"], f"{where}, [teach]")
+    own["how"] = {k: v for k, v in values.items() if k in HOW}
+    return checked(Bench, own, where)

@@ -1,0 +1,136 @@
+"""What the settings of every command share: checked values, ``key=value``, recipe files, short names.  Without torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from expunge.errors import InputError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+RECIPES = (".toml", ".yaml", ".yml")
+PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained", "utility")  # relative to a recipe
+# What people type -> the field of transformers.TrainingArguments.
+ALIASES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+# -- values ---------------------------------------------------------------------------------------------------------------
+def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """``kind`` made of ``values``; the first thing that does not fit is one sentence."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(p) for p in first["loc"])
+        if first["type"] == "missing":
+            raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
+        raise InputError(f"{where}: {name} = {first['input']!r} does not fit: {first['msg']}") from None
+
+
+def check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise InputError for the first key that is none of ``known``, with the one that was meant."""
+    names = list(known)
+    for key in values:
+        if key not in names:
+            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, names)}")
+
+
+def full_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``values`` with the fields' own names in place of :data:`ALIASES`; InputError where both are given.
+
+    >>> full_names({"lr": 1e-4, "seed": 1}, "the run")
+    {'learning_rate': 0.0001, 'seed': 1}
+    """
+    for short, name in ALIASES.items():
+        if short in values and name in values:
+            raise InputError(f"{where}: {short} and {name} are the same setting; give one of them")
+    return {ALIASES.get(key, key): value for key, value in values.items()}
+
+
+# -- key=value ------------------------------------------------------------------------------------------------------------
+def split_pair(text: str, example: str = "learning_rate=1e-4") -> tuple[str, str]:
+    """The key and the value of ``key=value``, the key under its full name.
+
+    >>> split_pair("lr=1e-4"), split_pair("lora.r=8"), split_pair("scorer=words:a=b")
+    (('learning_rate', '1e-4'), ('lora.r', '8'), ('scorer', 'words:a=b'))
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise InputError(f"{text!r} is no setting; write key=value, such as {example}")
+    return ALIASES.get(key, key), value
+
+
+def check_pairs(pairs: Iterable[str]) -> None:
+    """Raise InputError where ``key=value`` settings give one of :data:`ALIASES` and its full name at once."""
+    full_names({pair.partition("=")[0]: "" for pair in pairs}, "the command line")
+
+
+def taken(values: Mapping[str, Any], pairs: Iterable[str], own: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """``values`` with those of the ``key=value`` settings whose key is one of ``own``, and the pairs that are left."""
+    out, rest, names = dict(values), list[str](), set(own)
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if sign and key in names:
+            out[key] = value
+        else:
+            rest.append(pair)
+    return out, rest
+
+
+# -- recipe files ---------------------------------------------------------------------------------------------------------
+def is_recipe(text: str) -> bool:
+    """Whether an argument of the command line names a recipe file.
+
+    >>> is_recipe("r.toml"), is_recipe("r.yaml"), is_recipe("tofu/forget10")
+    (True, True, False)
+    """
+    return text.endswith(RECIPES)
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML or YAML file, its relative paths (:data:`PATHS`) as seen from here where they lie beside it.
+
+    A file that ends in ``.yaml`` or ``.yml`` is YAML, any other TOML; the same keys and tables in both.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = _yaml(text, file) if file.suffix in (".yaml", ".yml") else tomllib.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"there is no recipe {file}") from None
+    except OSError as error:
+        raise InputError(f"the recipe {file} cannot be read: {(error.strerror or 'an error').lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        kind = "YAML" if file.suffix in (".yaml", ".yml") else "TOML"
+        raise InputError(f"{file} is not {kind}: {error}") from None
+    return values | {key: _beside(values[key], file.parent) for key in PATHS if isinstance(values.get(key), str)}
+
+
+def _yaml(text: str, file: Path) -> dict[str, Any]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 reads 1e-4, without a point, as text; here it is the number that it is in TOML."""
+
+    Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+    try:
+        values = yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{file} holds no settings; write key: value, such as model: smollm2-135m")
+    return values
+
+
+def _beside(value: str, folder: Path) -> str:
+    place = folder / value
+    return str(place) if not Path(value).is_absolute() and place.exists() else value
