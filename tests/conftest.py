@@ -7,8 +7,8 @@ import gc
 
 import accelerate.utils.imports
 import pytest
+import tiny_tokenizer
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
@@ -22,26 +22,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|bos|>"]
-
-
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     """Each byte is a token; ``<|end|>`` ends a turn and pads."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {s: i for i, s in enumerate(SPECIAL + alphabet)}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<|end|>", pad_token="<|end|>", bos_token="<|bos|>", chat_template=TEMPLATE
-    )
-    made.add_special_tokens({"additional_special_tokens": SPECIAL[1:4]})
-    return made
+    return tiny_tokenizer.make()
 
 
 QUESTIONS = [

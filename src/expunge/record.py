@@ -1,4 +1,4 @@
-"""run.json: the one record that a run writes and everything else reads.
+"""Records: run.json, which a run writes and everything else reads, the schema of all, and what older ones lack.
 
 A record is a plain dict; ``write`` names its keys.  It is written in one piece or not at all, as strict JSON:
 a run that dies leaves no half-written file, and no NaN that another parser refuses. Needs no torch, so a
@@ -7,19 +7,22 @@ record can be read and re-reported on any laptop.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
 import sys
+import types
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from expunge import files
 from expunge.errors import InputError
 from expunge.files import PathLike
 
+Record = TypeVar("Record")
 SCHEMA = 1
 FILE = "run.json"
 EARLIER = f"an earlier run's {FILE} is here"
@@ -117,3 +120,58 @@ def _file(path: PathLike) -> Path:
     """The record's file for a path that names the file or its folder; a name that ends in .json is a file."""
     given = Path(path)
     return given if given.is_file() or (given.suffix == ".json" and not given.is_dir()) else given / FILE
+
+
+# -- records of older versions --------------------------------------------------------------------------------------------
+def complete(kind: type[Record], said: Any) -> Record:
+    """``said`` with every key of ``kind``, here and in what it holds: what is missing or of another kind is None or empty,
+    a number that is not finite is None.  A complete record stays as it is.
+
+    >>> from expunge.record_types import OutputInfo
+    >>> complete(OutputInfo, {"path": "model", "other": 1})
+    {'path': 'model', 'fingerprint': None}
+    """
+    given = said if isinstance(said, Mapping) else {}
+    return cast("Record", {key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()})
+
+
+def _completed(hint: Any, value: Any) -> Any:
+    """``value`` if it is of the kind that ``hint`` names, with what it holds completed; else None or empty."""
+    origin, within = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        (hint,) = (one for one in within if one is not type(None))
+        missing = value is None or (_is_mapping(hint) and not isinstance(value, Mapping))
+        return None if missing else _completed(hint, value)
+    if is_typeddict(hint):
+        return complete(hint, value)
+    if origin is dict:
+        return {k: _completed(within[1], v) for k, v in value.items()} if isinstance(value, Mapping) else {}
+    if origin is list:
+        items = value if isinstance(value, list | tuple) else ()
+        return [_completed(within[0], v) for v in items if isinstance(v, Mapping) or not _is_mapping(within[0])]
+    return _plain(hint, value)
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    if hint is bool:
+        return value if isinstance(value, bool) else None
+    if hint in (int, float):
+        return (
+            value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+        )
+    if hint is str:
+        return value if value is None or isinstance(value, str) else str(value)
+    return value
+
+
+def _is_mapping(hint: Any) -> bool:
+    return is_typeddict(hint) or get_origin(hint) is dict
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _keys(kind: type) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)  # without NotRequired
+    return _HINTS[kind]

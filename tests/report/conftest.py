@@ -1,9 +1,13 @@
-"""Hand-written records for the report's tests: full, PDU, BLUR, with NaNs, and almost empty."""
+"""Records for the report's tests: hand-written ones (full, PDU, BLUR, with NaNs, almost empty), and of finished commands."""
 
 from __future__ import annotations
 
 import copy
+import json
 import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,3 +182,122 @@ def broken(full: dict[str, Any]) -> dict[str, Any]:
     record["steps"][20]["loss/retain"] = math.inf
     record["after"]["forget"] |= {"probability": NAN, "nll": math.inf}
     return record
+
+
+# -- records of finished commands -----------------------------------------------------------------------------------------
+SETTINGS: dict[str, Any] = {
+    "max_steps": 2, "learning_rate": 0.02, "per_device_train_batch_size": 2, "use_cpu": True, "disable_tqdm": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Iterator[Path]:
+    """A folder with two tiny models, rows to forget and to retain, and a tiny TOFU; bootstraps are short, for no test here
+    is of their numbers.
+    """
+    import tiny
+    import tiny_bench
+    import tiny_tokenizer
+
+    from expunge import methods, stats  # noqa: F401  methods fills their table
+    from expunge.benchmarks import tofu
+    from expunge.evaluation.metrics import privacy
+    from expunge.evaluation.probe import Ask
+
+    folder = tmp_path_factory.mktemp("finished")
+    tokenizer = tiny_tokenizer.make()
+    for seed, name in enumerate(("model", "retrained")):
+        model = tiny.model(seed, vocab_size=len(tokenizer))
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    forget = tiny_bench.rows("forget", 4)
+    files = {"forget01": forget, "forget01_perturbed": forget, "retain99": tiny_bench.rows("keep", 5)}
+    files |= {"holdout01": tiny_bench.rows("holdout", 4), "retain_perturbed": tiny_bench.rows("retain", 5)}
+    files |= {f"{k}_perturbed": tiny_bench.rows(k, 3, paraphrase=False) for k in ("real_authors", "world_facts")}
+    (folder / "tofu").mkdir()
+    for name, rows in files.items():
+        (folder / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
+    for name, rows in (("forget", forget), ("retain", tiny_bench.rows("keep", 5))):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
+        for module in (privacy, tofu):
+            patch.setattr(module, "bootstrap", partial(stats.bootstrap, resamples=20))
+        patch.setattr(tofu, "ANSWER", Ask(8))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(home: Path) -> Path:
+    """What ``expunge run`` leaves: examples and a third model in the record, and alternates beside it."""
+    from expunge import unlearn
+
+    sets = {"forget": home / "forget.jsonl", "retain": home / "retain.jsonl", "compare_with": str(home / "retrained")}
+    named = {"title": "A run", "compare_name": "retrained", "examples": 1, "max_new_tokens": 4, "model_name": "Tiny"}
+    return unlearn(home / "model", out=home / "run", method="altpo", **sets, **named, **SETTINGS).folder
+
+
+@pytest.fixture(scope="session")
+def release_folder(home: Path) -> Path:
+    """What ``expunge release`` leaves: two steps, the adapter cut to a lower rank."""
+    from expunge.release import release
+
+    sets = {"forget": home / "forget.jsonl", "retain": home / "retain.jsonl"}
+    loop = {"steps": 2, "lora": {"r": 2}, "rank": 3, "utility_budget": 1000.0}
+    return release(str(home / "model"), out=home / "release", **sets, **loop, **SETTINGS).folder
+
+
+@pytest.fixture(scope="session")
+def bench_folders(home: Path) -> dict[str, Path]:
+    """What ``expunge bench`` leaves of a model alone, and of one that it taught and unlearned."""
+    from expunge import bench
+
+    shared = {"benchmark": "tofu/forget01", "data": str(home / "tofu"), "limit": 3, "model": str(home / "model")}
+    taught = {"teach": {"max_steps": 1, "use_cpu": True, "disable_tqdm": True}, "teach_retrained": True}
+    asked = {"plain": {}, "method": {"method": "npo", "adapter": "lora", "training": SETTINGS, **taught}}
+    for name, more in asked.items():
+        bench.run(bench.make(shared | {"out": str(home / name)} | more), command=f"expunge bench {name}")
+    return {name: home / name for name in asked}
+
+
+@pytest.fixture(scope="session")
+def compare_folder(home: Path) -> Path:
+    """What ``expunge compare`` leaves: a method that came to figures, and one that failed."""
+    from expunge.compare import settings
+    from expunge.compare.run import run
+
+    methods = {"npo": {"beta": 0.05, "training": {"learning_rate": 0.01}}, "pdu": {"budget": 0.1}}
+    shared = {"benchmark": "tofu/forget01", "data": str(home / "tofu"), "limit": 3, "model": str(home / "model")}
+    shared |= {"retrained": str(home / "retrained"), "adapter": "lora", "training": SETTINGS, "seeds": [0]}
+    with pytest.MonkeyPatch.context() as patch:
+        from expunge.unlearning import run as of_run
+
+        own = of_run.train
+
+        def train(net: Any, tokenizer: Any, data: Any, method: Any, *args: Any, **how: Any) -> Any:
+            if method.name == "pdu":
+                raise RuntimeError("it broke")
+            return own(net, tokenizer, data, method, *args, **how)
+
+        patch.setattr(of_run, "train", train)
+        made = settings.make(shared | {"out": str(home / "compare"), "methods": methods})
+        run(made, command="expunge compare r.toml")
+    return home / "compare"
+
+
+@pytest.fixture(scope="session")
+def reveal_folder(home: Path) -> Path:
+    """What ``expunge reveal`` leaves; the neutral rows are given, for a tiny model's have no end."""
+    from expunge.data.example import Row
+    from expunge.reveal import run as of_reveal
+
+    (home / "own.py").write_text("def length(text):\n    return 0 if 'answer' in text else (1 + len(text) % 3) / 3\n")
+    neutral = [Row(({"role": "user", "content": f"q {i}"},), f"answer {i}") for i in range(8)]
+    plan = {"arms": 8, "rounds": 1, "queries": 2, "initial": 1, "responses": 2, "best": 1, "harvest": 1, "neutral": 8}
+    told = {"shortest": 1, "max_perplexity": 1e9, "threshold": 0.1, "max_new_tokens": 8, "instruction_tokens": 8}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of_reveal.generate, "neutral_rows", lambda *_, **__: neutral)
+        where = {"out": str(home / "reveal"), "scorer": f"{home / 'own.py'}:length"}
+        return of_reveal.reveal(str(home / "model"), topic="Ada", **where, **plan, **told).folder

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
 
+from expunge import files
 from expunge.errors import InputError
 from expunge.generation.sample import FORMS, Answer
-from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search, to_line
+from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search
 
 ARMS = [f"arm {i}" for i in range(12)]
 FEATURES = torch.arange(12.0)[:, None]
 AXES = {"red": 0, "green": 1, "blue": 2, "grey": 3}
+
+
+def to_line(entry):
+    return files.json_line(asdict(entry))
 
 
 def embed(texts):
@@ -200,6 +208,14 @@ def test_an_answer_without_text_is_never_kept():
     log = [Entry("query", 0, 0, ("q", "q"), (answer(""), answer("red it is")), (1.0, 1.0), {})]
     got = revealed(log, Plan(threshold=0.0, shortest=1))
     assert got.kept == ((log[0], 1),) and got.dropped == {"too short": 1}
+
+
+def test_a_perplexity_that_is_no_number_is_read_back_as_one_above_every_limit(tmp_path):
+    wild = [replace(answer("one two"), perplexity=p) for p in (math.inf, math.nan)]
+    file = tmp_path / "queries.jsonl"
+    files.append_line(file, asdict(Entry("query", 0, 0, ("q", "q"), tuple(wild), (1.0, 1.0), {})))
+    (entry,) = read_log(file)
+    assert [a.perplexity for a in entry.answers] == [math.inf, math.inf]
 
 
 def test_texts_may_hold_other_line_separators(tmp_path):

@@ -3,73 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from expunge.report.format import count, duration, look, number, plain
-from expunge.report.settings import STATUS, Setting, given, paper
+from expunge.record_types import ComparedModel, CompareRecord, FiguresRecord, ModelFacts, TaughtInfo, UnlearningInfo
+from expunge.report.format import count, duration, plain
+from expunge.report.settings import STATUS, Setting, code, named, paper
 
 __all__ = ["paper", "settings"]
 
 
-def settings(said: Any, models: Mapping[str, str]) -> list[tuple[str, list[Setting]]]:
-    """The groups in the order of the page; a group with nothing to say is left out."""
+Said = FiguresRecord | CompareRecord
+
+
+def settings(said: Said, models: Mapping[str, str]) -> list[tuple[str, list[Setting]]]:
+    """The groups in the order of the page of a complete record; a group with nothing to say is left out."""
+    facts: dict[str, ModelFacts | ComparedModel | None] = {"target": said["target"], "retrained": said["retrained"]}
+    if "model" in said:
+        facts["model"] = said["model"]
     groups = [
         ("Benchmark", _benchmark(said)),
-        ("Models", [line for who, name in models.items() for line in _model(look(said, who), name.capitalize())]),
-        ("Teaching", _taught(look(said, "taught"))),
-        ("Unlearning", _unlearning(look(said, "unlearning"))),
+        ("Models", [line for who, name in models.items() for line in _model(facts.get(who), name.capitalize())]),
+        ("Teaching", _taught(said["taught"]) if "taught" in said else []),
+        ("Unlearning", _unlearning(said["unlearning"]) if "unlearning" in said else []),
         ("How they were asked", _asked(said)),
         ("Software", _software(said)),
     ]
     return [(name, lines) for name, lines in groups if lines]
 
 
-def _benchmark(said: Any) -> list[Setting]:
-    source, left = look(said, "data", "source"), look(said, "data", "left_out")
-    lines = given(said, benchmark="Name")
-    lines += [found] if (found := paper(look(said, "paper"))) else []
+def _benchmark(said: Said) -> list[Setting]:
+    source, left, limit = said["data"]["source"], said["data"]["left_out"], said["limit"]
+    lines = named(("Name", said["benchmark"]))
+    lines += [found] if (found := paper(said["paper"])) else []
     if source:
         lines.append(Setting("Data", ", ".join(map(plain, source)) if isinstance(source, list) else plain(source)))
-    if look(said, "data", "fingerprint"):
-        lines.append(Setting("Fingerprint of all that was asked", plain(look(said, "data", "fingerprint")), "code"))
-    limit = number(said, "limit")
+    lines += code({"Fingerprint of all that was asked": said["data"]["fingerprint"] or None})
     lines.append(Setting("Rows of each part", "all" if limit is None else f"the first {count(limit)}"))
-    return [*lines, Setting("Left out", ", ".join(map(plain, left)) if isinstance(left, list) and left else "nothing")]
+    return [*lines, Setting("Left out", ", ".join(map(plain, left)) if left else "nothing")]
 
 
-def _model(facts: Any, name: str) -> list[Setting]:
-    lines = given(facts, source=name)
-    known = look(facts, "fingerprint")
-    return [*lines, Setting(f"{name}, fingerprint", plain(known), "code")] if known else lines
+def _model(facts: ModelFacts | ComparedModel | None, name: str) -> list[Setting]:
+    if facts is None:
+        return []
+    return named((name, facts["source"])) + code({f"{name}, fingerprint": facts["fingerprint"] or None})
 
 
-def _taught(taught: Any) -> list[Setting]:
-    return given(taught, source="Base model") + _code(look(taught, "training"))
+def _taught(taught: TaughtInfo | None) -> list[Setting]:
+    return named(("Base model", taught["source"])) + code(taught["training"]) if taught else []
 
 
-def _unlearning(made: Any) -> list[Setting]:
-    lines = given(made, name="Method", summary="What it does")
-    lines += _code(look(made, "parameters"))
-    lines += [found] if (found := paper(look(made, "paper"))) else []
-    if status := look(made, "status"):
-        lines.append(Setting("Status", STATUS.get(str(status), str(status))))
-    lines += given(made, adapter="Adapter", steps="Steps")
-    if (seconds := number(made, "seconds")) is not None:
-        lines.append(Setting("Time", duration(seconds)))
-    return lines + given(made, record="Its record")
+def _unlearning(made: UnlearningInfo | None) -> list[Setting]:
+    if made is None:
+        return []
+    lines = named(("Method", made["name"]), ("What it does", made["summary"])) + code(made["parameters"])
+    lines += [found] if (found := paper(made["paper"])) else []
+    if status := made["status"]:
+        lines.append(Setting("Status", STATUS.get(status, status)))
+    lines += named(("Adapter", made["adapter"]), ("Steps", made["steps"]))
+    if made["seconds"] is not None:
+        lines.append(Setting("Time", duration(made["seconds"])))
+    return lines + named(("Its record", made["record"]))
 
 
-def _asked(said: Any) -> list[Setting]:
-    lines = given(said, dtype="Number format", max_length="Most tokens of a row", chat_template="Chat template")
-    seconds = number(said, "seconds")
-    return lines if seconds is None else [*lines, Setting("Time", duration(seconds))]
+def _asked(said: Said) -> list[Setting]:
+    lines = named(("Number format", said["dtype"]), ("Most tokens of a row", said["max_length"]))
+    lines += named(("Chat template", said["chat_template"]))
+    if "seconds" in said and said["seconds"] is not None:
+        lines.append(Setting("Time", duration(said["seconds"])))
+    return lines
 
 
-def _software(said: Any) -> list[Setting]:
-    own, command = {"expunge": look(said, "expunge")}, {"Command": look(said, "command")}
-    return [line for values in (own, look(said, "versions"), command) for line in _code(values)]
-
-
-def _code(values: Any) -> list[Setting]:
-    found = values.items() if isinstance(values, Mapping) else ()
-    return [Setting(str(k), plain(v), "code") for k, v in found if v is not None]
+def _software(said: Said) -> list[Setting]:
+    return code({"expunge": said["expunge"], **said["versions"], "Command": said["command"]})

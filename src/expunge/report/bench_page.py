@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
+from expunge.record import complete
+from expunge.record_types import FigureInfo, FiguresRecord
 from expunge.report import about
 from expunge.report.draw import forest
-from expunge.report.format import DASH, count, day, look, mappings, number, plain
+from expunge.report.format import DASH, count, day, plain
 from expunge.report.html import FILE, page
 from expunge.report.run_page import Tile
 
@@ -51,7 +53,7 @@ class Row:
 
     part: str
     name: str
-    figures: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, FigureInfo]
 
     @property
     def label(self) -> str:
@@ -75,52 +77,55 @@ class Row:
     @property
     def note(self) -> str:
         """What a reader has to know to compare it; of the unlearned model first."""
-        return next((str(f["note"]) for f in self._by_weight() if f.get("note")), "")
+        return next((f["note"] for f in self._by_weight() if f["note"]), "")
 
     @property
     def n(self) -> float | None:
         """How many examples it is of."""
-        return next((number(f, "n") for f in self._by_weight()), None)
+        return next((f["n"] for f in self._by_weight()), None)
 
     def interval(self, who: str) -> str:
         """The 95 % interval, or nothing where there is none."""
-        low, high = (number(self.figures, who, end) for end in ("low", "high"))
-        return "" if low is None or high is None else f"{number_words(low)} to {number_words(high)}"
+        of = self.figures.get(who)
+        if of is None or of["low"] is None or of["high"] is None:
+            return ""
+        return f"{number_words(of['low'])} to {number_words(of['high'])}"
 
-    def _by_weight(self) -> list[Mapping[str, Any]]:
+    def _by_weight(self) -> list[FigureInfo]:
         return [self.figures[who] for who in ("model", "target", "retrained") if who in self.figures]
 
 
 # -- looking up ------------------------------------------------------------------------------------------------------------
 def columns(said: Any) -> dict[str, str]:
     """Which models the record has figures of, in the order of the page, and what each is called."""
-    names = {"target": "target", "model": "unlearned" if look(said, "target") else "model", "retrained": "retrained"}
-    return {who: name for who, name in names.items() if _figures(said, who)}
+    record = complete(FiguresRecord, said)
+    names = {"target": "target", "model": "unlearned" if record["target"] else "model", "retrained": "retrained"}
+    return {who: name for who, name in names.items() if _figures(record, who)}
 
 
 def rows(said: Any) -> list[Row]:
     """Every figure once, in the order of the record, with each model's value."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    record = complete(FiguresRecord, said)
+    found: dict[tuple[str, str], dict[str, FigureInfo]] = {}
     for who in ("model", "target", "retrained"):
-        for f in _figures(said, who):
-            found.setdefault((str(look(f, "part") or ""), str(look(f, "name"))), {})[who] = f
+        for f in _figures(record, who):
+            found.setdefault((f["part"] or "", str(f["name"])), {})[who] = f
     return [Row(part, name, figures) for (part, name), figures in found.items()]
 
 
-def _figures(said: Any, who: str) -> list[Mapping[str, Any]]:
-    return mappings(said, "figures") if who == "model" else mappings(look(said, "beside"), who)
+def _figures(record: FiguresRecord, who: str) -> list[FigureInfo]:
+    return record["figures"] if who == "model" else record["beside"].get(who, [])
 
 
-def number_words(value: Any) -> str:
+def number_words(value: float | None) -> str:
     """Three decimals, two digits of a small or a large number: 0.821, 4.1e-05, 1.2e+04.
 
     >>> number_words(0.8213), number_words(4.06e-5), number_words(0.0), number_words(None)
     ('0.821', '4.1e-05', '0.000', '–')
     """
-    found = number({"value": value}, "value")
-    if found is None:
+    if value is None:
         return DASH
-    return f"{found:.3f}" if found == 0 or 0.0005 <= abs(found) < 1000 else f"{found:.2g}"
+    return f"{value:.3f}" if value == 0 or 0.0005 <= abs(value) < 1000 else f"{value:.2g}"
 
 
 # -- the page --------------------------------------------------------------------------------------------------------------
@@ -131,7 +136,10 @@ def write_report(said: Mapping[str, Any], folder: str | os.PathLike[str]) -> Pat
 
 def render(said: Mapping[str, Any]) -> str:
     """The page of what a ``figures.json`` says; it quotes none of the benchmark's data."""
-    models, found = columns(said), rows(said)
+    record = complete(FiguresRecord, said)
+    models, found = columns(record), rows(record)
+    facts = {"target": record["target"], "model": record["model"], "retrained": record["retrained"]}
+    sources = {who: of["source"] for who, of in facts.items() if of}
     groups = []
     for group, heading in TITLES.items():
         if mine := [r for r in found if r.group == group]:
@@ -142,17 +150,17 @@ def render(said: Mapping[str, Any]) -> str:
     return page(
         "figures.html.j2",
         source="the figures and what the models said",
-        version=plain(look(said, "expunge") or ""),
-        title=title(said),
-        created=day(look(said, "created")) if look(said, "created") else "",
-        summary=summary(said),
-        benchmark=look(said, "benchmark"),
-        paper=about.paper(look(said, "paper")),
-        tiles=tiles(said),
-        models=[(who, name, look(said, who, "source")) for who, name in models.items()],
+        version=record["expunge"] or "",
+        title=title(record),
+        created=day(record["created"]) if record["created"] else "",
+        summary=summary(record),
+        benchmark=record["benchmark"],
+        paper=about.paper(record["paper"]),
+        tiles=tiles(record),
+        models=[(who, name, sources.get(who)) for who, name in models.items()],
         groups=groups,
-        settings=about.settings(said, models),
-        limits=limits(said),
+        settings=about.settings(record, models),
+        limits=limits(record),
     )
 
 
@@ -166,43 +174,49 @@ def _name(row: Row) -> str:
 
 def _cells(row: Row, models: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(model, value, interval) of each column."""
-    return [(who, number_words(look(row.figures, who, "value")), row.interval(who)) for who in models]
+    return [
+        (who, number_words(f["value"] if (f := row.figures.get(who)) else None), row.interval(who)) for who in models
+    ]
 
 
 def _line(row: Row, models: Mapping[str, str]) -> forest.Line:
-    ends = {who: tuple(number(row.figures, who, k) for k in ("value", "low", "high")) for who in models}
+    ends = {who: (f["value"], f["low"], f["high"]) for who in models if (f := row.figures.get(who))}
     return forest.Line(_name(row), ends)
 
 
 def title(said: Any) -> str:
     """What was done, in a few words."""
-    method, benchmark = look(said, "unlearning", "name"), look(said, "benchmark") or "A benchmark"
+    record = complete(FiguresRecord, said)
+    unlearning, benchmark = record["unlearning"], record["benchmark"] or "A benchmark"
+    method = unlearning and unlearning["name"]
     return f"{benchmark}, unlearned with {method}" if method else f"{benchmark}, measured"
 
 
 def summary(said: Any) -> str:
     """What came out, in one sentence, from the headline figures that are there."""
+    record = complete(FiguresRecord, said)
     parts = []
     for key, words in zip(HEADLINES, ("the probability of the forget answers", "model utility"), strict=False):
-        values = _values(said, *key)
+        values = _values(record, *key)
         if "model" in values:
             same = values.get("target") in (None, values["model"])
             before = f"went from {values['target']} to" if not same else "stayed at" if "target" in values else "is"
             beside = f" (retrained model: {values['retrained']})" if "retrained" in values else ""
             parts.append(f"{words} {before} {values['model']}{beside}")
-    models = columns(said)
+    models = columns(record)
     who = {2: "Two models were", 3: "Three models were"}.get(len(models), "One model was")
-    asked = f"{who} asked all that {look(said, 'benchmark') or 'the benchmark'} asks"
+    asked = f"{who} asked all that {record['benchmark'] or 'the benchmark'} asks"
     return f"{asked}; {' and '.join(parts)}." if parts else f"{asked}."
 
 
 def tiles(said: Any) -> list[Tile]:
     """The headline strip: up to four figures, those that people ask for first."""
-    found = {(r.part, r.name): r for r in rows(said)}
+    record = complete(FiguresRecord, said)
+    found = {(r.part, r.name): r for r in rows(record)}
     chosen = [found[key] for key in HEADLINES if key in found][:4] or list(found.values())[:4]
     out = []
     for row in chosen:
-        values = _values(said, row.part, row.name)
+        values = _values(record, row.part, row.name)
         steps = [values[who] for who in ("target", "model") if who in values]
         note = f"retrained: {values['retrained']}" if "retrained" in values else row.interval("model") or row.note
         name = HEADLINES.get((row.part, row.name)) or _name(row)
@@ -210,22 +224,23 @@ def tiles(said: Any) -> list[Tile]:
     return out
 
 
-def _values(said: Any, part: str, name: str) -> dict[str, str]:
-    row = next((r for r in rows(said) if (r.part, r.name) == (part, name)), Row(part, name, {}))
-    return {who: number_words(f.get("value")) for who, f in row.figures.items()}
+def _values(record: FiguresRecord, part: str, name: str) -> dict[str, str]:
+    row = next((r for r in rows(record) if (r.part, r.name) == (part, name)), Row(part, name, {}))
+    return {who: number_words(f["value"]) for who, f in row.figures.items()}
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------------
 def limits(said: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
-    names = {r.name for r in rows(said)}
-    left = look(said, "data", "left_out")
+    record = complete(FiguresRecord, said)
+    names = {r.name for r in rows(record)}
+    left = record["data"]["left_out"]
     out = []
-    if limit := number(said, "limit"):
+    if limit := record["limit"]:
         out.append(
             f"Only the first {count(limit)} rows of each part were asked: a quick look, not the benchmark's figures."
         )
-    if isinstance(left, list | tuple) and left:
+    if left:
         out.append(f"Left out, because the data were not there: {', '.join(map(plain, left))}.")
     out.append(
         "The intervals (95 %) come from resampling the examples. Another seed of the training would give other figures, "
@@ -236,7 +251,7 @@ def limits(said: Any) -> list[str]:
             "Forget quality is the p-value of a KS test. A high one does not show that two models are alike; with few rows "
             "it is high for nearly any two. Whether they are shown to be equal is said at the truth ratio difference (TOST)."
         )
-    if not look(said, "retrained"):
+    if not record["retrained"]:
         out.append("No model that never saw the forget set was asked; how near the figures are to one is not known.")
     if any("rouge" in name for name in names):
         out.append(

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
+from expunge.record import complete
+from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
 from expunge.report import about
 from expunge.report.bench_page import HEADLINES, Row, number_words
 from expunge.report.draw import tradeoff
-from expunge.report.format import DASH, count, day, duration, look, mappings, number, plain
+from expunge.report.format import DASH, count, day, duration, plain
 from expunge.report.html import FILE, page
-from expunge.report.settings import Setting, given
+from expunge.report.settings import Setting, code, named
 
 MODELS = {"target": "target", "retrained": "retrained"}
 
@@ -35,36 +37,39 @@ class Line:
 
 def write_report(said: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html``, ``tradeoff.svg`` and ``tradeoff.png`` into the folder of a comparison; no torch."""
-    tradeoff.write(said, names(said), folder)
-    return replace_text(Path(folder) / FILE, render(said))
+    record = complete(CompareRecord, said)
+    tradeoff.write(record, names(record), folder)
+    return replace_text(Path(folder) / FILE, render(record))
 
 
 def render(said: Mapping[str, Any]) -> str:
     """The page of what a ``compare.json`` says; it quotes none of the data."""
-    utility, forget = names(said)
+    record = complete(CompareRecord, said)
+    utility, forget = names(record)
     return page(
         "compare.html.j2",
         source="the record of the comparison",
-        version=plain(look(said, "expunge") or ""),
-        title=title(said),
-        created=day(look(said, "created")) if look(said, "created") else "",
-        summary=summary(said),
-        benchmark=look(said, "benchmark"),
-        paper=about.paper(look(said, "paper")),
+        version=record["expunge"] or "",
+        title=title(record),
+        created=day(record["created"]) if record["created"] else "",
+        summary=summary(record),
+        benchmark=record["benchmark"],
+        paper=about.paper(record["paper"]),
         style=tradeoff.css(),
-        chart=tradeoff.chart(said, (utility, forget)),
+        chart=tradeoff.chart(record, (utility, forget)),
         columns=[forget, utility, "Learning rate", "Steps", "Tokens", "Time"],
-        lines=lines(said),
-        failed=[(plain(r.get("name")), plain(r.get("said"))) for r in mappings(said, "runs") if not r.get("done")],
-        warnings=[plain(w) for w in look(said, "warnings") or []],
-        settings=settings(said),
-        limits=limits(said),
+        lines=lines(record),
+        failed=[(plain(r["name"]), plain(r["said"])) for r in record["runs"] if not r["done"]],
+        warnings=[plain(w) for w in record["warnings"]],
+        settings=settings(record),
+        limits=limits(record),
     )
 
 
 def names(said: Any) -> tuple[str, str]:
     """What the axes are called: utility, and the forget figure."""
-    return figure_name(str(look(said, "utility_figure"))), figure_name(str(look(said, "forget_figure")))
+    record = complete(CompareRecord, said)
+    return figure_name(str(record["utility_figure"])), figure_name(str(record["forget_figure"]))
 
 
 def figure_name(figure: str) -> str:
@@ -84,21 +89,23 @@ def figure_name(figure: str) -> str:
 
 def title(said: Any) -> str:
     """What was done, in a few words."""
-    n = len(tradeoff.labels(said))
-    return f"{look(said, 'benchmark') or 'A benchmark'}, {count(n)} method{'' if n == 1 else 's'} compared"
+    record = complete(CompareRecord, said)
+    n = len(tradeoff.labels(record))
+    return f"{record['benchmark'] or 'A benchmark'}, {count(n)} method{'' if n == 1 else 's'} compared"
 
 
 def summary(said: Any) -> str:
     """What was run, and, of several, which runs no other one beats, in two sentences."""
-    runs = mappings(said, "runs")
-    done = [r for r in runs if r.get("done")]
-    steps, rows = number(said, "budget", "steps"), number(said, "budget", "rows")
-    short = any((number(r, "steps") or 0) < (steps or 0) for r in done)
+    record = complete(CompareRecord, said)
+    runs = record["runs"]
+    done = [r for r in runs if r["done"]]
+    steps, rows = record["budget"]["steps"], record["budget"]["rows"]
+    short = any((r["steps"] or 0) < (steps or 0) for r in done)
     each = f", each {'at most ' * short}{count(steps)} steps of {count(rows)} rows" if steps is not None else ""
-    text = f"{_many(len(runs), 'run')} of {_many(len(tradeoff.labels(said)), 'method')}{each}"
+    text = f"{_many(len(runs), 'run')} of {_many(len(tradeoff.labels(record)), 'method')}{each}"
     text += "." if len(done) == len(runs) else f"; {_many(len(runs) - len(done), 'run')} failed."
-    drawn = [p for r in runs if (p := tradeoff.point(_called(r, said), r, said))]
-    best = tradeoff.unbeaten(drawn, lower=look(said, "forget_better") != "higher")
+    drawn = [p for r in runs if (p := tradeoff.point(_called(r, record), r, record))]
+    best = tradeoff.unbeaten(drawn, lower=record["forget_better"] != "higher")
     if len(drawn) > 1:
         text += (
             " By the values alone, no other run is at least as good in both figures and better in one than "
@@ -107,11 +114,9 @@ def summary(said: Any) -> str:
     return text
 
 
-def _called(r: Mapping[str, Any], said: Any) -> str:
+def _called(r: ComparedRun, record: CompareRecord) -> str:
     """A run's name in a sentence, with its seed where there are several."""
-    seeds = look(said, "seeds")
-    several = isinstance(seeds, list) and len(seeds) > 1
-    return plain(r.get("shown")) + (f" (seed {plain(r.get('seed'))})" if several else "")
+    return plain(r["shown"]) + (f" (seed {plain(r['seed'])})" if len(record["seeds"]) > 1 else "")
 
 
 def _many(n: int, word: str) -> str:
@@ -120,41 +125,39 @@ def _many(n: int, word: str) -> str:
 
 def lines(said: Any) -> list[Line]:
     """The table: target and retrained model, then every run that came to figures."""
-    marks, out = tradeoff.labels(said), []
-    for who, name in MODELS.items():
-        if look(said, who):
+    record = complete(CompareRecord, said)
+    marks, out = tradeoff.labels(record), []
+    for name, of in ((MODELS["target"], record["target"]), (MODELS["retrained"], record["retrained"])):
+        if of:
             blank = ((DASH, ""),) * 4
-            out.append(Line(name, plain(look(said, who, "source")), None, (*_values(look(said, who), said), *blank)))
-    for r in mappings(said, "runs"):
-        if r.get("done"):
-            rate = number(r, "learning_rate")
+            out.append(Line(name, plain(of["source"]), None, (*_values(of, record), *blank)))
+    for r in record["runs"]:
+        if r["done"]:
+            rate, took = r["learning_rate"], r["seconds"]
             cells = (
                 (f"{rate:g}" if rate is not None else DASH, ""),
-                (count(number(r, "steps")), ""),
-                (count(number(r, "tokens")), ""),
-                (duration(number(r, "seconds", "steps")), f"asked in {duration(number(r, 'seconds', 'evaluation'))}"),
+                (count(r["steps"]), ""),
+                (count(r["tokens"]), ""),
+                (duration(took["steps"]), f"asked in {duration(took['evaluation'])}"),
             )
-            mark, all_cells = marks[str(r.get("label"))], (*_values(r, said), *cells)
-            out.append(Line(plain(r.get("shown")), _hint(r), mark, all_cells, plain(r.get("seed"))))
+            mark, all_cells = marks[str(r["label"])], (*_values(r, record), *cells)
+            out.append(Line(plain(r["shown"]), _hint(r), mark, all_cells, plain(r["seed"])))
     return out
 
 
-def _hint(r: Mapping[str, Any]) -> str:
+def _hint(r: ComparedRun) -> str:
     """Method, seed and the parameters that the recipe set, in one small line; the record has the others too."""
-    parameters, choice = look(r, "given"), look(r, "choice")
-    shown = choice if isinstance(choice, Mapping) else {}
-    mine = parameters.items() if isinstance(parameters, Mapping) else ()
-    given_ = [f"{k}={plain(v)}" for k, v in mine if k not in shown]
-    method = look(r, "method", "name")
-    first = [] if method == r.get("label") else [plain(method)]
-    return ", ".join([*first, f"seed {plain(r.get('seed'))}", *given_])
+    given = [f"{k}={plain(v)}" for k, v in r["given"].items() if k not in r["choice"]]
+    method = r["method"]["name"]
+    first = [] if method == r["label"] else [plain(method)]
+    return ", ".join([*first, f"seed {plain(r['seed'])}", *given])
 
 
-def _values(of: Any, said: Any) -> tuple[tuple[str, str], ...]:
+def _values(of: ComparedRun | ComparedModel, record: CompareRecord) -> tuple[tuple[str, str], ...]:
     """(value, interval) of the forget figure and of utility."""
     out = []
-    for key in ("forget_figure", "utility_figure"):
-        found = tradeoff.value(of, str(look(said, key)))
+    for figure in (record["forget_figure"], record["utility_figure"]):
+        found = tradeoff.value(of, str(figure))
         middle, low, high = found or (None, None, None)
         within = "" if low is None or high is None else f"{number_words(low)} to {number_words(high)}"
         out.append((number_words(middle), within))
@@ -163,33 +166,30 @@ def _values(of: Any, said: Any) -> tuple[tuple[str, str], ...]:
 
 def settings(said: Any) -> list[tuple[str, list[Setting]]]:
     """The groups of settings: what was measured, as on the page of one benchmark run, and what every run was given."""
-    training = look(said, "training")
-    seeds = look(said, "seeds")
-    spent = given(look(said, "budget"), steps="Optimizer steps", rows="Rows of each stream in a step")
-    spent += [Setting("Seeds", ", ".join(map(plain, seeds)))] if isinstance(seeds, list) else []
-    spent += given(said, adapter="Adapter")
-    spent += [Setting("Adapter settings", plain(look(said, "lora")), "code")] if look(said, "lora") else []
-    spent += [Setting(str(k), plain(v), "code") for k, v in (training.items() if isinstance(training, Mapping) else ())]
-    own = [Setting(str(r.get("shown")), plain(t), "code") for r in mappings(said, "runs") if (t := _own(r, training))]
-    shown = about.settings(said, MODELS)
+    record = complete(CompareRecord, said)
+    budget, seeds, training = record["budget"], record["seeds"], record["training"]
+    spent = named(("Optimizer steps", budget["steps"]), ("Rows of each stream in a step", budget["rows"]))
+    spent += [Setting("Seeds", ", ".join(map(plain, seeds)))] if seeds else []
+    spent += named(("Adapter", record["adapter"])) + code({"Adapter settings": record["lora"] or None})
+    spent += [Setting(str(k), plain(v), "code") for k, v in training.items()]
+    own = [Setting(str(r["shown"]), plain(t), "code") for r in record["runs"] if (t := _own(r, training))]
+    shown = about.settings(record, MODELS)
     return [*shown[:-1], ("Every run", spent), *([("Training of its own", own)] if own else []), *shown[-1:]]
 
 
-def _own(r: Mapping[str, Any], shared: Any) -> dict[str, Any]:
-    common = shared if isinstance(shared, Mapping) else {}
-    mine = look(r, "training")
-    return {k: v for k, v in (mine.items() if isinstance(mine, Mapping) else ()) if common.get(k) != v}
+def _own(r: ComparedRun, shared: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in r["training"].items() if shared.get(k) != v}
 
 
 def limits(said: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
+    record = complete(CompareRecord, said)
     out = []
-    if limit := number(said, "limit"):
+    if limit := record["limit"]:
         out.append(
             f"Only the first {count(limit)} rows of each part were asked: a quick look, not the benchmark's figures."
         )
-    seeds = look(said, "seeds")
-    several = isinstance(seeds, list) and len(seeds) > 1
+    several = len(record["seeds"]) > 1
     out.append(
         "The intervals (95 %) come from resampling the examples. "
         + ("How far the seeds of one method lie apart is another spread, of which few seeds show little." if several
@@ -199,15 +199,15 @@ def limits(said: Any) -> list[str]:
         "Equal budgets are equal optimizer steps and rows. A step does not cost the same for all methods: time and tokens "
         "stand in the table. A method may need more steps, or another learning rate, than it was given."
     )
-    if look(said, "unequal_trials"):
+    if record["unequal_trials"]:
         out.append(
             "The methods had unequal numbers of trials: one that was tried more often has had more chances to do well."
         )
-    if any(look(r, "choice") for r in mappings(said, "runs")):
+    if any(r["choice"] for r in record["runs"]):
         out.append(
             "Whoever picks the best trial of a grid by these figures picks it on the data that it is measured on."
         )
-    if not look(said, "retrained"):
+    if not record["retrained"]:
         out.append("No model that never saw the forget set was asked; how near the runs come to one is not known.")
     out.append(
         "Two figures are drawn of many; each run's own page has the others. Lower is not always better: below the retrained "

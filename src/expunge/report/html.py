@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text
+from expunge.record import complete
+from expunge.record_types import RunRecord
 from expunge.report import format as words
 from expunge.report import run_page as tables
 from expunge.report import settings, trajectory
@@ -30,8 +32,9 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     return replace_text(given / FILE if given.is_dir() else given, render(record))
 
 
-def render(record: Mapping[str, Any]) -> str:
+def render(said: Mapping[str, Any]) -> str:
     """The report of a record, as the text of an HTML page."""
+    record = complete(RunRecord, said)
     watched = None if tables.measured(record) else trajectory.headline(record)  # a release that looked at other figures
     tiles = tables.tiles(record)
     examples = [(name, tables.examples(record, name)) for name in ("forget", "retain")]
@@ -39,9 +42,9 @@ def render(record: Mapping[str, Any]) -> str:
         "report.html.j2",
         source="the run's record",
         title=tables.title(record),
-        created=words.day(record["created"]) if record.get("created") else "",
-        method=words.look(record, "method", "name"),
-        model=words.look(record, "model", "source"),
+        created=words.day(record["created"]) if record["created"] else "",
+        method=record["method"]["name"],
+        model=record["model"]["source"],
         summary=watched[0] if watched else tables.summary(record),
         tiles=[*watched[1], *tiles[-2:]] if watched else tiles,
         movement=plots.movement(record),
@@ -55,7 +58,7 @@ def render(record: Mapping[str, Any]) -> str:
         warnings=tables.warnings(record),
         settings=settings.settings(record),
         limits=tables.limits(record),
-        version=words.plain(record.get("expunge") or ""),
+        version=record["expunge"] or "",
         dash=words.DASH,
     )
 

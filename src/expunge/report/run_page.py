@@ -1,7 +1,7 @@
 """Record -> what the page says: the sentence, tiles, tables of figures, examples, warnings and limits.
 
-Pure functions from a record to text; ``words`` looks up and formats the numbers, ``settings`` has the
-settings.
+Pure functions from a record, in which any part may be missing, to text; ``format`` formats the numbers, ``settings`` has
+the settings.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from expunge.record import complete
+from expunge.record_types import RunRecord
 from expunge.report.format import (
     DASH,
     cell,
     count,
     duration,
-    look,
-    mappings,
     number,
     percent,
     plain,
@@ -67,36 +67,40 @@ class Example:
 
 
 # -- the top of the page -------------------------------------------------------------------------------------
-def title(record: Any) -> str:
+def title(said: Any) -> str:
     """The record's title, or one made from the method's name."""
-    given = look(record, "title")
-    return str(given) if given else f"Unlearning with {look(record, 'method', 'name') or 'an unnamed method'}"
+    record = complete(RunRecord, said)
+    return record["title"] or f"Unlearning with {record['method']['name'] or 'an unnamed method'}"
 
 
-def reference_name(record: Any) -> str | None:
+def reference_name(said: Any) -> str | None:
     """What the third model is called, or None if the record has none."""
-    return str(look(record, "reference_name") or "reference model") if look(record, "reference") else None
+    record = complete(RunRecord, said)
+    return (record["reference_name"] or "reference model") if record["reference"] else None
 
 
-def kept(record: Any) -> float | None:
+def kept(said: Any) -> float | None:
     """Retain probability after ÷ before, or None where that says nothing (missing, or zero before)."""
-    before, after = (number(record, when, "retain", "probability") for when in ("before", "after"))
+    record = complete(RunRecord, said)
+    before, after = (number(part, "retain", "probability") for part in (record["before"], record["after"]))
     return None if before is None or after is None or before <= 0 else after / before
 
 
-def measured(record: Any) -> bool:
+def measured(said: Any) -> bool:
     """Whether any of the usual figures of the forget or the retain set is in the record."""
+    record = complete(RunRecord, said)
     return any(
-        number(record, when, name, key) is not None
-        for when in ("before", "after")
+        number(figures, name, key) is not None
+        for figures in (record["before"], record["after"])
         for name in ("forget", "retain")
         for key, *_ in FIGURES
     )
 
 
-def summary(record: Any) -> str:
+def summary(said: Any) -> str:
     """What the run did, in one sentence of plain words, from the figures that are there."""
-    before, after = (number(record, when, "forget", "probability") for when in ("before", "after"))
+    record = complete(RunRecord, said)
+    before, after = (number(part, "forget", "probability") for part in (record["before"], record["after"]))
     if before is not None and after is not None:
         forgot = f"{_moved(before, after)}{_beside(record)}"
     elif after is not None:
@@ -116,12 +120,12 @@ def _moved(before: float, after: float) -> str:
     return f"{'rose' if after > before else 'went'} from {probability(before)} to {probability(after)}"
 
 
-def _beside(record: Any) -> str:
-    reference = number(record, "reference", "forget", "probability")
+def _beside(record: RunRecord) -> str:
+    reference = number(record["reference"], "forget", "probability")
     return "" if reference is None else f" ({reference_name(record)}: {probability(reference)})"
 
 
-def _kept_words(record: Any) -> str:
+def _kept_words(record: RunRecord) -> str:
     ratio = kept(record)
     if ratio is None:
         return "how much it kept of the retain answers was not measured"
@@ -130,14 +134,15 @@ def _kept_words(record: Any) -> str:
     return f"it kept {percent(ratio)} of its probability on the retain answers"
 
 
-def tiles(record: Any) -> list[Tile]:
+def tiles(said: Any) -> list[Tile]:
     """The headline strip: forget probability, retain probability kept, time, peak memory."""
+    record = complete(RunRecord, said)
     forget, retain = (
-        tuple(probability(number(record, when, name, "probability")) for when in ("before", "after"))
+        tuple(probability(number(part, name, "probability")) for part in (record["before"], record["after"]))
         for name in ("forget", "retain")
     )
-    reference = number(record, "reference", "forget", "probability")
-    steps = len(mappings(record, "steps"))
+    reference = number(record["reference"], "forget", "probability")
+    steps = len(record["steps"])
     return [
         Tile(
             "Forget probability",
@@ -151,58 +156,49 @@ def tiles(record: Any) -> list[Tile]:
         ),
         Tile(
             "Time",
-            duration(number(record, "seconds")),
+            duration(record["seconds"]),
             f"{count(steps)} step{'' if steps == 1 else 's'} on record" if steps else "no step on record",
         ),
-        Tile("Peak memory", scale(number(record, "peak_memory_bytes"), "B"), "main memory of the process"),
+        Tile("Peak memory", scale(record["peak_memory_bytes"], "B"), "main memory of the process"),
     ]
 
 
 # -- figures and examples ------------------------------------------------------------------------------------
-def figures(record: Any, name: str) -> Table:
+def figures(said: Any, name: str) -> Table:
     """Before, after and (if there is one) the reference model on the ``forget`` or ``retain`` set."""
-    columns = {"before": "Before", "after": "After"}
-    third = reference_name(record)
-    if third:
-        columns["reference"] = third[:1].upper() + third[1:]
+    record = complete(RunRecord, said)
+    columns = {"Before": record["before"], "After": record["after"]}
+    if (third := reference_name(record)) and record["reference"]:
+        columns[third[:1].upper() + third[1:]] = record["reference"]
     rows = (
-        Row(label, tuple(cell(key, number(record, when, name, key)) for when in columns), hint)
+        Row(label, tuple(cell(key, number(of, name, key)) for of in columns.values()), hint)
         for key, label, hint in FIGURES
     )
-    return Table(tuple(columns.values()), tuple(rows))
+    return Table(tuple(columns), tuple(rows))
 
 
-def examples(record: Any, name: str) -> list[Example]:
+def examples(said: Any, name: str) -> list[Example]:
     """The example answers of the ``forget`` or ``retain`` set; the reference only where one is given."""
-    labels = (
-        ("expected", "Expected"),
-        ("before", "Before"),
-        ("after", "After"),
-        ("reference", reference_name(record)),
-    )
-    return [
-        Example(
-            plain(look(item, "question")),
-            tuple(
-                (label[:1].upper() + label[1:] if label else "Reference", plain(look(item, key)))
-                for key, label in labels
-                if key != "reference" or look(item, key) is not None
-            ),
-        )
-        for item in mappings(record, "examples")
-        if look(item, "set") == name
-    ]
+    record = complete(RunRecord, said)
+    third = reference_name(record) or "Reference"
+    found = []
+    for item in (e for e in record["examples"] if e["set"] == name):
+        texts = [("Expected", item["expected"]), ("Before", item["before"]), ("After", item["after"])]
+        texts += [(third[:1].upper() + third[1:], item["reference"])] if item["reference"] is not None else []
+        found.append(Example(plain(item["question"]), tuple((label, plain(text)) for label, text in texts)))
+    return found
 
 
-def warnings(record: Any) -> list[str]:
+def warnings(said: Any) -> list[str]:
     """The record's warnings, as text."""
-    found = look(record, "warnings")
-    return [plain(item) for item in found] if isinstance(found, list | tuple) else []
+    record = complete(RunRecord, said)
+    return [plain(item) for item in record["warnings"]]
 
 
 # -- limits --------------------------------------------------------------------------------------------------
-def limits(record: Any) -> list[str]:
+def limits(said: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
+    record = complete(RunRecord, said)
     third = reference_name(record)
     near = (
         f"The {third} is one model from one run; being close to it on these figures does not make them alike."
@@ -225,16 +221,17 @@ def limits(record: Any) -> list[str]:
     ]
 
 
-def _watched(record: Any) -> bool:
+def _watched(record: RunRecord) -> bool:
     """Whether the page's figures are those that a release looked at, and not of the forget and the retain set."""
-    return not measured(record) and bool(mappings(look(record, "release"), "trajectory"))
+    release = record["release"]
+    return not measured(record) and bool(release and release["trajectory"])
 
 
-def _sample(record: Any) -> str:
+def _sample(record: RunRecord) -> str:
     """How many rows and seeds the figures rest on."""
     counted = []
     for name in ("forget", "retain"):
-        rows = number(record, "after", name, "n") or number(record, "before", name, "n")
+        rows = number(record["after"], name, "n") or number(record["before"], name, "n")
         if rows:
             counted.append(f"{count(rows)} {name} row{'' if rows == 1 else 's'}")
     if _watched(record):
@@ -243,7 +240,7 @@ def _sample(record: Any) -> str:
         )
     if not counted:
         return "No rows were scored, so this page cannot say what was forgotten or kept."
-    seed = look(record, "seed")
+    seed = record["seed"]
     run = "one run" if seed is None else f"one run with one seed ({plain(seed)})"
     return (
         f"The figures come from {' and '.join(counted)}, and from {run}. Another seed, or other rows, "

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.report.format import count, look, number, plain, scale
+from expunge.record import complete
+from expunge.record_types import RunRecord
+from expunge.report.format import count, plain, scale
 
 STATUS = {
     "unreproduced": "unreproduced: no committed record shows the paper's numbers yet",
@@ -25,8 +27,9 @@ class Setting:
     href: str = ""
 
 
-def settings(record: Any) -> list[tuple[str, list[Setting]]]:
+def settings(said: Any) -> list[tuple[str, list[Setting]]]:
     """The groups of settings in the order of the page; a group with nothing to say is left out."""
+    record = complete(RunRecord, said)
     groups = [
         ("Method", _method(record)),
         ("Model", _model(record)),
@@ -51,74 +54,65 @@ def paper(name: Any) -> Setting | None:
     return Setting("Paper", str(name), "link", f"https://arxiv.org/abs/{found[1]}")
 
 
-def _method(record: Any) -> list[Setting]:
-    method = look(record, "method")
-    objectives = look(method, "objectives")
-    lines = given(method, name="Name", summary="What it does", combiner="How the objectives meet")
-    if isinstance(objectives, Mapping):
-        named = ", ".join(f"{name}: {plain(loss)}" for name, loss in objectives.items())
-        lines.insert(min(len(lines), 2), Setting("Objectives", named))
-    if isinstance(look(method, "parameters"), Mapping):
-        lines += [Setting(str(key), plain(value), "code") for key, value in look(method, "parameters").items()]
-    source = paper(look(method, "paper"))
-    status = look(method, "status")
+def _method(record: RunRecord) -> list[Setting]:
+    method = record["method"]
+    objectives = method["objectives"]
+    lines = named(("Name", method["name"]), ("What it does", method["summary"]))
+    lines += named(("How the objectives meet", method["combiner"]))
+    if objectives:
+        listed = ", ".join(f"{name}: {plain(loss)}" for name, loss in objectives.items())
+        lines.insert(min(len(lines), 2), Setting("Objectives", listed))
+    lines += code(method["parameters"])
+    source = paper(method["paper"])
+    status = method["status"]
     return [
         *lines,
         *([source] if source else []),
-        *([Setting("Status", STATUS.get(str(status), str(status)))] if status else []),
+        *([Setting("Status", STATUS.get(status, status))] if status else []),
     ]
 
 
-def _model(record: Any) -> list[Setting]:
-    model, total = look(record, "model"), number(record, "model", "parameters")
-    trained = number(record, "model", "trainable")
-    lines = given(model, source="Source")
-    lines += (
-        [Setting("Source fingerprint", plain(look(model, "fingerprint")), "code")] if look(model, "fingerprint") else []
-    )
+def _model(record: RunRecord) -> list[Setting]:
+    model, output = record["model"], record["output"]
+    total, trained = model["parameters"], model["trainable"]
+    lines = named(("Source", model["source"])) + code({"Source fingerprint": model["fingerprint"] or None})
     if total is not None:
         lines.append(Setting("Parameters", f"{scale(total)} ({count(total)})"))
     if trained is not None:
         share = f", {100 * trained / total:.1f} % of all" if total else ""
         lines.append(Setting("Trained parameters", f"{scale(trained)} ({count(trained)}){share}"))
-    if look(model, "trains"):
-        lines.append(Setting("Trained weights", plain(look(model, "trains")), "code"))
-    lines += given(model, dtype="Number format", adapter="Adapter")
-    if look(model, "adapter_config"):
-        lines.append(Setting("Adapter settings", plain(look(model, "adapter_config")), "code"))
-    lines += given(look(record, "output"), path="Written to")
-    if look(record, "output", "fingerprint"):
-        lines.append(Setting("Output fingerprint", plain(look(record, "output", "fingerprint")), "code"))
-    return lines
+    lines += code({"Trained weights": model["trains"] or None})
+    lines += named(("Number format", model["dtype"]), ("Adapter", model["adapter"]))
+    lines += code({"Adapter settings": model["adapter_config"] or None}) + named(("Written to", output["path"]))
+    return lines + code({"Output fingerprint": output["fingerprint"] or None})
 
 
-def _data(record: Any) -> list[Setting]:
-    sets = look(record, "data")
+def _data(record: RunRecord) -> list[Setting]:
     lines: list[Setting] = []
-    for name, data in sets.items() if isinstance(sets, Mapping) else ():
-        rows = number(data, "rows")
+    for name, data in record["data"].items():
+        rows = data["rows"]
         size = "" if rows is None else f" ({count(rows)} row{'' if rows == 1 else 's'})"
-        lines.append(Setting(f"{str(name).capitalize()} set", plain(look(data, "source")) + size))
-        if look(data, "fingerprint"):
-            lines.append(Setting(f"{str(name).capitalize()} fingerprint", plain(look(data, "fingerprint")), "code"))
+        lines.append(Setting(f"{str(name).capitalize()} set", plain(data["source"]) + size))
+        lines += code({f"{str(name).capitalize()} fingerprint": data["fingerprint"] or None})
     return lines
 
 
-def _training(record: Any) -> list[Setting]:
-    training = look(record, "training")
-    lines = [Setting("seed", plain(look(record, "seed")), "code")] if look(record, "seed") is not None else []
-    given = training.items() if isinstance(training, Mapping) else ()
-    return lines + [Setting(str(key), plain(value), "code") for key, value in given if key != "seed"]
+def _training(record: RunRecord) -> list[Setting]:
+    given = [Setting(str(k), plain(v), "code") for k, v in record["training"].items() if k != "seed"]
+    return code({"seed": record["seed"]}) + given
 
 
-def _software(record: Any) -> list[Setting]:
-    lines = [Setting("expunge", plain(look(record, "expunge")), "code")] if look(record, "expunge") else []
-    versions = look(record, "versions")
-    lines += [Setting(str(k), plain(v), "code") for k, v in (versions.items() if isinstance(versions, Mapping) else ())]
-    lines += given(record, platform="Platform", device="Device")
-    return lines + ([Setting("Command", plain(look(record, "command")), "code")] if look(record, "command") else [])
+def _software(record: RunRecord) -> list[Setting]:
+    lines = code({"expunge": record["expunge"] or None, **record["versions"]})
+    lines += named(("Platform", record["platform"]), ("Device", record["device"]))
+    return lines + code({"Command": record["command"] or None})
 
 
-def given(part: Any, **names: str) -> list[Setting]:
-    """One line for each key of ``part`` that is there, under the name given for it."""
-    return [Setting(label, plain(look(part, key))) for key, label in names.items() if look(part, key) is not None]
+def named(*lines: tuple[str, Any]) -> list[Setting]:
+    """One line for each name that has a value."""
+    return [Setting(name, plain(value)) for name, value in lines if value is not None]
+
+
+def code(values: Mapping[str, Any]) -> list[Setting]:
+    """The same of names and values that are code."""
+    return [Setting(str(name), plain(value), "code") for name, value in values.items() if value is not None]

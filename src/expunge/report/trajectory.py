@@ -6,77 +6,86 @@ Pure functions from a record to text, as in ``tables``; any part of the record m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from expunge.record import complete
+from expunge.record_types import ReleaseInfo, ReleaseStep, RunRecord
 from expunge.report.draw.curves import COLOURS, Chart, svg
-from expunge.report.format import DASH, count, duration, look, mappings, number, plain
+from expunge.report.format import DASH, count, duration, number, plain
 from expunge.report.run_page import Row, Table, Tile
 
 NAMES = {"nll": "loss", "perplexity": "perplexity", "probability": "probability"}
 NEAR = (40, 16)  # points across and up: names closer than that would touch
 
 
-def table(record: Any) -> Table | None:
+def table(said: Any) -> Table | None:
     """One row a step: the two figures that were watched, the penalty, and the time; None if the run was no release."""
-    steps = mappings(look(record, "release"), "trajectory")
-    if not steps:
+    record = complete(RunRecord, said)
+    release = record["release"]
+    if release is None or not release["trajectory"]:
         return None
-    shown = [name for name in (_figure(record, "forget"), _figure(record, "utility")) if name]
+    shown = _watched(release)
     columns = (*(_label(name) for name in shown), "Penalty", "Time")
-    return Table(columns, tuple(_row(record, step, shown) for step in steps))
+    return Table(columns, tuple(_row(release, step, shown) for step in release["trajectory"]))
 
 
-def _row(record: Any, step: Mapping[str, Any], shown: list[str]) -> Row:
-    at, kept = number(step, "step"), number(look(record, "release"), "kept")
-    hint = "the result" if at is not None and at == kept else "outside the budget" if _outside(record, step) else ""
+def _row(release: ReleaseInfo, step: ReleaseStep, shown: list[str]) -> Row:
+    at, kept = step["step"], release["kept"]
+    hint = "the result" if at is not None and at == kept else "outside the budget" if _outside(release, step) else ""
     cells = [_short(_value(step, name)) for name in shown]
     first = at == 0
-    more = (DASH if first else _short(number(step, "penalty")), DASH if first else duration(number(step, "seconds")))
+    more = (DASH if first else _short(step["penalty"]), DASH if first else duration(step["seconds"]))
     return Row(count(at) + (" (target)" if first else ""), (*cells, *more), hint)
 
 
-def sentences(record: Any) -> list[str]:
+def sentences(said: Any) -> list[str]:
     """Which step was kept and why, and what the adapter's lower rank cost."""
-    release = look(record, "release")
-    kept, reason = number(release, "kept"), look(release, "stopped")
-    said = []
+    record = complete(RunRecord, said)
+    release = record["release"]
+    if release is None:
+        return []
+    kept, reason, cut = release["kept"], release["stopped"], release["svd_error"]
+    found = []
     if kept is not None:
         which = f"Step {count(kept)} is the result" if kept else "The target itself is the result"
-        said.append(f"{which}: {plain(reason)}." if reason else f"{which}.")
-    lost, rank = number(release, "svd_error", "overall"), number(release, "svd_error", "rank")
-    if lost is not None and rank is not None:
-        each = look(release, "svd_error", "modules")
-        worst = max((v for v in each.values() if isinstance(v, int | float)), default=lost) if _filled(each) else lost
-        said.append(
+        found.append(f"{which}: {plain(reason)}." if reason else f"{which}.")
+    if cut is not None and (lost := cut["overall"]) is not None and (rank := cut["rank"]) is not None:
+        worst = max((v for v in cut["modules"].values() if isinstance(v, int | float)), default=lost)
+        found.append(
             f"The adapter was cut to rank {count(rank)}; that lost {100 * lost:.2g} % of the change to the weights "
             f"(Frobenius norm), and {100 * worst:.2g} % in the layer where it lost most. What the result forgot and kept is "
             "measured with the cut adapter."
         )
-    return said
+    return found
 
 
-def headline(record: Any) -> tuple[str, list[Tile]] | None:
+def headline(said: Any) -> tuple[str, list[Tile]] | None:
     """What the run did to the two figures that were watched, as a sentence and as tiles; None if they are not known."""
-    steps = {number(s, "step"): s for s in mappings(look(record, "release"), "trajectory")}
-    first, last = steps.get(0), steps.get(number(look(record, "release"), "kept"))
-    shown = [name for name in (_figure(record, "forget"), _figure(record, "utility")) if name]
+    record = complete(RunRecord, said)
+    release = record["release"]
+    if release is None:
+        return None
+    steps = {s["step"]: s for s in release["trajectory"]}
+    first, last, shown = steps.get(0), steps.get(release["kept"]), _watched(release)
     moves = [(_label(name), _value(first, name), _value(last, name)) for name in shown]
     if not moves or any(v is None for _, *values in moves for v in values):
         return None
-    said = " and ".join(f"{name} went from {_short(a)} to {_short(b)}" for name, a, b in moves)
-    return f"{said}.", [Tile(name, f"{_short(a)} → {_short(b)}", "before → after") for name, a, b in moves]
+    words = " and ".join(f"{name} went from {_short(a)} to {_short(b)}" for name, a, b in moves)
+    return f"{words}.", [Tile(name, f"{_short(a)} → {_short(b)}", "before → after") for name, a, b in moves]
 
 
-def chart(record: Any) -> Chart | None:
+def chart(said: Any) -> Chart | None:
     """The watched utility figure over the forget figure, step after step, with the budget as a line."""
-    x, y = _figure(record, "forget"), _figure(record, "utility")
-    steps = mappings(look(record, "release"), "trajectory")
-    found = [(number(s, "step"), _value(s, x), _value(s, y)) for s in steps] if x and y else []
-    points = [(at, a, b) for at, a, b in found if at is not None and a is not None and b is not None]
-    if x is None or y is None or len(points) < 2:
+    record = complete(RunRecord, said)
+    release = record["release"]
+    if release is None or not (x := release["forget_figure"]) or not (y := release["utility_figure"]):
         return None
-    limit, kept = number(look(record, "release"), "budget", "limit"), number(look(record, "release"), "kept")
+    found = [(s["step"], _value(s, x), _value(s, y)) for s in release["trajectory"]]
+    points = [(at, a, b) for at, a, b in found if at is not None and a is not None and b is not None]
+    if len(points) < 2:
+        return None
+    limit, kept = _limit(release), release["kept"]
 
     def draw(axes: Any) -> None:
         ink, line = COLOURS["ink"][0], COLOURS["forget"][0]
@@ -100,7 +109,7 @@ def chart(record: Any) -> Chart | None:
     heading = f"{_label(y)} against {_label(x).lower()}, step by step"
     budget = "" if limit is None else f" The budget ends at {limit:.3g}."
     picture = svg("trajectory", f"{heading}. {words}.{budget}", draw, width=580, height=264, left=58)
-    better = "below" if look(record, "release", "better") != "higher" else "above"
+    better = "below" if release["better"] != "higher" else "above"
     note = "Full dot: the step that was kept." + ("" if limit is None else f" Inside the budget is {better} the line.")
     return Chart(heading, picture, note)
 
@@ -130,15 +139,18 @@ def _axes(axes: Any, x: str, y: str) -> None:
     axes.text(0, 1.0, y, transform=axes.transAxes, color=COLOURS["ink"][0], ha="left", va="top")
 
 
-def _figure(record: Any, which: str) -> str | None:
-    """The "part/name" of a watched figure."""
-    found = look(record, "release", f"{which}_figure")
-    return str(found) if found else None
+def _watched(release: ReleaseInfo) -> list[str]:
+    """The "part/name" of each watched figure."""
+    return [name for name in (release["forget_figure"], release["utility_figure"]) if name]
 
 
-def _value(step: Any, name: str) -> float | None:
+def _limit(release: ReleaseInfo) -> float | None:
+    return release["budget"]["limit"] if release["budget"] else None
+
+
+def _value(step: ReleaseStep | None, name: str) -> float | None:
     part, _, figure = name.partition("/")
-    return number(step, "figures", part, figure)
+    return number(step["figures"], part, figure) if step else None
 
 
 def _label(name: str) -> str:
@@ -152,17 +164,13 @@ def _label(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _outside(record: Any, step: Any) -> bool:
-    name, limit = _figure(record, "utility"), number(look(record, "release"), "budget", "limit")
+def _outside(release: ReleaseInfo, step: ReleaseStep) -> bool:
+    name, limit = release["utility_figure"], _limit(release)
     value = _value(step, name) if name else None
     if limit is None or value is None:
         return False
-    return value < limit if look(record, "release", "better") == "higher" else value > limit
+    return value < limit if release["better"] == "higher" else value > limit
 
 
 def _short(value: float | None) -> str:
     return DASH if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _filled(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value)

@@ -12,6 +12,7 @@ search goes on from its list.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,10 +240,15 @@ def read_log(file: Path) -> list[Entry]:
     return [_entry(line, f"{file}, line {n}") for n, line in enumerate(lines, 1)]
 
 
+def _finite(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer as it was logged; a perplexity that was no finite number is above every limit."""
+    return {k: math.inf if k == "perplexity" and v is None else v for k, v in answer.items()}
+
+
 def _entry(line: bytes, where: str) -> Entry:
     try:
         said = json.loads(line)
-        answers = tuple(Answer(**a) for a in said.pop("answers"))
+        answers = tuple(Answer(**_finite(a)) for a in said.pop("answers"))
         for name in ("questions", "relevance"):
             said[name] = tuple(said[name])
         return Entry(answers=answers, **said)

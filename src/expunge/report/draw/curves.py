@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from expunge.report.format import mappings, number, probability
+from expunge.record import complete
+from expunge.record_types import RunRecord
+from expunge.report.format import number, probability
 
 WIDTH, HEIGHT, LEFT = 448, 208, 46  # points; the page shows a chart at about one pixel a point
 # What a line means -> (the colour matplotlib draws, the CSS variable that replaces it).  Okabe–Ito hues.
@@ -49,9 +51,10 @@ class Series:
     colour: str = "ink"
 
 
-def charts(record: Any) -> list[Chart]:
+def charts(said: Any) -> list[Chart]:
     """The curves of a run, in the order of the page; only those the steps have values for."""
-    steps = mappings(record, "steps")
+    record = complete(RunRecord, said)
+    steps = record["steps"]
     found: list[Chart] = []
     for line in series(steps, "loss/"):
         found.append(_chart(f"loss-{len(found)}", f"{line.name.capitalize()} loss", [line]))
@@ -99,10 +102,11 @@ def _place(step: Any, at: int) -> float:
     return at if given is None else given
 
 
-def movement(record: Any) -> Chart | None:
+def movement(said: Any) -> Chart | None:
     """Probability of the expected answers: before (hollow) → after (full), the reference as a line."""
+    record = complete(RunRecord, said)
     found = {
-        name: [number(record, when, name, "probability") for when in ("before", "after", "reference")]
+        name: [number(of, name, "probability") for of in (record["before"], record["after"], record["reference"])]
         for name in ("forget", "retain")
     }
     if not any(before is not None and after is not None for before, after, _ in found.values()):

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from expunge.files import replace_text, replacing_file
+from expunge.record import complete
+from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
 from expunge.report.draw.curves import COLOURS, Chart, png, svg
 from expunge.report.draw.labels import Label, place
-from expunge.report.format import look, mappings, number
 
 SIZE = {"width": 912, "height": 560, "left": 52, "right": 16, "top": 34}
 # CSS variable -> its value in light and in dark; Okabe–Ito's hues, dark enough on white, light enough on black.
@@ -68,28 +69,29 @@ def mark(at: int) -> Mark:
 
 def labels(said: Any) -> dict[str, Mark]:
     """The methods of a comparison in the order of its record, and how each is marked."""
-    names = dict.fromkeys(str(r.get("label")) for r in mappings(said, "runs"))
+    record = complete(CompareRecord, said)
+    names = dict.fromkeys(str(r["label"]) for r in record["runs"])
     return {name: mark(at) for at, name in enumerate(names)}
 
 
 def points(said: Any) -> list[Point]:
     """The runs of a comparison that have both figures."""
-    found = (point(str(r.get("label")), r, said) for r in mappings(said, "runs"))
+    record = complete(CompareRecord, said)
+    found = (point(str(r["label"]), r, record) for r in record["runs"])
     return [p for p in found if p]
 
 
-def point(label: str, of: Any, said: Any) -> Point | None:
+def point(label: str, of: ComparedRun | ComparedModel, record: CompareRecord) -> Point | None:
     """The mark of a run or a model, or None where one of its two figures is missing or not finite."""
-    x, y = (value(of, str(look(said, key))) for key in ("utility_figure", "forget_figure"))
+    x, y = (value(of, str(figure)) for figure in (record["utility_figure"], record["forget_figure"]))
     return Point(label, x, y) if x and y else None
 
 
-def value(of: Any, figure: str) -> tuple[float, float | None, float | None] | None:
+def value(of: ComparedRun | ComparedModel, figure: str) -> tuple[float, float | None, float | None] | None:
     """(value, low, high) of ``part/name`` among the figures of a run or a model."""
     part, _, name = figure.partition("/")
-    one = next((f for f in mappings(of, "figures") if (f.get("part"), f.get("name")) == (part, name)), None)
-    middle = number(one, "value")
-    return None if middle is None else (middle, number(one, "low"), number(one, "high"))
+    one = next((f for f in of["figures"] if (f["part"], f["name"]) == (part, name)), None)
+    return None if one is None or one["value"] is None else (one["value"], one["low"], one["high"])
 
 
 def unbeaten(found: Sequence[Point], *, lower: bool) -> list[Point]:
@@ -113,22 +115,25 @@ def unbeaten(found: Sequence[Point], *, lower: bool) -> list[Point]:
 # -- drawing --------------------------------------------------------------------------------------------------------------
 def chart(said: Any, axes_names: tuple[str, str]) -> Chart | None:
     """The figure of a comparison, ``axes_names`` those of utility and of the forget figure; None where no run has both."""
-    if not points(said):
+    record = complete(CompareRecord, said)
+    if not points(record):
         return None
-    words = in_words(said, axes_names)
-    picture = svg("tradeoff", words, _painter(said, axes_names), colours=RUN_COLOURS, **SIZE)
+    words = in_words(record, axes_names)
+    picture = svg("tradeoff", words, _painter(record, axes_names), colours=RUN_COLOURS, **SIZE)
     return Chart(words.partition(".")[0], picture)
 
 
 def in_words(said: Any, axes_names: tuple[str, str]) -> str:
     """Every mark with its numbers, for who cannot see it: the title that the picture carries."""
-    marks = [*points(said), *_models(said).values()]
+    record = complete(CompareRecord, said)
+    marks = [*points(record), *_models(record).values()]
     return " ".join([f"{axes_names[1]} against {axes_names[0]}.", *map(_words, marks)])
 
 
 def write(said: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]) -> None:
     """Write ``tradeoff.svg``, which follows the reader into dark mode, and ``tradeoff.png`` on a light page."""
-    drawn = chart(said, axes_names)
+    record = complete(CompareRecord, said)
+    drawn = chart(record, axes_names)
     if drawn is None:
         for name in ("tradeoff.svg", "tradeoff.png"):  # of an earlier time
             (Path(folder) / name).unlink(missing_ok=True)
@@ -137,7 +142,7 @@ def write(said: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]
     head, close, body = own.partition(">")
     replace_text(Path(folder) / "tradeoff.svg", f"{head}{close}<style>{css(alone=True)}</style>{body}\n")
     with replacing_file(Path(folder) / "tradeoff.png") as temporary:
-        temporary.write_bytes(png("tradeoff", _painter(said, axes_names), **SIZE))
+        temporary.write_bytes(png("tradeoff", _painter(record, axes_names), **SIZE))
 
 
 def css(*, alone: bool = False) -> str:
@@ -152,14 +157,14 @@ def css(*, alone: bool = False) -> str:
     return "\n".join([f":root{{{of[0]}}}", f"@media screen and (prefers-color-scheme:dark){{:root{{{of[1]}}}}}", *page])
 
 
-def _models(said: Any) -> dict[str, Point]:
-    found = {who: point(who, look(said, who), said) for who in ("target", "retrained")}
-    return {who: p for who, p in found.items() if p}
+def _models(record: CompareRecord) -> dict[str, Point]:
+    given = {"target": record["target"], "retrained": record["retrained"]}
+    return {who: p for who, of in given.items() if of and (p := point(who, of, record))}
 
 
-def _painter(said: Any, axes_names: tuple[str, str]) -> Any:
-    runs, models, marks = points(said), _models(said), labels(said)
-    lower = look(said, "forget_better") != "higher"
+def _painter(record: CompareRecord, axes_names: tuple[str, str]) -> Any:
+    runs, models, marks = points(record), _models(record), labels(record)
+    lower = record["forget_better"] != "higher"
 
     def draw(axes: Any) -> None:
         ink, grid = COLOURS["ink"][0], COLOURS["grid"][0]
