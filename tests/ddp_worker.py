@@ -10,7 +10,6 @@ from pathlib import Path
 import tiny
 import torch
 
-from expunge import methods  # noqa: F401  fills the table
 from expunge.method import build
 from expunge.training.arguments import optimized
 

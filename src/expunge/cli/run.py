@@ -33,7 +33,9 @@ def command(
         str | None,
         typer.Option(help="Text the model never saw: stop once the forget loss is down to what it is there."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="One of `expunge methods`; pdu if not given.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="One of `expunge methods`, or FILE.py:NAME; pdu if not given.")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
