@@ -98,10 +98,11 @@ def rwku(source: Path) -> None:
 
 
 def wmdp(source: Path) -> None:
-    """The first question of each area with each of the four answers."""
+    """Of each area and each of the four answers the first question, if there is one the first with blanks around it."""
     for area in ("bio", "chem", "cyber"):
         rows = json.loads((source / "wmdp" / f"{area}-questions.json").read_text())
-        cut = [next(r for r in rows if r["answer"] == i) for i in range(4)]
+        rows.sort(key=lambda r: r["question"] == r["question"].strip())
+        cut = [next(r for r in rows if r["answer"] == i and len(r["question"]) < 1000) for i in range(4)]
         write(f"wmdp/{area}-questions.json", json.dumps(cut, ensure_ascii=False, indent=1) + "\n")
 
 

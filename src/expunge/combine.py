@@ -80,7 +80,8 @@ def complete(given: Any) -> Combiner:
     for name in ("needs_gram", "needs_start"):
         if not hasattr(given, name):
             object.__setattr__(given, name, False)
-    return given
+    made: Combiner = given
+    return made
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ class TorchJD(Combiner):
 
     def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
         """What the weighting says of the Gramian."""
-        return self.weighting(gram)
+        weights: Tensor = self.weighting(gram)
+        return weights
 
     def __repr__(self) -> str:
         return f"TorchJD({type(self.weighting).__name__})"

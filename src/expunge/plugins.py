@@ -1,7 +1,7 @@
 """Code from outside the library: a Python file of the user's, or an installed package that names what it offers.
 
-A package offers a method, a loss, … in the entry-point group ``expunge.methods``, ``expunge.losses``, ``expunge.combiners``,
-``expunge.scorers``, ``expunge.metrics`` or ``expunge.benchmarks``.  It is imported when a name is asked for that the library
+A package offers a method, a loss, a scorer or a benchmark in the entry-point group ``expunge.methods``, ``expunge.losses``,
+``expunge.scorers`` or ``expunge.benchmarks``.  It is imported when a name is asked for that the library
 does not have itself, or when all are listed.  A file is run as any program is: give only what you trust.
 """
 
@@ -18,13 +18,11 @@ from typing import Any, Literal
 
 from expunge.errors import InputError, nearest
 
-Kind = Literal["method", "loss", "combiner", "scorer", "metric", "benchmark"]
+Kind = Literal["method", "loss", "scorer", "benchmark"]
 GROUPS: dict[Kind, str] = {
     "method": "expunge.methods",
     "loss": "expunge.losses",
-    "combiner": "expunge.combiners",
     "scorer": "expunge.scorers",
-    "metric": "expunge.metrics",
     "benchmark": "expunge.benchmarks",
 }
 
@@ -66,7 +64,8 @@ def of_file(kind: Kind, spec: str) -> tuple[Any, Path]:
     if not file.is_file():
         raise InputError(f"there is no file {path} for the {kind} {spec}")
     module = run(file)
-    if not callable(found := getattr(module, name, None)):
+    found = getattr(module, name, None)
+    if not callable(found) and (kind != "loss" or found is None):  # an Objective is a loss too
         known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
         raise InputError(f"{path} has no function {name!r}{nearest(name, known)}")
     return found, file

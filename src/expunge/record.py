@@ -61,7 +61,8 @@ def read(path: PathLike) -> dict[str, Any]:
         raise InputError(
             f"{file}: the record {said}, this expunge reads schema {SCHEMA}; use the version that wrote it."
         )
-    return record
+    result: dict[str, Any] = record
+    return result
 
 
 def renamed(command: str | None, names: Mapping[str, str]) -> str | None:

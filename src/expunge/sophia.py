@@ -117,7 +117,7 @@ class Sophia(torch.optim.Optimizer):
                     self._moments(p)[1].lerp_(estimates[p].float(), 1 - group["beta2"])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter that has a gradient; all tensors of a group in the same few kernels."""
         loss = None
         if closure is not None:

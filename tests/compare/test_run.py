@@ -6,6 +6,7 @@ import doctest
 import json
 import re
 import shutil
+import sys
 from functools import partial
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(place, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(bench, "evaluate", killed)  # trained anew, and then the machine stopped
+        m.setattr(sys.modules["expunge.bench.run"], "evaluate", killed)  # trained anew, and then the machine stopped
         assert call(change, "--overwrite").exit_code == 130
     assert call(change).exit_code == 0
     after = said()["runs"][1]
@@ -269,7 +270,7 @@ def test_a_method_that_fails_is_recorded_and_the_others_go_on(place, monkeypatch
         done = call()
     assert done.exit_code == 1 and "pdu-seed0 failed" in done.output and "1 run failed" in done.output, done.output
     first, second = said()["runs"]
-    assert not first["done"] and first["said"].startswith(f"{type(trouble).__name__} in test_compare.py")
+    assert not first["done"] and first["said"].startswith(f"{type(trouble).__name__} in test_run.py")
     assert SECRET not in json.dumps(said()) and "/home/me" not in first["said"] and "/a/b" not in first["said"]
     assert second["done"] and second["figures"]
     page = (place / "out/report.html").read_text()

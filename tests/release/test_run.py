@@ -404,8 +404,8 @@ def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert figures(again.record) == figures(whole.record)
-    files = [files.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
-    assert files[0] == files[1]
+    weights = [files.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
+    assert weights[0] == weights[1]
     rows = [[{k: v for k, v in s.items() if k != "seconds"} for s in r.record["steps"]] for r in (whole, again)]
     assert rows[0] == rows[1]
 

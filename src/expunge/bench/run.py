@@ -126,7 +126,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Seen:
-    """What several runs on the same data share: ``looked`` as of ``expunge.unlearning.run``, ``asked`` as of ``evaluate``."""
+    """What several runs on the same data share: ``looked`` as of ``unlearning.run``, ``asked`` as of ``evaluate``."""
 
     looked: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)

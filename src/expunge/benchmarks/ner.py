@@ -195,7 +195,8 @@ def _benchmark(name: str, test: DataSet, train: str, *, split: bool) -> Benchmar
 
 
 def _learned(records: Sequence[Record], *, rows, split: bool) -> list[Row]:  # type: ignore
-    return rows(_share(records, test=False) if split else records)
+    result: list[Row] = rows(_share(records, test=False) if split else records)
+    return result
 
 
 ALL = [

@@ -137,7 +137,8 @@ def _render(tokenizer: Any, row: Row, messages: list[dict[str, str]], *, generat
             "set chat_template=false (of bench: --no-chat-template) for a plain 'Question: … Answer: …' form"
         )
     try:
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
+        result: str = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
+        return result
     except Exception as error:  # templates raise what they like, from Jinja
         raise InputError(f"{row.where}: the tokenizer's chat template refuses the row: {error}") from error
 

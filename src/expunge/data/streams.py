@@ -31,7 +31,7 @@ def order(lengths: Sequence[int], seed: Sequence[int], cycle: int, window: int) 
     return [i for k in rng.permutation(len(windows)) for i in windows[k]] + short
 
 
-class PairedDataset(Dataset):
+class PairedDataset(Dataset[Any]):
     """Streams of examples, read by one global index ``k = epoch * n + i``, n the rows of the forget stream.
 
     Stream s with n_s rows is at row k % n_s of its permutation of cycle k // n_s: every row is seen once before any

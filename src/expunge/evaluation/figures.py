@@ -5,7 +5,7 @@ r"""The few figures of one set under one model that a run reports before and aft
 * truth ratio: :math:`\mathbb{E}\,\min(r, 1/r)`, for rows that carry a paraphrase and wrong answers;
 * ROUGE-L: recall of the greedy answer, with stemmer (needs ``expunge[bench]``).
 
-Each metric's formula is in :mod:`expunge.evaluation.metrics.likelihood`; the model is asked by :mod:`expunge.evaluation.collect`.
+Each metric's formula is in :mod:`expunge.evaluation.metrics`; the model is asked by :mod:`expunge.evaluation.collect`.
 
 Maini et al. 2024, arXiv:2401.06121.
 """

@@ -51,11 +51,11 @@ def measure(
     manager = _tasks(tasks, data)
     given = with_how(how, parse(arguments, accepted(harness, wrapper)))
     began = time.monotonic()
-    from expunge.evaluation.collect import cached as asking  # torch, not before all is in order
+    from expunge.evaluation.collect import cached, processes  # torch, not before all is in order
 
-    if asking.processes().num_processes > 1:
+    if processes().num_processes > 1:
         raise InputError("lm-eval:TASKS runs in one process; leave out `accelerate launch`")
-    loaded = asking.load(model, how)
+    loaded = cached.load(model, how)
     lm = wrapper(pretrained=loaded.model, tokenizer=loaded.tokenizer, **only(wrapper, WRAPPER, given))
     passed = {"log_samples": False, **only(harness, given, given)}
     try:

@@ -172,7 +172,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
     from pyarrow.lib import ArrowInvalid
 
     try:
-        return pq.read_table(file).to_pylist()
+        result: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        return result
     except FileNotFoundError:
         raise InputError(f"{file}: there are no collected scores; give the folder of `expunge bench`.") from None
     except ArrowInvalid as error:

@@ -19,12 +19,14 @@ CHUNK = 1 << 22  # elements of the largest temporary: 16 MiB in fp32
 
 def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
     r"""(N, V), (N,) -> (N,): :math:`z_y - \log\sum_k e^{z_k}`; gradient :math:`e_y - \mathrm{softmax}(z)`."""
-    return _TokenLogp.apply(logits, labels)
+    result: Tensor = _TokenLogp.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return result
 
 
 def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:
     r"""(N, V), (N, V) -> (N,): :math:`\mathrm{KL}(p_{\mathrm{ref}} \| p)`; gradient :math:`p - p_{\mathrm{ref}}`."""
-    return _KLDivergence.apply(logits, reference)
+    result: Tensor = _KLDivergence.apply(logits, reference)  # type: ignore[no-untyped-call]
+    return result
 
 
 def js_divergence(logits: Tensor, reference: Tensor) -> Tensor:
@@ -32,7 +34,8 @@ def js_divergence(logits: Tensor, reference: Tensor) -> Tensor:
 
     With m the mean of the two, the gradient is :math:`p \odot (d - p^\top d)`, :math:`d = \tfrac12 \log(p/m)`.
     """
-    return _JSDivergence.apply(logits, reference)
+    result: Tensor = _JSDivergence.apply(logits, reference)  # type: ignore[no-untyped-call]
+    return result
 
 
 def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
@@ -41,7 +44,8 @@ def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
     It is :math:`\mathrm{softplus}(a)` of the log-odds :math:`a = z_y - \log\sum_{k \ne y} e^{z_k}`; with q the softmax
     without y the gradient is :math:`p_y (e_y - q)`.
     """
-    return _Unlikelihood.apply(logits, labels)
+    result: Tensor = _Unlikelihood.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return result
 
 
 def margin_of_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -50,7 +54,8 @@ def margin_of_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None)
     Never stores z.  With :math:`k^*` the argmax and :math:`\bar w` the mean row,
     :math:`\partial m/\partial h = w_{k^*} - \bar w`; at a tie the first largest logit takes the gradient.
     """
-    return _MarginOfLinear.apply(hidden, weight, bias)
+    result: Tensor = _MarginOfLinear.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
+    return result
 
 
 def margin_of_logits(logits: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The model under DDP, FSDP or ``torch.compile``."""
     from accelerate.utils import extract_model_from_parallel
 
-    return extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
+    result: nn.Module = extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
+    return result
 
 
 def output_embedding(model: nn.Module) -> nn.Module:
@@ -89,4 +90,5 @@ def output_embedding(model: nn.Module) -> nn.Module:
         raise TypeError(
             f"{type(unwrap(model)).__name__} has no output embedding; expunge works on causal language models"
         )
-    return head
+    result: nn.Module = head
+    return result

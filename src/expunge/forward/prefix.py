@@ -49,10 +49,12 @@ def logits(model: nn.Module, batch: Mapping[str, Any], tokens: int) -> Tensor:
     """What ``model`` says of ``batch``; of its columns after the first ``tokens``, which are run for one row only."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     if not tokens:
-        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        whole: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return whole
     cache = model(input_ids=ids[:1, :tokens], attention_mask=mask[:1, :tokens], use_cache=True).past_key_values
     cache.batch_repeat_interleave(len(ids))
-    return model(input_ids=ids[:, tokens:], attention_mask=mask, past_key_values=cache, use_cache=True).logits
+    rest: Tensor = model(input_ids=ids[:, tokens:], attention_mask=mask, past_key_values=cache, use_cache=True).logits
+    return rest
 
 
 @torch.no_grad()

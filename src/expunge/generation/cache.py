@@ -109,6 +109,6 @@ def packed(cache: Any, mask: Tensor, rows: Tensor) -> tuple[Cache, Tensor]:
 def _made(rooms: Iterable[Pair], end: int) -> Cache:
     layers = []
     for pair in rooms:
-        layers.append(Growing())
+        layers.append(Growing())  # type: ignore[no-untyped-call]
         layers[-1].hold(pair, end)
     return Cache(layers=layers)  # type: ignore[arg-type]

@@ -198,7 +198,8 @@ class _Run:
         for attempt in range(self.guard.settings.retries + 1):
             value = self.ask(agent, messages, read, temperature=VARIED if attempt else 0.0, show=show)[0]
             if value not in (None, ""):
-                return value
+                result: T | None = value
+                return result
         return None
 
     def match(self, texts: Sequence[str]) -> tuple[Target, ...]:

@@ -44,7 +44,7 @@ def attach_lora(
                 target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
                 task_type="CAUSAL_LM",
             )
-            return get_peft_model(model, config, autocast_adapter_dtype=True)  # type: ignore[return-value]
+            return get_peft_model(model, config, autocast_adapter_dtype=True)
         except ValueError as error:
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
@@ -97,7 +97,7 @@ def detach_lora(model: PeftModel) -> tuple[Any, Adapter]:
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     config = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted)) | {"inference_mode": True}
     kept = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
-    return without_peft_marks(model.unload()), Adapter(kept, config)  # type: ignore[operator]
+    return without_peft_marks(model.unload()), Adapter(kept, config)
 
 
 def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:

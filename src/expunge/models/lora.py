@@ -197,7 +197,8 @@ def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     patterns = config.get("alpha_pattern") or {}
     key = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), None)
     alpha = config["lora_alpha"] if key is None else patterns[key]
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    result: float = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return result
 
 
 def factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:

@@ -47,8 +47,8 @@ def release(
     step the model is measured; the first step that breaks ``utility_budget`` ends it, and the last one inside is the result.
 
     ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.unlearning.settings.Recipe` (``seed``,
-    ``lora``, ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something of your
-    own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
+    ``lora``, ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something
+    of your own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients
     are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.

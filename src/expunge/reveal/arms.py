@@ -59,7 +59,7 @@ def soft_prompts(
     model: nn.Module, n: int, *, tokens: int = 5, dimension: int = 10, scale: float = 1.0, seed: int = 0
 ) -> Tensor:
     """(n, tokens, D) soft prompts; whatever n is, the i-th is the same."""
-    weight = model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+    weight = model.get_input_embeddings().weight  # type: ignore[operator]
     width = weight.shape[1]
     z = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed).draw(n).double()  # (n, m)
     a = torch.rand(tokens * width, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.double) * 2 - 1
@@ -88,7 +88,7 @@ def instructions(
     asked = tokenizer(meta.text, add_special_tokens=False).input_ids
     embed, ends = model.get_input_embeddings(), line_ends(tokenizer)  # type: ignore[operator]
     stem = run_once(model, before, device) if before else None
-    head, tail = (embed(torch.tensor([ids], dtype=torch.long, device=device)) for ids in (before, asked))  # type: ignore[operator, misc]
+    head, tail = (embed(torch.tensor([ids], dtype=torch.long, device=device)) for ids in (before, asked))
     said: list[str] = []
     for some in soft.split(ROWS):
         n = len(some)

@@ -34,7 +34,8 @@ def unit(embeddings: ArrayLike, *, mean: ArrayLike | None = None) -> Array:
     if (lengths <= TINY).any():
         row = int((lengths <= TINY).argmax())
         raise InputError(f"the embeddings: row {row} has no direction (all zeros, or the mean); leave that text out")
-    return rows / lengths[:, None]
+    result: Array = rows / lengths[:, None]
+    return result
 
 
 def vendi_score(embeddings: ArrayLike, *, mean: ArrayLike | None = None) -> float:

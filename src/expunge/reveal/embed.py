@@ -96,7 +96,8 @@ def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callabl
     def relevance(texts: Sequence[str]) -> np.ndarray:
         if not texts:
             return np.zeros(0)
-        return np.clip((embed(texts) - centre) @ way / size, 0.0, 1.0)
+        result: np.ndarray = np.clip((embed(texts) - centre) @ way / size, 0.0, 1.0)
+        return result
 
     return relevance
 

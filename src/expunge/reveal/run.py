@@ -27,7 +27,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.generation import sample as generate
-from expunge.reveal import arms, bandit, embed, linear, search
+from expunge.reveal import arms, bandit, embed, linear, search, surrogate
 from expunge.reveal.arms import Meta
 from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer
@@ -164,7 +164,7 @@ def _written(file: Path, write: Callable[[], list[str]]) -> dict[str, int]:
 def _chooser(settings: Reveal) -> search.Chooser:
     if settings.chooser != "random":
         guess = linear.predict if settings.chooser == "linear" else bandit.predict
-        return partial(bandit.choose, settings=bandit.Settings(nu=settings.nu, seed=settings.seed), guess=guess)
+        return partial(bandit.choose, settings=surrogate.Settings(nu=settings.nu, seed=settings.seed), guess=guess)
 
     def at_random(features: torch.Tensor, observed: bandit.Observed, allowed: Sequence[bool]) -> int:
         draws = random.Random(settings.seed * SEED_STEP + allowed.count(True))

@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from expunge.forward.view import IGNORE, ForwardPass, hidden_after, hidden_at, output_embedding, see, unwrap
+from expunge.forward.layers import hidden_after, output_embedding, unwrap
+from expunge.forward.view import IGNORE, ForwardPass, hidden_at, see
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]
 
@@ -148,11 +149,11 @@ def as_target(model: nn.Module) -> Iterator[None]:
 
 
 def _labelled(batch: Mapping[str, Any]) -> list[int]:
-    return (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
+    return list((batch["labels"][:, 1:] != IGNORE).sum(1).tolist())
 
 
 def _real(batch: Mapping[str, Any]) -> list[int]:
-    return batch["attention_mask"].sum(1).tolist()
+    return list(batch["attention_mask"].sum(1).tolist())
 
 
 def _collect(

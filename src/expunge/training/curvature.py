@@ -189,7 +189,8 @@ def check_model(settings: Settings, accelerator: str, parameters: Iterable[nn.Pa
 
 def inner(optimizer: Any) -> Sophia:
     """The optimizer under accelerate's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
+    found: Sophia = getattr(optimizer, "optimizer", optimizer)
+    return found
 
 
 def uniform(view: ForwardPass, rows: list[int], *key: str | int) -> Tensor:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from expunge import method
 from expunge.data.example import Example
 from expunge.forward import layers
-from expunge.forward.view import IGNORE, ForwardPass, hidden_after, see, unwrap
+from expunge.forward.layers import hidden_after, unwrap
+from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Activations, Objective
 from expunge.training.cached import (
     Batches,
@@ -80,7 +81,7 @@ def build(
     built = Reference()
     if not any(o.reference for o in objectives.values()):
         return built
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     if streams := reading(objectives, "token_logp"):
         with autocast():
             built = replace(built, logp=cache_logp(model, streams, batches))

@@ -127,7 +127,7 @@ class UnlearningTrainer(Trainer):
         steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         rows = steps if args.max_steps > 0 else math.ceil(args.num_train_epochs) * len(data)
         rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
-        return data.rows(stream, rows)
+        return list(data.rows(stream, rows))
 
     def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
         """Rows of ``stream`` once, longest together: for passes before training."""
@@ -342,7 +342,7 @@ class UnlearningTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × parameters × tokens over all streams, prompt and padding included."""
-        tokens = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
+        tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
         return 6 * tokens * sum(p.numel() for p in self.model.parameters())
 
 

@@ -85,4 +85,5 @@ def tokens(trainer: Any) -> int:
     """How many tokens the steps read over all streams, prompt and padding included: what the trainer counted, 6 operations
     a parameter and token.
     """
-    return round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
+    result: int = round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
+    return result

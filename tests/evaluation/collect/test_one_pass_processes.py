@@ -36,7 +36,8 @@ WORKER = """
 import os, sys
 from expunge import record
 from expunge.cli import app
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
+from expunge.evaluation.collect import cached as asking
 def noted(module, name):
     whole = getattr(module, name)
     def note(*a, **k):

@@ -104,4 +104,5 @@ def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Cal
 
 def is_main_process() -> bool:
     """Whether this process writes what several found."""
-    return processes().is_main_process
+    result: bool = processes().is_main_process
+    return result

@@ -208,7 +208,8 @@ def answered(probe: Probe, tokenizer: Any, text: str) -> Generated:
 
 
 def _text(tokenizer: Any, said: Sequence[int]) -> str:
-    return tokenizer.decode(list(said), skip_special_tokens=True)
+    result: str = tokenizer.decode(list(said), skip_special_tokens=True)
+    return result
 
 
 def _place(probe: Probe) -> str:

@@ -72,12 +72,14 @@ def normalised_probability(right_logp: ArrayLike, wrong_logp: ArrayLike, *, comp
     right, wrong = _pair(right_logp, wrong_logp, "right_logp", "wrong_logp")
     if compat:
         p = np.exp(right)
-        return p / (p + np.exp(wrong).sum(1) + EPSILON)
+        share: Array = p / (p + np.exp(wrong).sum(1) + EPSILON)
+        return share
     logp = np.column_stack([right, wrong])  # (n, 1 + k)
     highest = logp.max(1, keepdims=True)
     _refuse(np.isinf(highest[:, 0]), "wrong_logp", "gives every answer probability 0, so none is preferred")
     p = np.exp(logp - highest)
-    return p[:, 0] / p.sum(1)
+    result: Array = p[:, 0] / p.sum(1)
+    return result
 
 
 def truth_ratio(paraphrase_logp: ArrayLike, wrong_logp: ArrayLike, *, compat: bool = False) -> Array:
@@ -99,10 +101,12 @@ def truth_ratio(paraphrase_logp: ArrayLike, wrong_logp: ArrayLike, *, compat: bo
     right, wrong = _pair(paraphrase_logp, wrong_logp, "paraphrase_logp", "wrong_logp")
     average = wrong.mean(1)  # (n,), the logarithm of the geometric mean
     if compat:
-        return np.exp(average) / (np.exp(right) + EPSILON)
+        ratio: Array = np.exp(average) / (np.exp(right) + EPSILON)
+        return ratio
     _refuse(np.isinf(average) & np.isinf(right), "paraphrase_logp", "and a wrong answer have probability 0: no ratio")
     with np.errstate(over="ignore"):  # a ratio beyond 1e308 is infinite, which every aggregation understands
-        return np.exp(average - right)
+        result: Array = np.exp(average - right)
+        return result
 
 
 def closer_to_1_better(ratio: ArrayLike, *, compat: bool = False) -> float:
@@ -219,7 +223,8 @@ def choice_accuracy(logp: ArrayLike, right: ArrayLike) -> Array:
     Hand-worked: log-probabilities (-1, -2, -3) with right answer 0 give 1, with right answer 1 give 0.
     """
     scores, index = _choices(logp, right)
-    return (scores.argmax(1) == index).astype(np.float64)
+    result: Array = (scores.argmax(1) == index).astype(np.float64)
+    return result
 
 
 def choice_probability(logp: ArrayLike, right: ArrayLike, *, among_options: bool = False) -> Array:
@@ -237,7 +242,8 @@ def choice_probability(logp: ArrayLike, right: ArrayLike, *, among_options: bool
     if among_options:
         scores = scores - scores.max(1, keepdims=True)
         scores = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-    return np.exp(scores[np.arange(len(index)), index])
+    result: Array = np.exp(scores[np.arange(len(index)), index])
+    return result
 
 
 def perplexity(token_logp: Sequence[ArrayLike]) -> float:

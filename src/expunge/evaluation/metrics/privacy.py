@@ -63,7 +63,8 @@ def zlib_score(token_logp: Sequence[ArrayLike], texts: Sequence[str]) -> Array:
     """
     loss = loss_score(token_logp)
     _match(len(loss), len(texts), "strings")
-    return loss / np.array([len(zlib.compress(t.encode("utf-8"))) for t in texts])
+    result: Array = loss / np.array([len(zlib.compress(t.encode("utf-8"))) for t in texts])
+    return result
 
 
 def reference_score(token_logp: Sequence[ArrayLike], reference_nll: ArrayLike) -> Array:
