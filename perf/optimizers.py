@@ -25,7 +25,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from expunge import methods  # noqa: F401  fills the table
 from expunge.bench.teach import NLL
 from expunge.data.collate import collate
 from expunge.data.example import Example

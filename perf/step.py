@@ -69,7 +69,7 @@ class Library:
         )
         self.fill_seconds = time.perf_counter() - began
         if name == "pdu":
-            self.trainer.combine = self.trainer.combine.settle(1, 1.0)
+            self.trainer.combine = self.trainer.combine.settle(1, lambda _: 1.0)
         self.trainer.current_gradient_accumulation_steps = 1
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
 

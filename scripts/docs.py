@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from expunge import methods, stats  # noqa: F401  methods fills the table
+from expunge import stats
 from expunge.benchmarks import BENCHMARKS
 from expunge.cli.show import describe
 from expunge.evaluation.benchmark import DataSet
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.metrics import lume, privacy, repetition, rouge
-from expunge.method import METHODS, build
+from expunge.method import build, entries
 from expunge.scorers import entities
 
 ROOT = Path(__file__).parent.parent
@@ -28,14 +28,9 @@ ROOT = Path(__file__).parent.parent
 def method_table() -> str:
     """The method table in Markdown."""
     rows = ["| method | what it does | forget loss | retain loss | combiner | paper |", "|---|---|---|---|---|---|"]
-    for row in METHODS.values():
+    for row in entries().values():
         made = build(row.name)
-        losses = [
-            getattr(made.objectives[r].loss, "func", made.objectives[r].loss).__name__
-            if r in made.objectives
-            else "none"
-            for r in ("forget", "retain")
-        ]
+        losses = [made.objectives[r].name if r in made.objectives else "none" for r in ("forget", "retain")]
         number = row.paper.removeprefix("arXiv:")
         cells = [f"`{row.name}`", row.summary, *(f"`{v}`" for v in losses), f"`{type(made.combine).__name__}`"]
         rows.append("| " + " | ".join([*cells, f"[{number}](https://arxiv.org/abs/{number})"]) + " |")
@@ -46,9 +41,9 @@ def methods_page() -> str:
     """docs/methods.md: what ``expunge show`` says of every method."""
     head = "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge show NAME` prints one of them.\n"
     parts = []
-    for name in METHODS:
+    for name in entries():
         text = describe(name).rsplit("\n\nsource:", 1)[0].split("\n\n", 1)[1]
-        file = Path(inspect.getsourcefile(inspect.unwrap(METHODS[name].make)) or "").relative_to(ROOT)
+        file = Path(inspect.getsourcefile(inspect.unwrap(entries()[name].make)) or "").relative_to(ROOT)
         parts.append(f"## {name}\n\n```text\n{text}\n```\n\nSource: [`{file}`](../{file})\n")
     return "\n".join([head, *parts])
 

@@ -14,7 +14,7 @@ from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalD
 
 
 def fn_of(objective):
-    return getattr(objective.loss, "func", objective.loss)
+    return objective.function
 
 
 def keywords(objective):
@@ -46,7 +46,7 @@ def hand_written(method, steps=3):
     rows = [data[k] for k in range(4 * steps)]
     combine = copy.deepcopy(method.combine)
     if isinstance(combine, PrimalDual):
-        combine = combine.settle(steps, 1.0)
+        combine = combine.settle(steps, lambda _: 1.0)
     multiplier = combine.multiplier if isinstance(combine, PrimalDual) else None
     size = sum(p.numel() for p in m.parameters())
     momentum, curvature = torch.zeros(size), torch.zeros(size)

@@ -11,7 +11,6 @@ from typing import Any
 import tiny
 import torch
 
-from expunge import methods  # noqa: F401  fills the table
 from expunge.method import build
 from expunge.training.arguments import optimized
 from expunge.training.curvature import inner

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import tiny
 
 from expunge import methods  # noqa: F401  fills the table
-from expunge.method import METHODS, build
+from expunge.method import build
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
 STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers
@@ -18,7 +18,7 @@ PARAMETERS: dict[str, dict] = {
     "rmu": STEER | {"retain_weight": 3.0},
     "blur_rmu": STEER | {"gamma": 0.5},
 }
-ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS if name != "torchjd" or find_spec("torchjd")] + [
+ROWS = [(name, PARAMETERS.get(name, {})) for name in entries() if name != "torchjd" or find_spec("torchjd")] + [
     ("npo", {"retain": "kl"}),
     ("blur_npo", {"retain": "kl", "one_sided": True}),
     ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),

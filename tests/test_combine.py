@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, Stateful, TorchJD, WeightedSum
+from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum, complete
+from expunge.errors import InputError
 
 seeds = st.integers(0, 10_000)
 gammas = st.floats(0, 10)
@@ -182,7 +184,9 @@ def test_weighted_sum_with_one_objective():
 
 
 def settled(**kw) -> PrimalDual:
-    return PrimalDual(**({"budget": 1.0, "step_size": 2.0, "multiplier": 10.0, "warmup": 0.5} | kw)).settle(4, 0.5)
+    return PrimalDual(**({"budget": 1.0, "step_size": 2.0, "multiplier": 10.0, "warmup": 0.5} | kw)).settle(
+        4, lambda _: 0.5
+    )
 
 
 def test_multiplier_by_hand():
@@ -204,10 +208,48 @@ def test_multiplier_stays_between_zero_and_its_cap():
 
 
 def test_budget_from_the_start_loss():
-    assert PrimalDual(tolerance=0.25).settle(10, 0.8).budget == pytest.approx(1.0)
-    assert PrimalDual(budget=0.3).settle(10, 0.8).budget == 0.3
-    assert PrimalDual(warmup=0.3).settle(10, 1.0).warmup_steps == 3
-    assert PrimalDual(warmup_steps=7).settle(10, 1.0).warmup_steps == 7
+    assert PrimalDual(tolerance=0.25).settle(10, lambda _: 0.8).budget == pytest.approx(1.0)
+    assert PrimalDual(budget=0.3).settle(10, lambda _: 0.8).budget == 0.3
+    assert PrimalDual(warmup=0.3).settle(10, lambda _: 1.0).warmup_steps == 3
+    assert PrimalDual(warmup_steps=7).settle(10, lambda _: 1.0).warmup_steps == 7
+
+
+def test_no_budget_follows_from_a_start_loss_of_zero():
+    with pytest.raises(InputError, match="give budget="):
+        PrimalDual().settle(10, lambda _: 0.0)
+    assert PrimalDual(budget=0.1).settle(10, lambda _: 0.0).budget == 0.1
+    assert PrimalDual().needs_start and not PrimalDual(budget=0.1).needs_start
+
+
+def test_the_budget_is_on_the_second_loss():
+    asked = []
+    PrimalDual().settle(10, lambda k: asked.append(k) or 1.0)
+    assert asked == [1]
+
+
+def test_a_multiplier_at_zero_is_warned_of_once_after_ten_logged_steps():
+    c = settled()
+    assert c.watch({}) is None and "infeasible" in settled(budget=0.4).watch({})
+    said = [c.watch({"multiplier": v}) for v in (0.0, 1.0, *[0.0] * 20)]
+    assert [i for i, sentence in enumerate(said) if sentence] == [11]
+
+
+class Plain:
+    """The least that a combiner of a user's own can be."""
+
+    needs_gram = False
+
+    def weights(self, losses, gram):
+        return losses.new_ones(len(losses))
+
+
+@pytest.mark.parametrize("given", [Plain(), WeightedSum(), Bilevel(), dataclass(frozen=True)(Plain)()])
+def test_what_a_combiner_does_not_say_is_filled_in(given):
+    c = complete(given)
+    assert c.settle(3, lambda _: 1.0) is c and c.step(LOSSES) is None
+    assert (c.facts(), c.watch({}), c.state_dict(), c.needs_start) == ({}, None, {}, False)
+    with pytest.raises(InputError, match=r"weights\(losses, gram\), and 3 has none"):
+        complete(3)
 
 
 def test_an_unsettled_multiplier_cannot_step():
@@ -223,5 +265,5 @@ def test_state_round_trip():
     for c in (a, b):
         c.step(torch.tensor([0.0, 2.0]))
     assert a.state_dict() == b.state_dict() and float(b.weights(LOSSES)[1]) == 14.0
-    assert isinstance(a, Stateful) and not isinstance(Bilevel(), Stateful)
+    assert Bilevel().state_dict() == {}
     assert copy.deepcopy(a).state_dict() == a.state_dict()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from expunge import methods
+from expunge import losses, methods
 from expunge.combine import Bilevel
 from expunge.errors import InputError
-from expunge.method import build, entry
+from expunge.method import Objective, build, entries, entry
 
 
 def test_a_method_is_a_value_that_knows_its_name_and_all_its_parameters():
@@ -97,3 +100,37 @@ def test_torchjd_without_its_package_says_what_to_install(monkeypatch):
 
 def test_a_row_knows_its_first_sentence():
     assert entry("pdu").summary.startswith("Flatten the logit margin")
+
+
+def test_a_method_is_built_by_name_whatever_was_imported():
+    code = "from expunge.method import build; assert build('npo').name == 'npo'"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_default_of_a_loss_is_that_of_the_methods_that_use_it():
+    compared = set()
+    for name in entries():
+        if name == "torchjd":  # it may not be installed
+            continue
+        for objective in build(name).objectives.values():
+            defaults = {k: p.default for k, p in inspect.signature(objective.function).parameters.items()}
+            for key, value in getattr(objective.loss, "keywords", {}).items():
+                if defaults[key] is not inspect.Parameter.empty:
+                    assert value == defaults[key], (name, objective.name, key)
+                    compared.add((objective.name, key))
+    with_defaults = {
+        (f.__name__, k)
+        for f in vars(losses).values()
+        if inspect.isfunction(f) and f.__module__ == "expunge.losses" and not f.__name__.startswith("_")
+        for k, p in inspect.signature(f).parameters.items()
+        if p.default is not p.empty
+    }
+    assert compared == with_defaults
+
+
+def test_an_objective_knows_the_name_of_its_loss_under_any_number_of_partials():
+    once = Objective(partial(losses.wga, beta=2.0), ("forget",))
+    twice = Objective(partial(once.loss, beta=1.0), ("forget",))
+    for objective in (once, twice):
+        assert (objective.name, objective.function, objective.measures_knowledge) == ("wga", losses.wga, False)
+    assert Objective(losses.nll, ("retain",)).measures_knowledge

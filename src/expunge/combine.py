@@ -6,43 +6,86 @@ With :math:`J` the m×P matrix of the objectives' gradients (forget first, retai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from types import MethodType
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+from expunge.errors import InputError
 
 TINY = 1e-30  # a squared gradient norm under this is a zero gradient
 
 
 class Combiner(Protocol):
-    """What the trainer asks of every combiner."""
+    """What the trainer asks of every combiner.
+
+    Only ``weights`` has to be written: the rest is that of a combiner which follows the losses alone, has nothing to settle
+    before training and does not move.  Write ``class Mine(Combiner)``, or any class with these names.
+    """
+
+    needs_gram: ClassVar[bool] = False
+    """Whether ``weights`` reads the Gramian, which costs one gradient buffer per further objective."""
 
     @property
-    def needs_gram(self) -> bool:
-        """Whether ``weights`` reads the Gramian, which costs one gradient buffer per further objective."""
+    def needs_start(self) -> bool:
+        """Whether what :meth:`settle` gives follows from the start model's losses, so that they must be measured exactly."""
+        return False
 
     def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
         """(m,), (m, m) -> (m,) weights."""
 
-
-@runtime_checkable
-class Stateful(Protocol):
-    """What it asks besides of a combiner that moves."""
+    def settle(self, steps: int, measure: Callable[[int], float]) -> Combiner:
+        """The combiner to train with: ``steps`` optimizer steps; ``measure(k)`` is the start model's loss of objective k."""
+        return self
 
     def step(self, losses: Tensor) -> None:
         """Move, once per optimizer step, on the step's mean losses (m,) over all micro-batches and ranks."""
+        return
+
+    def facts(self) -> Mapping[str, Tensor]:
+        """Scalars that the log of an optimizer step carries beside losses and weights, as they are in that step."""
+        return {}
+
+    def watch(self, facts: Mapping[str, float]) -> str | None:
+        """What the user is to be warned of, given what a step was logged with ({} before the first step)."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """What a checkpoint must hold; {} where nothing moves."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a checkpoint's state."""
+        return
+
+
+def complete(given: Any) -> Combiner:
+    """``given``, with the defaults of :class:`Combiner` where it lacks them; InputError if it has no ``weights``.
+
+    >>> class Half:
+    ...     needs_gram = False
+    ...     def weights(self, losses, gram):
+    ...         return losses.new_full((len(losses),), 0.5)
+    >>> complete(Half()).state_dict()
+    {}
+    """
+    if not callable(getattr(given, "weights", None)):
+        raise InputError(f"a combiner has a method weights(losses, gram), and {given!r} has none")
+    for name in ("settle", "step", "facts", "watch", "state_dict", "load_state_dict"):
+        if not hasattr(given, name):
+            object.__setattr__(given, name, MethodType(getattr(Combiner, name), given))  # it may be a frozen dataclass
+    for name in ("needs_gram", "needs_start"):
+        if not hasattr(given, name):
+            object.__setattr__(given, name, False)
+    made: Combiner = given
+    return made
 
 
 @dataclass(frozen=True)
-class WeightedSum:
+class WeightedSum(Combiner):
     r"""Fixed weights: :math:`w = (w_f, w_r)`.  The classic: GradDiff, NPO, SimNPO, DPO."""
 
     forget: float = 1.0
@@ -55,7 +98,7 @@ class WeightedSum:
 
 
 @dataclass(frozen=True)
-class Bilevel:
+class Bilevel(Combiner):
     r"""BLUR: forgetting has priority; the retain gradient is projected off the forget gradient.
 
     .. math:: u = g_r + \xi g_f, \qquad \xi = \gamma - \frac{\langle g_f, g_r\rangle}{\|g_f\|^2}
@@ -90,7 +133,7 @@ class Bilevel:
 
 
 @dataclass(frozen=True)
-class PCGrad:
+class PCGrad(Combiner):
     r"""Gradient surgery: where the two gradients conflict, each loses its part along the other; then they are added.
 
     .. math:: u = g_f + g_r - \min(0, \langle g_f, g_r\rangle)
@@ -114,7 +157,7 @@ class PCGrad:
 
 
 @dataclass(frozen=True)
-class MGDA:
+class MGDA(Combiner):
     r"""Multiple-gradient descent: the shortest vector between the two gradients; both losses fall, or it is 0.
 
     .. math:: u = \alpha g_f + (1-\alpha) g_r, \qquad
@@ -141,7 +184,7 @@ class MGDA:
 
 
 @dataclass(frozen=True)
-class NormalizedDifference:
+class NormalizedDifference(Combiner):
     r"""NGDiff: each gradient at unit length, so neither objective outgrows the other.
 
     .. math:: u = \frac{g_f}{\|g_f\|} + \frac{g_r}{\|g_r\|}
@@ -165,7 +208,7 @@ class NormalizedDifference:
 
 
 @dataclass(frozen=True)
-class TorchJD:
+class TorchJD(Combiner):
     """Any ``torchjd.aggregation`` weighting of a Gramian, such as ``TorchJD(UPGradWeighting())``.
 
     What a weighting keeps between steps is not in a checkpoint.  Quinton & Rey 2024, arXiv:2406.16232.
@@ -176,7 +219,8 @@ class TorchJD:
 
     def weights(self, losses: Tensor, gram: Tensor | None) -> Tensor:
         """What the weighting says of the Gramian."""
-        return self.weighting(gram)
+        weights: Tensor = self.weighting(gram)
+        return weights
 
     def __repr__(self) -> str:
         return f"TorchJD({type(self.weighting).__name__})"
@@ -191,7 +235,7 @@ def _two(combine: Combiner, gram: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class PrimalDual:
+class PrimalDual(Combiner):
     r"""PDU: forget subject to a budget ε on the retain loss, by dual ascent on the multiplier λ.
 
     .. math:: \min_\theta L_f \;\text{s.t.}\; L_r \le \varepsilon, \qquad
@@ -202,7 +246,8 @@ class PrimalDual:
     epochs and can end before its first dual step).
 
     ``budget`` ε in nats per token; None takes ``(1 + tolerance) ×`` the start model's retain loss, which
-    :meth:`settle` is given.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.
+    :meth:`settle` measures.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.
+    The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """
 
@@ -218,29 +263,57 @@ class PrimalDual:
     def __post_init__(self) -> None:
         self._lambda: float | Tensor = float(self.multiplier)
         self._steps = 0
+        self._start: float | None = None  # the start model's retain loss
+        self._at_zero = 0  # logged steps in a row with λ = 0
 
-    def settle(self, total_steps: int, start_loss: float) -> PrimalDual:
+    @property
+    def needs_start(self) -> bool:
+        """A budget that was given is only compared with the start model's loss."""
+        return self.budget is None
+
+    def settle(self, steps: int, measure: Callable[[int], float]) -> PrimalDual:
         """A copy with every number known: the budget and the warm-up in optimizer steps."""
-        budget = (1 + self.tolerance) * start_loss if self.budget is None else self.budget
-        warmup = round(self.warmup * total_steps) if self.warmup_steps is None else self.warmup_steps
-        return replace(self, budget=budget, warmup_steps=warmup)
+        start = measure(1)
+        if self.budget is None and start <= 1e-6:
+            raise InputError(
+                "the start model's retain loss is 0 (a divergence from itself), so no budget follows from it; give budget=…"
+            )
+        budget = (1 + self.tolerance) * start if self.budget is None else self.budget
+        warmup = round(self.warmup * steps) if self.warmup_steps is None else self.warmup_steps
+        settled = replace(self, budget=budget, warmup_steps=warmup)
+        settled._start = start
+        return settled
 
     def weights(self, losses: Tensor, gram: Tensor | None = None) -> Tensor:
         """(1, λ), on the losses' device; no host synchronisation."""
-        value = torch.as_tensor(self._lambda, dtype=torch.float32, device=losses.device)
+        value = self._value(losses.device)
         return torch.stack([torch.ones_like(value), value])
 
     def step(self, losses: Tensor) -> None:
         """One dual step on (L_f, L_r), or one step of warm-up."""
         if self.budget is None or self.warmup_steps is None:
-            raise RuntimeError(
-                "a PrimalDual without a budget must be settled first: combine.settle(total_steps, start_loss)"
-            )
+            raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(steps, measure)")
         self._steps += 1
         if self._steps > self.warmup_steps:
-            current = torch.as_tensor(self._lambda, dtype=torch.float32, device=losses.device)
-            moved = current + self.step_size * (losses[1].float() - self.budget)
+            moved = self._value(losses.device) + self.step_size * (losses[1].float() - self.budget)
             self._lambda = moved.clamp(0.0, self.max_multiplier)
+
+    def facts(self) -> Mapping[str, Tensor]:
+        """λ."""
+        return {"multiplier": self._value()}
+
+    def watch(self, facts: Mapping[str, float]) -> str | None:
+        """Warn of a budget that cannot be kept, and once of a λ that stays at 0."""
+        if "multiplier" in facts:
+            self._at_zero = self._at_zero + 1 if facts["multiplier"] == 0.0 else 0
+            if self._at_zero == 10:
+                return "λ has been 0 for 10 logged steps: the retain loss is not being trained; lower the budget"
+        elif self.budget is not None and self._start is not None and self.budget < self._start:
+            return (
+                f"the budget {self.budget:.4g} is below the start model's retain loss {self._start:.4g}: "
+                "infeasible from the start, so λ will only rise; raise the budget or leave it out"
+            )
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """λ, the step count, and the budget that was settled on."""
@@ -255,3 +328,6 @@ class PrimalDual:
         """λ, the step count and the budget of a checkpoint."""
         self._lambda, self._steps = state["multiplier"], state["steps"]
         self.budget, self.warmup_steps = state["budget"], state["warmup_steps"]
+
+    def _value(self, device: torch.device | None = None) -> Tensor:
+        return torch.as_tensor(self._lambda, dtype=torch.float32, device=device)

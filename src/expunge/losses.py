@@ -20,6 +20,12 @@ from expunge.forward import kernels
 from expunge.forward.view import ForwardPass
 
 
+def not_monotone(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Mark a forget loss that does not fall all the way as a text is forgotten: its value does not say what is known."""
+    loss.measures_knowledge = False  # type: ignore[attr-defined]
+    return loss
+
+
 def nll(x: ForwardPass) -> Tensor:
     r"""Negative log-likelihood of the answers, per token: what fine-tuning minimises.
 
@@ -178,6 +184,7 @@ def js(x: ForwardPass) -> Tensor:
     return x.token_mean(kernels.js_divergence(x.logits, x.reference.logits))
 
 
+@not_monotone
 def wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
     r"""Weighted gradient ascent: tokens that are forgotten already are pushed less.
 
@@ -193,6 +200,7 @@ def wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
     return x.token_mean((beta * x.token_logp).exp().detach() * x.token_logp)
 
 
+@not_monotone
 def satimp(x: ForwardPass, *, beta_saturation: float = 5.0, beta_importance: float = 1.0) -> Tensor:
     r"""Gradient ascent weighted by saturation (not yet forgotten) and importance (not yet certain).
 

@@ -7,13 +7,16 @@ documentation table and the run record all read it.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from torch import Tensor
 
+from expunge import plugins
 from expunge.combine import Combiner
 from expunge.errors import InputError, nearest
 from expunge.forward.view import Positions
@@ -28,6 +31,7 @@ class Activations:
 
 
 Reference = Literal["token_logp", "logits"] | Activations
+Status = Literal["unreproduced", "reproduced", "custom"]  # custom: from outside the library, no paper's
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,30 @@ class Objective:
     reference: Reference | None = None
     positions: Positions = "answer"
 
+    @property
+    def function(self) -> Callable[..., Tensor]:
+        """The loss without the parameters that were bound to it."""
+        found = self.loss
+        while isinstance(found, functools.partial):
+            found = found.func
+        return found
+
+    @property
+    def name(self) -> str:
+        """The loss's own name, such as ``npo``."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def measures_knowledge(self) -> bool:
+        """Whether the loss falls all the way as a text is forgotten; one that does not is marked ``not_monotone``."""
+        return getattr(self.function, "measures_knowledge", True)
+
 
 @dataclass(frozen=True)
 class Method:
-    """Objectives (forget first), how they meet, and where the alternate answers come from, if a loss asks for them.
+    """Objectives, how they meet, and where the alternate answers come from, if a loss asks for them.
 
+    The first objective is the one that forgets, the second the one that keeps, whatever their names.
     ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated``
     by the target model itself.  ``negate`` c: after training the movement is turned round, θ ← θ_target - c (θ - θ_target).
     ``learning_rate`` is the paper's for full fine-tuning, ``lora_learning_rate`` for LoRA where it has one (None: 20 ×
@@ -87,7 +110,13 @@ class Entry:
     name: str
     make: Callable[..., Method]
     paper: str
-    status: str
+    status: Status
+
+    @property
+    def source(self) -> str:
+        """The file and line of the function."""
+        maker = inspect.unwrap(self.make)
+        return f"{inspect.getsourcefile(maker)}:{inspect.getsourcelines(maker)[1]}"
 
     @property
     def summary(self) -> str:
@@ -100,19 +129,25 @@ class Entry:
         return {n: p.default for n, p in inspect.signature(self.make).parameters.items()}
 
 
-METHODS: dict[str, Entry] = {}
+METHODS: dict[str, Entry] = {}  # what has been imported so far; entries() has all of the library's
 
 
-def method(*, paper: str, status: str = "unreproduced") -> Callable[[Callable[..., Method]], Callable[..., Method]]:
+def method(
+    *, paper: str = "", status: Status = "unreproduced"
+) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Register a function of keyword-only parameters with defaults as a method under its own name."""
 
     def register(make: Callable[..., Method]) -> Callable[..., Method]:
         name = make.__name__
+        if name in METHODS and _file(METHODS[name].make) != _file(make):
+            raise InputError(f"there is a method {name!r} already ({METHODS[name].source}); give yours another name")
 
         @functools.wraps(make)
         def stamped(**parameters: Any) -> Method:
             values = validate(name, parameters)
-            return replace(make(**values), name=name, parameters=METHODS[name].defaults | values)
+            if not isinstance(made := make(**values), Method):
+                raise InputError(f"the method {name} gave a {type(made).__name__}, not a Method")
+            return replace(made, name=name, parameters=METHODS[name].defaults | values)
 
         METHODS[name] = Entry(name, stamped, paper, status)
         return stamped
@@ -120,11 +155,45 @@ def method(*, paper: str, status: str = "unreproduced") -> Callable[[Callable[..
     return register
 
 
+def _file(make: Callable[..., Method]) -> Path:
+    return Path(inspect.getsourcefile(inspect.unwrap(make)) or "").resolve()
+
+
+def entries() -> Mapping[str, Entry]:
+    """Every method of the library, and those that were registered besides."""
+    importlib.import_module("expunge.methods")  # it fills the table
+    return METHODS
+
+
 def entry(name: str) -> Entry:
-    """The row called ``name``; a wrong name is answered with the nearest one."""
-    if name not in METHODS:
-        raise InputError(f"there is no method {name!r}{nearest(name, METHODS)}; `expunge methods` lists them all")
-    return METHODS[name]
+    """The row called ``name``, in the library or in an installed package, or that of ``FILE.py:NAME``.
+
+    InputError for a name that is none, with the nearest one.
+    """
+    if name in entries():
+        return METHODS[name]
+    if plugins.is_file(name):
+        return _registered(plugins.of_file("method", name)[0], name)
+    if (made := plugins.offered("method", name)) is not None:
+        return _registered(made, name)
+    known = [*METHODS, *plugins.names("method")]
+    raise InputError(f"there is no method {name!r}{nearest(name, known)}; `expunge methods` lists them all")
+
+
+def _registered(make: Any, spec: str) -> Entry:
+    """The row of a function from outside; one without the decorator is registered here."""
+    for row in METHODS.values():
+        if row.make is make:
+            return row
+    if not inspect.isfunction(make):
+        raise InputError(f"the method {spec} is no function that gives a Method, but a {type(make).__name__}")
+    for parameter in inspect.signature(make).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
+            raise InputError(
+                f"the method {spec} must take keyword-only parameters with defaults, unlike {parameter.name}"
+            )
+    method(status="custom")(make)
+    return METHODS[make.__name__]
 
 
 def build(name: str, parameters: Mapping[str, Any] | None = None) -> Method:

@@ -10,7 +10,7 @@ import sys
 from typer.testing import CliRunner
 
 from expunge.cli import app
-from expunge.method import METHODS
+from expunge.method import entries
 
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
 FAST = ["max_steps=2", "disable_tqdm=true", "use_cpu=true"]
@@ -81,10 +81,10 @@ def test_errors_are_one_sentence_and_exit_2(workplace):
 
 def test_methods_and_show():
     listed = call("methods").output
-    for name in METHODS:
+    for name in entries():
         assert name in listed
         page = call("show", name).output
-        assert METHODS[name].paper in page and re.search(r"source: .*methods/\w+\.py:\d", page)
+        assert entries()[name].paper in page and re.search(r"source: .*methods/\w+\.py:\d", page)
 
 
 def test_help_imports_nothing_heavy():

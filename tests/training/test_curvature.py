@@ -206,7 +206,7 @@ def test_accelerators_that_hold_the_gradients_are_refused(name, kind, monkeypatc
     t = tiny.trainer(methods.npo())
     monkeypatch.setattr(type(t.accelerator), "distributed_type", DistributedType[kind], raising=False)
     with pytest.raises(InputError, match=f"which {kind} does not allow"):
-        curvature.Curvature(t, HALF[name])
+        t._curvature(HALF[name])
 
 
 # -- what a user says ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def test_the_cached_reference_equals_a_frozen_copy_after_training_moved_the_mode
     rows = t.train_dataset.streams["forget"]
     b = tiny.batch(rows)
     own = see(t.model, b, grad=False)
-    cached = t.reference_cache.view("forget", b, own)
+    cached = t.reference.logp.view("forget", b, own)
     start = see(tiny.model(), b, grad=False)
     torch.testing.assert_close(cached.sequence_logp, start.sequence_logp)
     assert (own.sequence_logp - start.sequence_logp).abs().max() > 1e-2
@@ -37,9 +37,9 @@ def test_the_reference_under_lora_is_the_target_without_dropout(kind):
     b = tiny.batch(t.train_dataset.streams[stream])
     own = see(m, b, grad=False)
     if kind == "logp":
-        view = t.reference_cache.view(stream, b, own)
+        view = t.reference.logp.view(stream, b, own)
     elif kind == "hidden":
-        view = t.reference_hidden.view(stream, b, own)
+        view = t.reference.hidden.view(stream, b, own)
     else:
         view = live_view(m.train(), None, b, t.method.objectives["retain"])
         assert m.training
@@ -57,10 +57,10 @@ def test_activations_a_copy_and_the_adapter_off_are_one_reference(lora, monkeypa
     cached, ours = moved()
     monkeypatch.setattr(reference, "hidden_bytes", lambda *_: float("inf"))  # too large to be worth it
     live, theirs = moved()
-    assert cached.reference_activations and not live.reference_activations
-    assert (live.reference_copy is None) == lora and cached.reference_copy is None
+    assert cached.reference.activations and not live.reference.activations
+    assert (live.reference.copy is None) == lora and cached.reference.copy is None
     if not lora:
-        assert len(live.reference_copy.model.layers) == 1 and len(live.model.model.layers) == 2
+        assert len(live.reference.copy.model.layers) == 1 and len(live.model.model.layers) == 2
     torch.testing.assert_close(ours, theirs)
 
 
@@ -74,19 +74,19 @@ def test_hidden_states_a_copy_and_the_adapter_off_are_one_reference(lora, monkey
     cached, ours = moved()
     monkeypatch.setattr(reference, "hidden_bytes", lambda *_: float("inf"))  # too large to be worth it
     live, theirs = moved()
-    assert cached.reference_hidden and not live.reference_hidden
-    assert (live.reference_copy is None) == lora and cached.reference_copy is None
+    assert cached.reference.hidden and not live.reference.hidden
+    assert (live.reference.copy is None) == lora and cached.reference.copy is None
     torch.testing.assert_close(ours, theirs)
 
 
 def test_only_rows_that_the_run_sees_are_cached():
     t = tiny.trainer(build("npo", {"retain": "kl"}), max_steps=1)
     assert len(t.train_dataset.streams["retain"]) == 11
-    assert len(t.reference_hidden.rows["retain"]) == 8  # one step of four, rounded up to the epoch of eight
+    assert len(t.reference.hidden.rows["retain"]) == 8  # one step of four, rounded up to the epoch of eight
     b = tiny.batch(t.train_dataset.streams["retain"])
     own = see(t.model, b)
     with pytest.raises(RuntimeError, match="was not cached"):
-        t.reference_hidden.view("retain", b, own)
+        t.reference.hidden.view("retain", b, own)
 
 
 class SoftCapped(LlamaForCausalLM):
@@ -101,4 +101,4 @@ class SoftCapped(LlamaForCausalLM):
 def test_a_model_that_works_on_its_logits_gets_a_copy():
     m = SoftCapped(tiny.model().config)
     t = tiny.trainer(build("grad_diff", {"retain": "kl"}), m)
-    assert t.reference_hidden is None and t.reference_copy is not None
+    assert t.reference.hidden is None and t.reference.copy is not None

@@ -9,8 +9,10 @@ import math
 import pytest
 import torch
 
-from expunge import methods, record, unlearn
+from expunge import losses, methods, record, unlearn
+from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.errors import InputError
+from expunge.method import Method, Objective
 from expunge.unlearning import run as api
 
 FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
@@ -312,3 +314,40 @@ def test_a_holdout_set_that_holds_forget_rows_is_told(workplace):
 def test_a_holdout_set_is_refused_before_the_model_is_loaded(workplace):
     with pytest.raises(InputError, match="npo cannot stop at a holdout set"):
         unlearn("no-such-model", forget="forget.jsonl", retain="retain.jsonl", holdout="retain.jsonl", method="npo")
+
+
+@pytest.mark.parametrize(
+    "combine", [WeightedSum(1.0, 1.0), PrimalDual(multiplier=2.0), Bilevel(), PrimalDual(budget=0.01)]
+)
+def test_objectives_of_any_name_train_and_keep_their_record(workplace, combine):
+    """What forgets is the first and what keeps the second, so the names change nothing else."""
+
+    def steps(forget, retain, out):
+        objectives = {
+            forget: Objective(losses.gradient_ascent, ("forget",)),
+            retain: Objective(losses.nll, ("retain",)),
+        }
+        log = go(method=Method(objectives, combine), out=out).record
+        assert log["method"]["objectives"] == {forget: "gradient_ascent", retain: "nll"}
+        return log
+
+    plain, renamed = steps("forget", "retain", "plain"), steps("erase", "keep", "renamed")
+    words = {"forget": "erase", "retain": "keep"}
+    for a, b in zip(plain["steps"], renamed["steps"], strict=True):
+        expected = {"/".join(words.get(w, w) for w in k.split("/")): v for k, v in a.items()}
+        assert expected | {"seconds": b["seconds"]} == b
+    assert len(renamed["steps"]) == 4 and renamed["warnings"] == plain["warnings"]
+    assert renamed["after"] == plain["after"]
+
+
+def test_a_run_with_objectives_of_any_name_stops_at_a_holdout_set(workplace):
+    objectives = {"erase": Objective(losses.gradient_ascent, ("forget",))}
+    holdout = [{"question": "Who was it?", "answer": "Zyx Q. W."}]
+    with pytest.raises(InputError, match="there is nothing to forget"):
+        go(method=Method(objectives, WeightedSum()), holdout=holdout, retain=None)
+
+
+def test_a_combiner_that_has_too_few_weights_is_refused(workplace):
+    objectives = {n: Objective(losses.nll, ("forget",)) for n in ("a", "b", "c")}
+    with pytest.raises(InputError, match="WeightedSum gives 2 weights, and custom has 3 objectives: a, b, c"):
+        go(method=Method(objectives, WeightedSum()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from expunge.cli import result
 from expunge.cli.options import Json
 
@@ -12,22 +14,33 @@ def command(as_json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from expunge import methods  # noqa: F401  fills the table
-    from expunge.method import METHODS
+    from expunge import plugins
+    from expunge.errors import InputError
+    from expunge.method import entries, entry
 
+    broken = []
+    for name in plugins.names("method"):
+        try:
+            entry(name)  # it registers itself
+        except InputError as error:
+            broken.append(str(error))
     if as_json:
         keys = ("name", "summary", "paper", "status", "defaults")
-        result.print_json({"methods": [{key: getattr(row, key) for key in keys} for row in METHODS.values()]})
+        result.print_json({"methods": [{key: getattr(row, key) for key in keys} for row in entries().values()]})
+        for sentence in broken:
+            typer.echo(sentence, err=True)
         return
     table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     table.add_column(no_wrap=True)
-    for row in METHODS.values():
+    for row in entries().values():
         about = Text(row.summary.replace("``", ""))
         if row.defaults:
             about.append("\n" + ", ".join(f"{k}={v}" for k, v in row.defaults.items()), style="dim")
-        table.add_row(row.name, about, f"{row.paper}\n{row.status}")
+        table.add_row(row.name, about, "\n".join(filter(None, (row.paper, row.status))))
     console = Console()
     console.print(table)
+    for sentence in broken:
+        console.print(sentence, style="red", markup=False)
     console.print("expunge show METHOD: formula, defaults and source of one.")

@@ -12,7 +12,8 @@ from expunge.cli.options import Json
 
 
 def command(
-    method: Annotated[str, typer.Argument(help="A name from `expunge methods`.")], as_json: Json = False
+    method: Annotated[str, typer.Argument(help="A name from `expunge methods`, or FILE.py:NAME.")],
+    as_json: Json = False,
 ) -> None:
     """Explain one method: its objectives with their formulas, how they meet, its defaults and its source."""
     with told():
@@ -28,23 +29,22 @@ def describe(name: str) -> str:
     import dataclasses
     import inspect
 
-    from expunge import methods, sophia  # noqa: F401  methods fills the table
-    from expunge.method import build, entry
+    from expunge import sophia
+    from expunge.method import entry
 
     row = entry(name)
-    made = build(name)
+    made = row.make()
     maker = inspect.unwrap(row.make)
-    parts = [f"{name}    {row.paper}    {row.status}", inspect.getdoc(maker) or ""]
+    parts = ["    ".join(filter(None, (row.name, row.paper, row.status))), inspect.getdoc(maker) or ""]
     parts.append("parameters\n" + "\n".join(f"  {k} = {v}" for k, v in row.defaults.items()))
     for role, objective in made.objectives.items():
-        loss = getattr(objective.loss, "func", objective.loss)
-        streams = ", ".join(objective.on)
-        parts.append(f"{role} objective: {loss.__name__}({streams})\n{_indent(inspect.getdoc(loss) or '')}")
+        formula = _indent(inspect.getdoc(objective.function) or "")
+        parts.append(f"{role} objective: {objective.name}({', '.join(objective.on)})\n{formula}")
     parts.append(f"combiner: {made.combine!r}\n{_indent(inspect.getdoc(type(made.combine)) or '')}")
     if made.optimizer:
         told = "\n".join(f"  {key} = {value}" for key, value in dataclasses.asdict(made.optimizer).items())
         parts.append(f"optimizer: Sophia\n{_indent(inspect.getdoc(sophia) or '')}\n\n{told}")
-    parts.append(f"source: {inspect.getsourcefile(maker)}:{inspect.getsourcelines(maker)[1]}")
+    parts.append(f"source: {row.source}")
     return "\n\n".join(parts)
 
 

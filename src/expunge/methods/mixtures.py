@@ -1,27 +1,27 @@
 """Any combiner over any forget loss: what the papers' own rows are single points of.
 
 ``forget`` names a loss by the row that has it, with that row's defaults (and its learning rate and alternates); ``margin``
-is PDU's.  In Python any method can be mixed: ``dataclasses.replace(methods.npo(beta=0.5), combine=PCGrad())``.
+is PDU's.  A loss from outside the library is ``FILE.py:NAME``, or the name that an installed package gives it
+(:mod:`expunge.plugins`): a function of the forget answers, or an ``Objective`` with what else it reads.  In Python any
+method can be mixed: ``dataclasses.replace(methods.npo(beta=0.5), combine=PCGrad())``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD
+from expunge import plugins
+from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
 from expunge.errors import InputError, nearest
-from expunge.method import Method, method
+from expunge.method import Method, Objective, method
 from expunge.methods import published
 from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel, check_budget
 
-Forget = Literal[
-    "gradient_ascent", "npo", "simnpo", "dpo", "idk_dpo", "altpo", "margin", "wga", "satimp", "undial", "ce_u", "flat",
-    "jensun",
-]  # fmt: skip
 FORGET: dict[str, Callable[[], Method]] = {
     "gradient_ascent": published.gradient_ascent,
     "npo": published.npo,
@@ -37,6 +37,16 @@ FORGET: dict[str, Callable[[], Method]] = {
     "flat": published.flat,
     "jensun": published.jensun,
 }
+
+
+def _known(name: str) -> str:
+    if name not in FORGET and not plugins.is_file(name) and name not in (offered := plugins.names("loss")):
+        known = ", ".join(map(repr, [*FORGET, *offered]))
+        raise PydanticCustomError("forget", "there is no such loss; there are {known}", {"known": known})
+    return name
+
+
+Forget = Annotated[str, AfterValidator(_known)]
 
 
 @method(paper="arXiv:2506.05314")
@@ -124,8 +134,17 @@ def torchjd(*, weighting: str = "UPGrad", forget: Forget = "npo", retain: Retain
 
 def _mixed(forget: str, retain: Retain, combine: Combiner) -> Method:
     """The method of ``forget`` with its forget loss only, a retain loss, and ``combine``."""
-    made = FORGET[forget]()
+    made = FORGET[forget]() if forget in FORGET else _outside(forget)
     return replace(made, objectives={"forget": made.objectives["forget"], "retain": RETAIN[retain]}, combine=combine)
+
+
+def _outside(name: str) -> Method:
+    """A method of the loss ``name`` alone, from a file or a package."""
+    loss = plugins.of_file("loss", name)[0] if plugins.is_file(name) else plugins.offered("loss", name)
+    if not isinstance(loss, Objective) and not callable(loss):
+        raise InputError(f"the loss {name} is a {type(loss).__name__}, neither a function nor an Objective")
+    objective = loss if isinstance(loss, Objective) else Objective(loss, ("forget",))
+    return Method({"forget": objective}, WeightedSum(), alternate="given" if "alternate" in objective.on else None)
 
 
 def _weighting(name: str) -> Any:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import re
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from expunge import plugins
 from expunge.errors import InputError, nearest
 from expunge.scorers import entities, toxicity
 from expunge.scorers.mentions import mentions, normalised
@@ -41,6 +38,7 @@ def scorer(spec: str) -> Scorer:
         1 for a Python code block that runs, 1/2 for one that only parses, else 0, see :mod:`expunge.scorers.snippets`.
     ``path/to/file.py:function``
         Your own, called with one text after the other.  The file is run as any program is: give only what you trust.
+    The name of such a function that an installed package offers, see :mod:`expunge.plugins`.
 
     For names and words, case and Unicode form do not matter, word boundaries do.
 
@@ -50,11 +48,18 @@ def scorer(spec: str) -> Scorer:
     [0.5]
     """
     spec = spec.strip()
-    if re.search(r"\.py(:\w*)?$", spec):
-        return checked(_own(spec), spec)
+    if plugins.is_file(spec):
+        function, file = plugins.of_file("scorer", spec)
+        return checked(_text_by_text(function, spec, lambda error: plugins.line(error, file)), spec)
     kind, colon, rest = spec.partition(":")
+    if kind not in FORMS and (function := plugins.offered("scorer", spec)) is not None:
+        if not callable(function):
+            raise InputError(f"the scorer {spec} is a {type(function).__name__}, not a function of one text")
+        return checked(_text_by_text(function, spec), spec)
     if kind not in FORMS:
-        raise InputError(f"there is no scorer {kind!r}{nearest(kind, FORMS)}; there are {'; '.join(FORMS.values())}")
+        known = [*FORMS, *plugins.names("scorer")]
+        forms = "; ".join([*FORMS.values(), *plugins.names("scorer")])
+        raise InputError(f"there is no scorer {kind!r}{nearest(kind, known)}; there are {forms}")
     makers: dict[str, Callable[[str], Scorer]] = {
         "entity": _entity,
         "words": _words,
@@ -103,19 +108,8 @@ def _code(rest: str) -> Scorer:
     return lambda texts: _each(snippets.worth, texts)
 
 
-def _own(spec: str) -> Scorer:
-    """The function of a user's file; its errors name the line, never the text."""
-    path, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
-    file = Path(path).expanduser()
-    if not name:
-        raise InputError(f"the scorer {spec!r} names no function; write {path.rstrip(':')}:FUNCTION")
-    if not file.is_file():
-        raise InputError(f"there is no file {path} for the scorer {spec}")
-    module = _run(file)
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise InputError(f"{path} has no function {name!r}{nearest(name, known)}")
+def _text_by_text(function: Callable[[str], Any], spec: str, line: Callable[[Exception], str] = lambda _: "") -> Scorer:
+    """A scorer from a user's function of one text; its errors name the line, never the text."""
 
     def values(texts: Sequence[str]) -> NDArray[np.float64]:
         out = np.empty(len(texts))
@@ -123,8 +117,8 @@ def _own(spec: str) -> Scorer:
             try:
                 value = function(text)
             except Exception as error:
-                kind, line = type(error).__name__, _line(error, file)
-                raise InputError(f"the scorer {spec} failed on text {i} with {kind}{line}") from error
+                kind = type(error).__name__
+                raise InputError(f"the scorer {spec} failed on text {i} with {kind}{line(error)}") from error
             try:
                 out[i] = float(value)
             except (TypeError, ValueError):
@@ -135,33 +129,6 @@ def _own(spec: str) -> Scorer:
         return out
 
     return values
-
-
-def _run(file: Path) -> Any:
-    """The module that ``file`` makes; a file that does not parse is never run."""
-    try:
-        ast.parse(file.read_bytes(), filename=str(file))
-    except (SyntaxError, ValueError) as error:
-        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise InputError(f"{file}{where}: not Python") from error
-    spec = importlib.util.spec_from_file_location(f"expunge_scorer_{file.stem}", file)
-    assert spec is not None and spec.loader is not None  # it ends in .py
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{file} cannot be run: {type(error).__name__}{_line(error, file)}") from error
-    return module
-
-
-def _line(error: Exception, file: Path) -> str:
-    """Where in ``file`` the error arose."""
-    line, step = 0, error.__traceback__
-    while step is not None:
-        if Path(step.tb_frame.f_code.co_filename) == file:
-            line = step.tb_lineno
-        step = step.tb_next
-    return f" in line {line}" if line else ""
 
 
 def _list(kind: str, rest: str, separator: str) -> list[str]:

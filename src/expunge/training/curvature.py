@@ -7,9 +7,10 @@ the same and a checkpoint need not hold them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +31,34 @@ from expunge.sophia import (
     squared_gradient,
 )
 
-if TYPE_CHECKING:
-    from expunge.training.trainer import UnlearningTrainer
-
 ROUNDED = (
     "curvature=hutchinson takes differences of gradients, which 16-bit numbers round away; "
     "train in fp32, or use curvature=gauss_newton"
 )
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What the estimators use of the training that they are part of.
+
+    ``streams`` and ``objectives``: the names of what the method reads and minimises; ``loss(name, model, inputs)`` is one
+    objective; ``weights()`` are theirs, where they are fixed; ``autocast`` and ``backward`` are the trainer's; ``log(key,
+    value)`` puts a number into the step's log line.  ``seed`` and ``processes`` are the run's.
+    """
+
+    streams: Sequence[str]
+    objectives: Sequence[str]
+    loss: Callable[[str, nn.Module, Mapping[str, Any]], Tensor]
+    weights: Callable[[], Tensor]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    backward: Callable[[Tensor], None]
+    log: Callable[[str, Tensor], None]
+    seed: int
+    processes: int
+
+
 class Curvature(TrainerCallback):
-    """Feeds the trainer's :class:`~expunge.sophia.Sophia`; ``observe`` is called once a micro-batch.
+    """Feeds the optimizer :class:`~expunge.sophia.Sophia`; ``observe`` is called once a micro-batch.
 
     ``gauss_newton``: labels are sampled at every labelled token of every stream the method reads, and each token weighs
     the same.  That is the curvature of what the model says about the rows of the step, whatever the objectives make of it
@@ -54,43 +72,31 @@ class Curvature(TrainerCallback):
     ``squared_gradient``: of the step's gradient as the optimizer gets it, combined and clipped; costs nothing.
     """
 
-    def __init__(self, trainer: UnlearningTrainer, settings: Settings):
-        self.trainer = trainer
+    def __init__(self, settings: Settings, hooks: Hooks):
         self.settings = settings
-        check(settings, trainer.combine, trainer.args)
-        self._refuse()
+        self.hooks = hooks
         self._gradient: dict[Tensor, Tensor] = {}  # of the step so far: ĝ or H u
         self._probes: dict[Tensor, Tensor] = {}
         self._tokens: Tensor | float = 0.0  # B, of the whole step
-
-    def _refuse(self) -> None:
-        kind, name = self.trainer.accelerator.distributed_type.value, self.settings.curvature
-        if kind in ("DEEPSPEED", "MEGATRON_LM") or (kind == "FSDP" and name != "squared_gradient"):
-            raise InputError(
-                f"Sophia with curvature={name} takes gradients apart from the step's, which {kind} does not allow; "
-                "use DDP or one process, or --optimizer adamw"
-            )
-        if name == "hutchinson" and any(
-            p.requires_grad and p.dtype.itemsize < 4 for p in self.trainer.model.parameters()
-        ):
-            raise InputError(ROUNDED)
 
     def due(self, step: int) -> bool:
         """Whether the curvature is estimated at optimizer step ``step`` (from 0)."""
         return step % self.settings.every == 0
 
     # -- once a micro-batch -------------------------------------------------------------------------------------------------
-    def observe(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
-        """Add what the micro-batch ``inputs`` tells of the curvature; the step's own gradients stay as they are."""
-        step = self.trainer.state.global_step
+    def observe(self, model: nn.Module, inputs: Mapping[str, Any], step: int, parts: int) -> None:
+        """Add what the micro-batch ``inputs``, one of ``parts`` of optimizer step ``step``, tells of the curvature.
+
+        The step's own gradients stay as they are.
+        """
         if not self.due(step) or self.settings.curvature == "squared_gradient":
             return
         params = [p for p in model.parameters() if p.requires_grad]
         with self._apart(params):
             if self.settings.curvature == "gauss_newton":
-                self._sampled(model, inputs, step)
+                self._sampled(model, inputs, step, parts)
             else:
-                self._displaced(model, inputs, step, params)
+                self._displaced(model, inputs, step, parts, params)
 
     @contextmanager
     def _apart(self, params: list[nn.Parameter]) -> Iterator[None]:
@@ -105,35 +111,34 @@ class Curvature(TrainerCallback):
             for p, g in zip(params, own, strict=True):
                 p.grad = g
 
-    def _sampled(self, model: nn.Module, inputs: Mapping[str, Any], step: int) -> None:
-        trainer = self.trainer
-        counts = inputs["counts"]
-        tokens = torch.stack([counts[s]["token_count"] for s in trainer.method.streams]).sum()  # mean per micro-batch
-        parts = trainer.current_gradient_accumulation_steps
-        self._tokens = tokens * parts * trainer.args.world_size
-        for stream in trainer.method.streams:
-            with trainer.compute_loss_context_manager():
+    def _sampled(self, model: nn.Module, inputs: Mapping[str, Any], step: int, parts: int) -> None:
+        hooks, counts = self.hooks, inputs["counts"]
+        tokens = torch.stack([counts[s]["token_count"] for s in hooks.streams]).sum()  # mean per micro-batch
+        self._tokens = tokens * parts * hooks.processes
+        for stream in hooks.streams:
+            with hooks.autocast():
                 view = see(model, inputs[stream])
-                chance = uniform(view, inputs[stream]["index"].tolist(), trainer.args.seed, step, stream)
+                chance = uniform(view, inputs[stream]["index"].tolist(), hooks.seed, step, stream)
                 labels = sample_labels(view.logits.detach(), chance)
                 loss = -kernels.token_logp(view.logits, labels).sum() / (tokens * parts)
-            trainer.accelerator.backward(loss)
+            hooks.backward(loss)
 
-    def _displaced(self, model: nn.Module, inputs: Mapping[str, Any], step: int, params: list[nn.Parameter]) -> None:
-        trainer = self.trainer
+    def _displaced(
+        self, model: nn.Module, inputs: Mapping[str, Any], step: int, parts: int, params: list[nn.Parameter]
+    ) -> None:
+        hooks = self.hooks
         if not self._probes:
-            self._probes = dict(zip(params, signs(params, trainer.args.seed, step, "probe"), strict=True))
-        names = list(trainer.method.objectives)
-        weights = trainer.combine.weights(torch.zeros(len(names), device=trainer.args.device), None)
-        share = 1 / trainer.current_gradient_accumulation_steps
+            self._probes = dict(zip(params, signs(params, hooks.seed, step, "probe"), strict=True))
+        weights = hooks.weights()
+        share = 1 / parts
         device = params[0].device
         for factor in displaced(params, [self._probes[p] for p in params], self.settings.radius):
             # both places see the same dropout
             with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type):
-                for name, weight in zip(names, weights, strict=True):
-                    with trainer.compute_loss_context_manager():
-                        loss = trainer.objective_loss(name, model, inputs)
-                    trainer.accelerator.backward(factor * share * weight * loss)
+                for name, weight in zip(hooks.objectives, weights, strict=True):
+                    with hooks.autocast():
+                        loss = hooks.loss(name, model, inputs)
+                    hooks.backward(factor * share * weight * loss)
 
     # -- once an optimizer step -------------------------------------------------------------------------------------------
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
@@ -154,7 +159,7 @@ class Curvature(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """The log says how much of the step was clipped, at the steps whose curvature was estimated."""
         if self.due(state.global_step):
-            self.trainer._facts["clipped"] = inner(optimizer).clipped()
+            self.hooks.log("clipped", inner(optimizer).clipped())
 
 
 def check(settings: Settings, combine: Combiner, args: Any) -> None:
@@ -170,9 +175,22 @@ def check(settings: Settings, combine: Combiner, args: Any) -> None:
         raise InputError(ROUNDED)
 
 
+def check_model(settings: Settings, accelerator: str, parameters: Iterable[nn.Parameter]) -> None:
+    """Refuse what the model and the kind of accelerator rule out."""
+    name = settings.curvature
+    if accelerator in ("DEEPSPEED", "MEGATRON_LM") or (accelerator == "FSDP" and name != "squared_gradient"):
+        raise InputError(
+            f"Sophia with curvature={name} takes gradients apart from the step's, which {accelerator} does not allow; "
+            "use DDP or one process, or --optimizer adamw"
+        )
+    if name == "hutchinson" and any(p.requires_grad and p.dtype.itemsize < 4 for p in parameters):
+        raise InputError(ROUNDED)
+
+
 def inner(optimizer: Any) -> Sophia:
     """The optimizer under accelerate's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
+    found: Sophia = getattr(optimizer, "optimizer", optimizer)
+    return found
 
 
 def uniform(view: ForwardPass, rows: list[int], *key: str | int) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from expunge import losses
 from expunge.errors import InputError
 from expunge.method import Activations, Method
 
@@ -25,14 +24,14 @@ LOOK = 16  # steps whose rows a look takes at most: forward only, they cost less
 
 def check(method: Method) -> None:
     """Raise InputError where the forget loss of ``method`` says nothing of how well a text is known."""
-    forget = method.objectives["forget"]
+    forget = next(iter(method.objectives.values()))
     other = "leave holdout out, or take a method such as blur_margin, pdu or grad_diff"
     if method.negate is not None or forget.on != ("forget",) or forget.reference is not None or _steers(method):
         raise InputError(
             f"{method.name} cannot stop at a holdout set: its forget loss is not one of the text and the model alone; "
             f"{other}"
         )
-    if getattr(forget.loss, "func", forget.loss) in (losses.wga, losses.satimp):
+    if not forget.measures_knowledge:
         raise InputError(
             f"{method.name} cannot stop at a holdout set: its forget loss is near 0 for text that is known by heart and for "
             f"text that is not known at all; {other}"
@@ -55,17 +54,19 @@ def rows_to_look_at(forget_rows: int, rows_a_step: int) -> Sequence[int]:
 class StopAtLevel(TrainerCallback):
     """Ends training at the first step whose logged forget loss and whose ``look()`` are both at most ``level``.
 
-    ``found`` is what the last look saw.  Nothing else is held, so a resumed run stops where an uninterrupted one does.
+    ``name`` is the forget objective's; ``found`` is what the last look saw.  Nothing else is held, so a resumed run stops
+    where an uninterrupted one does.
     """
 
-    def __init__(self, level: float, look: Callable[[], float]):
+    def __init__(self, level: float, look: Callable[[], float], name: str = "forget"):
         self.level = level
         self.look = look
+        self.key = f"loss/{name}"
         self.found: float | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look where the log's last line calls for it."""
-        if state.log_history[-1].get("loss/forget", math.inf) > self.level:
+        if state.log_history[-1].get(self.key, math.inf) > self.level:
             return
         self.found = self.look()
         control.should_training_stop |= self.found <= self.level

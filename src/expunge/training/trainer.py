@@ -25,16 +25,17 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from expunge.combine import PrimalDual, Stateful
+from expunge import combine
 from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
-from expunge.forward.view import IGNORE, ForwardPass, see, unwrap
-from expunge.method import Activations, Method, Objective
+from expunge.forward.view import IGNORE, ForwardPass, see
+from expunge.method import Method, Objective
 from expunge.models import lora as adapters
-from expunge.sophia import Sophia
+from expunge.sophia import Settings, Sophia
 from expunge.training import reference, stopping
-from expunge.training.curvature import Curvature
+from expunge.training.curvature import Curvature, Hooks, check_model
+from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, write_combined
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class UnlearningTrainer(Trainer):
     """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
 
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
-    ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's retain loss, which
-    a ``PrimalDual`` turns into its budget.  ``holdout``: rows the model never saw, see :mod:`expunge.training.stopping`.
+    ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
+    objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
+    :mod:`expunge.training.stopping`.
     """
 
     model: Any
@@ -55,7 +57,7 @@ class UnlearningTrainer(Trainer):
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.method = method
-        self.combine = copy.deepcopy(method.combine)
+        self.combine = combine.complete(copy.deepcopy(method.combine))
         self.start_loss = start_loss
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
@@ -64,17 +66,19 @@ class UnlearningTrainer(Trainer):
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
-        self._at_zero = 0
         self._began = time.perf_counter()  # of the optimizer step
-        self.reference_copy: nn.Module | None = None
-        self.reference_cache: reference.CachedLogp | None = None
-        self.reference_hidden: reference.CachedHidden | None = None
-        self.reference_activations: reference.CachedActivations | None = None
-        self._build_reference()
+        self.reference = reference.build(
+            self.model,
+            method.objectives,
+            rows=lambda stream: [self.train_dataset.streams[stream][i] for i in self._seen(stream)],
+            batches=partial(self.batches, seen_only=True),
+            autocast=self.compute_loss_context_manager,
+            device=self.args.device,
+        )
         self.add_callback(CombinerCheckpoint(self))
         self.curvature: Curvature | None = None
         if method.optimizer and self.optimizer is None:
-            self.curvature = Curvature(self, method.optimizer)
+            self.curvature = self._curvature(method.optimizer)
             self.add_callback(self.curvature)
             self.optimizer_cls_and_kwargs = Sophia, {"lr": self.args.learning_rate, **method.optimizer.of_the_step}
 
@@ -86,43 +90,36 @@ class UnlearningTrainer(Trainer):
                 f"{type(self.combine).__name__} combines gradients itself, which {kind} does not allow "
                 "(it steps or shards inside backward); use DDP or one process, or a method with fixed weights"
             )
+        objectives = list(self.method.objectives)
+        if not self.combine.needs_gram and (given := len(self._fixed_weights())) != len(objectives):
+            raise InputError(
+                f"{type(self.combine).__name__} gives {given} weights, and {self.method.name} has {len(objectives)} "
+                f"objectives: {', '.join(objectives)}"
+            )
         if self.method.negate is not None and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
             raise InputError(
                 f"{self.method.name} turns whole weights round, which {kind} shards; use DDP or one process"
             )
 
-    def _build_reference(self) -> None:
-        objectives, model = self.method.objectives, self.model
-        if streams := reference.reading(objectives, "token_logp"):
-            model.to(self.args.device)
-            with self.compute_loss_context_manager():
-                self.reference_cache = reference.cache_logp(model, streams, partial(self.batches, seen_only=True))
-        if what := reference.layer_read(objectives):
-            self._build_reference_activations(what)
-        if not (streams := reference.reading(objectives, "logits")):
-            return
-        plain = all(o.positions == "answer" for o in objectives.values() if o.reference == "logits")
-        if plain and self._hidden_bytes(streams) < _bytes(model):
-            model.to(self.args.device)
-            with self.compute_loss_context_manager():
-                self.reference_hidden = reference.cache_hidden(model, streams, partial(self.batches, seen_only=True))
-        if self.reference_hidden is None and not reference.has_adapter(unwrap(model)):
-            self.reference_copy = reference.frozen_copy(model).to(self.args.device)
+    def _curvature(self, settings: Settings) -> Curvature:
+        check_curvature(settings, self.combine, self.args)
+        check_model(settings, self.accelerator.distributed_type.value, self.model.parameters())
+        hooks = Hooks(
+            streams=self.method.streams,
+            objectives=list(self.method.objectives),
+            loss=self.objective_loss,
+            weights=self._fixed_weights,
+            autocast=self.compute_loss_context_manager,
+            backward=self.accelerator.backward,
+            log=lambda key, value: self._facts.update({key: value}),
+            seed=self.args.seed,
+            processes=self.args.world_size,
+        )
+        return Curvature(settings, hooks)
 
-    def _build_reference_activations(self, what: Activations) -> None:
-        model, streams = self.model.to(self.args.device), reference.reading(self.method.objectives, what)
-        rows = [self.train_dataset.streams[s][i] for s in streams for i in self._seen(s)]
-        if reference.hidden_bytes(model, sum(len(r.input_ids) for r in rows)) < _bytes(model):
-            with self.compute_loss_context_manager():
-                batches = partial(self.batches, seen_only=True)
-                self.reference_activations = reference.cache_activations(model, streams, batches, what.layer)
-        elif not reference.has_adapter(unwrap(model)):
-            self.reference_copy = reference.frozen_copy_up_to(model, what.layer).to(self.args.device)
-
-    def _hidden_bytes(self, streams: list[str]) -> int:
-        data = self.train_dataset.streams
-        tokens = sum(sum(y != IGNORE for y in data[s][i].labels[1:]) for s in streams for i in self._seen(s))
-        return reference.hidden_bytes(self.model, tokens)
+    def _fixed_weights(self) -> Tensor:
+        """The weights of a combiner that reads no Gramian."""
+        return self.combine.weights(torch.zeros(len(self.method.objectives), device=self.args.device), None)
 
     def _seen(self, stream: str) -> list[int]:
         """The rows of ``stream`` that this run's steps take, ascending."""
@@ -130,7 +127,7 @@ class UnlearningTrainer(Trainer):
         steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         rows = steps if args.max_steps > 0 else math.ceil(args.num_train_epochs) * len(data)
         rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
-        return data.rows(stream, rows)
+        return list(data.rows(stream, rows))
 
     def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
         """Rows of ``stream`` once, longest together: for passes before training."""
@@ -173,8 +170,7 @@ class UnlearningTrainer(Trainer):
 
         Checkpoints of a negated method hold the model as it learns, before it is turned round.
         """
-        if isinstance(self.combine, PrimalDual):
-            self._settle(self.combine)
+        self._settle()
         if self.holdout:
             self._stop_at_holdout()
         negate = self.method.negate
@@ -184,46 +180,38 @@ class UnlearningTrainer(Trainer):
             adapters.turn_round(self.model, start, negate)
         return result
 
-    def _settle(self, combine: PrimalDual) -> None:
-        if self.start_loss is None:
-            self.start_loss = self.measure("retain")
+    def _settle(self) -> None:
         steps = self.args.max_steps
         if steps <= 0:
             *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
-        if combine.budget is None and self.start_loss <= 1e-6:
-            raise InputError(
-                "the start model's retain loss is 0 (a divergence from itself), so no budget follows from it; give budget=…"
-            )
-        self.combine = combine.settle(steps, self.start_loss)
-        budget = self.combine.budget
-        if budget is not None and budget < self.start_loss:
-            self._warn(
-                f"the budget {budget:.4g} is below the start model's retain loss {self.start_loss:.4g}: "
-                "infeasible from the start, so λ will only rise; raise the budget or leave it out"
-            )
+        self.combine = combine.complete(self.combine.settle(steps, self._start_loss))
+        self._watch({})
+
+    def _start_loss(self, k: int) -> float:
+        """The start model's loss of objective ``k``, in the order of the method."""
+        if k == 1 and self.start_loss is not None:
+            return self.start_loss
+        return self.measure(list(self.method.objectives)[k])
 
     def _stop_at_holdout(self) -> None:
         stopping.check(self.method)
-        level = self.measure("forget", self.holdout)
-        if (start := self.measure("forget")) <= level:
+        name, objective = next(iter(self.method.objectives.items()))
+        level = self.measure(name, self.holdout)
+        if (start := self.measure(name)) <= level:
             raise InputError(
                 f"the forget loss of the target model is {start:.4g} on the forget set and {level:.4g} on the holdout set: "
                 "by this measure there is nothing to forget; leave holdout out, or look at the two sets"
             )
-        args, forget = self.args, self.train_dataset.streams["forget"]
+        args, forget = self.args, self.train_dataset.streams[objective.on[0]]
         step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         rows = [forget[i] for i in stopping.rows_to_look_at(len(forget), step)]
-        self.stop = stopping.StopAtLevel(level, partial(self._look, rows))
+        self.stop = stopping.StopAtLevel(level, partial(self._look, name, rows), name)
         self.add_callback(self.stop)
 
-    def _look(self, rows: Sequence[Example]) -> float:
-        """The forget loss over ``rows`` as the model now is; every process gets the same number."""
-        found = torch.tensor(self.measure("forget", rows), device=self.args.device)
+    def _look(self, name: str, rows: Sequence[Example]) -> float:
+        """Objective ``name`` over ``rows`` as the model now is; every process gets the same number."""
+        found = torch.tensor(self.measure(name, rows), device=self.args.device)
         return float(self.accelerator.reduce(found, "mean"))
-
-    def _warn(self, sentence: str) -> None:
-        logger.warning(sentence)
-        self.warnings.append(sentence)
 
     # -- data -----------------------------------------------------------------------------------------------------------
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -264,16 +252,7 @@ class UnlearningTrainer(Trainer):
         counts: Mapping[str, Tensor],
     ) -> ForwardPass:
         def ref() -> ForwardPass:
-            if objective.reference == "token_logp":
-                assert self.reference_cache is not None
-                return self.reference_cache.view(stream, batch, own)
-            if isinstance(objective.reference, Activations):
-                if self.reference_activations is not None:
-                    return self.reference_activations.view(stream, batch, own)
-                return reference.live_activations(model, self.reference_copy, batch, objective.reference.layer, own)
-            if self.reference_hidden is not None:
-                return self.reference_hidden.view(stream, batch, own)
-            return reference.live_view(model, self.reference_copy, batch, objective)
+            return self.reference.view(model, stream, batch, objective, own)
 
         if objective.positions != "answer":
             counts = {}
@@ -302,7 +281,7 @@ class UnlearningTrainer(Trainer):
         gram = self.combine.needs_gram
         share = 1 / self.current_gradient_accumulation_steps
         names = list(self.method.objectives)
-        fixed = None if gram else self.combine.weights(torch.zeros(len(names), device=self.args.device), None)
+        fixed = None if gram else self._fixed_weights()
         params = [p for p in model.parameters() if p.requires_grad]
         losses = []
         for k, name in enumerate(names):
@@ -315,7 +294,7 @@ class UnlearningTrainer(Trainer):
                 self._buffers[name] = [p.grad for p in params]
             losses.append(loss.detach().float())
         if self.curvature:
-            self.curvature.observe(model, inputs)
+            self.curvature.observe(model, inputs, self.state.global_step, self.current_gradient_accumulation_steps)
         values = torch.stack(losses)
         self._losses = values if self._losses is None else self._losses + values
         if gram:
@@ -343,10 +322,8 @@ class UnlearningTrainer(Trainer):
             self._facts = gram_facts(gram, list(self.method.objectives))
         for k, name in enumerate(self.method.objectives):
             self._facts |= {f"loss/{name}": losses[k], f"weight/{name}": weights[k]}
-        if isinstance(self.combine, PrimalDual):
-            self._facts["multiplier"] = weights[1]
-        if isinstance(self.combine, Stateful):
-            self.combine.step(losses)
+        self._facts |= self.combine.facts()
+        self.combine.step(losses)
         self._losses = None
 
     # -- log ------------------------------------------------------------------------------------------------------------
@@ -355,20 +332,19 @@ class UnlearningTrainer(Trainer):
         if "loss" in logs and self._facts:
             facts = {k: float(v) for k, v in self._facts.items()}
             logs = logs | facts | {"seconds": time.perf_counter() - self._began}
-            self._watch_multiplier(facts.get("multiplier"))
+            self._watch(facts)
         super().log(logs, *args, **kwargs)
 
-    def _watch_multiplier(self, value: float | None) -> None:
-        if value is None:
-            return
-        self._at_zero = self._at_zero + 1 if value == 0.0 else 0
-        if self._at_zero == 10:
-            self._warn("λ has been 0 for 10 logged steps: the retain loss is not being trained; lower the budget")
+    def _watch(self, facts: Mapping[str, float]) -> None:
+        if sentence := self.combine.watch(facts):
+            logger.warning(sentence)
+            self.warnings.append(sentence)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × parameters × tokens over all streams, prompt and padding included."""
-        tokens = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
-        return 6 * tokens * sum(p.numel() for p in self.model.parameters())
+        tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
+        parameters: int = sum(p.numel() for p in self.model.parameters())
+        return 6 * tokens * parameters
 
 
 class CombinerCheckpoint(TrainerCallback):
@@ -382,15 +358,11 @@ class CombinerCheckpoint(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the state into the checkpoint that was just saved."""
-        if state.is_world_process_zero and isinstance(self.trainer.combine, Stateful):
-            self._file(args, state).write_text(json.dumps(self.trainer.combine.state_dict()))
+        if state.is_world_process_zero and (held := self.trainer.combine.state_dict()):
+            self._file(args, state).write_text(json.dumps(held))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read it from the checkpoint that training goes on from."""
         file = self._file(args, state)
-        if state.global_step and isinstance(self.trainer.combine, Stateful) and file.exists():
+        if state.global_step and file.exists():
             self.trainer.combine.load_state_dict(json.loads(file.read_text()))
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())

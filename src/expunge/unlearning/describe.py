@@ -9,22 +9,22 @@ from typing import Any
 
 from expunge.data import sources
 from expunge.data.example import Row
-from expunge.method import METHODS, Method
+from expunge.method import Method, entries
 from expunge.sophia import Settings
 from expunge.unlearning.settings import Recipe
 
 
 def describe(method: Method) -> dict[str, Any]:
     """The method as the record holds it."""
-    row = METHODS.get(method.name)
+    row = entries().get(method.name)
     return {
         "name": method.name,
         "parameters": dict(method.parameters),
-        "paper": row.paper if row else None,
+        "paper": (row.paper or None) if row else None,
         "status": row.status if row else "custom",
         "summary": row.summary if row else None,
         "combiner": repr(method.combine),
-        "objectives": {n: getattr(o.loss, "func", o.loss).__name__ for n, o in method.objectives.items()},
+        "objectives": {role: objective.name for role, objective in method.objectives.items()},
     }
 
 
@@ -77,7 +77,7 @@ def describe_training(args: Any, total_steps: int, sophia: Settings | None = Non
 
 def steps(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The trainer's log as one row per logged optimizer step; ``seconds`` is how long the step took."""
-    rows = [h for h in history if "loss/forget" in h]
+    rows = [h for h in history if any(key.startswith("loss/") for key in h)]
     return [{"step": h["step"], **{k: v for k, v in h.items() if k not in ("step", "loss")}} for h in rows]
 
 

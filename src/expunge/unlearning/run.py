@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, files, losses, methods, record  # noqa: F401  methods fills the table
+from expunge import __version__, files, losses, record
+from expunge.combine import complete
 from expunge.data import chat, check, collate, refusals, sources, streams
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
@@ -335,11 +336,10 @@ def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, st
 
 
 def _start_loss(method: Method, before: Mapping[str, Mapping[str, float]]) -> float | None:
-    """What a given budget is compared with: the retain NLL measured before; None where the trainer has to measure it."""
-    from expunge.combine import PrimalDual
-
-    given = isinstance(method.combine, PrimalDual) and method.combine.budget is not None
-    return before["retain"]["nll"] if given and method.objectives["retain"].loss is losses.nll else None
+    """The second objective before training, where the figures hold it and need not be exact; None where they do not."""
+    second = list(method.objectives.values())[1:2]
+    plain = [o.loss is losses.nll and o.on == ("retain",) for o in second] == [True]
+    return before["retain"]["nll"] if plain and not complete(method.combine).needs_start else None
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------

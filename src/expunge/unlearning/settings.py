@@ -60,7 +60,7 @@ class Recipe(BaseModel):
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
-    method: str = Field("pdu", description="One of `expunge methods`.")
+    method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
     optimizer: str | None = Field(
         None,

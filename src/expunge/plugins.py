@@ -1,0 +1,102 @@
+"""Code from outside the library: a Python file of the user's, or an installed package that names what it offers.
+
+A package offers a method, a loss, a scorer or a benchmark in the entry-point group ``expunge.methods``, ``expunge.losses``,
+``expunge.scorers`` or ``expunge.benchmarks``.  It is imported when a name is asked for that the library
+does not have itself, or when all are listed.  A file is run as any program is: give only what you trust.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from expunge.errors import InputError, nearest
+
+Kind = Literal["method", "loss", "scorer", "benchmark"]
+GROUPS: dict[Kind, str] = {
+    "method": "expunge.methods",
+    "loss": "expunge.losses",
+    "scorer": "expunge.scorers",
+    "benchmark": "expunge.benchmarks",
+}
+
+
+def names(kind: Kind) -> list[str]:
+    """What installed packages offer of ``kind``, by name; nothing is imported."""
+    return sorted({point.name for point in importlib.metadata.entry_points(group=GROUPS[kind])})
+
+
+def offered(kind: Kind, name: str) -> Any:
+    """What an installed package offers as ``name``; None if none does.  InputError where it cannot be loaded."""
+    for point in importlib.metadata.entry_points(group=GROUPS[kind], name=name):
+        package = point.dist.name if point.dist else point.module
+        try:
+            return point.load()
+        except InputError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise InputError(f"the {kind} {name} of the package {package} cannot be loaded: {said}") from error
+    return None
+
+
+def is_file(spec: str) -> bool:
+    """Whether ``spec`` reads ``FILE.py:NAME`` (or ``FILE.py``), whatever is there.
+
+    >>> is_file("mine.py:loss"), is_file("mine.py"), is_file("npo")
+    (True, True, False)
+    """
+    return bool(re.search(r"\.py(:\w*)?$", spec))
+
+
+def of_file(kind: Kind, spec: str) -> tuple[Any, Path]:
+    """What ``FILE.py:NAME`` names, and the file; InputError where there is no such function, file or name."""
+    path, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
+    file = Path(path).expanduser()
+    if not name:
+        raise InputError(f"the {kind} {spec!r} names no function; write {path.rstrip(':')}:FUNCTION")
+    if not file.is_file():
+        raise InputError(f"there is no file {path} for the {kind} {spec}")
+    module = run(file)
+    found = getattr(module, name, None)
+    if not callable(found) and (kind != "loss" or found is None):  # an Objective is a loss too
+        known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
+        raise InputError(f"{path} has no function {name!r}{nearest(name, known)}")
+    return found, file
+
+
+def run(file: Path) -> ModuleType:
+    """The module that ``file`` makes; a file that does not parse is never run."""
+    try:
+        ast.parse(file.read_bytes(), filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise InputError(f"{file}{where}: not Python") from error
+    spec = importlib.util.spec_from_file_location(f"expunge_plugin_{file.stem}", file)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        said = f": {error}" if isinstance(error, ImportError) else ""
+        raise InputError(f"{file} cannot be run: {type(error).__name__}{line(error, file)}{said}") from error
+    return module
+
+
+def line(error: Exception, file: Path) -> str:
+    """Where in ``file`` the error arose, as a message goes on; never the error's own text, which may quote data."""
+    number, step = 0, error.__traceback__
+    while step is not None:
+        if Path(step.tb_frame.f_code.co_filename).resolve() == file.resolve():
+            number = step.tb_lineno
+        step = step.tb_next
+    return f" in line {number}" if number else ""

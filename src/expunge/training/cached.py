@@ -1,0 +1,168 @@
+"""What the frozen target says of the rows that training will see, taken in one pass before the first step.
+
+Token log-probabilities are constant through training, and so are the hidden states that the head turns into logits and the
+activations after a layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from expunge.forward.layers import hidden_after, output_embedding, unwrap
+from expunge.forward.view import IGNORE, ForwardPass, hidden_at, see
+
+Batches = Callable[[str], Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class CachedLogp:
+    """Token log-probabilities of rows of some streams: ``rows[stream][i]`` is (|y_i|,)."""
+
+    rows: Mapping[str, Mapping[int, Tensor]]
+
+    def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
+        """The reference's view of ``batch``, aligned with the model's own."""
+        values = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()])
+        return ForwardPass.from_token_logp(values.to(own.labels.device), own.labels, own.sequence, own.size)
+
+
+@dataclass(frozen=True)
+class CachedHidden:
+    """Final hidden states at the labelled tokens: ``rows[stream][i]`` is (|y_i|, D), and the target's ``head``."""
+
+    rows: Mapping[str, Mapping[int, Tensor]]
+    head: nn.Module
+
+    def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
+        """The reference's view of ``batch``: one product with the head, without gradient."""
+        hidden = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()]).to(own.labels.device)
+
+        def run(_: Any) -> tuple[Any, Tensor]:
+            with torch.no_grad():
+                return "logits", self.head(hidden)
+
+        return ForwardPass(own.labels, own.sequence, own.size, run)
+
+
+@dataclass(frozen=True)
+class CachedActivations:
+    """Activations after one decoder layer at the real tokens: ``rows[stream][i]`` is (|x_i|, D)."""
+
+    rows: Mapping[str, Mapping[int, Tensor]]
+    layer: int
+
+    def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
+        """The reference's view of ``batch``: its activations at this layer and nothing else."""
+        values = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()])
+        return ForwardPass.from_activations(values.to(own.labels.device), self.layer, own)
+
+
+def _row(rows: Mapping[int, Tensor], i: int) -> Tensor:
+    if i not in rows:
+        raise RuntimeError(f"row {i} was not cached: the run sees more rows than its arguments said when it was built")
+    return rows[i]
+
+
+@torch.no_grad()
+def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedLogp:
+    """Run the target model once over ``streams`` for the log-probabilities of their labelled tokens.
+
+    ``batches(stream)`` yields collated batches with ``index``; the model's adapter, if any, is off meanwhile.
+    """
+
+    def logp(batch: Mapping[str, Any]) -> Tensor:
+        return see(unwrap(model), batch, grad=False).token_logp
+
+    with as_target(model):
+        return CachedLogp({s: _collect(batches(s), logp) for s in streams})
+
+
+@torch.no_grad()
+def cache_activations(model: nn.Module, streams: Sequence[str], batches: Batches, layer: int) -> CachedActivations:
+    """The same for activations after ``layer`` at the real tokens."""
+
+    def hidden(batch: Mapping[str, Any]) -> Tensor:
+        return hidden_after(unwrap(model), batch, layer)
+
+    with as_target(model):
+        return CachedActivations({s: _collect(batches(s), hidden, _real) for s in streams}, layer)
+
+
+@torch.no_grad()
+def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedHidden | None:
+    """The same for hidden states; None where they and the head do not give the model's logits."""
+    head = output_embedding(model)
+    if type(head) is not nn.Linear:  # an adapter on the head is off in the target, but not in the head by itself
+        return None
+
+    def hidden(batch: Mapping[str, Any]) -> Tensor:
+        found = hidden_at(unwrap(model), batch)
+        if found is None:
+            raise _WorksOnLogits
+        return found
+
+    try:
+        with as_target(model):
+            rows = {s: _collect(batches(s), hidden) for s in streams}
+    except _WorksOnLogits:
+        return None
+    moves = any(p.requires_grad for p in head.parameters())
+    return CachedHidden(rows, copy.deepcopy(head).requires_grad_(False) if moves else head)
+
+
+def hidden_bytes(model: nn.Module, tokens: int) -> int:
+    """What :func:`cache_hidden` or :func:`cache_activations` would take."""
+    weight = cast(Tensor, output_embedding(model).weight)
+    return tokens * weight.shape[1] * weight.element_size()
+
+
+class _WorksOnLogits(Exception):
+    """The model does something to what its head returns."""
+
+
+def adapter_off(model: nn.Module) -> AbstractContextManager[Any]:
+    """While open, a PEFT model is its base; nothing for any other model."""
+    inner = unwrap(model)
+    return inner.disable_adapter() if has_adapter(inner) else nullcontext()  # type: ignore[operator]
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether ``model`` carries a PEFT adapter that can be switched off."""
+    return hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
+
+
+@contextmanager
+def as_target(model: nn.Module) -> Iterator[None]:
+    """While open, ``model`` is the target: its adapter off, no dropout."""
+    training = model.training
+    model.eval()
+    with adapter_off(model):
+        yield
+    model.train(training)
+
+
+def _labelled(batch: Mapping[str, Any]) -> list[int]:
+    return list((batch["labels"][:, 1:] != IGNORE).sum(1).tolist())
+
+
+def _real(batch: Mapping[str, Any]) -> list[int]:
+    return list(batch["attention_mask"].sum(1).tolist())
+
+
+def _collect(
+    batches: Iterable[Mapping[str, Any]],
+    f: Callable[[Mapping[str, Any]], Tensor],
+    lengths: Callable[[Mapping[str, Any]], list[int]] = _labelled,
+) -> dict[int, Tensor]:
+    """``f(batch)``, one entry a token, cut into rows of ``lengths(batch)`` by ``index``."""
+    found: dict[int, Tensor] = {}
+    for batch in batches:
+        found.update(zip(batch["index"].tolist(), f(batch).cpu().split(lengths(batch)), strict=True))
+    return found

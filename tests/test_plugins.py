@@ -1,0 +1,200 @@
+"""Code from outside: a package of one file beside its ``entry_points.txt``, and files given by path."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from expunge import plugins, unlearn
+from expunge.benchmarks import named
+from expunge.cli import app
+from expunge.errors import InputError
+from expunge.method import METHODS, build
+from expunge.scorers import scorer
+
+FILE = '''
+"""An outside package."""
+
+from functools import partial
+
+from expunge.combine import Combiner
+from expunge.evaluation.benchmark import Benchmark
+from expunge.losses import nll, not_monotone
+from expunge.method import Method, Objective, method
+
+
+def dampened(x, *, scale=0.5):
+    """Gradient ascent, scaled."""
+    return -scale * nll(x)
+
+
+class Halves(Combiner):
+    """Half of each."""
+
+    def weights(self, losses, gram=None):
+        return losses.new_full((len(losses),), 0.5)
+
+
+@method(paper="arXiv:0000.00000")
+def outside_ascent(*, scale: float = 0.5) -> Method:
+    """Forget by a dampened ascent, keep by the likelihood."""
+    return Method(
+        {"erase": Objective(partial(dampened, scale=scale), ("forget",)), "keep": Objective(nll, ("retain",))}, Halves()
+    )
+
+
+def outside_plain(*, scale: float = 0.25):
+    """The same, without the decorator."""
+    return outside_ascent(scale=scale)
+
+
+def length(text):
+    return min(len(text) / 10, 1)
+
+
+BENCHMARK = Benchmark("outside_bench", "arXiv:0000.00000", (), lambda data: [], lambda own, retrained: [])
+
+no_function = 3
+wrong_type = lambda: 3
+positional = lambda scale: 3
+
+
+def gives_a_number(*, scale: float = 1.0):
+    return scale
+'''
+POINTS = """
+[expunge.methods]
+outside_ascent = outside_package:outside_ascent
+outside_gone = outside_gone:method
+outside_number = outside_package:no_function
+outside_wrong = outside_package:gives_a_number
+
+[expunge.losses]
+outside_loss = outside_package:dampened
+outside_no_loss = outside_package:no_function
+
+[expunge.scorers]
+outside_length = outside_package:length
+
+[expunge.benchmarks]
+outside_bench = outside_package:BENCHMARK
+outside_no_bench = outside_package:length
+"""
+RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+FAST = {"max_steps": 3, "learning_rate": 0.05, "disable_tqdm": True, "use_cpu": True}
+
+
+@pytest.fixture
+def package(tmp_path_factory, monkeypatch):
+    """A folder on ``sys.path`` with ``outside_package.py`` and what an installer would write of it."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "outside_package.py").write_text(FILE)
+    about = folder / "outside_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(str(folder))
+    known = set(METHODS)
+    yield folder
+    for name in set(METHODS) - known:
+        del METHODS[name]
+    sys.modules.pop("outside_package", None)
+
+
+def call(*args):
+    return CliRunner().invoke(app, list(args))
+
+
+def test_a_packages_method_trains_with_its_own_loss_and_combiner(workplace, package):
+    log = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method="outside_ascent", **FAST).record
+    assert log["method"]["objectives"] == {"erase": "dampened", "keep": "nll"}
+    assert (log["method"]["paper"], log["method"]["parameters"]) == ("arXiv:0000.00000", {"scale": 0.5})
+    assert [s["step"] for s in log["steps"]] == [1, 2, 3] and {s["weight/keep"] for s in log["steps"]} == {0.5}
+    assert log["after"]["forget"]["probability"] < log["before"]["forget"]["probability"]
+
+
+def test_a_packages_method_on_the_command_line(workplace, package):
+    done = call(*RUN, "--method", "outside_ascent", "-p", "scale=0.7", *(f"{k}={v}" for k, v in FAST.items()))
+    assert done.exit_code == 0, done.output
+    log = json.loads((workplace / "unlearned" / "run.json").read_text())
+    assert log["method"]["parameters"] == {"scale": 0.7} and len(log["steps"]) == 3
+    assert "Forget by a dampened ascent" in call("show", "outside_ascent").output
+    listed = call("methods").output
+    assert "outside_ascent" in listed and "npo" in listed
+    broken = "the method outside_gone of the package outside-package cannot be loaded: ModuleNotFoundError"
+    assert broken in " ".join(listed.split())
+
+
+@pytest.mark.parametrize("decorated", [True, False])
+def test_a_method_of_a_file(workplace, package, decorated):
+    name = "outside_ascent" if decorated else "outside_plain"
+    (workplace / "mine.py").write_text(FILE)
+    done = call(*RUN, "--method", f"mine.py:{name}", "-p", "scale=0.7", *(f"{k}={v}" for k, v in FAST.items()))
+    assert done.exit_code == 0, done.output
+    log = json.loads((workplace / "unlearned" / "run.json").read_text())["method"]
+    assert (log["name"], log["parameters"]) == (name, {"scale": 0.7})
+    assert log["status"] == ("unreproduced" if decorated else "custom")
+    assert "erase objective: dampened(forget)" in call("show", f"mine.py:{name}").output
+
+
+def test_any_combiner_over_a_loss_from_outside(workplace, package):
+    (workplace / "mine.py").write_text(FILE)
+    for name in ("outside_loss", "mine.py:dampened"):
+        made = build("pcgrad", {"forget": name})
+        assert [o.name for o in made.objectives.values()] == ["dampened", "nll"]
+        assert made.parameters["forget"] == name
+    with pytest.raises(InputError, match=r"'npo'.*'outside_loss'"):
+        build("pcgrad", {"forget": "outside_lass"})
+
+
+def test_a_packages_scorer_and_benchmark(package):
+    assert scorer("outside_length")(["abc", ""]).tolist() == [0.3, 0]
+    assert named("outside_bench").name == "outside_bench"
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda: build("outside_gone"), "method outside_gone of the package outside-package .*No module named"),
+        (lambda: build("outside_number"), "outside_number is no function that gives a Method, but a int"),
+        (lambda: build("outside_wrong"), "gives_a_number gave a float, not a Method"),
+        (lambda: build("outside_ascend"), "did you mean 'outside_ascent'"),
+        (lambda: build("npo_mine.py:f"), "no file npo_mine.py for the method npo_mine.py:f"),
+        (lambda: build("npo_mine.py"), "names no function; write npo_mine.py:FUNCTION"),
+        (lambda: build("mgda", {"forget": "outside_no_loss"}), "outside_no_loss is a int, neither a function nor"),
+        (lambda: scorer("outside_lenght"), "did you mean 'outside_length'"),
+        (lambda: named("outside_no_bench"), "outside_no_bench of a package is a function, not a Benchmark"),
+    ],
+)
+def test_what_is_wrong_with_a_plugin_is_one_sentence(package, ask, said):
+    with pytest.raises(InputError, match=said) as caught:
+        ask()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\nraise KeyError('secret')\n", "mine.py cannot be run: KeyError in line 2$"),
+        ("import nothing_of_that_name\n", "cannot be run: ModuleNotFoundError in line 1: No module named"),
+        ("def f(:\n", "mine.py, line 1: not Python"),
+        ("def made(scale):\n    return 1\n", "must take keyword-only parameters with defaults, unlike scale"),
+        ("from expunge.method import method\n@method()\ndef npo():\n    pass\n", "there is a method 'npo' already"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InputError, match=said):
+        build("mine.py:made")
+    with pytest.raises(InputError, match=r"cannot be run|not Python|makes no BENCHMARK|already"):
+        named("mine.py")
+
+
+def test_nothing_from_outside_is_imported_for_a_name_of_the_library(package):
+    build("npo")
+    scorer("words:a")
+    assert "outside_package" not in sys.modules and plugins.names("loss") == ["outside_loss", "outside_no_loss"]
