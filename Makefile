@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST_PYTHON ?= python3.11
 LOWEST := .venv-lowest
 
-.PHONY: setup demo test test-slow test-lowest check docs bench lock clean
+.PHONY: setup demo test coverage test-slow test-lowest check docs bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -22,6 +22,9 @@ demo: setup  ## A real model forgets two invented people; opens offline: demo-ru
 
 test: setup  ## The tests: no network, no real model; two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+coverage: setup  ## The same tests, slower; fails where they run less of the source than pyproject.toml's floor
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 test-slow: setup  ## The tests that take the real model or minutes
 	$(BIN)/python -m pytest -m slow

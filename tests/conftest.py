@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+
+import accelerate.utils.imports
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
+# Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
+accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
+
+
+def pytest_collection_finish() -> None:
+    """The libraries' objects live to the end: the collector, which every run calls, need not walk them each time."""
+    gc.collect()
+    gc.freeze()
+
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"

@@ -1,8 +1,7 @@
-"""The record: written in one piece as strict JSON, refused clearly when unreadable; fingerprints by hand."""
+"""The record: written in one piece as strict JSON, refused clearly when unreadable."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -13,12 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expunge import files, record
+from expunge import record
 from expunge.errors import InputError
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def test_write_then_read_gives_the_same_record_with_its_schema(tmp_path: Path):
@@ -98,38 +93,24 @@ def test_nan_in_a_hand_edited_record_reads_as_null(tmp_path: Path):
     assert record.read(tmp_path)["seconds"] is None
 
 
-def test_claim_makes_the_folder_and_refuses_an_earlier_run(tmp_path: Path):
-    out = files.claim_folder(tmp_path / "a" / "b")
+def test_a_run_is_claimed_and_an_earlier_one_is_kept_aside(tmp_path: Path):
+    out = record.claim_folder(tmp_path / "a" / "b")
     assert out.is_dir()
-    assert files.claim_folder(out) == out  # a run that died left no record: the folder is free
+    assert record.claim_folder(out) == out  # a run that died left no record: the folder is free
     record.write({"title": "first"}, out)
-    with pytest.raises(InputError, match="earlier run"):
-        files.claim_folder(out)
+    with pytest.raises(InputError, match=r"an earlier run's run\.json is here"):
+        record.claim_folder(out)
     assert record.read(out)["title"] == "first"
-    files.claim_folder(out, overwrite=True)
+    record.claim_folder(out, overwrite=True)
     assert not (out / "run.json").exists()
     assert record.read(out / "run.previous.json")["title"] == "first"
 
 
-def test_claim_refuses_a_file_in_the_way(tmp_path: Path):
-    (tmp_path / "out").write_text("")
-    for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
-        with pytest.raises(InputError, match="in the way"):
-            files.claim_folder(path)
-
-
-def test_sha256_of_a_file_and_of_a_folder_by_hand(tmp_path: Path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "b.bin").write_bytes(b"two")
-    (tmp_path / "sub" / "a.bin").write_bytes(b"one")
-    (tmp_path / "skip.txt").write_bytes(b"no")
-    assert files.sha256_file(tmp_path / "b.bin") == "sha256:" + sha(b"two")
-    lines = f"b.bin\0sha256:{sha(b'two')}\nsub/a.bin\0sha256:{sha(b'one')}\n".encode()
-    assert files.sha256_folder(tmp_path, "**/*.bin") == "sha256:" + sha(lines)
-    (tmp_path / "b.bin").rename(tmp_path / "c.bin")
-    assert files.sha256_folder(tmp_path, "**/*.bin") != "sha256:" + sha(lines)
-    with pytest.raises(InputError, match="no file matches"):
-        files.sha256_folder(tmp_path, "*.safetensors")
+def test_a_record_that_names_no_schema_is_of_the_first_where_such_were_written(tmp_path: Path):
+    assert record.check_schema({"a": 1}, tmp_path, unnamed=1) == {"a": 1}
+    for wrong in (2, "1", True, None):
+        with pytest.raises(InputError, match="schema"):
+            record.check_schema({"schema": wrong}, tmp_path, unnamed=1)
 
 
 def test_versions_name_python_and_only_what_is_installed():

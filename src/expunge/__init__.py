@@ -1,7 +1,8 @@
 """Make a language model forget, and prove that it did.
 
 >>> from expunge import methods, unlearn  # doctest: +SKIP
->>> result = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method=methods.blur_npo(beta=0.1))
+>>> method = methods.blur_npo(beta=0.1)  # doctest: +SKIP
+>>> result = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method=method)  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -1,68 +1,243 @@
-"""Files and folders: claim an output folder, write whole or not at all, fingerprints, the cache folder."""
+"""Files and folders: claim an output, write it whole or not at all, read JSON, fingerprints, the cache folder."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from expunge.errors import InputError
 
 PathLike: TypeAlias = str | os.PathLike[str]
-RECORD = "run.json"
-PREVIOUS = "run.previous.json"
+PRIVATE, ORDINARY = 0o600, 0o666  # the mode of a new file: for its owner alone, or what the umask leaves
+_APPENDING = threading.Lock()
 
 
-def claim_folder(out: PathLike, overwrite: bool = False) -> Path:
-    """Make the folder ``out`` ready for a run and return it.
+# -- outputs --------------------------------------------------------------------------------------------------------------
+def check_folder(
+    out: PathLike, *, marker: str = "", overwrite: bool = False, found: str = "an earlier result is here"
+) -> Path:
+    """The folder ``out``, which need not exist yet; nothing is touched.
 
-    Raises InputError if it is a file, or if an earlier run's record is in it and ``overwrite`` is false.
-    With ``overwrite`` the earlier record is kept as ``run.previous.json``, so that a run that dies half-way
-    does not leave the old record beside new weights.
+    Raises InputError if ``out`` is empty, if a file is in the way, or if ``marker``, the file that makes a folder a
+    finished result, is in it and ``overwrite`` is false; ``found`` is how that is said.
     """
-    folder = check_folder(out, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / RECORD).exists():
-        os.replace(folder / RECORD, folder / PREVIOUS)
-    return folder
-
-
-def check_folder(out: PathLike, overwrite: bool = False) -> Path:
-    """The folder ``out``, which may not be there; raises InputError as :func:`claim_folder` and writes nothing."""
+    if not os.fspath(out).strip():
+        raise InputError("the output folder is an empty text; name one, such as --out unlearned")
     folder = Path(out)
-    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
-        raise InputError(f"{folder}: a file of that name is in the way; choose another output folder.")
-    if (folder / RECORD).exists() and not overwrite:
-        raise InputError(
-            f"{folder}: an earlier run's {RECORD} is here; "
-            "choose another folder, or allow it with --overwrite (overwrite=True)."
-        )
+    if blocking := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
+        raise InputError(f"{blocking}: a file of that name is in the way; choose another output folder.")
+    if marker and not overwrite and (folder / marker).exists():
+        raise InputError(f"{folder}: {found}; choose another folder, or allow it with --overwrite (overwrite=True).")
     return folder
 
 
-def replace_text(file: Path, text: str) -> Path:
+def claim_folder(
+    out: PathLike, *, marker: str, overwrite: bool = False, found: str = "an earlier result is here"
+) -> Path:
+    """Make the folder ``out`` ready for a new result and return it; raises InputError as :func:`check_folder`.
+
+    With ``overwrite`` an earlier ``NAME.json`` is kept as ``NAME.previous.json``, so that a run that dies half-way does not
+    leave the old record beside new weights.
+    """
+    folder = check_folder(out, marker=marker, overwrite=overwrite, found=found)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / marker).exists():
+            os.replace(folder / marker, (folder / marker).with_suffix(".previous.json"))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {reason(error)}; choose another output folder.") from None
+    return folder
+
+
+def check_file(file: PathLike) -> Path:
+    """The output file ``file``; raises InputError where it cannot be written because of its folder or its name."""
+    if not os.fspath(file).strip():
+        raise InputError("the output file is an empty text; name one, such as --out figures.json")
+    path = Path(file)
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no such folder")
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder")
+    return path
+
+
+def is_foreign(folder: Path, markers: Iterable[str]) -> bool:
+    """Whether something stands at ``folder`` that is neither an empty folder nor one with a file named in ``markers``."""
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    return taken and not any((folder / marker).is_file() for marker in markers)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, as the end of a sentence."""
+    return (error.strerror or "an error").lower()
+
+
+# -- writing --------------------------------------------------------------------------------------------------------------
+@contextmanager
+def replacing_file(file: Path, *, mode: int = ORDINARY) -> Iterator[Path]:
+    """A new file beside ``file`` to write into; it takes the name ``file`` when the block ends without an error."""
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_text(file: Path, text: str, *, mode: int = ORDINARY) -> Path:
     """Write ``text`` to ``file`` in one piece: a temporary file beside it, flushed to disk, then renamed over
     it.
 
     A lone surrogate, which UTF-8 cannot hold, becomes its backslash escape (what JSON writes for it).
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing_file(file, mode=mode) as temporary:
+        temporary.write_bytes(_encoded(text))
     return file
 
 
+def write_json(file: Path, value: Any, *, mode: int = ORDINARY) -> Path:
+    """Write ``value`` as strict JSON in one piece; for what becomes of NaN and the like see :func:`strict`.
+
+    Raises TypeError if a value cannot be said in JSON; an earlier file then stays as it was.
+    """
+    return replace_text(
+        file, json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", mode=mode
+    )
+
+
+def write_lines(file: Path, rows: Iterable[Mapping[str, Any]], *, mode: int = ORDINARY) -> Path:
+    """Write ``rows`` as JSONL in one piece."""
+    return replace_text(file, "".join(map(json_line, rows)), mode=mode)
+
+
+def append_line(file: Path, row: Mapping[str, Any], *, mode: int = ORDINARY) -> None:
+    """Add ``row`` to a JSONL file, flushed to disk, in one write: lines of several threads or processes do not mix.
+
+    What stands there without a line break at its end gets one.
+    """
+    with _APPENDING, _appendable(file, mode) as descriptor:
+        broken = b"" if _ends_a_line(descriptor) else b"\n"
+        os.write(descriptor, broken + _encoded(json_line(row)))
+        _flush(descriptor)
+
+
+def check_appendable(file: Path, *, mode: int = ORDINARY) -> None:
+    """Make ``file`` if it is not there, for :func:`append_line`; raises OSError where it cannot be written."""
+    with _appendable(file, mode):
+        pass
+
+
+def cut_unfinished_line(file: Path) -> None:
+    """Take away what an interruption left of a last line that :func:`append_line` wrote."""
+    if not file.exists():
+        return
+    with open(file, "rb+") as stream:
+        text = stream.read()
+        if not text.endswith(b"\n"):
+            stream.truncate(text.rfind(b"\n") + 1)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """``row`` as one line of strict JSON."""
+    return json.dumps(strict(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def strict(value: Any) -> Any:
+    """The value as JSON can say it: NaN and infinity as None, tuples as lists, numpy scalars and paths as plain values."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch scalar
+        return strict(value.item())
+    return value
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _appendable(file: Path, mode: int) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, mode)
+    try:
+        if mode == PRIVATE:
+            os.chmod(file, mode)  # it may have been there before
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _ends_a_line(descriptor: int) -> bool:
+    try:
+        if os.lseek(descriptor, 0, os.SEEK_END) == 0:
+            return True
+        os.lseek(descriptor, -1, os.SEEK_END)
+    except OSError:  # a pipe or a terminal
+        return True
+    return os.read(descriptor, 1) == b"\n"
+
+
+def _flush(descriptor: int) -> None:
+    with suppress(OSError):  # of a pipe
+        os.fsync(descriptor)
+
+
+# -- reading --------------------------------------------------------------------------------------------------------------
+def read_list(file: Path, *, what: str, remedy: str) -> list[Any]:
+    """The JSON list in ``file``; raises InputError as :func:`read_json`."""
+    value = _parsed(file, what, remedy)
+    if not isinstance(value, list):
+        raise InputError(f"{file}: the {what} is not a JSON list; {remedy}")
+    return value
+
+
+def read_json(file: Path, *, what: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in ``file``; NaN and infinity, which no strict JSON holds, are read as None.
+
+    Raises InputError with one sentence if the file is missing, unreadable, not UTF-8, not JSON (with the line) or no
+    object: ``what`` the file is, and the ``remedy``.
+    """
+    value = _parsed(file, what, remedy)
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: the {what} is not a JSON object and names no schema; {remedy}")
+    return value
+
+
+def _parsed(file: Path, what: str, remedy: str) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{file}: there is no {what}; {remedy}") from None
+    except OSError as error:
+        raise InputError(f"{file}: the {what} cannot be read ({reason(error)}); {remedy}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: the {what} is not UTF-8 text; {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{file}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {remedy}"
+        ) from None
+    except RecursionError:
+        raise InputError(f"{file}, line 1: not JSON (nested too deeply); {remedy}") from None
+
+
+# -- folders and fingerprints ---------------------------------------------------------------------------------------------
 @contextmanager
 def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """A new sibling folder to write into; it takes the name ``folder`` when the block ends without an error.

@@ -7,8 +7,6 @@ record can be read and re-reported on any laptop.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 import shlex
@@ -18,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from expunge import files
 from expunge.errors import InputError
-from expunge.files import PathLike, replace_text
+from expunge.files import PathLike
 
 SCHEMA = 1
 FILE = "run.json"
@@ -34,8 +33,17 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
     cannot be said in JSON; an earlier file then stays as it was.
     """
-    text = json.dumps(strict({**record, "schema": SCHEMA}), indent=1, ensure_ascii=False, allow_nan=False)
-    return replace_text(_file(path), text + "\n")
+    return files.write_json(_file(path), {**record, "schema": SCHEMA})
+
+
+def check_folder(out: PathLike, *, overwrite: bool = False) -> Path:
+    """The folder ``out``; raises InputError if it cannot be a run's, or has an earlier one's record; touches nothing."""
+    return files.check_folder(out, marker=FILE, overwrite=overwrite, found=f"an earlier run's {FILE} is here")
+
+
+def claim_folder(out: PathLike, *, overwrite: bool = False) -> Path:
+    """Make ``out`` ready for a run; raises InputError as :func:`check_folder`."""
+    return files.claim_folder(check_folder(out, overwrite=overwrite), marker=FILE, overwrite=overwrite)
 
 
 def read(path: PathLike) -> dict[str, Any]:
@@ -44,22 +52,22 @@ def read(path: PathLike) -> dict[str, Any]:
     Raises InputError if there is none, if it is no JSON (with the line), or if its schema is not known here.
     """
     file = _file(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{file}: there is no record; give a run's output folder or its {FILE}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: the record is not UTF-8 text; give a {FILE} that expunge wrote.") from None
-    try:
-        record = json.loads(text, parse_constant=lambda _: None)
-    except json.JSONDecodeError as error:
-        where = f"{file}, line {error.lineno}, column {error.colno}"
-        raise InputError(f"{where}: the record is not valid JSON ({error.msg}); restore or rerun it.") from None
-    schema = record.get("schema") if isinstance(record, dict) else None
+    record = files.read_json(
+        file, what="record", remedy=f"give a run's output folder or its {FILE}, whole as expunge wrote it."
+    )
+    return check_schema(record, file)
+
+
+def check_schema(record: dict[str, Any], file: Path, *, unnamed: int | None = None) -> dict[str, Any]:
+    """``record`` as it is; raises InputError if its schema is not known here.
+
+    ``unnamed``: the schema of a record that names none, where such were written before.
+    """
+    schema = record.get("schema", unnamed)
     if schema != SCHEMA or isinstance(schema, bool):
-        said = "names no schema" if schema is None else f"has schema {schema!r}"
+        what = "names no schema" if schema is None else f"has schema {schema!r}"
         raise InputError(
-            f"{file}: the record {said}, this expunge reads schema {SCHEMA}; use the version that wrote it."
+            f"{file}: the record {what}, this expunge reads schema {SCHEMA}; use the version that wrote it."
         )
     result: dict[str, Any] = record
     return result
@@ -108,18 +116,3 @@ def _file(path: PathLike) -> Path:
     """The record's file for a path that names the file or its folder; a name that ends in .json is a file."""
     given = Path(path)
     return given if given.is_file() or (given.suffix == ".json" and not given.is_dir()) else given / FILE
-
-
-def strict(value: Any) -> Any:
-    """The value as JSON can say it: NaN as None, tuples as lists, numpy scalars and paths as plain values."""
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch scalar
-        return strict(value.item())
-    return value

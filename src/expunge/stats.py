@@ -97,17 +97,20 @@ def auc(members: ArrayLike, non_members: ArrayLike) -> float:
 
     .. math:: P(s_{\text{non-member}} > s_{\text{member}}) + \tfrac12 P(s_{\text{non-member}} = s_{\text{member}})
 
-    From (n,) and (m,), by ranks.  1 means the members are plainly seen, 1/2 that they are not, 0 that they look *less* known
-    than texts the model never saw.  OpenUnlearning's convention (members 0, non-members 1); MUSE reports 1 minus this.
+    From (n,) and (m,), in whole numbers.  1 means the members are plainly seen, 1/2 that they are not, 0 that they look
+    *less* known than texts the model never saw.  OpenUnlearning's convention (members 0, non-members 1); MUSE reports 1 minus
+    this.
 
     Hand-worked: members (1, 2), non-members (2, 3): the pairs 1<2, 1<3, 2=2, 2<3 give 3.5 / 4 = 0.875.
 
     Mann and Whitney 1947, doi:10.1214/aoms/1177730491; Dorna et al. 2025, arXiv:2506.12618.
     """
     seen, unseen = sample(members, "the members"), sample(non_members, "the non-members")
-    ranks = scipy_stats.rankdata(np.concatenate([seen, unseen]))  # (n + m,), ties share their mean rank
-    above = ranks[len(seen) :].sum() - len(unseen) * (len(unseen) + 1) / 2
-    return float(above / (len(seen) * len(unseen)))
+    ordered = np.sort(seen)
+    above = (
+        ordered.searchsorted(unseen, "left").sum() + ordered.searchsorted(unseen, "right").sum()
+    )  # a tie counts once
+    return float(above / 2 / (len(seen) * len(unseen)))
 
 
 def tpr_at_fpr(members: ArrayLike, non_members: ArrayLike, fpr: float = 0.01) -> float:

@@ -7,8 +7,7 @@ import re
 import shutil
 
 import pytest
-import tiny
-from tiny_bench import SECRET, rows
+from tiny_bench import SECRET, copied, prepare, rows
 from typer.testing import CliRunner
 
 from expunge import bench, files, record
@@ -35,23 +34,27 @@ METHOD = ["--method", "npo", "-p", "beta=0.2"]
 @pytest.fixture
 def place(workplace, tokenizer, monkeypatch):
     """A folder to work in: ``tofu/`` with all of a benchmark's files, ``model`` and ``retrained``; its own cache."""
-    monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
-    forget = rows("forget", 4, secret=f" {SECRET}")
-    made = {
-        "forget01": forget,
-        "retain99": rows("keep", 5),
-        "forget01_perturbed": forget,
-        "holdout01": rows("holdout", 4, secret=f" {SECRET}"),
-        "retain_perturbed": rows("retain", 5),
-        "real_authors_perturbed": rows("author", 3, paraphrase=False),
-        "world_facts_perturbed": rows("fact", 3, paraphrase=False),
-    }
-    (workplace / "tofu").mkdir()
-    for name, content in made.items():
-        (workplace / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, content)))
-    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
-    tokenizer.save_pretrained("retrained")
+    prepare(workplace, tokenizer, monkeypatch)
     return workplace
+
+
+def one_run():
+    done = call(*METHOD, *FAST, "--retrained", "retrained")
+    assert done.exit_code == 0, done.output[-600:]
+
+
+@pytest.fixture
+def warm(place, tmp_path_factory):
+    """``place`` with what its two models answered in the cache."""
+    copied(tmp_path_factory, "bench", place, one_run, "cache")
+    return place
+
+
+@pytest.fixture
+def finished(place, tmp_path_factory):
+    """``place`` after the command was run once, beside a retrained model."""
+    copied(tmp_path_factory, "bench", place, one_run, "cache", "out")
+    return place
 
 
 def call(*args, out="out", data="tofu"):
@@ -88,31 +91,30 @@ def test_unlearned_and_measured_before_and_after(place):
     assert SECRET not in page + (place / "out" / "figures.json").read_text() and "unlearned with npo" in page
 
 
-def test_sophia_unlearns_and_adamw_teaches(place, monkeypatch):
+def test_sophia_unlearns_and_adamw_teaches(warm, monkeypatch):
     sophia = ["--optimizer", "sophia", "optimizer.every=1"]
     done = call(*TEACH, *METHOD, *FAST, *sophia)
     assert done.exit_code == 0, done.output[-600:]
     log = record.read("out/run")
     assert log["training"]["optimizer"]["every"] == 1 and all("clipped" in s for s in log["steps"])
-    assert "optimizer" not in json.loads((place / "out" / "target" / "made.json").read_text())["settings"]
-    (place / "out" / "figures.json").unlink()
+    assert "optimizer" not in json.loads((warm / "out" / "target" / "made.json").read_text())["settings"]
+    (warm / "out" / "figures.json").unlink()
     monkeypatch.setattr(api, "train", never)
     assert call(*TEACH, *METHOD, *FAST, *sophia).exit_code == 0  # the same run is not done again
-    (place / "out" / "figures.json").unlink()
+    (warm / "out" / "figures.json").unlink()
     told = call(*TEACH, *METHOD, *FAST, "--optimizer", "sophia", "optimizer.every=2")  # another is not taken for it
     assert told.exit_code == 2 and "an earlier run's run.json is here" in told.output
 
 
-def test_rescoring_writes_the_same_again(place):
-    assert call(*METHOD, *FAST, "--retrained", "retrained").exit_code == 0
-    before = {name: (place / "out" / name).read_bytes() for name in ("figures.json", "report.html")}
-    (place / "out" / "report.html").unlink()
+def test_rescoring_writes_the_same_again(finished):
+    before = {name: (finished / "out" / name).read_bytes() for name in ("figures.json", "report.html")}
+    (finished / "out" / "report.html").unlink()
     said = read("out")
     said["figures"], said["beside"] = [], {}
-    (place / "out" / "figures.json").write_text(json.dumps(said))
+    (finished / "out" / "figures.json").write_text(json.dumps(said))
     done = CliRunner().invoke(app, ["rescore", "out"])
     assert done.exit_code == 0 and "unlearned" in done.output, done.output
-    assert {name: (place / "out" / name).read_bytes() for name in before} == before
+    assert {name: (finished / "out" / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.parametrize("adapter", [[], ["--adapter", "lora"]])
@@ -137,9 +139,9 @@ def test_a_taught_target_and_a_taught_retrained_model(place, adapter, monkeypatc
     assert read("out")["figures"] == said["figures"]
 
 
-def test_other_settings_or_data_are_not_taken_for_the_same(place, monkeypatch):
+def test_other_settings_or_data_are_not_taken_for_the_same(warm, monkeypatch):
     assert call(*TEACH, *METHOD, *FAST).exit_code == 0
-    (place / "out" / "figures.json").unlink()
+    (warm / "out" / "figures.json").unlink()
     with monkeypatch.context() as m:
         m.setattr(api, "train", never)
         told = call(*TEACH, "--teach-setting", "seed=1", *METHOD, *FAST)
@@ -148,14 +150,14 @@ def test_other_settings_or_data_are_not_taken_for_the_same(place, monkeypatch):
         assert told.exit_code == 2 and "was taught with other settings or data" in told.output
         told = call(*TEACH, "--method", "grad_diff", *FAST)
         assert told.exit_code == 2 and "an earlier run's run.json is here" in told.output
-        other = (place / "tofu" / "retain99.json").read_text()
-        (place / "tofu" / "retain99.json").write_text(other + "\n" + json.dumps(rows("more", 1)[0]))
+        other = (warm / "tofu" / "retain99.json").read_text()
+        (warm / "tofu" / "retain99.json").write_text(other + "\n" + json.dumps(rows("more", 1)[0]))
         told = call(*TEACH, *METHOD, *FAST)
         assert told.exit_code == 2 and "was taught with other settings or data" in told.output
-    weights = place / "out" / "target" / "model.safetensors"
-    made = json.loads((place / "out" / "target" / "made.json").read_text())
+    weights = warm / "out" / "target" / "model.safetensors"
+    made = json.loads((warm / "out" / "target" / "made.json").read_text())
     assert call(*TEACH, *METHOD, *FAST, "--overwrite").exit_code == 0
-    again = json.loads((place / "out" / "target" / "made.json").read_text())
+    again = json.loads((warm / "out" / "target" / "made.json").read_text())
     assert (
         again["rows"] == 10
         and again["output"] == files.sha256_folder(weights.parent, "*.safetensors") != made["output"]
@@ -168,9 +170,9 @@ def test_weights_that_were_not_taught_here_are_left_alone(place):
     assert told.exit_code == 2 and "holds something that was not taught here" in told.output
 
 
-def test_a_recipe_is_the_same_as_flags(place):
-    (place / "r").mkdir()
-    (place / "r" / "bench.toml").write_text(
+def test_a_recipe_is_the_same_as_flags(warm):
+    (warm / "r").mkdir()
+    (warm / "r" / "bench.toml").write_text(
         'benchmark = "tofu/forget01"\nmodel = "../model"\ndata = "../tofu"\nretrained = "../retrained"\n'
         'out = "file"\nlimit = 2\n'
         '[method]\nname = "npo"\nbeta = 0.2\n[teach]\nmax_steps = 2\nuse_cpu = true\n[training]\nmax_steps = 9\n'
@@ -198,17 +200,17 @@ def test_a_recipe_is_the_same_as_flags(place):
     assert value(read("there"), "probability", "retrained") != value(read("there"), "probability")
 
 
-def test_what_is_published_names_no_path_of_this_machine(place):
+def test_what_is_published_names_no_path_of_this_machine(warm):
     names = ["--model-name", "TinyTarget", "--data-name", "tofu-slice", "--retrained-name", "TinyRetrained"]
-    argv = ["--model", place / "model", "--retrained", place / "retrained", *METHOD, *FAST, *TEACH, *names]
-    done = call(*argv, out=place / "out", data=place / "tofu")
+    argv = ["--model", warm / "model", "--retrained", warm / "retrained", *METHOD, *FAST, *TEACH, *names]
+    done = call(*argv, out=warm / "out", data=warm / "tofu")
     assert done.exit_code == 0, done.output[-600:]
     told = {
-        name: (place / "out" / name).read_text()
+        name: (warm / "out" / name).read_text()
         for name in ("figures.json", "report.html", "run/run.json", "run/report.html")
     }
     for name, text in told.items():
-        assert str(place) not in text, name
+        assert str(warm) not in text, name
     said, log = read("out"), record.read("out/run")
     assert said["retrained"]["source"] == "TinyRetrained" and said["data"]["source"] == "tofu-slice"
     assert said["target"]["source"] == log["model"]["source"] == "TinyTarget taught tofu/forget01"

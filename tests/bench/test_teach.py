@@ -34,6 +34,7 @@ def test_taught_rows_are_learned(workplace, adapter):
     said = json.loads((workplace / "taught" / "made.json").read_text())
     assert said["steps"] == 12 and said["rows"] == 5 and said["loss"][1] < said["loss"][0]
     assert said["model"] == models.load("model").fingerprint != models.load("taught").fingerprint
+    assert said["schema"] == 1
     assert nll("taught", rows) < nll("model", rows) - 0.1
     assert "Oru" not in (workplace / "taught" / "made.json").read_text()
     assert not (workplace / "taught-training").exists()

@@ -6,16 +6,14 @@ import doctest
 import json
 import re
 import shutil
-from functools import partial
+import sys
 
 import numpy as np
 import pytest
-import tiny
-from tiny_bench import SECRET, rows
+from tiny_bench import SECRET, copied, prepare, rows
 from typer.testing import CliRunner
 
-from expunge import bench, compare, record, stats
-from expunge.benchmarks import tofu
+from expunge import bench, compare, record
 from expunge.cli import app
 from expunge.compare import budget
 from expunge.compare import settings as of_settings
@@ -23,8 +21,6 @@ from expunge.data.streams import PairedDataset
 from expunge.errors import InputError
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
-from expunge.evaluation.metrics import privacy
-from expunge.evaluation.probe import Ask
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report import compare_page as compared
 from expunge.unlearning import run as api
@@ -57,27 +53,28 @@ ANSWER = rows("forget", 4, secret=f" {SECRET}")[0]["answer"]
 @pytest.fixture
 def place(workplace, tokenizer, monkeypatch):
     """A folder to work in: ``tofu/``, ``model``, ``retrained`` and ``r.toml``; a cache of its own."""
-    monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
-    monkeypatch.setattr(privacy, "bootstrap", partial(stats.bootstrap, resamples=20))  # no test here is of its numbers
-    monkeypatch.setattr(tofu, "bootstrap", partial(stats.bootstrap, resamples=20))
-    monkeypatch.setattr(tofu, "ANSWER", Ask(8))
-    forget = rows("forget", 4, secret=f" {SECRET}")
-    made = {
-        "forget01": forget,
-        "retain99": rows("keep", 5),
-        "forget01_perturbed": forget,
-        "holdout01": rows("holdout", 4, secret=f" {SECRET}"),
-        "retain_perturbed": rows("retain", 5),
-        "real_authors_perturbed": rows("author", 3, paraphrase=False),
-        "world_facts_perturbed": rows("fact", 3, paraphrase=False),
-    }
-    (workplace / "tofu").mkdir()
-    for name, content in made.items():
-        (workplace / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, content)))
-    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
-    tokenizer.save_pretrained("retrained")
+    prepare(workplace, tokenizer, monkeypatch)
     (workplace / "r.toml").write_text(RECIPE)
     return workplace
+
+
+def one_run():
+    done = call()
+    assert done.exit_code == 0, (done.output[-900:], done.exception)
+
+
+@pytest.fixture
+def warm(place, tmp_path_factory):
+    """``place`` with what its two models answered in the cache."""
+    copied(tmp_path_factory, "compare", place, one_run, "cache")
+    return place
+
+
+@pytest.fixture
+def finished(place, tmp_path_factory):
+    """``place`` after the command was run once."""
+    copied(tmp_path_factory, "compare", place, one_run, "cache", "out")
+    return place
 
 
 def call(*args):
@@ -136,39 +133,42 @@ def test_two_methods_end_to_end(place, monkeypatch):
     assert read("alone")["figures"] == npo["figures"]
 
 
-def test_the_figure_and_the_page_name_every_method_and_model(place):
-    assert call().exit_code == 0
-    whole, picture, page = said(), (place / "out/tradeoff.svg").read_text(), (place / "out/report.html").read_text()
+def test_the_figure_and_the_page_name_every_method_and_model(finished):
+    whole, picture, page = (
+        said(),
+        (finished / "out/tradeoff.svg").read_text(),
+        (finished / "out/report.html").read_text(),
+    )
     for text in (picture, page):
         assert all(re.search(f">{word}</text>", text) for word in ("pdu", "npo_low", "target", "retrained"))
         assert "Model utility" in text and "Forget probability" in text and "better" in text
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
-    assert (place / "out/tradeoff.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "out/tradeoff.png").read_bytes().startswith(b"\x89PNG")
     shown = f"{value(whole['runs'][0], 'forget', 'probability')['value']:.3g}"
     assert f"pdu: {shown} (" in picture  # in its words
     assert "<script" not in page and not re.search(r'(src|href)="(?!#|https://arxiv)|url\((?!#)|@import', page)
 
 
-def test_what_is_published_names_no_path_and_quotes_no_data(place):
+def test_what_is_published_names_no_path_and_quotes_no_data(warm):
     names = ["--model-name", "TinyTarget", "--data-name", "slice", "--retrained-name", "TinyRetrained"]
-    given = ["--model", place / "model", "--data", place / "tofu", "--retrained", place / "retrained"]
-    done = call(*given, *names, "--out", place / "out", "methods.pdu.budget=1e-9", "methods.npo_low.beta=0.1")
+    given = ["--model", warm / "model", "--data", warm / "tofu", "--retrained", warm / "retrained"]
+    done = call(*given, *names, "--out", warm / "out", "methods.pdu.budget=1e-9", "methods.npo_low.beta=0.1")
     assert done.exit_code == 0, done.output[-600:]
     for name in ("compare.json", "report.html", "tradeoff.svg"):
-        text = (place / "out" / name).read_text()
-        assert str(place) not in text and SECRET not in text, name
+        text = (warm / "out" / name).read_text()
+        assert str(warm) not in text and SECRET not in text, name
     whole = said()
     assert (whole["target"]["source"], whole["retrained"]["source"]) == ("TinyTarget", "TinyRetrained")
     assert whole["data"]["source"] == "slice" and whole["runs"][1]["method"]["parameters"]["beta"] == 0.1
 
 
-def test_what_is_there_is_not_made_again(place, monkeypatch):
+def test_what_is_there_is_not_made_again(finished, monkeypatch):
     assert call("seeds=0,1").exit_code == 0
     before = said()
     assert [r["name"] for r in before["runs"]] == ["pdu-seed0", "npo_low-seed0", "pdu-seed1", "npo_low-seed1"]
     assert before["runs"][0]["fingerprint"] != before["runs"][2]["fingerprint"]
-    shutil.rmtree(place / "out/runs/npo_low-seed1")
-    (place / "out/compare.json").unlink()
+    shutil.rmtree(finished / "out/runs/npo_low-seed1")
+    (finished / "out/compare.json").unlink()
     trained, own = [], api.run
     monkeypatch.setattr(api, "run", lambda plan, **k: (trained.append(plan.out), own(plan, **k))[1])
     done = call("seeds=0,1")
@@ -183,9 +183,9 @@ def test_what_is_there_is_not_made_again(place, monkeypatch):
     assert call("seeds=0,1").exit_code == 0 and said()["runs"] == again["runs"]
 
 
-def test_other_settings_data_or_models_are_not_taken_for_the_same(place, monkeypatch):
+def test_other_settings_data_or_models_are_not_taken_for_the_same(warm, monkeypatch):
     assert call("--keep", "all").exit_code == 0
-    assert (place / "out/runs/pdu-seed0/run/model/config.json").exists()
+    assert (warm / "out/runs/pdu-seed0/run/model/config.json").exists()
     with monkeypatch.context() as m:
         m.setattr("expunge.models.load", never)
         for change, words in (
@@ -197,10 +197,10 @@ def test_other_settings_data_or_models_are_not_taken_for_the_same(place, monkeyp
         ):
             done = call(change)
             assert done.exit_code == 2 and words in done.output, done.output
-        text = (place / "tofu/retain99.json").read_text()
-        (place / "tofu/retain99.json").write_text(text + "\n" + json.dumps(rows("more", 1)[0]))
+        text = (warm / "tofu/retain99.json").read_text()
+        (warm / "tofu/retain99.json").write_text(text + "\n" + json.dumps(rows("more", 1)[0]))
         assert "the retain rows are others" in call().output
-        (place / "tofu/retain99.json").write_text(text)
+        (warm / "tofu/retain99.json").write_text(text)
     done = call("--retrained", "model")
     assert done.exit_code == 2 and "another retrained model" in done.output
     before = said()
@@ -211,7 +211,7 @@ def test_other_settings_data_or_models_are_not_taken_for_the_same(place, monkeyp
     assert after["runs"][0] == before["runs"][0] and after["runs"][1]["figures"] != before["runs"][1]["figures"]
 
 
-def test_what_a_run_no_longer_has_is_another_setting_too(place):
+def test_what_a_run_no_longer_has_is_another_setting_too(warm):
     assert call("optimizer=sophia", "trainable=down_proj").exit_code == 0
     done = call("optimizer=sophia")
     assert done.exit_code == 2 and "(trainable: 'down_proj', now None)" in done.output, done.output
@@ -220,12 +220,12 @@ def test_what_a_run_no_longer_has_is_another_setting_too(place):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_that_stops_at_a_holdout_set_says_so_and_is_not_the_same_without_it(place):
-    (place / "r.toml").write_text(RECIPE.replace('method = "npo"\nbeta = 0.05', 'method = "grad_diff"'))
+def test_a_run_that_stops_at_a_holdout_set_says_so_and_is_not_the_same_without_it(warm):
+    (warm / "r.toml").write_text(RECIPE.replace('method = "npo"\nbeta = 0.05', 'method = "grad_diff"'))
     text = "\n".join(
         json.dumps({"question": f"Who {i}?", "answer": f"a zebra {i} under flat yonder"}) for i in range(3)
     )
-    (place / "h.jsonl").write_text(text)
+    (warm / "h.jsonl").write_text(text)
     given = ("max_steps=12", "learning_rate=0.05")
     call("holdout=h.jsonl", *given)
     whole = said()
@@ -237,8 +237,7 @@ def test_a_run_that_stops_at_a_holdout_set_says_so_and_is_not_the_same_without_i
     assert done.exit_code == 2 and "the holdout rows are others" in done.output, done.output
 
 
-def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(place, monkeypatch):
-    assert call().exit_code == 0
+def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(finished, monkeypatch):
     before = said()["runs"][1]
     change = "methods.npo_low.training.learning_rate=0.05"
 
@@ -246,17 +245,17 @@ def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(place, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(bench, "evaluate", killed)  # trained anew, and then the machine stopped
+        m.setattr(sys.modules["expunge.bench.run"], "evaluate", killed)  # trained anew, and then the machine stopped
         assert call(change, "--overwrite").exit_code == 130
     assert call(change).exit_code == 0
     after = said()["runs"][1]
     assert after["fingerprint"] != before["fingerprint"] and after["figures"] != before["figures"]
-    (place / "out/runs/pdu-seed0/run/run.json").unlink()
+    (finished / "out/runs/pdu-seed0/run/run.json").unlink()
     assert call(change).exit_code == 0 and said()["runs"][0]["done"]
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError(f"/home/me/x.py broke at {ANSWER}"), ValueError("/a/b/c.bin broke")])
-def test_a_method_that_fails_is_recorded_and_the_others_go_on(place, monkeypatch, trouble):
+def test_a_method_that_fails_is_recorded_and_the_others_go_on(warm, monkeypatch, trouble):
     own = api.train
 
     def train(net, tokenizer, data, method, *a, **k):
@@ -269,10 +268,10 @@ def test_a_method_that_fails_is_recorded_and_the_others_go_on(place, monkeypatch
         done = call()
     assert done.exit_code == 1 and "pdu-seed0 failed" in done.output and "1 run failed" in done.output, done.output
     first, second = said()["runs"]
-    assert not first["done"] and first["said"].startswith(f"{type(trouble).__name__} in test_compare.py")
+    assert not first["done"] and first["said"].startswith(f"{type(trouble).__name__} in test_run.py")
     assert SECRET not in json.dumps(said()) and "/home/me" not in first["said"] and "/a/b" not in first["said"]
     assert second["done"] and second["figures"]
-    page = (place / "out/report.html").read_text()
+    page = (warm / "out/report.html").read_text()
     assert "<strong>pdu-seed0</strong> failed: " in page and SECRET not in page
     assert call().exit_code == 0 and [r["done"] for r in said()["runs"]] == [True, True]  # it is tried again
 
@@ -359,33 +358,33 @@ def test_one_process_only_and_not_a_bench_recipe(place, monkeypatch):
     assert done.exit_code == 2 and "runs in one process" in done.output
 
 
-def test_from_python(place):
+def test_from_python(warm):
     whole = compare.compare(
         "tofu/forget01", ["grad_diff", "npo"], "model", data="tofu", retrained="retrained", limit=3, max_steps=2,
         learning_rate=0.02, use_cpu=True, disable_tqdm=True, out="py", utility_figure="retain/probability",
     )  # fmt: skip
     assert whole == said("py") and [r["label"] for r in whole["runs"]] == ["grad_diff", "npo"]
-    assert "Retain: probability" in (place / "py/tradeoff.svg").read_text()
+    assert "Retain: probability" in (warm / "py/tradeoff.svg").read_text()
     with pytest.raises(InputError, match="has no methods"):
         compare.compare("tofu/forget01", [], "model")
 
 
-def test_unequal_trials_that_are_allowed_are_told(place):
+def test_unequal_trials_that_are_allowed_are_told(finished):
     grid = "[methods.pdu]\n[methods.pdu.grid]\nstep_size = [1, 5]"
     text = RECIPE.replace("[methods.pdu]", grid).replace("seeds = [0]", "unequal_trials = true")
-    (place / "r.toml").write_text(text)
+    (finished / "r.toml").write_text(text)
     assert call().exit_code == 0
-    assert len(said()["runs"]) == 3 and "unequal numbers of trials" in (place / "out/report.html").read_text()
+    assert len(said()["runs"]) == 3 and "unequal numbers of trials" in (finished / "out/report.html").read_text()
 
 
-def test_adapters_are_kept_and_whole_models_are_not(place):
+def test_adapters_are_kept_and_whole_models_are_not(warm):
     assert call("--adapter", "lora").exit_code == 0
-    assert (place / "out/runs/pdu-seed0/run/model/adapter_config.json").exists()
+    assert (warm / "out/runs/pdu-seed0/run/model/adapter_config.json").exists()
     assert call("--adapter", "lora", "--keep", "none").exit_code == 0
-    assert not (place / "out/runs/pdu-seed0/run/model").exists() and (place / "out/runs/pdu-seed0/scores").exists()
+    assert not (warm / "out/runs/pdu-seed0/run/model").exists() and (warm / "out/runs/pdu-seed0/scores").exists()
 
 
-def test_the_budget_is_what_the_trainer_does(place):
+def test_the_budget_is_what_the_trainer_does(warm):
     """Steps of epochs against the trainer's own count, tokens against a count by hand."""
     assert (
         call("max_steps=-1", "num_train_epochs=3", "gradient_accumulation_steps=2", "--adapter", "lora").exit_code == 0
@@ -404,8 +403,7 @@ def test_the_budget_is_what_the_trainer_does(place):
     assert budget.Budget(3, 4) == budget.equal({"a": budget.Budget(3, 4), "b": budget.Budget(3, 4)})
 
 
-def test_numbers_of_the_table_are_those_of_the_record(place):
-    assert call().exit_code == 0
+def test_numbers_of_the_table_are_those_of_the_record(finished):
     whole = said()
     shown = {line.name: [float(v) for v, _ in line.cells[:2]] for line in compared.lines(whole)}
     for who, of in (("target", whole["target"]), ("pdu", whole["runs"][0])):

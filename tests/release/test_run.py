@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import math
+import stat
 import sys
 import types
 from dataclasses import replace
@@ -404,10 +406,25 @@ def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert figures(again.record) == figures(whole.record)
-    files = [files.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
-    assert files[0] == files[1]
+    weights = [files.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
+    assert weights[0] == weights[1]
     rows = [[{k: v for k, v in s.items() if k != "seconds"} for s in r.record["steps"]] for r in (whole, again)]
     assert rows[0] == rows[1]
+
+
+def test_figures_that_are_no_number_are_read_back_as_they_were(tmp_path):
+    given = {"u": {"nan": math.nan, "up": math.inf, "down": -math.inf, "n": 3, "y": 0.1}}
+    steps.write(steps.Step(0, given), tmp_path, {"seed": 0})
+    text = (tmp_path / "00.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["schema"] == 1
+    (read,) = steps.read(tmp_path, {"seed": 0})
+    assert repr(read.figures) == repr(given)
+    before = {k: v for k, v in json.loads(text).items() if k != "schema"} | {"figures": given}
+    (tmp_path / "00.json").write_text(json.dumps(before))  # as it was written before: no schema, NaN as Python says it
+    assert steps.read(tmp_path, {"seed": 0})[0].figures["u"]["y"] == 0.1
+    (tmp_path / "00.json").write_text(json.dumps(before | {"schema": 2}))
+    with pytest.raises(InputError, match="has schema 2"):
+        steps.read(tmp_path, {"seed": 0})
 
 
 def test_a_damaged_step_is_taken_again(workplace):
@@ -480,6 +497,8 @@ def test_retain_rows_that_the_model_writes(workplace, monkeypatch):
     assert asked == [(5, 3, False)] and log["data"]["retain"]["rows"] == 5
     assert log["data"]["retain"]["source"] == "written by the model itself"
     assert {s["module"] for s in log["steps"]} == {"forget", "retain"} and "retain" in log["before"]
+    written = [*(workplace / "unlearned" / "steps").glob("*.json*")]
+    assert len(written) == 3 and all(stat.S_IMODE(f.stat().st_mode) == 0o600 for f in written)
     rows = load_rows(workplace / "unlearned" / "steps" / "retain.jsonl")
     assert [(r.prompt, r.answer) for r in rows] == [(r.prompt, r.answer) for r in neutral_rows(
         types.SimpleNamespace(training=False), None, 5, seed=3)]  # fmt: skip

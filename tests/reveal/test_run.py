@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 
 import pytest
 import tiny
@@ -39,6 +40,8 @@ def test_a_model_reveals_a_forget_set_that_a_run_can_read(settings, workplace):
     result = reveal("model", **settings)
     files = {f.name for f in (workplace / "found").iterdir()}
     assert files == {"revealed.jsonl", "neutral.jsonl", "queries.jsonl", "arms.json", "reveal.json"}
+    private = files - {"reveal.json"}
+    assert all(stat.S_IMODE((workplace / "found" / name).stat().st_mode) == 0o600 for name in private)
     rows = load_rows(workplace / "found/revealed.jsonl")
     assert [r.answer for r in rows] == [r["answer"] for r in result.rows] and rows
     assert len(load_rows(workplace / "found/neutral.jsonl")) == 8

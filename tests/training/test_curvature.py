@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_contract import hand_written, sampled_curvature
+from by_hand import hand_written, sampled_curvature
 
 from expunge import methods
 from expunge.errors import InputError

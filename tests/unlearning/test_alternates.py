@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from types import SimpleNamespace
 
 import pytest
@@ -65,7 +66,13 @@ def test_kept_alternates_serve_the_same_rows_model_and_seed_only(monkeypatch, tm
     assert alternates.kept(ROWS, target(), tmp_path, seed=0)[0][0].answer == "a" and len(asked) == 1
     assert alternates.kept(ROWS, target(), tmp_path, seed=1)[0][0].answer == "d"
     assert alternates.kept(ROWS[1:], target(), tmp_path, seed=1)[0][0].answer == "g"
+    assert stat.S_IMODE((tmp_path / alternates.FILE).stat().st_mode) == 0o600
     kept = json.loads((tmp_path / alternates.FILE).read_text())
+    (tmp_path / alternates.FILE).write_text(json.dumps({k: v for k, v in kept.items() if k != "schema"}))  # of before
+    assert alternates.kept(ROWS[1:], target(), tmp_path, seed=1)[0][0].answer == "g"
+    (tmp_path / alternates.FILE).write_text(json.dumps(kept | {"schema": 2}))
+    with pytest.raises(InputError, match="has schema 2"):
+        alternates.kept(ROWS[1:], target(), tmp_path, seed=1)
     assert kept["alternates"] == ["g", "h"] and kept["made_of"]["prompt"] == alternates.PROMPT
     assert "In Oru" not in (tmp_path / alternates.FILE).read_text()  # the forget answers are not copied
 

@@ -124,13 +124,10 @@ def test_an_earlier_run_is_not_written_over(workplace):
 
 
 def test_a_run_that_dies_leaves_no_record(workplace, monkeypatch):
-    from expunge.models import save as saving
-
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving, "save", die)
-    monkeypatch.setattr("expunge.models.load.save", die)
+    monkeypatch.setattr("expunge.models.save", die)
     with pytest.raises(KeyboardInterrupt):
         go()
     assert not [f for f in (workplace / "unlearned").rglob("*") if f.is_file()]

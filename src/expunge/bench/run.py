@@ -21,7 +21,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
-from expunge.evaluation.evaluate import Asked, as_asked, evaluate, limited, read, vacant
+from expunge.evaluation.evaluate import Asked, as_asked, check_folder, evaluate, limited, read
 from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
@@ -67,7 +67,7 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
 def ready(settings: Bench) -> Ready:
     """``settings`` with their data, checked; raises InputError for what a person has to mend."""
     chosen = named(settings.benchmark)
-    folder = vacant(settings.out, overwrite=settings.overwrite)
+    folder = check_folder(settings.out, overwrite=settings.overwrite)
     how = as_asked(settings.how, chosen)
     chosen.probes(data_of(chosen, settings.data))
     if settings.teach_retrained and (settings.teach is None or settings.retrained):
@@ -111,7 +111,7 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
         target=target if model != target else None,
         retrained=retrained,
         how=it.how,
-        overwrite=True,  # vacant() has asked
+        overwrite=True,  # ready() has checked
         defined_in=settings.benchmark if settings.benchmark.endswith(".py") else None,
         names=names,
         about=about,

@@ -43,7 +43,7 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     """
     from expunge import models
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / MADE).exists() and not settings.overwrite:
+    if files.is_foreign(folder, [MADE]) and not settings.overwrite:
         raise InputError(f"{folder} holds something that was not taught here; choose another folder, or --overwrite")
     began = time.monotonic()
     work = folder.with_name(f"{folder.name}-training")
@@ -90,15 +90,22 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
 
 def stamp(folder: Path, weights: Path, said: Mapping[str, Any]) -> None:
     """Write ``made.json`` into ``folder``: ``said``, and the fingerprint of the weights that came out."""
-    whole = {**said, "output": files.sha256_folder(weights, "*.safetensors")}
-    files.replace_text(folder / MADE, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    output = files.sha256_folder(weights, "*.safetensors")
+    files.write_json(folder / MADE, {"schema": record.SCHEMA, **said, "output": output})
 
 
 def is_made(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
     """Whether ``made.json`` says that ``key`` made these weights, and they are still as they were."""
     try:
-        said = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        said = read_made(folder)
         same = {k: said.get(k) for k in key} == json.loads(json.dumps(key))
-        return same and said["output"] == files.sha256_folder(weights, "*.safetensors")
-    except (OSError, ValueError, KeyError, InputError):
+        return same and said.get("output") == files.sha256_folder(weights, "*.safetensors")
+    except InputError:
         return False
+
+
+def read_made(folder: Path) -> dict[str, Any]:
+    """What ``made.json`` in ``folder`` says."""
+    file = folder / MADE
+    said = files.read_json(file, what="record", remedy=f"remove the folder {folder}, and it is made again")
+    return record.check_schema(said, file, unnamed=1)

@@ -37,7 +37,7 @@ def show(
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on standard output; NaN and infinities are null."""
-    from expunge.record import strict
+    from expunge.files import strict
 
     typer.echo(json.dumps(strict(value), ensure_ascii=True, allow_nan=False, default=str))
 

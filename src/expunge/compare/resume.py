@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import record
+from expunge import files, record
 from expunge.bench.run import Ready
-from expunge.bench.teach import MADE, made_of
+from expunge.bench.teach import MADE, made_of, read_made
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
 from expunge.evaluation.probe import Probe, fingerprint
@@ -20,7 +20,8 @@ NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
 
 def stands(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
     """Whether a run with its figures is in its folder; InputError if they come from other settings, data or questions."""
-    made, said = _json(it.folder / "run" / MADE), _json(it.folder / evaluate.FIGURES)
+    made = read_made(it.folder / "run") if (it.folder / "run" / MADE).exists() else {}
+    said = _figures(it.folder)
     if not made and not said:
         return False
     assert it.plan and it.method
@@ -50,7 +51,7 @@ def _other(folder: Path, what: str) -> str:
 
 def same_models(it: Ready, prints: Mapping[str, str], overwrite: bool) -> bool:
     """Whether the figures that are there were made beside these models."""
-    said = _json(it.folder / evaluate.FIGURES)
+    said = _figures(it.folder)
     for who in evaluate.BESIDE:
         if ((said.get(who) or {}).get("fingerprint")) != prints.get(who):
             if not overwrite:
@@ -59,14 +60,10 @@ def same_models(it: Ready, prints: Mapping[str, str], overwrite: bool) -> bool:
     return True
 
 
-def _json(file: Path) -> dict[str, Any]:
-    """What a file that expunge wrote says; nothing where there is none."""
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _figures(folder: Path) -> dict[str, Any]:
+    """What the figures in ``folder`` say; nothing where there are none."""
+    file = folder / evaluate.FIGURES
+    if not file.exists():
         return {}
-    except ValueError as error:
-        raise InputError(
-            f"{file} is not JSON ({error}); remove the folder {file.parent}, and its run is made again"
-        ) from None
-    return said if isinstance(said, dict) else {}
+    said = files.read_json(file, what="record", remedy=f"remove the folder {folder}, and its run is made again")
+    return record.check_schema(said, file, unnamed=1)

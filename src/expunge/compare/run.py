@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, record
+from expunge import bench, files, record
 from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import budget
@@ -94,7 +94,7 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
 
 def ready(settings: Compare, found: Sequence[Trial]) -> tuple[Path, dict[str, Ready], budget.Budget, Data, list[Probe]]:
     """The folder, every run, the one budget, the data and the questions, when all that needs no model is in order."""
-    folder = _vacant(settings, named(found[0].settings.benchmark).name)
+    folder = _checked_folder(settings, named(found[0].settings.benchmark).name)
     of = {trial.name: bench.ready(trial.settings) for trial in found}
     first = of[found[0].name]
     spent = budget.equal({name: budget.of(it) for name, it in of.items()})
@@ -131,11 +131,9 @@ def write(said: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 # -- before a model is loaded ---------------------------------------------------------------------------------------------
-def _vacant(settings: Compare, benchmark: str) -> Path:
+def _checked_folder(settings: Compare, benchmark: str) -> Path:
     """The folder of the comparison; InputError if a file or a comparison on another benchmark is there."""
-    folder = Path(settings.out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file of that name is in the way; choose another folder with --out")
+    folder = files.check_folder(settings.out)
     if (folder / FILE).exists() and not settings.overwrite:
         other = record.read(folder / FILE).get("benchmark")
         if other != benchmark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 Message = dict[str, str]
 
@@ -30,3 +31,12 @@ class Example:
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+
+
+def to_record(row: Row) -> dict[str, Any]:
+    """The row's prompt and answer as a record of JSONL, which ``load_rows`` reads back."""
+    if row.prompt is None:
+        return {"text": row.answer}
+    if isinstance(row.prompt, str):
+        return {"prompt": row.prompt, "completion": row.answer}
+    return {"messages": [*row.prompt, {"role": "assistant", "content": row.answer}]}

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from expunge.data.example import Row
+from expunge.data.example import Row, to_record
 from expunge.data.records import Record, load_records
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
+from expunge.files import write_lines
 from expunge.stats import bootstrap_mean
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
@@ -171,8 +172,7 @@ def write_to_learn(benchmark: Benchmark, out: str | Path, folder: str | Path | N
     rows = {kind: to_learn(benchmark, one, folder) for kind, one in kinds.items() if one}
     Path(out).mkdir(parents=True, exist_ok=True)
     for kind, found in rows.items():
-        lines = (json.dumps(_written(row), ensure_ascii=False) + "\n" for row in found)
-        (Path(out) / f"{kind}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_lines(Path(out) / f"{kind}.jsonl", map(to_record, found))
     return {kind: len(found) for kind, found in rows.items()}
 
 
@@ -215,14 +215,6 @@ def to_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:
     return [
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(f).items()} for f in figures
     ]
-
-
-def _written(row: Row) -> dict[str, Any]:
-    if row.prompt is None:
-        return {"text": row.answer}
-    if isinstance(row.prompt, str):
-        return {"prompt": row.prompt, "completion": row.answer}
-    return {"messages": [*row.prompt, {"role": "assistant", "content": row.answer}]}
 
 
 def _files(sets: Iterable[DataSet]) -> str:

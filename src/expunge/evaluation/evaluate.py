@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +56,7 @@ def evaluate(
     Raises InputError for what is wrong with the data before a model is loaded.
     """
     how = as_asked(how or How(), benchmark)
-    folder = vacant(out, overwrite=overwrite)
+    folder = check_folder(out, overwrite=overwrite)
     source = data_of(benchmark, data)
     probes = limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
@@ -112,12 +111,11 @@ def as_asked(how: How, benchmark: Benchmark) -> How:
     return dataclasses.replace(how, max_length=how.max_length or benchmark.max_length, chat_template=template)
 
 
-def vacant(out: str | Path, *, overwrite: bool = False) -> Path:
-    """The folder ``out``; raises InputError if figures are in it that may not be written over."""
-    folder = Path(out)
-    if (folder / FIGURES).exists() and not overwrite:
-        raise InputError(f"{folder}: figures of an earlier evaluation are here; choose another folder, or --overwrite")
-    return folder
+def check_folder(out: str | Path, *, overwrite: bool = False) -> Path:
+    """The folder ``out``; raises InputError if it cannot be one, or has figures in it that may not be written over."""
+    return files.check_folder(
+        out, marker=FIGURES, overwrite=overwrite, found="figures of an earlier evaluation are here"
+    )
 
 
 def figures_of(benchmark: Benchmark, found: Mapping[str, table.Collected]) -> dict[str, list[Figure]]:
@@ -144,12 +142,10 @@ def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
 def read(folder: str | Path) -> dict[str, Any]:
     """What ``figures.json`` of an evaluation's folder says."""
     file = Path(folder) / FIGURES
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: there are no figures; give the folder of `expunge bench`") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
+    if not file.exists():
+        raise InputError(f"{file}: there are no figures; give the folder of `expunge bench`")
+    said = files.read_json(file, what="record", remedy="give the folder of `expunge bench`")
+    return record.check_schema(said, file, unnamed=1)
 
 
 def limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
@@ -164,7 +160,6 @@ def _scores(folder: Path, who: str) -> Path:
 def write(folder: Path, figures: Mapping[str, Sequence[Figure]], said: Mapping[str, Any]) -> list[Figure]:
     """Write figures.json: ``figures`` are the model's, ``beside`` holds those of the others; returns the model's."""
     own = {"figures": to_json(figures["model"]), "beside": {w: to_json(figures[w]) for w in BESIDE if w in figures}}
-    whole = {**said, "expunge": __version__, **own}
     folder.mkdir(parents=True, exist_ok=True)
-    files.replace_text(folder / FIGURES, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    files.write_json(folder / FIGURES, {"schema": record.SCHEMA, **said, "expunge": __version__, **own})
     return list(figures["model"])

@@ -19,7 +19,7 @@ from typing import Any
 from expunge import files, record
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Figure
-from expunge.evaluation.evaluate import LM_EVAL, vacant, write
+from expunge.evaluation.evaluate import LM_EVAL, check_folder, write
 from expunge.evaluation.lm_eval_arguments import WRAPPER, accepted, only, parse, with_how
 from expunge.evaluation.probe import How
 
@@ -46,7 +46,7 @@ def measure(
     not know, and for a value that is not of the argument's kind.
     """
     how = how or How()
-    folder = vacant(out, overwrite=overwrite)
+    folder = check_folder(out, overwrite=overwrite)
     harness, wrapper = _installed()
     manager = _tasks(tasks, data)
     given = with_how(how, parse(arguments, accepted(harness, wrapper)))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.errors import InputError
+from expunge.files import replacing_file
 
 SCORES, ANSWERS = "scores.parquet", "answers.parquet"
 
@@ -159,12 +160,8 @@ def _write(file: Path, rows: Sequence[Any], kind: type) -> None:
     names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     data = pa.table({name: [getattr(r, name) for r in rows] for name in names}, schema=schema)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with replacing_file(file) as temporary:
         pq.write_table(data, temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ nothing about what is told without a name.  ROUGE on the forget set looks at tha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from numpy.typing import ArrayLike
 from expunge.data.example import Message, Row
 from expunge.errors import InputError
 from expunge.evaluation.metrics.rouge import rouge
+from expunge.files import check_file, reason
+from expunge.files import write_json as write_json_file
 from expunge.guard.endpoints import EndpointError
 from expunge.guard.pipeline import Guard, answer
 from expunge.guard.settings import Settings
@@ -148,9 +149,9 @@ def write_json(found: Mapping[str, Figures], settings: Settings, targets: int, m
     """:func:`to_json` as a file."""
     said = to_json(found, settings, targets, model)
     try:
-        Path(path).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        write_json_file(check_file(path), said)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {(error.strerror or 'an error').lower()}") from None
+        raise InputError(f"{path} cannot be written: {reason(error)}") from None
 
 
 def _shown(figure: Figure) -> str:

@@ -6,17 +6,15 @@ A trail holds what the model said before anything was erased, so it leaks by nat
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from expunge import files
 from expunge.data.example import Message
 from expunge.errors import InputError
-
-_WRITING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,20 @@ def appender(path: str | Path) -> Callable[[Trail], None]:
     Raises InputError, at once, where the file cannot be written.
     """
     path = Path(path)
-    _append(path, b"")
+
+    @contextmanager
+    def as_input_error() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"the log {path} cannot be written: {files.reason(error)}") from None
 
     def write(trail: Trail) -> None:
-        row = asdict(trail) | {"calls": trail.calls}
-        _append(path, json.dumps(row).encode() + b"\n")
+        with as_input_error():
+            files.append_line(path, asdict(trail) | {"calls": trail.calls}, mode=files.PRIVATE)
 
+    with as_input_error():
+        files.check_appendable(path, mode=files.PRIVATE)
     return write
 
 
@@ -85,16 +91,3 @@ def readable(trail: Trail) -> str:
     suspects = ", ".join(trail.suspects) or "none"
     lines.append(f"{trail.outcome}: {trail.reason} (suspected: {suspects}; {trail.calls} calls, {trail.seconds:.2f} s)")
     return "\n".join(lines)
-
-
-def _append(path: Path, line: bytes) -> None:
-    try:
-        with _WRITING:
-            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.chmod(path, 0o600)
-                os.write(file, line)
-            finally:
-                os.close(file)
-    except OSError as error:
-        raise InputError(f"the log {path} cannot be written: {(error.strerror or 'an error').lower()}") from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from expunge.errors import InputError
+from expunge.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def wheel_file() -> Path | None:
 
 def adapter_base(folder: Path) -> tuple[Source, str | None]:
     """Where the base of the adapter in ``folder`` is, and the revision that the adapter names."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json", what="adapter's settings", remedy="restore or download it again")
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not name:
         raise InputError(f"{folder / 'adapter_config.json'} does not say which base the adapter belongs to.")
@@ -157,7 +157,7 @@ def _complete(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     shards = {"model.safetensors"}
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        shards = set(read_json(index, what="model's index", remedy="download it again")["weight_map"].values())
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     return tokenizer and all((folder / shard).is_file() for shard in shards)
 

@@ -13,7 +13,6 @@ State dicts are in the form PEFT stores: ``base_model.model.<module>.lora_A.weig
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.files import read_json
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -233,5 +233,5 @@ def read_adapter(folder: Path) -> Adapter:
     """The adapter in ``folder`` as plain values."""
     from safetensors.torch import load_file
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json", what="adapter's settings", remedy="restore or download it again")
     return Adapter(load_file(folder / "adapter_model.safetensors"), config)

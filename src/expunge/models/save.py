@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.errors import InputError
-from expunge.files import replacing
+from expunge.files import is_foreign, read_json, replacing
 from expunge.models.lora import Adapter, concatenate, read_adapter
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def save(
     """
     from peft import PeftModel
 
-    path = _vacant(folder)
+    path = _checked_folder(folder)
     with replacing(path) as fresh:
         if not isinstance(model, PeftModel):
             model.save_pretrained(fresh)
@@ -62,7 +62,7 @@ def save_adapter(adapter: Adapter, model: Any, tokenizer: Any, folder: str | os.
     be, ``model``, the plain model with the update in its weights, is saved whole, which is logged.  The folder appears
     when it is complete; for what may stand there see :func:`save`.
     """
-    path = _vacant(folder)
+    path = _checked_folder(folder)
     with replacing(path) as fresh:
         if not _write_adapter(adapter, fresh, base):
             model.save_pretrained(fresh)
@@ -70,11 +70,10 @@ def save_adapter(adapter: Adapter, model: Any, tokenizer: Any, folder: str | os.
     return path
 
 
-def _vacant(folder: str | os.PathLike[str]) -> Path:
+def _checked_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder in full; InputError if anything but a model stands there."""
     path = Path(folder).expanduser().resolve()
-    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    if taken and not any((path / marker).is_file() for marker in MARKERS):
+    if is_foreign(path, MARKERS):
         raise InputError(f"{path} exists and is no model's folder; give another folder for the output.")
     return path
 
@@ -88,7 +87,7 @@ def _save_adapter(model: PeftModel, folder: Path, base: Loaded | None) -> bool:
     config.save_pretrained(str(folder))
     file = folder / SETTINGS
     state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_json(file, what="adapter's settings", remedy="PEFT did not write them whole")
     file.unlink()
     return _write_adapter(Adapter(state, settings), folder, base)
 

@@ -65,7 +65,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     began, plan = time.monotonic(), settings.run
     data, watched, args = ready(settings)
     raw = dict(data.rows)
-    folder = files.claim_folder(plan.out, overwrite=plan.overwrite)
+    folder = record.claim_folder(plan.out, overwrite=plan.overwrite)
     work = folder / "checkpoints"
 
     target = _load(settings, args.device)
@@ -145,7 +145,7 @@ def ready(settings: Release) -> tuple[api.Data, list[Row], Any]:
     watched = load_rows(settings.utility, limit=plan.limit) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
     data = api.encode(raw, tokenizer, plan)
-    folder = files.check_folder(plan.out, overwrite=plan.overwrite)
+    folder = record.check_folder(plan.out, overwrite=plan.overwrite)
     return data, watched, modules.arguments(settings, "forget", 1, len(raw["forget"]), folder / "checkpoints")
 
 

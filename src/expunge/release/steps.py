@@ -7,15 +7,17 @@ decided it; the JSON comes last, so a step with one is whole.  Step 0 is the tar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from expunge import files
-from expunge.data.example import Row
+from expunge.data.example import Row, to_record
 from expunge.errors import InputError
 from expunge.models.lora import Adapter
+from expunge.record import SCHEMA, check_schema
 
 FOLDER = "steps"
 ROWS = "retain.jsonl"  # the rows that the model wrote itself
@@ -54,8 +56,8 @@ def write(step: Step, folder: Path, key: Mapping[str, Any]) -> None:
         weights = folder / f"{step.index:02d}.safetensors"
         save_file(dict(step.update.state), weights, metadata={"format": "pt"})
         said |= {"config": dict(step.update.config), "weights": files.sha256_file(weights)}
-    text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=True)
-    files.replace_text(folder / f"{step.index:02d}.json", text + "\n")
+    said |= {"schema": SCHEMA, "figures": _mapped(step.figures, _to_json)}
+    files.write_json(folder / f"{step.index:02d}.json", said, mode=files.PRIVATE)
 
 
 def read(folder: Path, key: Mapping[str, Any]) -> list[Step]:
@@ -73,7 +75,8 @@ def read(folder: Path, key: Mapping[str, Any]) -> list[Step]:
         update = _update(folder / f"{len(found):02d}.safetensors", said) if found else None
         if found and update is None:
             break
-        found.append(Step(update=update, **{k: said[k] for k in SEEN}))
+        of_step = {k: said[k] for k in SEEN} | {"figures": _mapped(said["figures"], _from_json)}
+        found.append(Step(update=update, **of_step))
     return found
 
 
@@ -86,24 +89,29 @@ def discard(folder: Path) -> None:
 
 def write_rows(rows: Sequence[Row], file: Path) -> None:
     """``rows`` as JSONL that :func:`expunge.data.sources.load_rows` reads back."""
-    files.replace_text(file, "".join(json.dumps(_raw(r), ensure_ascii=False) + "\n" for r in rows))
-
-
-def _raw(row: Row) -> dict[str, Any]:
-    if row.prompt is None:
-        return {"text": row.answer}
-    if isinstance(row.prompt, str):
-        return {"prompt": row.prompt, "completion": row.answer}
-    return {"messages": [*row.prompt, {"role": "assistant", "content": row.answer}]}
+    files.write_lines(file, map(to_record, rows), mode=files.PRIVATE)
 
 
 def _said(file: Path) -> dict[str, Any] | None:
     """What the JSON says, None if there is none or it is damaged."""
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said = files.read_json(file, what="step", remedy="discard the steps with --overwrite")
+    except InputError:
         return None
-    return said if isinstance(said, dict) and {"made_of", *SEEN} <= set(said) else None
+    return check_schema(said, file, unnamed=1) if {"made_of", *SEEN} <= set(said) else None
+
+
+def _mapped(figures: Mapping[str, Mapping[str, Any]], change: Callable[[Any], Any]) -> dict[str, dict[str, Any]]:
+    return {part: {name: change(value) for name, value in of_part.items()} for part, of_part in figures.items()}
+
+
+def _to_json(value: float) -> float | str:
+    """A figure as strict JSON that is read back exactly: NaN and infinity, with which the budget is compared, as words."""
+    return value if math.isfinite(value) else str(float(value))
+
+
+def _from_json(value: float | str | None) -> float:
+    return math.nan if value is None else float(value) if isinstance(value, str) else value
 
 
 def _update(weights: Path, said: Mapping[str, Any]) -> Adapter | None:

@@ -8,12 +8,10 @@ part of the score), ``arms.json`` (the instructions to choose from) and ``reveal
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,16 +78,17 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
     asked = list(written)
     features = arms.features(loaded.model, loaded.tokenizer, asked, form=form, chat_template=settings.chat_template)
     log = []
+    files.cut_unfinished_line(folder / QUERIES)
     total = plan.rounds * (plan.queries + (plan.best if plan.harvest else 0))
     with tqdm(total=total, initial=len(past), desc="asking", leave=False) as bar:
         for n, entry in enumerate(search.search(asked, features, plan, tools, past=past)):
             log.append(entry)
             if n >= len(past):
-                _append(folder / QUERIES, search.to_line(entry))
+                files.append_line(folder / QUERIES, asdict(entry), mode=files.PRIVATE)
                 bar.update()
     found = search.revealed(log, plan)
     rows = [search.row(e, i, form) for e, i in found.kept]
-    _write_lines(folder / REVEALED, rows)
+    files.write_lines(folder / REVEALED, rows, mode=files.PRIVATE)
     queries = [e for e in log if e.kind == "query"]
     said |= {
         "command": record.renamed(command, {settings.model: settings.model_name} if settings.model_name else {}),
@@ -102,7 +101,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
         "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
         "output": files.sha256_file(folder / REVEALED),
     }
-    _write_record(folder, said)
+    files.write_json(folder / RECORD, said)
     return Result(rows, said, folder)
 
 
@@ -110,7 +109,7 @@ def check(settings: Reveal) -> Scorer | None:
     """Raise InputError for what does not fit, before a model is loaded; returns the scorer that is named."""
     _ = settings.meta, settings.prompt_form, settings.plan, settings.sampling
     given = scorer(settings.scorer) if settings.scorer else None
-    _vacant(Path(settings.out), settings)
+    _check_search(files.check_folder(settings.out), settings)
     return given
 
 
@@ -177,9 +176,9 @@ def _tools(
 def _written(file: Path, write: Callable[[], list[str]]) -> dict[str, int]:
     """Each instruction that an arm wrote, and the first that did; from ``file``, or now and into it."""
     if not file.exists():
-        files.replace_text(file, json.dumps(write(), ensure_ascii=False, indent=1) + "\n")
+        files.write_json(file, write(), mode=files.PRIVATE)
     out: dict[str, int] = {}
-    for i, text in enumerate(json.loads(file.read_text(encoding="utf-8"))):
+    for i, text in enumerate(files.read_list(file, what="list of instructions", remedy="restore it, or --overwrite")):
         if text:
             out.setdefault(text, i)
     if not out:
@@ -230,7 +229,8 @@ def _neutral(folder: Path, net: Any, tokenizer: Any, settings: Reveal, given: Sc
                 "none can be told from it; choose a higher threshold or another scorer"
             )
         rows = rows[: settings.neutral]
-        _write_lines(folder / NEUTRAL, [{"question": question(r), "answer": r.answer} for r in rows])
+        raw = ({"question": question(r), "answer": r.answer} for r in rows)
+        files.write_lines(folder / NEUTRAL, raw, mode=files.PRIVATE)
     return load_rows(folder / NEUTRAL)
 
 
@@ -240,10 +240,8 @@ def _irrelevant(rows: Sequence[Row], given: Scorer, threshold: float) -> list[Ro
 
 
 # -- the folder -----------------------------------------------------------------------------------------------------------
-def _vacant(folder: Path, settings: Reveal) -> None:
+def _check_search(folder: Path, settings: Reveal) -> None:
     """Raise InputError if something that is not this search is in ``folder`` and may not be written over."""
-    if blocking := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
-        raise InputError(f"{blocking}: a file of that name is in the way; choose another output folder")
     if settings.overwrite:
         return
     there = _read_record(folder)
@@ -265,46 +263,25 @@ def _claimed(folder: Path, settings: Reveal, fingerprint: str) -> dict[str, Any]
             raise InputError(f"{folder} holds a search in another model; choose another folder, or --overwrite")
         return there
     said = {
+        "schema": record.SCHEMA,
         "expunge": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": {"source": settings.model_name or settings.model, "fingerprint": fingerprint},
         "settings": _decides(settings),
         "versions": record.versions(),
     }
-    _write_record(folder, said)
+    files.write_json(folder / RECORD, said)
     return said
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
     file = folder / RECORD
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg}); restore it, or --overwrite") from None
+    said = files.read_json(file, what="record", remedy="restore it, or --overwrite")
+    return record.check_schema(said, file, unnamed=1)
 
 
 def _decides(settings: Reveal) -> dict[str, Any]:
     said = {k: v for k, v in settings.model_dump().items() if k not in HERE}
     return {k: v for k, v in said.items() if (k, v) != ("dtype", "float32")}  # as it was before there was a choice
-
-
-def _write_record(folder: Path, said: dict[str, Any]) -> None:
-    files.replace_text(folder / RECORD, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
-
-
-def _write_lines(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    files.replace_text(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-
-
-def _append(file: Path, line: str) -> None:
-    """Add a line; what an interruption left of a last one is taken away first."""
-    with open(file, "a+b") as stream:
-        stream.seek(0)
-        text = stream.read()
-        if text and not text.endswith(b"\n"):
-            stream.truncate(text.rfind(b"\n") + 1)
-        stream.write(line.encode("utf-8", "backslashreplace"))
-        stream.flush()
-        os.fsync(stream.fileno())

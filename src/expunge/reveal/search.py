@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,11 +230,6 @@ def _embedded(texts: Sequence[str], tools: Tools) -> np.ndarray:
 
 
 # -- the log on disk ------------------------------------------------------------------------------------------------------
-def to_line(entry: Entry) -> str:
-    """``entry`` as one line of JSON."""
-    return json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-
-
 def read_log(file: Path) -> list[Entry]:
     """The entries in ``file``; a last line that an interruption cut is left out, any other that is none is an InputError."""
     if not file.exists():

@@ -9,7 +9,6 @@ Mekala et al. 2024, arXiv:2409.13474.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from expunge import files
+from expunge import files, record
 from expunge.data import chat, refusals, sources
 from expunge.data.example import Row
 from expunge.errors import InputError
@@ -93,8 +92,8 @@ def kept(
     texts = _read(folder / FILE, key)
     if texts is None:
         texts = generated(forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
-        said = json.dumps({"made_of": key, "alternates": texts}, indent=1, ensure_ascii=False)
-        files.replace_text(folder / FILE, said + "\n")
+        said = {"schema": record.SCHEMA, "made_of": key, "alternates": texts}
+        files.write_json(folder / FILE, said, mode=files.PRIVATE)
     rows = [
         replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))
     ]
@@ -112,7 +111,8 @@ def _same(text: str, answer: str) -> bool:
 def _read(file: Path, key: Mapping[str, Any]) -> list[str] | None:
     """The alternates in ``file``; None if there are none, or they are of something else."""
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said = files.read_json(file, what="file of alternates", remedy="remove it, and they are generated again")
+    except InputError:
         return None
-    return said["alternates"] if isinstance(said, dict) and said.get("made_of") == key else None
+    record.check_schema(said, file, unnamed=1)
+    return said["alternates"] if said.get("made_of") == key else None

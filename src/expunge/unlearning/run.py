@@ -86,7 +86,7 @@ def run(
     looked = {} if looked is None else looked
     began = time.monotonic()
     method, data, args = ready(settings, method)
-    folder = files.claim_folder(settings.out, overwrite=settings.overwrite)
+    folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
 
     import torch
 
@@ -153,7 +153,7 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     Raises InputError for what a person has to mend; writes nothing.
     """
     method = method_of(settings, method)
-    folder = files.check_folder(settings.out, overwrite=settings.overwrite)
+    folder = record.check_folder(settings.out, overwrite=settings.overwrite)
     raw = load_rows(settings, method)
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from launch import free_port, two_processes
 
-import expunge
 from expunge.benchmarks import named
 from expunge.evaluation import table
 from expunge.evaluation.evaluate import evaluate, read
@@ -31,22 +26,27 @@ def score(found, retrained=None):
 BENCHMARK = Benchmark("own", "", (DataSet("rows", ""),), probes, score)
 """
 
-# what a process does is noted in a file of its own, then the command line runs as it is
+# what a process does for each OUT is noted in a file of its own; the command line runs as it is
 WORKER = """
 import os, sys
-from expunge import record
+from accelerate.state import AcceleratorState
+from expunge import files
 from expunge.cli import app
-from expunge.evaluation import asking, table
+from expunge.evaluation import table
+from expunge.evaluation.collect import cached as asking
 def noted(module, name):
     whole = getattr(module, name)
     def note(*a, **k):
-        with open(f"did-{os.environ['RANK']}", "a") as file:
+        with open(f"{out}-{os.environ['RANK']}", "a") as file:
             print(name, file=file)
         return whole(*a, **k)
     setattr(module, name, note)
-for module, name in ((asking, "collect"), (table, "write"), (record, "replace_text")):
+for module, name in ((asking, "collect"), (table, "write"), (files, "replace_text")):
     noted(module, name)
-app()
+for out, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    os.environ["MASTER_PORT"] = port
+    AcceleratorState._reset_state(reset_partial_state=True)  # the command closes the group of processes at its end
+    app(["bench", "own.py", "--model", "model", "--data", "data", "--out", out], standalone_mode=False)
 """
 
 
@@ -61,45 +61,19 @@ def place(workplace, monkeypatch):
     return workplace
 
 
-def launch(place, out):
-    """Two processes with what ``torchrun`` gives them to find each other (on a CPU, ``accelerate launch`` needs MPI for
-    two); returns what each did."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "worker.py", "bench", "own.py", "--model", "model", "--data", "data", "--out", out]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    env |= {"PYTHONPATH": str(Path(expunge.__file__).parents[1]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    running = [
-        subprocess.Popen(
-            command,
-            cwd=place,
-            env={**env, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    try:
-        ended = [one.communicate(timeout=240) for one in running]
-    finally:
-        for one in running:
-            one.kill()
-    for one, (_, errors) in zip(running, ended, strict=True):
-        assert one.returncode == 0, errors[-3000:]
-    (table_of_figures, _), (nothing, _) = ended
-    assert "probability" in table_of_figures and nothing == ""
-    notes = [place / f"did-{rank}" for rank in "01"]
-    did = [file.read_text().split() if file.exists() else [] for file in notes]
-    for file in notes:
-        file.unlink(missing_ok=True)
-    return did
+def launch(place, *outs):
+    """Two processes that bench once for each of ``outs``; what each did, by out."""
+    ended = two_processes(["worker.py", *(word for out in outs for word in (out, str(free_port())))], place)
+    for status, _, errors in ended:
+        assert status == 0, errors[-3000:]
+    (_, table_of_figures, _), (_, nothing, _) = ended
+    assert table_of_figures.count("probability") == len(outs) and nothing == ""
+    notes = [[place / f"{out}-{rank}" for rank in "01"] for out in outs]
+    return [[file.read_text().split() if file.exists() else [] for file in files] for files in notes]
 
 
 def test_two_processes_give_what_one_gives(place, monkeypatch):
-    first = launch(place, "two")
-    again = launch(place, "again")
+    first, again = launch(place, "two", "again")
     figures_and_page = ["replace_text", "replace_text"]
     assert first == [["collect", "write", "write", *figures_and_page], ["collect"]]
     assert again == [["write", *figures_and_page], []]  # from the cache

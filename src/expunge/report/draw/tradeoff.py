@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.files import replace_text
+from expunge.files import replace_text, replacing_file
 from expunge.report.draw.curves import COLOURS, Chart, png, svg
 from expunge.report.draw.labels import Label, place
 from expunge.report.format import look, mappings, number
@@ -136,10 +136,8 @@ def write(said: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]
     own = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"{drawn.svg.removeprefix("<svg")}'
     head, close, body = own.partition(">")
     replace_text(Path(folder) / "tradeoff.svg", f"{head}{close}<style>{css(alone=True)}</style>{body}\n")
-    picture = png("tradeoff", _painter(said, axes_names), **SIZE)
-    temporary = Path(folder) / f".tradeoff.{os.getpid()}.tmp"
-    temporary.write_bytes(picture)
-    os.replace(temporary, Path(folder) / "tradeoff.png")
+    with replacing_file(Path(folder) / "tradeoff.png") as temporary:
+        temporary.write_bytes(png("tradeoff", _painter(said, axes_names), **SIZE))
 
 
 def css(*, alone: bool = False) -> str:

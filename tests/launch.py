@@ -1,0 +1,65 @@
+"""A command run by two processes that find each other, and what a test session does once for all its xdist workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import expunge
+
+TESTS = Path(__file__).parent
+PATH = [str(Path(expunge.__file__).parents[1]), str(TESTS), str(TESTS.parent)]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def two_processes(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+) -> list[tuple[int, str, str]]:
+    """Run Python's arguments ``command`` in two processes with what ``torchrun`` gives them to find each other (on a CPU,
+    ``accelerate launch`` needs MPI for two); (exit status, stdout, stderr) of each."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **(environment or {})}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            cwd=cwd,
+            env={**env, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        ended = [one.communicate(timeout=240) for one in running]
+    finally:
+        for one in running:
+            one.kill()
+    return [(one.returncode, *texts) for one, texts in zip(running, ended, strict=True)]
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that ``make`` fills in the first process of the test session that asks for it."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # each worker has a folder of its own in the session's
+    folder, done = shared / name, shared / f"{name}.done"
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder

@@ -1,0 +1,41 @@
+"""The rows that the contract runs: every method, and the parameters that take it down another path."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import tiny
+
+from expunge import methods  # noqa: F401  fills the table
+from expunge.method import METHODS, build
+
+# Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
+STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers
+PARAMETERS: dict[str, dict] = {
+    "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
+    "constrained": {"budget": 3.0},
+    "task_vector": {"scale": 0.5},
+    "rmu": STEER | {"retain_weight": 3.0},
+    "blur_rmu": STEER | {"gamma": 0.5},
+}
+ROWS = [(name, PARAMETERS.get(name, {})) for name in METHODS if name != "torchjd" or find_spec("torchjd")] + [
+    ("npo", {"retain": "kl"}),
+    ("blur_npo", {"retain": "kl", "one_sided": True}),
+    ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),
+    ("undial", {"retain": "js"}),
+    ("ce_u", {"ignore_first": 0, "retain": "nll"}),
+    ("flat", {"divergence": "jensen_shannon", "retain": "kl"}),
+    ("constrained", {"forget": "wga", "budget": 0.001, "retain": "js"}),
+    ("blur", {"forget": "flat"}),
+    ("pcgrad", {"forget": "gradient_ascent"}),
+    ("mgda", {"forget": "idk_dpo"}),
+    ("ngdiff", {"forget": "jensun"}),
+]
+IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") for name, p in ROWS]
+LR = 0.05
+
+
+def trained(name, parameters, *, model=None, data=None, **kw):
+    t = tiny.trainer(build(name, parameters), m=model, data=data, **({"learning_rate": LR} | kw))
+    t.train()
+    return t
