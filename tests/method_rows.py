@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import tiny
 
 from expunge import methods  # noqa: F401  fills the table
-from expunge.method import build
+from expunge.method import build, entries
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
 STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers

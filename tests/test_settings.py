@@ -166,3 +166,30 @@ def test_pairs():
     assert reveal.override({"model": "m"}, ["queries=4"]) == {"model": "m", "queries": "4"}
     with pytest.raises(InputError, match="'fast' is no setting; write key=value, such as queries=40"):
         reveal.override({}, ["fast"])
+
+
+def test_a_quick_look_at_a_benchmark_trains_on_all_rows_in_full_precision():
+    given = {"benchmark": "b", "model": "m", "method": "npo", "limit": 2, "dtype": "bfloat16", "device": "cpu"}
+    made = bench.make(given)
+    assert (made.how.limit, made.how.dtype, made.how.device) == (2, "bfloat16", "cpu")
+    assert made.run == {"device": "cpu"}
+
+
+def test_the_number_format_of_a_run():
+    given = {"model": "m", "forget": "f", "dtype": "bfloat16"}
+    assert recipe.make(given | {"adapter": "lora"}).dtype == "bfloat16"
+    for more in ({}, {"adapter": "lora", "merge": True}, {"adapter": "lora", "dtype": "float16"}):
+        with pytest.raises(InputError, match="dtype"):
+            recipe.make(given | more)
+    with pytest.raises(InputError, match="takes float32; leave dtype out"):
+        release.make(given)
+
+
+def test_the_first_rows_of_each_set(tmp_path):
+    rows = [{"question": f"{i}?", "answer": f"{i}!"} for i in range(5)]
+    made = recipe.make({"model": "m", "forget": rows, "retain": rows, "limit": 2, "method": "grad_diff"})
+    found = unlearning.load_rows(made, unlearning.method_of(made))
+    assert {name: [r.answer for r in part] for name, part in found.items()} == {
+        "forget": ["0!", "1!"],
+        "retain": ["0!", "1!"],
+    }

@@ -232,7 +232,7 @@ def test_json_of_the_other_commands(place):
     assert json.loads(call("rescore", "figures", "--json").stdout)["figures"] == value["figures"]
     assert not call("rescore", "figures", "--quiet").stdout
     assert {m["name"] for m in json.loads(call("methods", "--json").stdout)["methods"]} >= {"pdu", "npo"}
-    assert "formula" in json.loads(call("show", "npo", "--json").stdout)["page"].lower()
+    assert json.loads(call("show", "npo", "--json").stdout)["page"] + "\n" == call("show", "npo").stdout
 
 
 def test_a_yaml_recipe_runs(place):

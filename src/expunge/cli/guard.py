@@ -143,17 +143,12 @@ def measure(
 
 def _figures_file(out: str, *, overwrite: bool) -> Path:
     """Where the figures go; InputError where they cannot, or where earlier ones lie in the folder."""
-    from expunge.errors import InputError
     from expunge.evaluation.evaluate import FIGURES, check_folder
+    from expunge.files import check_file
 
-    place = Path(out)
-    if place.suffix == ".json" and not place.is_dir():
-        if not place.absolute().parent.is_dir():
-            raise InputError(f"{out} cannot be written: there is no such folder")
-        return place
-    if any(folder.exists() and not folder.is_dir() for folder in (place, *place.parents)):
-        raise InputError(f"{out}: a file of that name is in the way; choose another folder with --out")
-    return check_folder(place, overwrite=overwrite) / FIGURES
+    if out.endswith(".json") and not Path(out).is_dir():
+        return check_file(out)
+    return check_folder(out, overwrite=overwrite) / FIGURES
 
 
 def _checked(given: dict[str, Any], *, dry_run: bool) -> tuple[Asked, Guard, Callable[[Trail], Any]]:
