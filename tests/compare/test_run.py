@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import re
 import shutil
@@ -16,7 +15,6 @@ from typer.testing import CliRunner
 from expunge import bench, compare, record
 from expunge.cli import app
 from expunge.compare import budget
-from expunge.compare import settings as of_settings
 from expunge.data.streams import PairedDataset
 from expunge.errors import InputError
 from expunge.evaluation.collect import cached as asking
@@ -91,12 +89,6 @@ def said(out="out"):
 
 def value(of, part, name):
     return next(f for f in of["figures"] if (f["part"], f["name"]) == (part, name))
-
-
-@pytest.mark.parametrize("module", [budget, of_settings], ids=lambda m: m.__name__)
-def test_doctests(module):
-    result = doctest.testmod(module)
-    assert result.attempted and not result.failed
 
 
 def test_two_methods_end_to_end(place, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 import random
 import re
@@ -14,7 +13,7 @@ import pytest
 from html_page import EVIL, Page
 
 from expunge.report import compare_page as compared
-from expunge.report.draw import labels, tradeoff
+from expunge.report.draw import tradeoff
 from expunge.report.draw.labels import Label, place
 
 METHODS = [
@@ -74,12 +73,6 @@ def said():
         "retrained": {"source": "TinyRetrained", "fingerprint": "sha256:b", "figures": both(0.11, 0.42)},
         "runs": runs, "versions": {"torch": "2.13"}, "expunge": "0.1.0", "command": "expunge compare r.toml",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("module", [compared, labels, tradeoff], ids=lambda m: m.__name__)
-def test_doctests(module):
-    result = doctest.testmod(module)
-    assert result.attempted and not result.failed
 
 
 def test_what_the_page_says(said):

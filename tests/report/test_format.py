@@ -1,20 +1,12 @@
-"""Numbers in words, each by hand; the doctests of the report's modules."""
+"""Numbers in words, each by hand."""
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import pytest
 
 from expunge.report import format as words
-from expunge.report import settings
-
-
-@pytest.mark.parametrize("module", [words, settings])
-def test_doctests(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize(
