@@ -139,6 +139,8 @@ def method(
 
     def register(make: Callable[..., Method]) -> Callable[..., Method]:
         name = make.__name__
+        if not make.__module__.startswith("expunge.methods."):
+            entries()  # the library's own come first: none of their names is to be had
         if name in METHODS and _file(METHODS[name].make) != _file(make):
             raise InputError(f"there is a method {name!r} already ({METHODS[name].source}); give yours another name")
 
