@@ -131,8 +131,18 @@ def complete(kind: type[Record], said: Any) -> Record:
     >>> complete(OutputInfo, {"path": "model", "other": 1})
     {'path': 'model', 'fingerprint': None}
     """
+    if isinstance(said, _Complete) and said.kind is kind:
+        return cast("Record", said)
     given = said if isinstance(said, Mapping) else {}
-    return cast("Record", {key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()})
+    whole = _Complete({key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()})
+    whole.kind = kind
+    return cast("Record", whole)
+
+
+class _Complete(dict[str, Any]):
+    """A record that :func:`complete` made, so that the many parts of a page need not complete it again."""
+
+    kind: type
 
 
 def _completed(hint: Any, value: Any) -> Any:
