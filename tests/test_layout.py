@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,3 +38,22 @@ def test_every_room_has_tests():
     rooms = {file.parent.relative_to(SOURCE) for file in SOURCE.rglob("*.py")}
     tested = {t.parent.relative_to(ROOT / "tests") for t in (ROOT / "tests").rglob("test_*.py")}
     assert [str(room) for room in rooms if room not in tested] == []
+
+
+def test_a_script_written_against_0_1_finds_its_names():
+    from expunge import InputError, Result, combine, losses, method, methods, unlearn
+    from expunge.benchmarks import named
+    from expunge.compare import compare
+    from expunge.evaluation import benchmark, evaluate, metrics, probe, rouge, table
+    from expunge.forward import ForwardPass, see
+    from expunge.models import load, save
+    from expunge.release import Release, release, run
+    from expunge.trainer import UnlearningTrainer
+
+    functions = (unlearn, named, compare, see, load, save, release, run, methods.pdu, method.build, losses.npo)
+    assert all(inspect.isfunction(f) for f in functions)
+    assert all(
+        inspect.isclass(c) for c in (InputError, Result, ForwardPass, Release, UnlearningTrainer, combine.Bilevel)
+    )
+    of_evaluation = (benchmark.Benchmark, probe.Probe, table.Collected, metrics.truth_ratio, rouge.rouge, evaluate.read)
+    assert all(callable(f) for f in of_evaluation)

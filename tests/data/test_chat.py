@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.data.chat import continuation, encode, end_of_turn, halved, prompt_ids, prompt_text, question
+from expunge.data.chat import continuation, encode, end_of_turn, prompt_ids, prompt_text, question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
@@ -83,8 +83,8 @@ def test_a_prompts_tokens_are_where_its_example_begins(tokenizer):
 
 
 def test_a_text_is_continued_from_its_middle():
-    row = halved(Row(None, "one two three four five"))
-    assert (row.prompt, row.answer) == ("one two", "three four five") and halved(QA) is QA
+    row = split_prompt(Row(None, "one two three four five"))
+    assert (row.prompt, row.answer) == ("one two", "three four five") and split_prompt(QA) is QA
 
 
 def test_a_prompt_that_begins_the_answer(tokenizer):

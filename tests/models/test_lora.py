@@ -16,11 +16,11 @@ from expunge.models.lora import (
     Adapter,
     compress,
     concatenate,
+    negate,
     orthogonality,
     rank_of,
     scaled,
     start_of,
-    turn_round,
 )
 
 IDS = torch.tensor([[3, 7, 1, 9, 4, 2, 8]])
@@ -219,7 +219,7 @@ def test_weights_that_moved_go_the_same_way_back(tied):
         for name, p in m.named_parameters():
             if p.requires_grad:
                 p.add_(2.0 if name.endswith("norm.weight") else 1.0)
-    turn_round(m, start, 0.5)
+    negate(m, start, 0.5)
     for name, value in m.state_dict().items():
         moved = 0.0 if "layers.0.self_attn.q_proj" in name else 1.0 if name.endswith("norm.weight") else 0.5
         torch.testing.assert_close(value, before[name] - moved)
@@ -231,7 +231,7 @@ def test_lora_is_turned_round_in_one_factor():
     m = random_lora(copy.deepcopy(plain))
     assert start_of(m) == {}
     learnt = copy.deepcopy(m).merge_and_unload().state_dict()
-    turn_round(m, {}, 0.5)
+    negate(m, {}, 0.5)
     for name, value in m.merge_and_unload().state_dict().items():
         base = plain.state_dict()[name]
         torch.testing.assert_close(value, base - 0.5 * (learnt[name] - base), atol=1e-6, rtol=1e-5)

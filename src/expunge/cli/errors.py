@@ -13,7 +13,7 @@ from expunge.errors import InputError
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def exit_on_input_error() -> Iterator[None]:
     """Turn an InputError into its sentence."""
     try:
         yield
@@ -24,9 +24,9 @@ def told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(*, as_json: bool, quiet: bool) -> Iterator[None]:
-    """:func:`told`, around the work of a command: with ``as_json`` whatever prints goes to standard error."""
+    """:func:`exit_on_input_error`, around the work of a command: with ``as_json`` whatever prints goes to standard error."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(told())
+        stack.enter_context(exit_on_input_error())
         if as_json:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         if quiet:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from expunge.cli import result
-from expunge.cli.errors import told
+from expunge.cli.errors import exit_on_input_error
 from expunge.cli.options import Json
 
 
@@ -16,7 +16,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Explain one method: its objectives with their formulas, how they meet, its defaults and its source."""
-    with told():
+    with exit_on_input_error():
         page = describe(method)
         if as_json:
             result.print_json({"name": method, "page": page})

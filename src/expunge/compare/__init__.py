@@ -1,6 +1,6 @@
 """Several methods on one data set with equal budgets: every run measured alike, one record, one trade-off figure.
 
-``settings`` says what decides a comparison and makes its trials, ``budget`` what they may spend, ``stands`` what is there
+``settings`` says what decides a comparison and makes its trials, ``budget`` what they may spend, ``resume`` what is there
 already; ``loop`` carries them out and ``about`` makes the record.
 """
 

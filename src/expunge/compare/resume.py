@@ -18,7 +18,7 @@ from expunge.evaluation.probe import Probe, fingerprint
 NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
 
 
-def stands(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
+def is_done(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
     """Whether a run with its figures is in its folder; InputError if they come from other settings, data or questions."""
     made = read_made(it.folder / "run") if (it.folder / "run" / MADE).exists() else {}
     said = _figures(it.folder)

@@ -20,7 +20,7 @@ from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import budget
 from expunge.compare import describe as about
-from expunge.compare.resume import same_models, stands
+from expunge.compare.resume import is_done, same_models
 from expunge.compare.settings import Compare, Trial, make, trials
 from expunge.errors import InputError, nearest
 from expunge.evaluation import evaluate
@@ -57,7 +57,7 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
     found = trials(settings)
     folder, of, spent, source, probes = ready(settings, found)
     first = of[found[0].name]
-    there = {name: stands(it, probes, settings.overwrite) for name, it in of.items()}
+    there = {name: is_done(it, probes, settings.overwrite) for name, it in of.items()}
 
     from expunge.evaluation.collect import cached as asking
 
@@ -109,7 +109,7 @@ def planned(settings: Compare) -> dict[str, Any]:
     found = trials(settings)
     _, of, spent, _, probes = ready(settings, found)
     for it in of.values():
-        stands(it, probes, settings.overwrite)
+        is_done(it, probes, settings.overwrite)
     first = of[found[0].name]
     return {
         "benchmark": first.chosen.name,

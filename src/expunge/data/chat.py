@@ -90,7 +90,7 @@ def opened(text: str, tokenizer: Any, *, chat_template: bool = True) -> list[int
     return _ids(tokenizer, whole.split(MARK)[0] + text)
 
 
-def halved(row: Row) -> Row:
+def split_prompt(row: Row) -> Row:
     """A plain text as something to be continued: half its words, then the other half as the answer.  Others stay."""
     if row.prompt is not None:
         return row

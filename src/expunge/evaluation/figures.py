@@ -17,7 +17,7 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
-from expunge.data.chat import halved
+from expunge.data.chat import split_prompt
 from expunge.data.example import Row
 from expunge.evaluation.benchmark import texts
 from expunge.evaluation.metrics import likelihood as metrics
@@ -38,7 +38,7 @@ def probes(part: str, rows: Sequence[Row], shown: Container[int] = (), max_new_t
         plain = row.prompt is None
         out.append(Probe(part, i, row, said, ask if i in shown and not plain else None))
         if i in shown and plain:
-            out.append(Probe(part, i, halved(row), ask=ask))
+            out.append(Probe(part, i, split_prompt(row), ask=ask))
     return out
 
 

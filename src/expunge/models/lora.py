@@ -87,13 +87,13 @@ def scaled(adapter: Adapter, factor: float) -> Adapter:
 
 
 def start_of(model: nn.Module) -> dict[str, Tensor]:
-    """What :func:`turn_round` needs of ``model`` before it trains: a copy, on the CPU, of the trained weights but LoRA's."""
+    """What :func:`negate` needs of ``model`` before it trains: a copy, on the CPU, of the trained weights but LoRA's."""
     moving = ((n, p) for n, p in model.named_parameters() if p.requires_grad and not _is_factor(n))
     return {name: p.detach().to("cpu", copy=True) for name, p in moving}
 
 
 @torch.no_grad()
-def turn_round(model: nn.Module, start: Mapping[str, Tensor], factor: float) -> None:
+def negate(model: nn.Module, start: Mapping[str, Tensor], factor: float) -> None:
     r"""Negate in place what training did to ``model``: the task vector times ``-factor``.
 
     .. math:: \theta \leftarrow \theta_0 - c\,(\theta - \theta_0), \qquad s\,B A \leftarrow s\,(-c B) A

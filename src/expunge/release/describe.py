@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.models.lora import Adapter, Truncated, rank_of
-from expunge.release.looking import Look
+from expunge.release.measure import Look
 from expunge.release.settings import Release
 from expunge.release.steps import Step
 from expunge.unlearning import describe as about_run

@@ -18,7 +18,7 @@ from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release import describe as about
 from expunge.release import modules, steps
-from expunge.release.looking import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
+from expunge.release.measure import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.unlearning import describe as about_run

@@ -177,7 +177,7 @@ class UnlearningTrainer(Trainer):
         start = {} if negate is None else adapters.start_of(self.model)
         result = super().train(*args, **kwargs)
         if negate is not None:
-            adapters.turn_round(self.model, start, negate)
+            adapters.negate(self.model, start, negate)
         return result
 
     def _settle(self) -> None:

@@ -386,7 +386,7 @@ def answers_shown(
     out = []
     for name, answers in before["answers"].items():
         rows = evenly(evenly(data.rows[name], settings.eval_rows), settings.examples)
-        for i, row in enumerate(map(chat.halved, rows)):
+        for i, row in enumerate(map(chat.split_prompt, rows)):
             out.append(
                 {
                     "set": name,
