@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.data.chat import continuation, encode, end_of_turn, prompt_ids, prompt_text, question
+from expunge.data.chat import continuation, encode, end_of_turn, prompt_ids, prompt_text, question, split_prompt
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError

@@ -1,7 +1,7 @@
 """Several methods on one data set with equal budgets: every run measured alike, one record, one trade-off figure.
 
 ``settings`` says what decides a comparison and makes its trials, ``budget`` what they may spend, ``resume`` what is there
-already; ``loop`` carries them out and ``about`` makes the record.
+already; ``run`` carries them out and ``describe`` makes the record.
 """
 
 from expunge.compare.run import compare, planned, run
