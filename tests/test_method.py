@@ -107,6 +107,13 @@ def test_a_method_is_built_by_name_whatever_was_imported():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_method_from_outside_cannot_be_first_to_take_a_name_of_the_library(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from expunge.method import method\n@method()\ndef npo():\n    pass\n")
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
+    assert done.returncode == 1 and "there is a method 'npo' already" in done.stderr
+
+
 def test_every_default_of_a_loss_is_that_of_the_methods_that_use_it():
     compared = set()
     for name in entries():
