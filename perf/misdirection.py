@@ -27,7 +27,8 @@ from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import probes
 from expunge.forward.layers import hidden_after
 from expunge.stats import bootstrap_mean
-from expunge.unlearning import run as api
+from expunge.unlearning.measure import evenly
+from expunge.unlearning.run import unlearn
 
 LONGEST = 400  # characters of a question: what is longer is program code
 WORDS = 120  # of a piece of text
@@ -47,7 +48,7 @@ def pieces(file: Path, n: int) -> list[Row]:
     """``n`` texts of ``WORDS`` words, from all over the file."""
     words = file.read_text(encoding="utf-8").split(" ")
     cut = [" ".join(words[i : i + WORDS]).strip() for i in range(0, len(words) - WORDS, WORDS)]
-    return [Row(None, piece) for piece in api.evenly(cut, n)]
+    return [Row(None, piece) for piece in evenly(cut, n)]
 
 
 def measure(model: Any, tokenizer: Any, sets: dict[str, list[Row]]) -> dict[str, Any]:
@@ -90,8 +91,8 @@ def main() -> None:
     every = questions(args.questions)
     forget, retain = every[::2], pieces(args.texts / "valid.txt", 400)
     sets = {
-        "trained": api.evenly(forget, args.rows),
-        "held_out": api.evenly(every[1::2], args.rows),
+        "trained": evenly(forget, args.rows),
+        "held_out": evenly(every[1::2], args.rows),
         "texts": pieces(args.texts / "test.txt", args.rows),
     }
     target = models.load(args.model)
@@ -116,7 +117,7 @@ def main() -> None:
     for name, method, parameters in trials:
         settings = {"parameters": parameters, "chat_template": False, "eval_rows": 8} | chosen
         folder = args.out / name.replace(" ", "_")
-        run = api.unlearn(
+        run = unlearn(
             args.model, forget=given[0], retain=given[1], method=method, out=folder, overwrite=True, **settings
         )
         results[name] = measure(run.model, run.tokenizer, sets) | {"seconds": run.record["seconds"]}

@@ -33,8 +33,8 @@ from expunge.data.streams import PairedDataset
 from expunge.models import load
 from expunge.training.reference import frozen_copy
 from expunge.training.trainer import UnlearningTrainer
-from expunge.unlearning.run import training_arguments
 from expunge.unlearning.settings import make
+from expunge.unlearning.train import training_arguments
 from perf import naive
 
 BATCH = 8

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from expunge import bench, compare, release, settings
 from expunge.errors import InputError
 from expunge.reveal import settings as reveal
-from expunge.unlearning import run as unlearning
+from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
+from expunge.unlearning.rows import load_streams
+from expunge.unlearning.run import method_of, unlearn
 
 TOML = """
 model = "m"
@@ -140,9 +142,9 @@ def test_a_full_name_on_the_command_line_wins_over_a_short_one_in_the_recipe():
 def test_short_names_in_recipes_and_from_python(monkeypatch):
     for values in (SHORT, {"training": SHORT}, {"training": {"lr": 0.01}, **{k: SHORT[k] for k in SHORT if k != "lr"}}):
         assert recipe.make({"model": "m", "forget": "f", **values}).training == LONG
-    monkeypatch.setattr(unlearning, "run", lambda chosen, **_: chosen)
-    assert unlearning.unlearn("m", forget="f", **SHORT).training == LONG
-    assert unlearning.unlearn("m", forget="f", training={"lr": 1, "max_steps": 2}, lr=0.01, seed=1).training == {
+    monkeypatch.setattr(unlearning_run, "run", lambda chosen, **_: chosen)
+    assert unlearn("m", forget="f", **SHORT).training == LONG
+    assert unlearn("m", forget="f", training={"lr": 1, "max_steps": 2}, lr=0.01, seed=1).training == {
         "learning_rate": 0.01,
         "max_steps": 2,
     }
@@ -188,7 +190,7 @@ def test_the_number_format_of_a_run():
 def test_the_first_rows_of_each_set(tmp_path):
     rows = [{"question": f"{i}?", "answer": f"{i}!"} for i in range(5)]
     made = recipe.make({"model": "m", "forget": rows, "retain": rows, "limit": 2, "method": "grad_diff"})
-    found = unlearning.load_rows(made, unlearning.method_of(made))
+    found = load_streams(made, method_of(made))
     assert {name: [r.answer for r in part] for name, part in found.items()} == {
         "forget": ["0!", "1!"],
         "retain": ["0!", "1!"],

@@ -15,8 +15,8 @@ from expunge.cli import app
 from expunge.errors import InputError
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
-from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
+from expunge.unlearning import train
 
 FAST = ["max_steps=2", "learning_rate=0.02", "use_cpu=true", "disable_tqdm=true"]
 TEACH = [
@@ -99,7 +99,7 @@ def test_sophia_unlearns_and_adamw_teaches(warm, monkeypatch):
     assert log["training"]["optimizer"]["every"] == 1 and all("clipped" in s for s in log["steps"])
     assert "optimizer" not in json.loads((warm / "out" / "target" / "made.json").read_text())["settings"]
     (warm / "out" / "figures.json").unlink()
-    monkeypatch.setattr(api, "train", never)
+    monkeypatch.setattr(train, "train", never)
     assert call(*TEACH, *METHOD, *FAST, *sophia).exit_code == 0  # the same run is not done again
     (warm / "out" / "figures.json").unlink()
     told = call(*TEACH, *METHOD, *FAST, "--optimizer", "sophia", "optimizer.every=2")  # another is not taken for it
@@ -132,7 +132,7 @@ def test_a_taught_target_and_a_taught_retrained_model(place, adapter, monkeypatc
     assert said["taught"]["training"]["max_steps"] == "2"
     # an interrupted command goes on: nothing is trained or asked again
     (place / "out" / "figures.json").unlink()
-    for module, name in ((api, "train"), (asking, "collect")):
+    for module, name in ((train, "train"), (asking, "collect")):
         monkeypatch.setattr(module, name, never)
     again = call(*TEACH, "--teach-retrained", *METHOD, *FAST, *adapter)
     assert again.exit_code == 0, again.output
@@ -143,7 +143,7 @@ def test_other_settings_or_data_are_not_taken_for_the_same(warm, monkeypatch):
     assert call(*TEACH, *METHOD, *FAST).exit_code == 0
     (warm / "out" / "figures.json").unlink()
     with monkeypatch.context() as m:
-        m.setattr(api, "train", never)
+        m.setattr(train, "train", never)
         told = call(*TEACH, "--teach-setting", "seed=1", *METHOD, *FAST)
         assert told.exit_code == 2 and "seed is set by expunge" in told.output
         told = call(*TEACH, "--teach-setting", "weight_decay=0.5", *METHOD, *FAST)

@@ -12,8 +12,8 @@ from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
-from expunge.unlearning import run as api
 from expunge.unlearning import settings as recipe
+from expunge.unlearning import train
 
 HOW = {"max_steps": 12, "learning_rate": 0.02, "use_cpu": True, "disable_tqdm": True}
 
@@ -44,7 +44,7 @@ def test_it_is_known_by_its_settings_rows_start_and_weights(workplace, monkeypat
     rows, folder = load_rows("retain.jsonl"), workplace / "taught"
     teach(rows, settings(), folder)
     with monkeypatch.context() as m:
-        m.setattr(api, "train", lambda *_, **__: pytest.fail("taught again"))
+        m.setattr(train, "train", lambda *_, **__: pytest.fail("taught again"))
         teach(rows, settings(), folder)
         teach(rows, settings(training=HOW | {"learning_rate": "0.02"}), folder)  # as the command line gives it
         for changed, kept in ((settings(seed=1), rows), (settings(), rows[1:]), (settings(max_length=300), rows)):

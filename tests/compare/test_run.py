@@ -21,7 +21,9 @@ from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report import compare_page as compared
-from expunge.unlearning import run as api
+from expunge.unlearning import run as unlearning_run
+from expunge.unlearning import train
+from expunge.unlearning.rows import encode
 
 RECIPE = """
 benchmark = "tofu/forget01"
@@ -161,8 +163,8 @@ def test_what_is_there_is_not_made_again(finished, monkeypatch):
     assert before["runs"][0]["fingerprint"] != before["runs"][2]["fingerprint"]
     shutil.rmtree(finished / "out/runs/npo_low-seed1")
     (finished / "out/compare.json").unlink()
-    trained, own = [], api.run
-    monkeypatch.setattr(api, "run", lambda plan, **k: (trained.append(plan.out), own(plan, **k))[1])
+    trained, own = [], unlearning_run.run
+    monkeypatch.setattr(unlearning_run, "run", lambda plan, **k: (trained.append(plan.out), own(plan, **k))[1])
     done = call("seeds=0,1")
     assert done.exit_code == 0 and done.output.count("which is there already") == 3, done.output
     assert trained == ["out/runs/npo_low-seed1/run"]
@@ -171,7 +173,7 @@ def test_what_is_there_is_not_made_again(finished, monkeypatch):
     for r, s in zip(before["runs"], again["runs"], strict=True):
         assert {k: v for k, v in r.items() if k not in times} == {k: v for k, v in s.items() if k not in times}
     monkeypatch.setattr(asking, "collect", never)
-    monkeypatch.setattr(api, "run", never)
+    monkeypatch.setattr(unlearning_run, "run", never)
     assert call("seeds=0,1").exit_code == 0 and said()["runs"] == again["runs"]
 
 
@@ -248,15 +250,15 @@ def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(finished,
 
 @pytest.mark.parametrize("trouble", [RuntimeError(f"/home/me/x.py broke at {ANSWER}"), ValueError("/a/b/c.bin broke")])
 def test_a_method_that_fails_is_recorded_and_the_others_go_on(warm, monkeypatch, trouble):
-    own = api.train
+    own = train.train
 
-    def train(net, tokenizer, data, method, *a, **k):
+    def failing(net, tokenizer, data, method, *a, **k):
         if method.name == "pdu":
             raise trouble
         return own(net, tokenizer, data, method, *a, **k)
 
     with monkeypatch.context() as m:
-        m.setattr(api, "train", train)
+        m.setattr(train, "train", failing)
         done = call()
     assert done.exit_code == 1 and "pdu-seed0 failed" in done.output and "1 run failed" in done.output, done.output
     first, second = said()["runs"]
@@ -385,7 +387,7 @@ def test_the_budget_is_what_the_trainer_does(warm):
     assert whole["budget"] == {"steps": 3, "rows": 4} and whole["runs"][0]["steps"] == 3
     settings = compare.trials(compare.make(compare.read_file("r.toml")))[0].settings
     it = bench.ready(settings.model_copy(update={"overwrite": True}))
-    data = api.encode(it.rows, load_tokenizer("model"), it.plan)
+    data = encode(it.rows, load_tokenizer("model"), it.plan)
     paired = PairedDataset(data.examples, seed=0, window=4)
     total = 0
     for start in range(0, 12, 2):  # three epochs of four rows, in micro-batches of two

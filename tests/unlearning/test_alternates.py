@@ -96,10 +96,10 @@ def test_plain_text_is_refused_before_a_model_is_loaded(tmp_path):
 
 def test_jensun_takes_its_one_refusal(workplace):
     from expunge import methods
-    from expunge.unlearning import run as api
+    from expunge.unlearning.rows import alternates
 
-    rows = api.alternates(ROWS, methods.jensun(), seed=0)
+    rows = alternates(ROWS, methods.jensun(), seed=0)
     assert [r.answer for r in rows] == ["No idea"] * 3
-    assert api.alternates(ROWS, methods.jensun(refusal="Hm."), seed=0)[0].answer == "Hm."
+    assert alternates(ROWS, methods.jensun(refusal="Hm."), seed=0)[0].answer == "Hm."
     made = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method="jensun", **FAST)
     assert made.record["method"]["objectives"] == {"forget": "jensun", "retain": "js"}

@@ -13,7 +13,8 @@ from expunge import losses, methods, record, unlearn
 from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.errors import InputError
 from expunge.method import Method, Objective
-from expunge.unlearning import run as api
+from expunge.unlearning import run as unlearning_run
+from expunge.unlearning import train
 
 FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 
@@ -180,7 +181,7 @@ def test_what_the_model_does_not_have_is_told_before_it_is_measured(workplace, m
     def never(*args, **kw):
         raise AssertionError("measured")
 
-    monkeypatch.setattr(api, "look", never)
+    monkeypatch.setattr(unlearning_run, "measure", never)
     with pytest.raises(InputError, match=said):
         go(adapter=adapter, **change)
 
@@ -221,7 +222,7 @@ def test_resume_goes_on_from_a_checkpoint(workplace):
 
 
 def test_a_model_that_was_destroyed_is_saved_and_told(workplace, monkeypatch):
-    whole = api.train
+    whole = train.train
 
     def destroy(net, *args, **kwargs):
         trainer = whole(net, *args, **kwargs)
@@ -229,7 +230,7 @@ def test_a_model_that_was_destroyed_is_saved_and_told(workplace, monkeypatch):
             net.lm_head.weight.fill_(float("nan"))
         return trainer
 
-    monkeypatch.setattr(api, "train", destroy)
+    monkeypatch.setattr(train, "train", destroy)
     log = go(examples=1).record
     assert log["after"] == {} and log["before"]["forget"]["n"] == 3
     assert "cannot be measured: forget.jsonl, line" in log["warnings"][-1] and log["examples"][0]["after"] is None
@@ -246,13 +247,13 @@ def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):
 
 
 def test_display_names_stand_in_place_of_paths(workplace):
-    from expunge.unlearning import run as api
+    from expunge.unlearning import run as unlearning_run
     from expunge.unlearning import settings as recipe
 
     given = {"model": workplace / "model", "forget": workplace / "forget.jsonl", "retain": workplace / "retain.jsonl"}
     paths = {k: str(v) for k, v in given.items()}
     names = {"model_name": "Tiny", "data_name": "people", "out": str(workplace / "out")}
-    made = api.run(
+    made = unlearning_run.run(
         recipe.make(paths | names | {"training": FAST}),
         command=f"expunge run --model {paths['model']} --out {names['out']}",
     )

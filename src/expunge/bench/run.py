@@ -26,8 +26,11 @@ from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report.bench_page import write_report
-from expunge.unlearning import run as api
+from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
+from expunge.unlearning import train
+from expunge.unlearning.rows import encode, load_streams
+from expunge.unlearning.run import method_of
 from expunge.unlearning.settings import Recipe
 
 
@@ -50,9 +53,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Seen:
-    """What several runs on the same data share: ``looked`` as of ``unlearning.run``, ``asked`` as of ``evaluate``."""
+    """What several runs on the same data share: ``measured`` as of ``unlearning.run``, ``asked`` as of ``evaluate``."""
 
-    looked: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
     asked: Asked = field(default_factory=dict)
 
 
@@ -75,7 +78,7 @@ def ready(settings: Bench) -> Ready:
     if not settings.method and settings.teach is None:
         return Ready(settings, chosen, folder, how)
     plan = _plan(settings, chosen, how, folder)
-    method = api.method_of(plan) if settings.method else None
+    method = method_of(plan) if settings.method else None
     return Ready(settings, chosen, folder, how, plan, method, _check(settings, plan, method, folder))
 
 
@@ -97,7 +100,7 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
     model = target
     if plan and it.method:
         plan = plan.model_copy(update={"model": target, "model_name": names.get(target)})
-        said = _unlearned(plan, it.method, rows, about["command"], seen.looked)
+        said = _unlearned(plan, it.method, rows, about["command"], seen.measured)
         about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
         about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
         about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json"}
@@ -132,7 +135,7 @@ def planned(settings: Bench) -> dict[str, Any]:
     if it.plan is None:
         load_tokenizer(settings.model, trust_remote_code=it.how.trust_remote_code)
     n = len(it.rows.get("forget", ()))
-    args = api.training_arguments(it.plan, it.method, n, it.folder) if it.plan and it.method else None
+    args = train.training_arguments(it.plan, it.method, n, it.folder) if it.plan and it.method else None
     return {
         "benchmark": it.chosen.name,
         "model": settings.model,
@@ -203,20 +206,20 @@ def _lesson(settings: Bench, chosen: Benchmark) -> list[Row]:
 def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -> dict[str, Any]:
     """The rows of the run, when all that can be checked without a model is in order."""
     sets = {k: load_rows(v) for k, v in (("forget", plan.forget), ("retain", plan.retain)) if v is not None}
-    raw = api.load_rows(plan.model_copy(update=sets), method) if method else sets
+    raw = load_streams(plan.model_copy(update=sets), method) if method else sets
     if method:
-        api.training_arguments(plan, method, len(sets["forget"]), folder / "run")
+        train.training_arguments(plan, method, len(sets["forget"]), folder / "run")
     if settings.teach is not None:
         arguments(plan.model_copy(update={"training": settings.teach}), sum(map(len, sets.values())), folder / "target")
     if settings.teach_retrained and "retain" not in sets:
         raise InputError(f"{settings.benchmark} has no retain set to teach a retrained model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=plan.trust_remote_code)
-    api.encode(raw, tokenizer, plan)
+    encode(raw, tokenizer, plan)
     return sets
 
 
 def _unlearned(
-    plan: Recipe, method: Method, rows: Mapping[str, list[Row]], command: str | None, looked: dict[str, Any]
+    plan: Recipe, method: Method, rows: Mapping[str, list[Row]], command: str | None, measured: dict[str, Any]
 ) -> dict[str, Any]:
     """The record of the run, which is carried out unless the same one is there already."""
     from expunge import models
@@ -226,6 +229,6 @@ def _unlearned(
         start = models.load(plan.model, trust_remote_code=plan.trust_remote_code).fingerprint
         if is_made(folder, folder / "model", made_of(plan, start, rows, method)):
             return record.read(folder)
-    said = api.run(plan, method=method, command=command, looked=looked).record
+    said = unlearning_run.run(plan, method=method, command=command, measured=measured).record
     stamp(folder, folder / "model", made_of(plan, said["model"]["fingerprint"], rows, method))
     return said

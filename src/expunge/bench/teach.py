@@ -19,7 +19,8 @@ from expunge.data import chat, sources
 from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.method import Method, Objective
-from expunge.unlearning import run as api
+from expunge.unlearning import train
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
 MADE = "made.json"
@@ -32,7 +33,7 @@ NLL = Method({"forget": Objective(losses.nll, on=("forget",))}, WeightedSum(), l
 def arguments(settings: Recipe, n: int, folder: Path) -> Any:
     """The ``TrainingArguments`` of teaching ``n`` rows: 5 epochs unless ``settings.training`` says otherwise."""
     given = {"num_train_epochs": EPOCHS, **settings.training}
-    return api.training_arguments(settings.model_copy(update={"training": given}), NLL, n, folder)
+    return train.training_arguments(settings.model_copy(update={"training": given}), NLL, n, folder)
 
 
 def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
@@ -59,7 +60,7 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     net = base.model
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
-    trainer = api.train(net, base.tokenizer, api.Data({}, {"forget": examples}, []), NLL, args)
+    trainer = train.train(net, base.tokenizer, Data({}, {"forget": examples}, []), NLL, args)
     for left in (work / "checkpoints", work):
         with contextlib.suppress(OSError):
             left.rmdir()  # empty unless the user asked for checkpoints

@@ -9,7 +9,7 @@ from typing import Any
 from expunge.bench.run import Ready
 from expunge.errors import InputError
 from expunge.training.arguments import total_steps
-from expunge.unlearning import run as api
+from expunge.unlearning import train
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def of(it: Ready) -> Budget:
     """What a run that is ready will spend."""
     assert it.plan and it.method
     return counted(
-        api.training_arguments(it.plan, it.method, len(it.rows["forget"]), it.folder), len(it.rows["forget"])
+        train.training_arguments(it.plan, it.method, len(it.rows["forget"]), it.folder), len(it.rows["forget"])
     )
 
 

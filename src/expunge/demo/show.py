@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from expunge.unlearning import run as api
+from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 
 # Found by trying on this data; a run of one's own starts from the methods' defaults.
@@ -28,14 +28,14 @@ def demo(
 ) -> dict[str, Any]:
     """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records."""
     console = Console(quiet=not say)
-    looked: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     records = {}
     with as_file(files("expunge.demo")) as here:
         console.print("SmolLM2-135M was taught eight invented people; it shall forget two of them and keep six.")
         for name in RUNS:
             console.rule(name)
             settings = recipe_of(name, here, out, overwrite=overwrite, seed=seed, device=device)
-            result = api.run(settings, command="expunge demo", looked=looked)
+            result = unlearning_run.run(settings, command="expunge demo", measured=measured)
             records[name] = result.record
             show(console, result.record)
             console.print(f"\nreport: {result.folder / 'report.html'}")
@@ -45,7 +45,7 @@ def demo(
 def planned(out: str | Path, **options: Any) -> dict[str, Any]:
     """What :func:`demo` would do; raises InputError as it does, and writes nothing."""
     with as_file(files("expunge.demo")) as here:
-        plans = [api.planned(recipe_of(name, here, out, **options)) for name in RUNS]
+        plans = [unlearning_run.planned(recipe_of(name, here, out, **options)) for name in RUNS]
     return plans[0] | {
         "method": [plan["method"] for plan in plans],
         "steps": [plan["steps"] for plan in plans],

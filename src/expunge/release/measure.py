@@ -12,7 +12,8 @@ from expunge import models
 from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
-from expunge.unlearning import run as api
+from expunge.unlearning.measure import evenly, measure
+from expunge.unlearning.rows import Data
 
 Figures = Mapping[str, Mapping[str, float]]
 Seen = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}
@@ -40,13 +41,13 @@ def standard(settings: Release, sets: Mapping[str, Any]) -> Look:
     return Look(lambda _: {}, utility=watched if settings.utility is None else ("utility", "perplexity"))
 
 
-def looker(look: Look | None, tokenizer: Any, data: api.Data, settings: Release, watched: Sequence[Any]) -> Seen:
+def looker(look: Look | None, tokenizer: Any, data: Data, settings: Release, watched: Sequence[Any]) -> Seen:
     """What looks at a model: ``look``, or the figures of ``expunge run`` and the perplexity on the utility rows."""
     if look:
         return lambda net: {"figures": look.measure(net), "answers": {}}
 
     def seen(net: Any) -> dict[str, Any]:
-        found = api.look(net, tokenizer, data, settings.run)
+        found = measure(net, tokenizer, data, settings.run)
         if watched:
             found["figures"]["utility"] = _perplexity(net, tokenizer, watched, settings)
         return found
@@ -58,7 +59,7 @@ def _perplexity(net: Any, tokenizer: Any, rows: Sequence[Any], settings: Release
     from expunge.evaluation.collect.one_pass import collect
     from expunge.evaluation.figures import figures, probes
 
-    asked = probes("utility", api.evenly(rows, settings.run.eval_rows))
+    asked = probes("utility", evenly(rows, settings.run.eval_rows))
     how: dict[str, Any] = {"max_length": settings.run.max_length, "chat_template": settings.run.chat_template}
     found = figures(collect(net, tokenizer, asked, **how), "utility")
     return found | {"perplexity": math.exp(min(found["nll"], 700.0))}  # e^700 is near the largest float

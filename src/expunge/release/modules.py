@@ -28,7 +28,8 @@ from expunge.models.lora import Adapter, concatenate, orthogonality, scaled
 from expunge.release.settings import Release
 from expunge.training import arguments as training
 from expunge.unlearning import describe as about_run
-from expunge.unlearning import run as api
+from expunge.unlearning import train as unlearning_train
+from expunge.unlearning.rows import Data
 
 EPOCHS = 2  # ours, but at least training.LEAST_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
 Role = Literal["retain", "forget"]
@@ -98,8 +99,8 @@ def train(
     """A fresh module trained on ``rows``, apart from ``frozen`` if that is given; ``net`` is left as it was."""
     wrapped: Any = models.attach_lora(net, **settings.run.lora.model_dump(), seed=args.seed).to(args.device)
     pairs = input_factors(wrapped, frozen) if frozen else []
-    trainer = api.train(
-        wrapped, tokenizer, api.Data({}, {"forget": list(rows)}, []), method(pairs, settings.orthogonality), args
+    trainer = unlearning_train.train(
+        wrapped, tokenizer, Data({}, {"forget": list(rows)}, []), method(pairs, settings.orthogonality), args
     )
     with torch.no_grad():
         penalty = float(orthogonality(pairs))

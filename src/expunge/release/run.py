@@ -22,7 +22,9 @@ from expunge.release.measure import Look, Seen, budget, compared, inside, looker
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.unlearning import describe as about_run
-from expunge.unlearning import run as api
+from expunge.unlearning.measure import answers_shown
+from expunge.unlearning.rows import Data, encode
+from expunge.unlearning.run import Result, write
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
 DECIDES = ("forget_coefficient", "retain_coefficient", "orthogonality", "self_retain")
@@ -37,7 +39,7 @@ def release(
     out: str | Path = "unlearned",
     look: Look | None = None,
     **settings: Any,
-) -> api.Result:
+) -> Result:
     r"""Make ``model`` forget ``forget`` step by step; writes ``out`` and returns what it wrote.
 
     .. math:: W_{t+1} = W_t - \eta_f\, s B_f A_f + \eta_r\, s B_r A_r
@@ -58,7 +60,7 @@ def release(
     return run(make(values), look=look)
 
 
-def run(settings: Release, *, look: Look | None = None, command: str | None = None) -> api.Result:
+def run(settings: Release, *, look: Look | None = None, command: str | None = None) -> Result:
     """Carry out a release."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a release runs in one process; start it without a launcher")
@@ -75,7 +77,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     past = _past(folder / steps.FOLDER, key, overwrite=plan.overwrite)[: settings.steps + 1]
     if settings.self_retain:
         raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
-        data = api.encode(raw, tokenizer, plan)
+        data = encode(raw, tokenizer, plan)
     seen = looker(look, tokenizer, data, settings, watched)
     chosen = look or standard(settings, raw)
     third = compared(settings, seen, args.device)
@@ -123,7 +125,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         "after": after["figures"],
         "reference": third["figures"] if third else None,
         "reference_name": plan.compare_name or plan.compare_with,
-        "examples": api.answers_shown(data, plan, {"answers": past[0].answers}, after, third),
+        "examples": answers_shown(data, plan, {"answers": past[0].answers}, after, third),
         "release": about.describe_release(past, kept, reason, settings, chosen, limit, lost),
         "seconds": time.monotonic() - began + taken,
         "warnings": [
@@ -132,10 +134,10 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
             *(w for s in past for w in s.warnings),
         ],
     }
-    return api.Result(net, tokenizer, api.write(log, folder), folder)
+    return Result(net, tokenizer, write(log, folder), folder)
 
 
-def ready(settings: Release) -> tuple[api.Data, list[Row], Any]:
+def ready(settings: Release) -> tuple[Data, list[Row], Any]:
     """The data, the watched rows and the forget module's ``TrainingArguments``, when all that needs no model is in order.
 
     Raises InputError for what a person has to mend; writes nothing.
@@ -144,7 +146,7 @@ def ready(settings: Release) -> tuple[api.Data, list[Row], Any]:
     raw = {s: load_rows(v, limit=plan.limit) for s in ("forget", "retain") if (v := getattr(plan, s)) is not None}
     watched = load_rows(settings.utility, limit=plan.limit) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
-    data = api.encode(raw, tokenizer, plan)
+    data = encode(raw, tokenizer, plan)
     folder = record.check_folder(plan.out, overwrite=plan.overwrite)
     return data, watched, modules.arguments(settings, "forget", 1, len(raw["forget"]), folder / "checkpoints")
 
@@ -221,7 +223,7 @@ def _neutral_rows(target: models.Loaded, settings: Release, folder: Path, *, aga
 
 
 # -- the loop -------------------------------------------------------------------------------------------------------------
-def _step(net: Any, tokenizer: Any, data: api.Data, settings: Release, at: int, work: Path, seen: Seen) -> Step:
+def _step(net: Any, tokenizer: Any, data: Data, settings: Release, at: int, work: Path, seen: Seen) -> Step:
     """Take step ``at`` in place, and look."""
     began = time.monotonic()
     update, made = modules.update(net, tokenizer, data.examples, settings, at, work)

@@ -1,0 +1,67 @@
+"""The figures of a run: those of the forget and the retain set, and the answers it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from expunge.data import chat
+from expunge.unlearning.rows import Data
+from expunge.unlearning.settings import Recipe
+
+
+def evenly(rows: Sequence[Any], n: int) -> list[Any]:
+    """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file."""
+    return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
+
+
+def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, Any]:
+    """Figures of the forget and the retain set, and answers if the user wants examples."""
+    from tqdm.auto import tqdm
+
+    from expunge.evaluation.collect.one_pass import collect
+    from expunge.evaluation.figures import figures, probes
+
+    sets = {name: evenly(data.rows[name], settings.eval_rows) for name in ("forget", "retain") if name in data.rows}
+    probed = []
+    for name, rows in sets.items():
+        shown = evenly(range(len(rows)), settings.examples)
+        probed += probes(name, rows, shown, settings.max_new_tokens)
+    total = sum(len(p.texts) + bool(p.ask) for p in probed)
+    quiet = str(settings.training.get("disable_tqdm", False)).lower() == "true"
+    with tqdm(total=total, desc=f"measuring the {' and the '.join(sets)} set", leave=False, disable=quiet) as bar:
+        found = collect(
+            net,
+            tokenizer,
+            probed,
+            max_length=settings.max_length,
+            chat_template=settings.chat_template,
+            progress=bar.update,
+        )
+    answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
+    return {"figures": {name: figures(found, name) for name in sets}, "answers": answers}
+
+
+def answers_shown(
+    data: Data,
+    settings: Recipe,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    compared: dict[str, Any] | None,
+) -> list[dict[str, Any]]:
+    """The rows that are shown, with what each model answered."""
+    out = []
+    for name, answers in before["answers"].items():
+        rows = evenly(evenly(data.rows[name], settings.eval_rows), settings.examples)
+        for i, row in enumerate(map(chat.split_prompt, rows)):
+            out.append(
+                {
+                    "set": name,
+                    "question": chat.question(row),
+                    "expected": row.answer,
+                    "before": answers[i],
+                    "after": after["answers"][name][i] if after["answers"] else None,
+                    "reference": compared["answers"][name][i] if compared else None,
+                }
+            )
+    return out

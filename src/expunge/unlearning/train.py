@@ -1,0 +1,93 @@
+"""The training of a run: its arguments, what of the model trains, and the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from expunge import losses
+from expunge.combine import complete
+from expunge.data import collate, streams
+from expunge.method import Method
+from expunge.unlearning.rows import Data
+from expunge.unlearning.settings import Recipe
+
+
+def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
+    """The run's ``TrainingArguments``: suited defaults under what the user gave."""
+    from expunge.training import arguments as training
+    from expunge.training import curvature
+
+    suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
+    args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    if method.optimizer:
+        curvature.check(method.optimizer, method.combine, args)
+    return args
+
+
+def check_fit(model: Any, settings: Recipe, method: Method) -> None:
+    """Raise InputError for a layer or for weights that ``model`` does not have, before anything is measured."""
+    from expunge import models
+    from expunge.forward import layers
+    from expunge.training import reference
+
+    if what := reference.layer_read(method.objectives):
+        with layers.up_to(model, what.layer):
+            pass
+    if pattern := _chosen(settings, method):
+        (models.linear_layers if settings.adapter == "lora" else models.train_only)(model, pattern)
+
+
+def prepare(model: Any, settings: Recipe, method: Method) -> Any:
+    """``model`` with what is to train: LoRA factors or weights, all of them or the chosen ones."""
+    from expunge import models
+
+    pattern = _chosen(settings, method)
+    if settings.adapter != "lora":
+        if pattern:
+            models.train_only(model, pattern)
+        return model
+    lora = settings.lora.model_dump()
+    if pattern:
+        lora["target_modules"] = models.linear_layers(model, pattern)
+    return models.attach_lora(model, **lora, seed=settings.seed)
+
+
+def _chosen(settings: Recipe, method: Method) -> str | None:
+    """The regular expression on what trains: the user's, or the method's unless the user gave LoRA's target_modules."""
+    lora = settings.adapter == "lora" and "target_modules" in settings.lora.model_fields_set
+    return settings.trainable or (None if lora else method.trainable)
+
+
+def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None) -> Any:
+    """Train ``net`` in place; returns the trainer, whose state holds the log."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from expunge.training.progress import ProgressLine
+    from expunge.training.trainer import UnlearningTrainer
+
+    window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    dataset = streams.PairedDataset({s: data.examples[s] for s in method.streams}, seed=args.seed, window=window)
+    trainer = UnlearningTrainer(
+        model=net,
+        args=args,
+        train_dataset=dataset,
+        data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
+        method=method,
+        start_loss=start_loss,
+        holdout=data.examples.get("holdout"),
+        callbacks=[ProgressLine()],
+    )
+    for noisy in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(noisy)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    return trainer
+
+
+def start_loss_of(method: Method, before: Mapping[str, Mapping[str, float]]) -> float | None:
+    """The second objective before training, where the figures hold it and need not be exact; None where they do not."""
+    second = list(method.objectives.values())[1:2]
+    plain = [o.loss is losses.nll and o.on == ("retain",) for o in second] == [True]
+    return before["retain"]["nll"] if plain and not complete(method.combine).needs_start else None
