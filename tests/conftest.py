@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import io
+from types import SimpleNamespace
 
 import accelerate.utils.imports
+import accelerate.utils.memory
 import pytest
 import tiny_tokenizer
 import torch
@@ -15,11 +18,46 @@ torch.set_num_threads(1)
 # Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
 accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
 
+# Every end of a training run walks all objects of the session, most of which live to its end.
+accelerate.utils.memory.gc = SimpleNamespace(collect=int)
+
 
 def pytest_collection_finish() -> None:
     """The libraries' objects live to the end: the collector, which every run calls, need not walk them each time."""
     gc.collect()
     gc.freeze()
+
+
+DRAWN = {"report", "test_results.py"}  # where the tests read what is drawn
+
+
+class Blank:
+    """A figure that takes no time; a picture of it is an empty one."""
+
+    patch = SimpleNamespace(set_facecolor=lambda _: None)
+
+    def savefig(self, out: io.IOBase, **_: object) -> None:
+        out.write("<svg></svg>" if isinstance(out, io.StringIO) else b"PNG")
+
+
+@pytest.fixture
+def charts() -> None:
+    """A test that takes it gets real charts, wherever it lies."""
+
+
+@pytest.fixture(autouse=True)
+def _charts(request, monkeypatch) -> None:
+    """Drawing takes a third of a small run's time: outside of ``report/`` charts are blank."""
+    if "charts" not in request.fixturenames and not DRAWN & set(request.path.parts):
+        curves = request.getfixturevalue("_curves")
+        monkeypatch.setattr(curves, "_drawn", lambda *_: Blank())
+
+
+@pytest.fixture(scope="session")
+def _curves():
+    from expunge.report.draw import curves
+
+    return curves
 
 
 @pytest.fixture

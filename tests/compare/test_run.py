@@ -21,6 +21,7 @@ from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report import compare_page as compared
+from expunge.report.compare_page import write_report
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import train
 from expunge.unlearning.rows import encode
@@ -127,7 +128,8 @@ def test_two_methods_end_to_end(place, monkeypatch):
     assert read("alone")["figures"] == npo["figures"]
 
 
-def test_the_figure_and_the_page_name_every_method_and_model(finished):
+def test_the_figure_and_the_page_name_every_method_and_model(finished, charts):
+    write_report(said(), "out")
     whole, picture, page = (
         said(),
         (finished / "out/tradeoff.svg").read_text(),

@@ -15,7 +15,14 @@ from expunge.evaluation.probe import Ask, Probe
 from expunge.generation import cache as caches
 from expunge.generation import decode
 
-LIMIT = 90  # more than one ``caches.SPARE``
+LIMIT = 40  # more than one ``caches.SPARE``
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch):
+    """Caches that grow by few columns, so that short answers outgrow them."""
+    monkeypatch.setattr(caches, "SPARE", 24)
+    monkeypatch.setattr(caches.stacked, "__defaults__", (24,))
 
 
 def greedy(model, prompt, n=LIMIT):
@@ -69,12 +76,12 @@ def test_drafts_never_change_an_answer(seed, monkeypatch, steps):
 def test_a_loop_takes_few_steps(steps):
     _, model, _ = drawn(1)
     prompt = (5, 6, 7)
-    (said,) = decode.decode(model, starts(model, [prompt], [LIMIT]))
-    assert list(said) == greedy(model, prompt) and said[-4:-2] == said[-2:], "the model goes round"
-    assert len(steps) < LIMIT / 3
+    (said,) = decode.decode(model, starts(model, [prompt], [90]))
+    assert list(said) == greedy(model, prompt, 90) and said[-4:-2] == said[-2:], "the model goes round"
+    assert len(steps) < 90 / 3
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(2, 14))
 def test_anything_may_be_drafted(seed, monkeypatch, steps):
     """Drafts that go on rightly for a random while: rows of a batch differ in how much of theirs is taken."""
     draw, model, prompts = drawn(seed)

@@ -77,6 +77,8 @@ def head_returning(head: Any, f: Callable[[Tensor], Tensor]) -> Iterator[dict[st
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model under DDP, FSDP or ``torch.compile``."""
+    if not (hasattr(model, "module") or hasattr(model, "_orig_mod")):  # what every wrapper has; the rest walks all modules
+        return model
     from accelerate.utils import extract_model_from_parallel
 
     result: nn.Module = extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
