@@ -56,6 +56,7 @@ class UnlearningTrainer(Trainer):
 
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
         self.method = method
         self.combine = combine.complete(copy.deepcopy(method.combine))
         self.start_loss = start_loss
