@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from annotated_types import Ge
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from expunge.errors import InputError, nearest
@@ -21,12 +22,14 @@ RECIPES = (".toml", ".yaml", ".yml")
 PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained", "utility")  # relative to a recipe
 # What people type -> the field of transformers.TrainingArguments.
 ALIASES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+Folder = Annotated[str, AfterValidator(os.path.expanduser)]  # an output
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 # -- values ---------------------------------------------------------------------------------------------------------------
 def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """``kind`` made of ``values``; the first thing that does not fit is one sentence."""
+    check_filled(values, where)
     try:
         return kind(**values)
     except ValidationError as error:
@@ -35,6 +38,15 @@ def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
         if first["type"] == "missing":
             raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
         raise InputError(f"{where}: {name} = {first['input']!r} does not fit: {first['msg']}") from None
+
+
+def check_filled(values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for the first text without a character: a name or a path that a shell variable left empty."""
+    for key, value in values.items():
+        if isinstance(value, str) and not value.strip():
+            raise InputError(
+                f"{where}: {key} is an empty text; give a value, or leave it out (an unset shell variable?)"
+            )
 
 
 def check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -59,7 +71,8 @@ def described_fields(kind: type[Any]) -> dict[str, FieldInfo]:
 
 
 def check_least(settings: Any) -> None:
-    """Raise InputError for a field of a dataclass that is below its ``Field(ge=…)``."""
+    """Raise InputError for a field of a dataclass that is below its ``Field(ge=…)``, or an empty text."""
+    check_filled(vars(settings), "the settings")
     for name, field in described_fields(type(settings)).items():
         for bound in field.metadata:
             if isinstance(bound, Ge) and getattr(settings, name) < bound.ge:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.errors import InputError
 from expunge.evaluation.probe import How
-from expunge.settings import checked, full_names, split_pair, taken
+from expunge.settings import Folder, checked, full_names, split_pair, taken
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
 
@@ -33,7 +33,7 @@ class Bench(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     benchmark: str
     model: str = Field(description="Hub id, folder, GGUF file or PEFT adapter folder.")
-    out: str = Field("figures", description="Folder for figures.json, report.html and all that was made.")
+    out: Folder = Field("figures", description="Folder for figures.json, report.html and all that was made.")
     method: str | None = Field(
         None, description="Unlearn the benchmark's forget set first, with one of `expunge methods`."
     )
@@ -83,7 +83,7 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
     shared = HOW & set(Recipe.model_fields) - set(OF_QUESTIONS)
     of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in shared)}
-    recipe.make({"model": "", "forget": "", **of_run}, where)  # an unknown or mistyped setting is told here
+    recipe.make({"model": "-", "forget": "-", **of_run}, where)  # an unknown or mistyped setting is told here
     idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
     idle += ["optimizer"] if of_run.get("optimizer") else []
     idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest
-from expunge.settings import check_keys, check_pairs, checked, full_names, read_recipe, split_pair
+from expunge.settings import Folder, check_keys, check_pairs, checked, full_names, read_recipe, split_pair
 
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
@@ -59,7 +59,7 @@ class Recipe(BaseModel):
     holdout: Any = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
     )
-    out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
+    out: Folder = Field("unlearned", description="Folder for run.json, model/ and report.html.")
     method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
     optimizer: str | None = Field(
@@ -71,6 +71,13 @@ class Recipe(BaseModel):
     adapter: Literal["lora"] | None = Field(None, description="lora trains LoRA factors; without it all weights train.")
     lora: Adapter = Adapter()  # type: ignore[call-arg]
     merge: bool = Field(False, description="With an adapter: write a merged model.")
+    max_rank: int | None = Field(
+        None,
+        ge=1,
+        description="Where the model is an adapter already: the highest rank of the one that is saved; a higher one is cut "
+        "by SVD.  [default: 4 × lora.r]",
+        json_schema_extra={"metavar": "R"},
+    )
     trainable: Annotated[str, AfterValidator(_expression)] | None = Field(
         None,
         description="Only weights whose name this is found in train (with lora: get factors).",
