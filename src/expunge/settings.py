@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from annotated_types import Ge
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from expunge.errors import InputError, nearest
@@ -22,7 +21,6 @@ RECIPES = (".toml", ".yaml", ".yml")
 PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained", "utility")  # relative to a recipe
 # What people type -> the field of transformers.TrainingArguments.
 ALIASES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-Folder = Annotated[str, AfterValidator(os.path.expanduser)]  # an output
 DTYPES = ("float32", "bfloat16", "float16")
 
 

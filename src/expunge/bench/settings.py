@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.errors import InputError
 from expunge.evaluation.probe import How
-from expunge.settings import Folder, checked, full_names, split_pair, taken
+from expunge.settings import checked, full_names, split_pair, taken
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
 
@@ -33,7 +33,7 @@ class Bench(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     benchmark: str
     model: str = Field(description="Hub id, folder, GGUF file or PEFT adapter folder.")
-    out: Folder = Field("figures", description="Folder for figures.json, report.html and all that was made.")
+    out: str = Field("figures", description="Folder for figures.json, report.html and all that was made.")
     method: str | None = Field(
         None, description="Unlearn the benchmark's forget set first, with one of `expunge methods`."
     )

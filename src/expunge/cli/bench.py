@@ -154,7 +154,7 @@ def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], argum
 def _lm_eval_plan(taken: Mapping[str, Any]) -> dict[str, Any]:
     from expunge.evaluation.evaluate import check_folder
 
-    check_folder(taken["out"], overwrite=taken["overwrite"])
+    check_folder(taken["out"], inputs={k: taken[k] for k in ("model", "data")}, overwrite=taken["overwrite"])
     return {"benchmark": ",".join(taken["tasks"]), "model": taken["model"], "out": taken["out"]}
 
 

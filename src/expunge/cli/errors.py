@@ -1,5 +1,4 @@
-"""How the command line tells a person what to mend: one sentence on standard error, exit code 2; 1 for a run that
-failed."""
+"""How the command line tells a person what to mend: one sentence on standard error, exit code 2."""
 
 from __future__ import annotations
 
@@ -10,20 +9,17 @@ from collections.abc import Iterator
 import typer
 
 from expunge.cli.quiet import without_bars
-from expunge.errors import InputError, RunFailed
+from expunge.errors import InputError
 
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Turn an InputError, and a run that failed, into its sentence."""
+    """Turn an InputError into its sentence."""
     try:
         yield
     except InputError as error:
         typer.secho(f"expunge: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2) from None
-    except RunFailed as error:
-        typer.secho(f"expunge: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(1) from None
 
 
 @contextlib.contextmanager

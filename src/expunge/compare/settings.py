@@ -15,7 +15,7 @@ from expunge import bench
 from expunge.bench.settings import Bench
 from expunge.errors import InputError, nearest
 from expunge.method import entry
-from expunge.settings import ALIASES, Folder, check_pairs, checked, full_names, split_pair, taken
+from expunge.settings import ALIASES, check_pairs, checked, full_names, split_pair, taken
 from expunge.training.arguments import names as training_names
 from expunge.unlearning import settings as recipe
 
@@ -76,7 +76,7 @@ class Compare(BaseModel):
         json_schema_extra={"metavar": "none|adapters|all"},
     )
     unequal_trials: bool = False
-    out: Folder = Field("comparison", description="Folder for compare.json, the figure, report.html and all runs.")
+    out: str = Field("comparison", description="Folder for compare.json, the figure, report.html and all runs.")
     overwrite: bool = Field(False, description="Make runs again that are there with other settings.")
     shared: dict[str, Any] = Field(default_factory=dict)
 

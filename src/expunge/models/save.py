@@ -106,7 +106,7 @@ def chained(adapter: Adapter, base: Loaded, max_rank: int) -> Chained | None:
         total,
         lost,
         (
-            f"the adapter's rank was cut from {total} to {limit}, with a relative error of {lost.overall:.3g} in its update; "
+            f"the adapter's rank was cut from {total} to {limit}, with a relative error of {lost.overall:.3g}; "
             f"--max-rank {total} keeps all of it, --merge writes whole weights",
         ),
     )

@@ -13,7 +13,7 @@ from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
 from expunge.reveal.arms import Meta
 from expunge.reveal.search import Plan
-from expunge.settings import Folder, check_keys, checked, split_pair
+from expunge.settings import check_keys, checked, split_pair
 
 
 class Reveal(BaseModel):
@@ -49,7 +49,7 @@ class Reveal(BaseModel):
         description="The prompt that every instruction stands in, with {instruction} in it: for a model that is always "
         "asked in one form.",
     )
-    out: Folder = Field("revealed", description="Folder for revealed.jsonl, neutral.jsonl and the log.")
+    out: str = Field("revealed", description="Folder for revealed.jsonl, neutral.jsonl and the log.")
     chooser: Literal["bandit", "linear", "random"] = "bandit"
     arms: int = Field(256, ge=2)
     soft_tokens: int = Field(5, ge=1)

@@ -22,7 +22,7 @@ STATE, OPTIMIZER = "trainer_state.json", "optimizer.pt"
 SHARDED = ("optimizer.bin", "optimizer_0", "pytorch_model_fsdp_0", "global_step*")  # of FSDP and DeepSpeed
 
 
-def located(named: Any, folder: str | Path) -> Path | None:
+def located(named: Any, folder: str | Path | None) -> Path | None:
     """The checkpoint that ``resume_from_checkpoint`` names: a path, or "true" for the newest in ``folder``; None for none.
 
     Raises InputError where there is none.
@@ -32,7 +32,7 @@ def located(named: Any, folder: str | Path) -> Path | None:
         return None
     if text.lower() != "true":
         return Path(text).expanduser()
-    newest = get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
+    newest = get_last_checkpoint(str(folder)) if folder and Path(folder).is_dir() else None
     if newest is None:
         raise InputError(
             f"resume_from_checkpoint=true: there is no checkpoint in {folder}; name a checkpoint's folder, or leave it out"

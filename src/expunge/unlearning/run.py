@@ -22,7 +22,6 @@ from expunge.unlearning.measure import answers_shown, measure
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
 
-
 CHAIN = 4  # times lora.r: the rank up to which adapters on adapters add up
 
 
@@ -122,6 +121,12 @@ def _carried_out(
     trainer = train.train(
         net, target.tokenizer, data, method, args, start_loss=train.start_loss_of(method, before["figures"])
     )
+    try:
+        after = measure(net, target.tokenizer, data, settings)
+    except InputError as error:  # a model that was destroyed is saved and told, not lost
+        after = {"figures": {}, "answers": {}}
+        trainer.warnings.append(f"the unlearned model cannot be measured: {error}")
+
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     chain = None
@@ -130,13 +135,10 @@ def _carried_out(
     stored = store.store(partial(_write, net, target, settings, chain), folder, record.LAYOUT)
     trainer.accelerator.wait_for_everyone()
     again = store.reload(stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost))
+    final = net
     if chain and chain.lost and again.model:
-        net = again.model  # what was cut is what is measured
-    try:
-        after = measure(net, target.tokenizer, data, settings)
-    except InputError as error:  # a model that was destroyed is saved and told, not lost
-        after = {"figures": {}, "answers": {}}
-        trainer.warnings.append(f"the unlearned model cannot be measured: {error}")
+        final = again.model
+        after = measure(final, target.tokenizer, data, settings)  # of what was cut
     problems = [p for p in (stored.problem, again.problem) if p]
     log = {
         "command": record.renamed(command, settings.names),
@@ -170,7 +172,7 @@ def _carried_out(
             *problems,
         ],
     }
-    return finish(Result(net, target.tokenizer, log, stored.folder), problems)
+    return finish(Result(final, target.tokenizer, log, stored.folder), problems)
 
 
 def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest
-from expunge.settings import Folder, check_keys, check_pairs, checked, full_names, read_recipe, split_pair
+from expunge.settings import check_keys, check_pairs, checked, full_names, read_recipe, split_pair
 
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
@@ -59,7 +59,7 @@ class Recipe(BaseModel):
     holdout: Any = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
     )
-    out: Folder = Field("unlearned", description="Folder for run.json, model/ and report.html.")
+    out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
     method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
     optimizer: str | None = Field(

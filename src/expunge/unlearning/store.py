@@ -38,28 +38,30 @@ class Stored:
         return self.path.parent
 
 
-def store(write: Callable[[Path], Path], folder: Path, layout: Layout) -> Stored:
-    """``write`` the weights to ``folder/model``, or where that fails to the first of several other folders that takes them.
+def store(write: Callable[[Path], Path], folder: Path, layout: Layout | None, name: str = "model") -> Stored:
+    """``write`` the weights to ``folder/name``, or where that fails to the first of several other folders that takes them.
 
-    An earlier record in ``folder`` is set aside when the weights beside it are replaced.  Raises RunFailed where no place
-    takes them.
+    An earlier record of ``layout`` in ``folder`` is set aside when the weights beside it are replaced.  Raises RunFailed
+    where no place takes them.
     """
     if not outputs.main_process():
-        return Stored(folder / "model")
-    outputs.retire(folder, layout)
+        return Stored(folder / name)
     try:
-        return Stored(write(folder / "model"))
+        if layout:
+            outputs.retire(folder, layout)
+        return Stored(write(folder / name))
     except Exception as error:
-        outputs.reinstate(folder, layout)
+        if layout:
+            outputs.reinstate(folder, layout)
         first = error
     for place in _other_folders(folder):
         try:
-            path = write(place / "model")
+            path = write(place / name)
         except Exception:
             shutil.rmtree(place, ignore_errors=True)
             continue
-        return Stored(path, f"{folder / 'model'} cannot be written ({_said(first)}); the weights are in {path}")
-    raise RunFailed(f"{folder / 'model'} cannot be written ({_said(first)}), nor any other folder") from first
+        return Stored(path, f"{folder / name} cannot be written ({_said(first)}); the weights are in {path}")
+    raise RunFailed(f"{folder / name} cannot be written ({_said(first)}), nor can any other folder") from first
 
 
 def _other_folders(folder: Path) -> Iterator[Path]:
