@@ -1,4 +1,4 @@
-"""Files and folders: claim an output, write it whole or not at all, read JSON, fingerprints, the cache folder."""
+"""Files and folders: an output checked, written whole or not at all, JSON read, fingerprints, the cache folder."""
 
 from __future__ import annotations
 
@@ -33,28 +33,15 @@ def check_folder(
     if not os.fspath(out).strip():
         raise InputError("the output folder is an empty text; name one, such as --out unlearned")
     folder = Path(out)
-    if blocking := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
-        raise InputError(f"{blocking}: a file of that name is in the way; choose another output folder.")
-    if marker and not overwrite and (folder / marker).exists():
-        raise InputError(f"{folder}: {found}; choose another folder, or allow it with --overwrite (overwrite=True).")
-    return folder
-
-
-def claim_folder(
-    out: PathLike, *, marker: str, overwrite: bool = False, found: str = "an earlier result is here"
-) -> Path:
-    """Make the folder ``out`` ready for a new result and return it; raises InputError as :func:`check_folder`.
-
-    With ``overwrite`` an earlier ``NAME.json`` is kept as ``NAME.previous.json``, so that a run that dies half-way does not
-    leave the old record beside new weights.
-    """
-    folder = check_folder(out, marker=marker, overwrite=overwrite, found=found)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / marker).exists():
-            os.replace(folder / marker, (folder / marker).with_suffix(".previous.json"))
-    except OSError as error:
+        blocking = next((p for p in (folder, *folder.parents) if os.path.lexists(p) and not p.is_dir()), None)
+        taken = bool(marker) and (folder / marker).exists()
+    except OSError as error:  # a name too long, a loop of links
         raise InputError(f"{folder} cannot be written to: {reason(error)}; choose another output folder.") from None
+    if blocking:
+        raise InputError(f"{blocking}: a file of that name is in the way; choose another output folder.")
+    if taken and not overwrite:
+        raise InputError(f"{folder}: {found}; choose another folder, or allow it with --overwrite (overwrite=True).")
     return folder
 
 
@@ -253,8 +240,12 @@ def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         if folder.exists() and not keep_existing:
             old = folder.with_name(f"{fresh.name}.old")
             folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                old.rename(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
             return
         try:
             fresh.rename(folder)

@@ -21,11 +21,17 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from expunge import files
 from expunge.errors import InputError
 from expunge.files import PathLike
+from expunge.outputs import Layout
 
 Record = TypeVar("Record")
 SCHEMA = 1
 FILE = "run.json"
-EARLIER = f"an earlier run's {FILE} is here"
+LAYOUT = Layout(
+    FILE,
+    f"an earlier run's {FILE} is here",
+    entries=("run.json", "run.previous.json", "report.html", "model/", "checkpoints/", "alternates.json", "steps/"),
+    evidence=("alternates.json", "steps/[0-9]*.json", "checkpoints/checkpoint-*/trainer_state.json"),
+)
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
 
 
@@ -38,16 +44,6 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     cannot be said in JSON; an earlier file then stays as it was.
     """
     return files.write_json(_file(path), {**record, "schema": SCHEMA})
-
-
-def check_folder(out: PathLike, *, overwrite: bool = False) -> Path:
-    """The folder ``out`` of a run, untouched; raises InputError as :func:`claim_folder`."""
-    return files.check_folder(out, marker=FILE, overwrite=overwrite, found=EARLIER)
-
-
-def claim_folder(out: PathLike, *, overwrite: bool = False) -> Path:
-    """Make ``out`` ready for a run; raises InputError if it cannot be, or has an earlier run's record in it."""
-    return files.claim_folder(out, marker=FILE, overwrite=overwrite, found=EARLIER)
 
 
 def read(path: PathLike) -> dict[str, Any]:

@@ -37,10 +37,29 @@ class ModelInfo(TypedDict):
 
 
 class OutputInfo(TypedDict):
-    """The weights that a run wrote."""
+    """The weights that a run wrote.
+
+    ``fingerprint``: of the model as the next run loads it, in the number format ``dtype``; ``files``: of the files (in older
+    records ``fingerprint`` is that); ``check``: the loss of a few rows in memory and from the files; ``rank``: of an adapter
+    that was trained on top of another.
+    """
 
     path: str | None
     fingerprint: str | None
+    dtype: NotRequired[str | None]
+    files: NotRequired[str | None]
+    check: NotRequired[dict[str, Any] | None]
+    rank: NotRequired[dict[str, Any] | None]
+
+
+class ParentInfo(TypedDict):
+    """The earlier run that wrote the model: its folder, and what its record says of model and output."""
+
+    run: str | None
+    created: str | None
+    method: str | None
+    fingerprint: str | None
+    model: str | None
 
 
 class DataInfo(TypedDict):
@@ -109,6 +128,7 @@ class RunRecord(TypedDict):
     title: str | None
     method: MethodInfo
     model: ModelInfo
+    parent: NotRequired[ParentInfo | None]
     output: OutputInfo
     data: dict[str, DataInfo]
     training: dict[str, Any]

@@ -27,6 +27,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 # -- values ---------------------------------------------------------------------------------------------------------------
 def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """``kind`` made of ``values``; the first thing that does not fit is one sentence."""
+    check_filled(values, where)
     try:
         return kind(**values)
     except ValidationError as error:
@@ -35,6 +36,15 @@ def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
         if first["type"] == "missing":
             raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
         raise InputError(f"{where}: {name} = {first['input']!r} does not fit: {first['msg']}") from None
+
+
+def check_filled(values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for the first text without a character: a name or a path that a shell variable left empty."""
+    for key, value in values.items():
+        if isinstance(value, str) and not value.strip():
+            raise InputError(
+                f"{where}: {key} is an empty text; give a value, or leave it out (an unset shell variable?)"
+            )
 
 
 def check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -59,7 +69,8 @@ def described_fields(kind: type[Any]) -> dict[str, FieldInfo]:
 
 
 def check_least(settings: Any) -> None:
-    """Raise InputError for a field of a dataclass that is below its ``Field(ge=…)``."""
+    """Raise InputError for a field of a dataclass that is below its ``Field(ge=…)``, or an empty text."""
+    check_filled(vars(settings), "the settings")
     for name, field in described_fields(type(settings)).items():
         for bound in field.metadata:
             if isinstance(bound, Ge) and getattr(settings, name) < bound.ge:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import record
+from expunge import outputs, record
 from expunge.bench.settings import Bench
 from expunge.bench.teach import arguments, is_made, made_of, stamp, teach
 from expunge.benchmarks import named
@@ -21,7 +21,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
-from expunge.evaluation.evaluate import Asked, as_asked, check_folder, evaluate, limited, read
+from expunge.evaluation.evaluate import LAYOUT, Asked, as_asked, check_folder, evaluate, limited, read
 from expunge.evaluation.probe import How
 from expunge.method import Method
 from expunge.models.tokenizer import load_tokenizer
@@ -64,13 +64,16 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
 
     Under several processes the main one returns it; the others return nothing.
     """
-    return carry_out(ready(settings), command=command)
+    it = ready(settings)
+    with outputs.claimed(it.folder, LAYOUT, overwrite=settings.overwrite):
+        return carry_out(it, command=command)
 
 
 def ready(settings: Bench) -> Ready:
     """``settings`` with their data, checked; raises InputError for what a person has to mend."""
     chosen = named(settings.benchmark)
-    folder = check_folder(settings.out, overwrite=settings.overwrite)
+    inputs = {"model": settings.model, "data": settings.data, "retrained model": settings.retrained}
+    folder = check_folder(settings.out, inputs=inputs, overwrite=settings.overwrite)
     how = as_asked(settings.how, chosen)
     chosen.probes(data_of(chosen, settings.data))
     if settings.teach_retrained and (settings.teach is None or settings.retrained):

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from expunge import files, losses, record
 from expunge.combine import WeightedSum
 from expunge.data import chat, sources
 from expunge.data.example import Row
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method, Objective
-from expunge.unlearning import train
+from expunge.unlearning import store, train
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
@@ -64,7 +65,11 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     for left in (work / "checkpoints", work):
         with contextlib.suppress(OSError):
             left.rmdir()  # empty unless the user asked for checkpoints
-    models.save(net.eval(), base.tokenizer, folder, base=base, merge=settings.merge)
+    write = partial(models.save, net.eval(), base.tokenizer, base=base, merge=settings.merge)
+    taught = store.store(write, folder.parent, None, folder.name)
+    again = store.reload(taught.path, net, base.tokenizer, Data({"forget": list(rows)}, {}, []), settings)
+    if problem := taught.problem or again.problem:
+        raise RunFailed(f"teaching failed: {problem}")
     path = [h["loss/forget"] for h in trainer.state.log_history if "loss/forget" in h]
     stamp(folder, folder, key | {"source": settings.names.get(settings.model, settings.model), "rows": len(rows),
                                  "steps": trainer.state.global_step, "loss": [path[0], path[-1]] if path else None,

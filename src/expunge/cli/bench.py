@@ -12,7 +12,7 @@ from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.errors import InputError
-from expunge.settings import is_recipe
+from expunge.settings import check_filled, is_recipe
 
 BENCH, HOW = "expunge.bench.settings.Bench", "expunge.evaluation.probe.How"
 OF_HOW = {"limit", "dtype", "chat_template", "device", "trust_remote_code"}  # what lm-evaluation-harness takes too
@@ -117,6 +117,7 @@ def rescore(
 ) -> None:
     """Recompute the figures from what was collected, without a model."""
     with running(as_json=as_json, quiet=quiet):
+        check_filled({"folder": folder}, "the command line")
         need_extra()
         from expunge.benchmarks import named
         from expunge.evaluation.evaluate import read
@@ -153,7 +154,7 @@ def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], argum
 def _lm_eval_plan(taken: Mapping[str, Any]) -> dict[str, Any]:
     from expunge.evaluation.evaluate import check_folder
 
-    check_folder(taken["out"], overwrite=taken["overwrite"])
+    check_folder(taken["out"], inputs={k: taken[k] for k in ("model", "data")}, overwrite=taken["overwrite"])
     return {"benchmark": ",".join(taken["tasks"]), "model": taken["model"], "out": taken["out"]}
 
 

@@ -9,6 +9,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet
+from expunge.settings import check_filled
 
 
 def command(
@@ -27,6 +28,7 @@ def command(
     options: dict[str, Any] = {"overwrite": overwrite, "seed": seed, "device": device}
     plan: dict[str, Any] | None = None
     with running(as_json=as_json, quiet=quiet):
+        check_filled({"out": out, "device": device}, "the command line")
         from expunge.cli.quiet import quiet as hush
         from expunge.demo import show
 

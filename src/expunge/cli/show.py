@@ -9,6 +9,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import exit_on_input_error
 from expunge.cli.options import Json
+from expunge.settings import check_filled
 
 
 def command(
@@ -17,6 +18,7 @@ def command(
 ) -> None:
     """Explain one method: its objectives with their formulas, how they meet, its defaults and its source."""
     with exit_on_input_error():
+        check_filled({"method": method}, "the command line")
         page = describe(method)
         if as_json:
             result.print_json({"name": method, "page": page})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, files, record
+from expunge import bench, outputs, record
 from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import budget
@@ -30,6 +30,12 @@ from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.report import compare_page as compared
 
 FILE = "compare.json"
+LAYOUT = outputs.Layout(
+    FILE,
+    "an earlier comparison is here",
+    entries=("compare.json", "report.html", "tradeoff.svg", "tradeoff.png", "runs/"),
+    evidence=("runs/*/figures.json", "runs/*/run/made.json", "runs/*/run/run.json"),
+)
 LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
 
 
@@ -55,7 +61,20 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
             "expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run"
         )
     found = trials(settings)
-    folder, of, spent, source, probes = ready(settings, found)
+    prepared = ready(settings, found)
+    with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True):
+        return _carried_out(settings, found, prepared, command, tell)
+
+
+def _carried_out(
+    settings: Compare,
+    found: Sequence[Trial],
+    prepared: tuple[Path, dict[str, Ready], budget.Budget, Data, list[Probe]],
+    command: str | None,
+    tell: Callable[[str], Any] | None,
+) -> dict[str, Any]:
+    """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
+    folder, of, spent, source, probes = prepared
     first = of[found[0].name]
     there = {name: is_done(it, probes, settings.overwrite) for name, it in of.items()}
 
@@ -133,7 +152,8 @@ def write(said: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 # -- before a model is loaded ---------------------------------------------------------------------------------------------
 def _checked_folder(settings: Compare, benchmark: str) -> Path:
     """The folder of the comparison; InputError if a file or a comparison on another benchmark is there."""
-    folder = files.check_folder(settings.out)
+    inputs = {k: settings.shared.get(k) for k in ("model", "data", "retrained")}
+    folder = outputs.check(settings.out, LAYOUT, inputs=inputs, overwrite=settings.overwrite, resumable=True)
     if (folder / FILE).exists() and not settings.overwrite:
         other = record.read(folder / FILE).get("benchmark")
         if other != benchmark:

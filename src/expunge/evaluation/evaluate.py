@@ -17,13 +17,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from expunge import __version__, files, record
+from expunge import __version__, files, outputs, record
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
 FIGURES, SCORES = "figures.json", "scores"
+LAYOUT = outputs.Layout(
+    FIGURES,
+    "figures of an earlier evaluation are here",
+    entries=(
+        "figures.json", "report.html", "scores/", "samples.json", "run/", "target/", "retrained/", "target-training/",
+        "retrained-training/",
+    ),
+    evidence=("target/made.json", "retrained/made.json", "run/made.json", "run/run.json"),
+)  # fmt: skip
 LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
 BESIDE = ("target", "retrained")  # the models that ``model`` stands between
 Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> what it said, and which model it was
@@ -111,11 +120,9 @@ def as_asked(how: How, benchmark: Benchmark) -> How:
     return dataclasses.replace(how, max_length=how.max_length or benchmark.max_length, chat_template=template)
 
 
-def check_folder(out: str | Path, *, overwrite: bool = False) -> Path:
-    """The folder ``out``; raises InputError if it cannot be one, or has figures in it that may not be written over."""
-    return files.check_folder(
-        out, marker=FIGURES, overwrite=overwrite, found="figures of an earlier evaluation are here"
-    )
+def check_folder(out: str | Path, *, inputs: Mapping[str, Any] | None = None, overwrite: bool = False) -> Path:
+    """The folder ``out``; raises InputError as :func:`expunge.outputs.check`."""
+    return outputs.check(out, LAYOUT, inputs=inputs, overwrite=overwrite)
 
 
 def figures_of(benchmark: Benchmark, found: Mapping[str, table.Collected]) -> dict[str, list[Figure]]:

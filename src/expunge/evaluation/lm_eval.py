@@ -46,7 +46,7 @@ def measure(
     not know, and for a value that is not of the argument's kind.
     """
     how = how or How()
-    folder = check_folder(out, overwrite=overwrite)
+    folder = check_folder(out, inputs={"model": model, "data": data}, overwrite=overwrite)
     harness, wrapper = _installed()
     manager = _tasks(tasks, data)
     given = with_how(how, parse(arguments, accepted(harness, wrapper)))

@@ -6,12 +6,14 @@ import copy
 import json
 import logging
 import os
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.errors import InputError
 from expunge.files import is_foreign, read_json, replacing
-from expunge.models.lora import Adapter, concatenate, read_adapter
+from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, read_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,7 +50,7 @@ def save(
     with replacing(path) as fresh:
         if not isinstance(model, PeftModel):
             model.save_pretrained(fresh)
-        elif merge or not _save_adapter(model, fresh, base):
+        elif merge or not _write_adapter(adapter_of(model), fresh, base):
             merged: Any = copy.deepcopy(model).merge_and_unload()
             merged.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
@@ -70,6 +72,54 @@ def save_adapter(adapter: Adapter, model: Any, tokenizer: Any, folder: str | os.
     return path
 
 
+@dataclass(frozen=True)
+class Chained:
+    """An adapter on top of an adapter: the two as one (None: only a whole model holds both), and how its rank was cut."""
+
+    adapter: Adapter | None
+    rank: int = 0
+    sum_of_ranks: int = 0
+    lost: Truncated | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def chained(adapter: Adapter, base: Loaded, max_rank: int) -> Chained | None:
+    """The adapter in ``base`` and ``adapter``, which was trained on top of it, as one of at most ``max_rank``.
+
+    Up to ``max_rank`` the ranks add up and the sum is exact; above, it is cut by SVD (:func:`expunge.models.lora.compress`),
+    but never below the rank of either.  None where ``base`` is no adapter.
+    """
+    if base.adapter is None:
+        return None
+    first = read_adapter(Path(base.adapter))
+    try:
+        whole = concatenate(first, adapter)
+    except InputError as reason:
+        return Chained(None, warnings=(f"saved as a whole model in place of an adapter: {reason}",))
+    total, limit = rank_of(whole), max(max_rank, rank_of(first), rank_of(adapter))
+    if total <= limit:
+        return Chained(whole, total, total)
+    cut, lost = compress(whole, limit)
+    return Chained(
+        cut,
+        limit,
+        total,
+        lost,
+        (
+            f"the adapter's rank was cut from {total} to {limit}, with a relative error of {lost.overall:.3g}; "
+            f"--max-rank {total} keeps all of it, --merge writes whole weights",
+        ),
+    )
+
+
+def adapter_of(model: PeftModel) -> Adapter:
+    """The active adapter of ``model`` as plain values."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    return Adapter(state, _settings_of(model))
+
+
 def _checked_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder in full; InputError if anything but a model stands there."""
     path = Path(folder).expanduser().resolve()
@@ -78,18 +128,13 @@ def _checked_folder(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _save_adapter(model: PeftModel, folder: Path, base: Loaded | None) -> bool:
-    """Write the active adapter of ``model``, with the one in its base if any; False if they cannot be one."""
-    from peft import get_peft_model_state_dict
-
+def _settings_of(model: PeftModel) -> dict[str, Any]:
+    """What PEFT writes as the settings of the active adapter."""
     config = copy.copy(model.peft_config[model.active_adapter])
     config.inference_mode = True
-    config.save_pretrained(str(folder))
-    file = folder / SETTINGS
-    state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
-    settings = read_json(file, what="adapter's settings", remedy="PEFT did not write them whole")
-    file.unlink()
-    return _write_adapter(Adapter(state, settings), folder, base)
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        return read_json(Path(folder) / SETTINGS, what="adapter's settings", remedy="PEFT did not write them whole")
 
 
 def _write_adapter(adapter: Adapter, folder: Path, base: Loaded | None) -> bool:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from dataclasses import replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from expunge import files, models, record
+from expunge import models, outputs, record
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
@@ -22,9 +23,10 @@ from expunge.release.measure import Look, Seen, budget, compared, inside, looker
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.unlearning import describe as about_run
+from expunge.unlearning import store
 from expunge.unlearning.measure import answers_shown
 from expunge.unlearning.rows import Data, encode
-from expunge.unlearning.run import Result, write
+from expunge.unlearning.run import CHAIN, Result, finish, inputs_of, space
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
 DECIDES = ("forget_coefficient", "retain_coefficient", "orthogonality", "self_retain")
@@ -64,13 +66,21 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     """Carry out a release."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a release runs in one process; start it without a launcher")
+    prepared = ready(settings)
+    with outputs.claimed(settings.run.out, record.LAYOUT, overwrite=settings.run.overwrite) as folder:
+        return _carried_out(settings, *prepared, folder, look, command)
+
+
+def _carried_out(
+    settings: Release, data: Data, watched: list[Row], args: Any, folder: Path, look: Look | None, command: str | None
+) -> Result:
+    """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     began, plan = time.monotonic(), settings.run
-    data, watched, args = ready(settings)
     raw = dict(data.rows)
-    folder = record.claim_folder(plan.out, overwrite=plan.overwrite)
     work = folder / "checkpoints"
 
     target = _load(settings, args.device)
+    parent, parent_warnings = about_run.parent_of(plan, target.fingerprint)
     tokenizer = target.tokenizer
     _check_modules(target.model, settings)
     key = made_of(settings, target.fingerprint, raw, watched, look)
@@ -96,6 +106,11 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     reached, past = len(past) - 1, past[: last + 1]
 
     change, lost = _sum(past, kept, settings)
+    chain = (
+        None
+        if plan.merge
+        else models.chained(change, target, settings.rank or plan.max_rank or CHAIN * rank_of(change))
+    )
     if lost or kept < reached:  # start again, for adding what was subtracted leaves round-off
         del target
         target = _load(settings, args.device, [change] if lost else updates(past[: kept + 1]))
@@ -104,18 +119,25 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     )
     net = target.model.eval().requires_grad_(True)
     _sweep(work)
-    place = folder / "model"
-    if plan.merge:
-        saved = models.save(net, tokenizer, place)
+    if plan.merge or (chain and not chain.adapter):
+        write_to = partial(models.save, net, tokenizer)
     else:
-        saved = models.save_adapter(change, net, tokenizer, place, base=target)
+        whole = chain.adapter if chain and chain.adapter else change
+        write_to = partial(models.save_adapter, whole, net, tokenizer, base=replace(target, adapter=None))
+    stored = store.store(write_to, folder, record.LAYOUT)
+    again = store.reload(stored.path, net, tokenizer, data, plan, compare=not (chain and chain.lost))
+    if chain and chain.lost and again.model:
+        net = again.model
+        after = seen(net)  # of what was cut
+    problems = [p for p in (stored.problem, again.problem) if p]
     log = {
         "command": record.renamed(command, settings.names),
         "title": plan.title,
         "method": about.describe_method(settings, "retain" in raw),
         "model": about_run.describe_model(target, net, plan)
         | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
-        "output": {"path": "model", "fingerprint": files.sha256_folder(saved, "*.safetensors")},
+        "parent": parent,
+        "output": about_run.describe_output(stored.path, again, chain, plan),
         "data": about.describe_data(settings, raw, watched),
         "training": about.describe_training(args, past),
         "seed": plan.seed,
@@ -130,11 +152,15 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         "seconds": time.monotonic() - began + taken,
         "warnings": [
             *data.warnings,
+            *parent_warnings,
             *about.warnings(settings, "retain" in raw, chosen, kept, not inside(after["figures"], chosen, limit)),
             *(w for s in past for w in s.warnings),
+            *(chain.warnings if chain else ()),
+            *again.warnings,
+            *problems,
         ],
     }
-    return Result(net, tokenizer, write(log, folder), folder)
+    return finish(Result(net, tokenizer, log, stored.folder), problems)
 
 
 def ready(settings: Release) -> tuple[Data, list[Row], Any]:
@@ -147,7 +173,9 @@ def ready(settings: Release) -> tuple[Data, list[Row], Any]:
     watched = load_rows(settings.utility, limit=plan.limit) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
     data = encode(raw, tokenizer, plan)
-    folder = record.check_folder(plan.out, overwrite=plan.overwrite)
+    inputs = inputs_of(plan) | {"utility rows": settings.utility}
+    folder = outputs.check(plan.out, record.LAYOUT, inputs=inputs, overwrite=plan.overwrite)
+    outputs.check_space(folder, space(plan))
     return data, watched, modules.arguments(settings, "forget", 1, len(raw["forget"]), folder / "checkpoints")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from expunge import __version__, files, models, record
+from expunge import __version__, files, models, outputs, record
 from expunge.data.chat import question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -35,6 +35,7 @@ NEUTRAL_DRAWS = 3  # times that neutral rows are drawn where too many are releva
 LEAST_NEUTRAL = 8  # of which a mean can be taken
 FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
 QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
+LAYOUT = outputs.Layout(RECORD, "an earlier search is here", entries=FILES)
 ABOUT = 16  # answers to each seed that show what the topic is
 HERE = ("model", "out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
 SEED_STEP = 1_000_003  # between the random draws of two seeds
@@ -60,10 +61,15 @@ def reveal(model: str, **settings: Any) -> Result:
 
 def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Carry out a search, or go on with one that was interrupted in the same folder."""
-    began = time.monotonic()
     given = check(settings)
+    with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True) as folder:
+        return _carried_out(settings, given, folder, command)
+
+
+def _carried_out(settings: Reveal, given: Scorer | None, folder: Path, command: str | None) -> Result:
+    """What :func:`run` does after :func:`check`, in a folder that is this process's alone."""
+    began = time.monotonic()
     meta, form, plan = settings.meta, settings.prompt_form, settings.plan
-    folder = Path(settings.out)
     encoder = embed.sentence_transformer(settings.embeddings) if settings.embeddings else None
     past = [] if settings.overwrite else search.read_log(folder / QUERIES)
 
@@ -109,7 +115,10 @@ def check(settings: Reveal) -> Scorer | None:
     """Raise InputError for what does not fit, before a model is loaded; returns the scorer that is named."""
     _ = settings.meta, settings.prompt_form, settings.plan, settings.sampling
     given = scorer(settings.scorer) if settings.scorer else None
-    _check_search(files.check_folder(settings.out), settings)
+    folder = outputs.check(
+        settings.out, LAYOUT, inputs={"model": settings.model}, overwrite=settings.overwrite, resumable=True
+    )
+    _check_search(folder, settings)
     return given
 
 

@@ -12,18 +12,16 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from expunge import combine
 from expunge.data.example import Example
@@ -33,13 +31,12 @@ from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import reference, stopping
+from expunge.training import checkpoints, reference, stopping
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, write_combined
 
 logger = logging.getLogger(__name__)
-COMBINER_FILE = "combiner.json"
 
 
 class UnlearningTrainer(Trainer):
@@ -76,7 +73,7 @@ class UnlearningTrainer(Trainer):
             autocast=self.compute_loss_context_manager,
             device=self.args.device,
         )
-        self.add_callback(CombinerCheckpoint(self))
+        self.add_callback(checkpoints.CombinerCheckpoint(self))
         self.curvature: Curvature | None = None
         if method.optimizer and self.optimizer is None:
             self.curvature = self._curvature(method.optimizer)
@@ -166,17 +163,21 @@ class UnlearningTrainer(Trainer):
                 for batch in self._in_batches(given, rows)
             )
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
 
-        Checkpoints of a negated method hold the model as it learns, before it is turned round.
+        Checkpoints of a negated method hold the model as it learns, before it is turned round.  Raises InputError where the
+        checkpoint to go on from lacks what training needs.
         """
+        begin = checkpoints.located(resume_from_checkpoint, self.args.output_dir)
         self._settle()
+        if begin:
+            checkpoints.restore(self.combine, begin)
         if self.holdout:
             self._stop_at_holdout()
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
-        result = super().train(*args, **kwargs)
+        result = super().train(str(begin) if begin else None, *args, **kwargs)
         if negate is not None:
             adapters.negate(self.model, start, negate)
         return result
@@ -346,24 +347,3 @@ class UnlearningTrainer(Trainer):
         tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
         parameters: int = sum(p.numel() for p in self.model.parameters())
         return 6 * tokens * parameters
-
-
-class CombinerCheckpoint(TrainerCallback):
-    """The combiner's state is optimizer state: saved beside each checkpoint, restored on resume.  Public hooks only."""
-
-    def __init__(self, trainer: UnlearningTrainer):
-        self.trainer = trainer
-
-    def _file(self, args: Any, state: Any) -> Path:
-        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMBINER_FILE
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the state into the checkpoint that was just saved."""
-        if state.is_world_process_zero and (held := self.trainer.combine.state_dict()):
-            self._file(args, state).write_text(json.dumps(held))
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Read it from the checkpoint that training goes on from."""
-        file = self._file(args, state)
-        if state.global_step and file.exists():
-            self.trainer.combine.load_state_dict(json.loads(file.read_text()))

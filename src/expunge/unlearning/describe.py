@@ -7,9 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from expunge import files, record
 from expunge.data import sources
 from expunge.data.example import Row
+from expunge.errors import InputError
 from expunge.method import Method, entries
+from expunge.record_types import MethodInfo, ModelInfo, OutputInfo
 from expunge.sophia import Settings
 from expunge.unlearning.settings import Recipe
 
@@ -42,6 +45,56 @@ def describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
         "adapter_config": settings.lora.model_dump() if settings.adapter else None,
         "dtype": str(target.model.dtype).removeprefix("torch."),
     }
+
+
+def describe_output(path: Path, again: Any, chain: Any, settings: Recipe) -> dict[str, Any]:
+    """The weights that were written: ``fingerprint`` is what a run that begins with them says of its model, in this number
+    format; ``files`` is of the files; ``check`` compares a few rows in memory and from the files.
+    """
+    said: dict[str, Any] = {
+        "path": path.name,
+        "fingerprint": again.fingerprint,
+        "dtype": settings.dtype,
+        "files": files.sha256_folder(path, "*.safetensors"),
+        "check": again.described,
+    }
+    if chain and chain.adapter:
+        said["rank"] = {
+            "saved": chain.rank,
+            "sum": chain.sum_of_ranks,
+            "error": chain.lost.overall if chain.lost else 0.0,
+        }
+    return said
+
+
+def parent_of(settings: Recipe, fingerprint: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """The earlier run that wrote the model, and a warning where the weights are not the ones that its record names."""
+    place = Path(settings.model).expanduser()
+    if not place.is_dir() or not (place.parent / record.FILE).is_file():
+        return None, []
+    try:
+        earlier = record.read(place.parent)
+    except InputError:
+        return None, []
+    output = record.complete(OutputInfo, earlier.get("output"))
+    if output["path"] != place.resolve().name:
+        return None, []
+    named = settings.names.get(settings.model)
+    folder = str(Path(settings.model).parent)
+    method = record.complete(MethodInfo, earlier.get("method"))
+    said = {
+        "run": Path(folder).resolve().name if named else folder,
+        "created": earlier.get("created"),
+        "method": method["name"],
+        "fingerprint": output["fingerprint"],
+        "model": record.complete(ModelInfo, earlier.get("model"))["fingerprint"],
+    }
+    comparable = output.get("dtype") == settings.dtype and output["fingerprint"]
+    if comparable and output["fingerprint"] != fingerprint:
+        return said, [
+            f"the weights in {named or place} are not those that the record of the run in {said['run']} names"
+        ]
+    return said, []
 
 
 def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:

@@ -6,21 +6,23 @@ import contextlib
 import datetime
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, files, record
-from expunge.errors import InputError
+from expunge import __version__, files, outputs, record
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
 from expunge.models.tokenizer import load_tokenizer
-from expunge.unlearning import describe, train
+from expunge.unlearning import describe, store, train
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.measure import answers_shown, measure
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
+
+CHAIN = 4  # times lora.r: the rank up to which adapters on adapters add up
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,22 @@ def run(
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
-    method, data, args = ready(settings, method)
-    folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
+    prepared = ready(settings, method)
+    with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder:
+        return _carried_out(settings, *prepared, folder, command, measured, began)
 
+
+def _carried_out(
+    settings: Recipe,
+    method: Method,
+    data: Data,
+    args: Any,
+    folder: Path,
+    command: str | None,
+    measured: dict[str, dict[str, Any]],
+    began: float,
+) -> Result:
+    """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     import torch
 
     from expunge import models
@@ -90,6 +105,7 @@ def run(
         trust_remote_code=settings.trust_remote_code,
     )
     target = load(settings.model)
+    parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
@@ -113,13 +129,24 @@ def run(
 
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
-    saved = models.save(net, target.tokenizer, folder / "model", base=target, merge=settings.merge)
+    chain = None
+    if settings.adapter and not settings.merge:
+        chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)
+    stored = store.store(partial(_write, net, target, settings, chain), folder, record.LAYOUT)
+    trainer.accelerator.wait_for_everyone()
+    again = store.reload(stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost))
+    final = net
+    if chain and chain.lost and again.model:
+        final = again.model
+        after = measure(final, target.tokenizer, data, settings)  # of what was cut
+    problems = [p for p in (stored.problem, again.problem) if p]
     log = {
         "command": record.renamed(command, settings.names),
         "title": settings.title,
         "method": describe.describe(method),
         "model": describe.describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
-        "output": {"path": "model", "fingerprint": files.sha256_folder(saved, "*.safetensors")},
+        "parent": parent,
+        "output": describe.describe_output(stored.path, again, chain, settings),
         "data": {
             s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings)
             for s, rows in data.rows.items()
@@ -136,9 +163,46 @@ def run(
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
-        "warnings": [*data.warnings, *trainer.warnings],
+        "warnings": [
+            *data.warnings,
+            *parent_warnings,
+            *trainer.warnings,
+            *(chain.warnings if chain else ()),
+            *again.warnings,
+            *problems,
+        ],
     }
-    return Result(net, target.tokenizer, write(log, folder), folder)
+    return finish(Result(final, target.tokenizer, log, stored.folder), problems)
+
+
+def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:
+    """Save ``net`` to ``place``: whole, as an adapter, or as the one adapter of a ``chain``."""
+    from expunge import models
+
+    if chain and chain.adapter:
+        return models.save_adapter(chain.adapter, net, target.tokenizer, place, base=replace(target, adapter=None))
+    return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)
+
+
+def finish(result: Result, problems: Sequence[str]) -> Result:
+    """``result`` with its record written; raises RunFailed for ``problems``, with what was written kept."""
+    folder = result.folder
+    if not outputs.main_process():
+        return result
+    try:
+        written = write(result.record, folder)
+    except OSError as error:
+        raise RunFailed(
+            f"{folder / record.FILE} cannot be written ({files.reason(error)}); the weights are in {folder / 'model'}",
+            record=result.record,
+            result=result,
+        ) from error
+    whole = replace(result, record=written)
+    if problems:
+        raise RunFailed(
+            f"the run failed: {'; '.join(problems)} (record: {folder / record.FILE})", record=written, result=whole
+        )
+    return whole
 
 
 def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data, Any]:
@@ -147,11 +211,32 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     Raises InputError for what a person has to mend; writes nothing.
     """
     method = method_of(settings, method)
-    folder = record.check_folder(settings.out, overwrite=settings.overwrite)
+    folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
     raw = load_streams(settings, method)
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)
-    return method, data, train.training_arguments(settings, method, len(raw["forget"]), folder)
+    args = train.training_arguments(settings, method, len(raw["forget"]), folder)
+    outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
+    return method, data, args
+
+
+def inputs_of(settings: Recipe) -> dict[str, Any]:
+    """What the run reads: what it is -> where it is, which the output must lie apart from."""
+    return {
+        "model": settings.model,
+        "forget set": settings.forget,
+        "retain set": settings.retain,
+        "holdout set": settings.holdout,
+        "model to compare with": settings.compare_with,
+    }
+
+
+def space(settings: Recipe, *, checkpoint: bool = False) -> int | None:
+    """About how many bytes the run will write; None where nobody knows."""
+    from expunge.models.size import written_bytes
+
+    rank = settings.lora.r if settings.adapter else None
+    return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoint=checkpoint)
 
 
 def planned(settings: Recipe) -> dict[str, Any]:

@@ -71,6 +71,13 @@ class Recipe(BaseModel):
     adapter: Literal["lora"] | None = Field(None, description="lora trains LoRA factors; without it all weights train.")
     lora: Adapter = Adapter()  # type: ignore[call-arg]
     merge: bool = Field(False, description="With an adapter: write a merged model.")
+    max_rank: int | None = Field(
+        None,
+        ge=1,
+        description="Where the model is an adapter already: the highest rank of the one that is saved; a higher one is cut "
+        "by SVD.  [default: 4 × lora.r]",
+        json_schema_extra={"metavar": "R"},
+    )
     trainable: Annotated[str, AfterValidator(_expression)] | None = Field(
         None,
         description="Only weights whose name this is found in train (with lora: get factors).",

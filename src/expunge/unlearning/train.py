@@ -18,10 +18,12 @@ from expunge.unlearning.settings import Recipe
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
     from expunge.training import arguments as training
-    from expunge.training import curvature
+    from expunge.training import checkpoints, curvature
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
+        checkpoints.check(begin, method.combine)
     if method.optimizer:
         curvature.check(method.optimizer, method.combine, args)
     return args
