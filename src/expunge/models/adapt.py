@@ -143,6 +143,48 @@ def shared_embedding(model: Any, adapter: Adapter) -> str | None:
     return next((name for name in names if any(f".{name}.lora_" in key for key in adapter.state)), None)
 
 
+def merged(model: PeftModel) -> Any:
+    """The plain model with the adapter of ``model`` in its weights, all of which can train; ``model`` is used up.
+
+    A weight that input and output share becomes two where the adapter changes one of the ends, so that the model says what
+    it said with the adapter on.
+    """
+    inner = model.get_base_model()
+    config = inner.config.get_text_config()
+    apart = config.tie_word_embeddings and any(map(_is_wrapped, _ends(inner)))
+    if apart:
+        head = _inner(_ends(inner)[1])
+        head.weight = nn.Parameter(head.weight.detach().clone())
+    plain = without_peft_marks(model.merge_and_unload())
+    if apart and torch.equal(*(end.weight for end in _ends(plain))):  # both ends got the same, as trained tokens do
+        plain.get_output_embeddings().weight = plain.get_input_embeddings().weight
+    elif apart:
+        config.tie_word_embeddings = plain.config.tie_word_embeddings = False
+    plain.requires_grad_(True)
+    return plain
+
+
+def _ends(model: Any) -> list[Any]:
+    """The input and the output embedding."""
+    return [model.get_input_embeddings(), model.get_output_embeddings()]
+
+
+def _is_wrapped(end: Any) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return isinstance(end, BaseTunerLayer | AuxiliaryTrainingWrapper)
+
+
+def _inner(end: Any) -> Any:
+    """The module that PEFT has wrapped."""
+    while True:
+        inner = getattr(end, "base_layer", None) or getattr(end, "original_module", None)
+        if inner is None:
+            return end
+        end = inner
+
+
 def without_peft_marks(plain: Any) -> Any:
     """``plain`` without PEFT's marks, for which it would take the next adapter for a second one."""
     vars(plain).pop("peft_config", None)

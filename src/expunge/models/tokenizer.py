@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import InputError
+from expunge.models.check import check_files
 from expunge.models.gguf import dequantised
 from expunge.models.locate import adapter_base, resolve
 
@@ -21,6 +22,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     source = resolve(name, revision=revision)
+    check_files(source, trust_remote_code=trust_remote_code)
     if source.kind == "adapter" and not (Path(source.location) / "tokenizer_config.json").is_file():
         source, revision = adapter_base(Path(source.location))
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -29,7 +31,7 @@ def load_tokenizer(
     where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises nothing narrower for a file that it cannot read
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(f"{source.location} has no tokenizer that can be loaded: {reason}.") from error
     if tokenizer.pad_token_id is None:
