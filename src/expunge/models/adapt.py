@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,15 @@ def attach_lora(
 ) -> PeftModel:
     """``model`` with LoRA factors (fp32) that train, all else frozen; starts as the same function (B = 0).
 
-    ``target_modules``: "all-linear" (the output embedding excepted), a regular expression on full module
-    names, or a list of name endings.  The factors depend on ``seed`` only; the global random state is left as
+    ``target_modules``: "all-linear" (the output embedding excepted, and what :func:`fused_projections` names), a regular
+    expression on full module names, or a list of name endings.  The factors depend on ``seed`` only; the global random state is left as
     it was.
     """
     from peft import LoraConfig, get_peft_model
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    fused = fused_projections(model) if target_modules == "all-linear" else []
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|fan_in_fan_out)")  # :func:`merged` unties
         torch.manual_seed(seed)
         try:
             config = LoraConfig(
@@ -42,6 +45,7 @@ def attach_lora(
                 lora_alpha=alpha,  # type: ignore[arg-type]
                 lora_dropout=dropout,
                 target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
+                exclude_modules=fused or None,
                 task_type="CAUSAL_LM",
             )
             return get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -49,6 +53,13 @@ def attach_lora(
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
             raise InputError(f"{what} cannot be attached: {reason}.") from error
+
+
+def fused_projections(model: nn.Module) -> list[str]:
+    """The linear layers of Mamba blocks whose weight a kernel may read past the layer, and so past its LoRA factors."""
+    blocks = [name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")]
+    inside = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [name for block in blocks for end in ("out_proj", "dt_proj") if (name := f"{block}.{end}") in inside]
 
 
 def train_only(model: nn.Module, pattern: str) -> None:
@@ -150,16 +161,19 @@ def merged(model: PeftModel) -> Any:
     it said with the adapter on.
     """
     inner = model.get_base_model()
-    config = inner.config.get_text_config()
-    apart = config.tie_word_embeddings and any(map(_is_wrapped, _ends(inner)))
-    if apart:
-        head = _inner(_ends(inner)[1])
-        head.weight = nn.Parameter(head.weight.detach().clone())
-    plain = without_peft_marks(model.merge_and_unload())
-    if apart and torch.equal(*(end.weight for end in _ends(plain))):  # both ends got the same, as trained tokens do
-        plain.get_output_embeddings().weight = plain.get_input_embeddings().weight
-    elif apart:
-        config.tie_word_embeddings = plain.config.tie_word_embeddings = False
+    ends = _ends(inner)
+    tied = ends[1] is not None and _inner(ends[0]).weight is _inner(ends[1]).weight
+    if tied and any(map(_is_wrapped, ends)):
+        _inner(ends[1]).weight = nn.Parameter(_inner(ends[1]).weight.detach().clone())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings")
+        plain = without_peft_marks(model.merge_and_unload())
+    if tied:
+        first, last = _ends(plain)
+        same = torch.equal(first.weight, last.weight)  # nothing happened to them, or the same to both, as to trained tokens
+        if same:
+            last.weight = first.weight
+        plain.config.get_text_config().tie_word_embeddings = plain.config.tie_word_embeddings = same
     plain.requires_grad_(True)
     return plain
 

@@ -49,16 +49,32 @@ def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
         if not trust_remote_code and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise InputError(f"{folder} brings its own code; read it, then say --trust-remote-code to run it")
         return
-    if not kind:
+    if not isinstance(kind, str) or not kind:
         raise InputError(f'{folder / "config.json"} says no "model_type", such as "llama"; {AGAIN}')
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return
+        return _check_values(folder)
     if kind in CONFIG_MAPPING_NAMES:
         raise InputError(f"{folder} is a {kind} model, which is no causal language model; give one that writes text on")
     raise InputError(
-        f"{folder}: this transformers knows no model type {kind!r}{nearest(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}; "
+        f"{folder}: this transformers knows no model type {kind!r}{nearest(kind, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}; "
         "a newer one may (pip install -U transformers)"
     )
+
+
+def _check_values(folder: Path) -> None:
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(folder)
+    except Exception as error:  # each configuration checks its values by means of its own
+        raise InputError(f"{folder / 'config.json'} does not fit: {said_by(error)}") from error
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raise InputError for a file of the tokenizer in ``folder`` that is no JSON object."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_json(folder / name, what="tokenizer's file", remedy=AGAIN)
 
 
 def check_weights(folder: Path) -> None:
@@ -83,7 +99,7 @@ def tensors(file: Path) -> Iterator[tuple[str, str, list[int]]]:
                 part = opened.get_slice(name)
                 yield name, part.get_dtype(), part.get_shape()
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} is damaged or cut off ({_first_line(error)}); {AGAIN}") from error
+        raise InputError(f"{file} is damaged or cut off ({said_by(error)}); {AGAIN}") from error
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -113,7 +129,7 @@ def check_ids(size: int | None, ids: Iterable[int], tokenizer: Any, where: str) 
     """Raise InputError where one of the token ``ids`` has no embedding among ``size``."""
     if size is None:
         return
-    for i in ids:
+    for i in sorted(set(ids)):
         if i >= size:
             raise InputError(
                 f"the tokenizer of {where} has the token {tokenizer.convert_ids_to_tokens(int(i))!r} with the number {i}, "
@@ -149,5 +165,7 @@ def check_device(device: Any) -> None:
         raise InputError(f"the device {found} is not to be had: this machine has {has}; leave --device out, or say cpu")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
+def said_by(error: Exception) -> str:
+    """What a library's error says, in a line; its class too where that is all that tells what it is about."""
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

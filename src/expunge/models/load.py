@@ -14,7 +14,7 @@ import torch
 
 from expunge.errors import InputError
 from expunge.models.adapt import merged
-from expunge.models.check import check_device, check_files, is_embedding, vocabulary
+from expunge.models.check import check_device, check_files, is_embedding, said_by, vocabulary
 from expunge.models.gguf import dequantised
 from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.locate import Source, adapter_base, resolve
@@ -58,19 +58,22 @@ def load(
 
 def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, str]:
     """(model, base name) of a model that is no adapter."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     options = options if source.kind == "hub" else {k: v for k, v in options.items() if k != "revision"}
     try:
         found: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **options,
         )
         model, report = found
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(f"{source.location} cannot be loaded as a causal language model: {reason}.") from error
+    except Exception as error:  # a model is built of its settings, each of which can fail in a way of its own
+        raise InputError(f"{source.location} cannot be loaded as a causal language model: {said_by(error)}.") from error
     _check_report(report, source.location)
     if getattr(model.config, "quantization_config", None):
         raise InputError(f"{source.location} is stored quantised; unlearning needs the model in full precision.")
@@ -88,9 +91,8 @@ def _check_report(report: Mapping[str, Any], where: str) -> None:
         )
     if extra := sorted(name for name in report["unexpected_keys"] if not HARMLESS.search(name)):
         raise InputError(
-            f"{where} holds {len(extra)} weights that its config.json has no place for, the first is {extra[0]}: they are "
-            "not of one model, or it is more than a causal language model; loading it in plain transformers and "
-            "saving it again leaves them out."
+            f"{where} holds weights that its config.json has no place for ({len(extra)}, the first is {extra[0]}): they are "
+            "not of one model, or more than a language model; to do without them, load it in transformers and save it again."
         )
 
 
@@ -119,4 +121,9 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
             f"The adapter {folder} ({adapter.config.get('peft_type')}) cannot be merged into a model; give one that can, "
             "such as LoRA."
         )
-    return merged(model), base
+    if adapter.config.get("layer_replication"):
+        raise InputError(f"The adapter {folder} repeats layers of its base (layer_replication); it cannot be merged.")
+    try:
+        return merged(model), base
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(f"The adapter {folder} cannot be merged into its base {name}: {said_by(error)}.") from error
