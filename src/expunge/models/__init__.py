@@ -4,7 +4,7 @@
 ``adapt`` says what of it trains, ``lora`` does the arithmetic of adapters, ``save`` writes what came out.
 """
 
-from expunge.models.adapt import adapted, add, attach_lora, detach_lora, linear_layers, train_only, trainable
+from expunge.models.adapt import adapted, add, attach_lora, detach_lora, lora_targets, train_only, trainable
 from expunge.models.load import load
 from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.locate import ALIAS, Source, resolve
@@ -19,7 +19,7 @@ __all__ = [
     "attach_lora",
     "detach_lora",
     "fingerprint_state",
-    "linear_layers",
+    "lora_targets",
     "load",
     "resolve",
     "save",

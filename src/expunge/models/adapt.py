@@ -25,12 +25,14 @@ def attach_lora(
     alpha: float = 32,
     dropout: float = 0.0,
     target_modules: str | Sequence[str] = "all-linear",
+    target_parameters: Sequence[str] = (),
     seed: int = 0,
 ) -> PeftModel:
     """``model`` with LoRA factors (fp32) that train, all else frozen; starts as the same function (B = 0).
 
     ``target_modules``: "all-linear" (the output embedding excepted, and what :func:`fused_projections` names), a regular
-    expression on full module names, or a list of name endings.  The factors depend on ``seed`` only; the global random state is left as
+    expression on full module names, or a list of name endings.  ``target_parameters``: names of weights of no layer of their
+    own, such as all experts' in one tensor.  The factors depend on ``seed`` only; the global random state is left as
     it was.
     """
     from peft import LoraConfig, get_peft_model
@@ -46,6 +48,7 @@ def attach_lora(
                 lora_dropout=dropout,
                 target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
                 exclude_modules=fused or None,
+                target_parameters=list(target_parameters) or None,
                 task_type="CAUSAL_LM",
             )
             return get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -72,15 +75,21 @@ def train_only(model: nn.Module, pattern: str) -> None:
         p.requires_grad_(name in chosen)
 
 
-def linear_layers(model: nn.Module, pattern: str) -> list[str]:
-    """The linear layers of ``model`` whose weight's name ``pattern`` is found in: what LoRA adapts in their place.
+def lora_targets(model: nn.Module, pattern: str) -> dict[str, list[str]]:
+    """What LoRA adapts in place of the weights of ``model`` whose name ``pattern`` is found in: linear layers, and experts'
+    weights that stand together in one tensor; by the arguments of :func:`attach_lora`.
 
     Raises InputError as :func:`train_only`.
     """
     from transformers.pytorch_utils import Conv1D
 
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-    return [name.removesuffix(".weight") for name in _matching((f"{name}.weight" for name in linear), pattern)]
+    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    experts = [name for name, p in model.named_parameters() if p.ndim == 3 and not name.endswith(".weight")]
+    found = set(_matching([*linear, *experts], pattern))
+    return {
+        "target_modules": [name.removesuffix(".weight") for name in linear if name in found],
+        "target_parameters": [name for name in experts if name in found],
+    }
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:

@@ -19,7 +19,7 @@ from expunge.models.check import check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, train
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.measure import answers_shown, measure
+from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
 
@@ -91,6 +91,7 @@ def run(
         trust_remote_code=settings.trust_remote_code,
     )
     target = load(settings.model)
+    method = train.fit(method, target.model, target.tokenizer, data)
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
@@ -137,7 +138,7 @@ def run(
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
-        "warnings": [*data.warnings, *trainer.warnings],
+        "warnings": [*data.warnings, *trainer.warnings, *unmoved(before["figures"], after["figures"])],
     }
     return Result(net, target.tokenizer, write(log, folder), folder)
 
