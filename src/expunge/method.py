@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -77,7 +77,8 @@ class Method:
     ``learning_rate`` is the paper's for full fine-tuning, ``lora_learning_rate`` for LoRA where it has one (None: 20 ×
     the other).  ``trainable`` is a regular expression on the names of weights: where given, only those train, unless the
     user says otherwise.  ``optimizer``: Sophia with its
-    settings, or None for the one that the training argument ``optim`` names.  The rest is stamped by :func:`method`.
+    settings, or None for the one that the training argument ``optim`` names.  ``fit``: what gives the method its values for
+    one model, see :func:`fitted`; ``chosen``: those values.  The rest is stamped by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
@@ -89,6 +90,8 @@ class Method:
     lora_learning_rate: float | None = None
     trainable: str | None = None
     optimizer: Sophia | None = None
+    fit: Callable[[Method, Any, Iterable[Mapping[str, Tensor]]], Method] | None = field(default=None, compare=False)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
     name: str = "custom"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +104,14 @@ class Method:
     def reference(self) -> bool:
         """Whether any objective reads the reference model."""
         return any(o.reference for o in self.objectives.values())
+
+
+def fitted(made: Method, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Method:
+    """``made`` with the values that suit ``model``, which has not trained yet, and ``batches`` of its forget set.
+
+    One that leaves nothing to the model is given back as it is.
+    """
+    return made.fit(made, model, batches) if made.fit else made
 
 
 @dataclass(frozen=True)

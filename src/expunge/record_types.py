@@ -21,6 +21,7 @@ class MethodInfo(TypedDict):
     summary: str | None
     combiner: str | None
     objectives: dict[str, Any]
+    chosen: NotRequired[dict[str, Any]]
 
 
 class ModelInfo(TypedDict):

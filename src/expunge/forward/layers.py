@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.forward import family
+from expunge.forward.family import unwrap
 
 
 def decoder_layers(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
@@ -53,7 +55,8 @@ def hidden_after(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Tens
         handle = last.register_forward_hook(keep)
         try:
             with head_returning(output_embedding(model), lambda _: made["hidden"][real].float()) as head:
-                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+                inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+                family.run(model, **inputs, use_cache=False)
         finally:
             handle.remove()
     return head["value"]
@@ -73,16 +76,6 @@ def head_returning(head: Any, f: Callable[[Tensor], Tensor]) -> Iterator[dict[st
         yield made
     finally:
         del head.forward
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model under DDP, FSDP or ``torch.compile``."""
-    if not (hasattr(model, "module") or hasattr(model, "_orig_mod")):  # what every wrapper has; the rest walks all modules
-        return model
-    from accelerate.utils import extract_model_from_parallel
-
-    result: nn.Module = extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
-    return result
 
 
 def output_embedding(model: nn.Module) -> nn.Module:

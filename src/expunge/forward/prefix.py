@@ -10,11 +10,16 @@ Not every model reads a cache it is given as if it had written it, so a model is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from expunge.forward import family
+
+log = logging.getLogger(__name__)
 
 LEAST = 128  # tokens saved in a batch: fewer are not worth a second call, which is short and so inefficient
 CLOSE = 1e-2  # mean difference of the logits over their deviation; other positions or masks give far more
@@ -49,25 +54,32 @@ def logits(model: nn.Module, batch: Mapping[str, Any], tokens: int) -> Tensor:
     """What ``model`` says of ``batch``; of its columns after the first ``tokens``, which are run for one row only."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     if not tokens:
-        whole: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        whole: Tensor = family.run(model, input_ids=ids, attention_mask=mask, use_cache=False).logits
         return whole
-    cache = model(input_ids=ids[:1, :tokens], attention_mask=mask[:1, :tokens], use_cache=True).past_key_values
+    first = family.run(model, input_ids=ids[:1, :tokens], attention_mask=mask[:1, :tokens], use_cache=True)
+    cache = family.cache_of(first)
     cache.batch_repeat_interleave(len(ids))
-    rest: Tensor = model(input_ids=ids[:, tokens:], attention_mask=mask, past_key_values=cache, use_cache=True).logits
+    rest: Tensor = family.run(
+        model, cache=cache, input_ids=ids[:, tokens:], attention_mask=mask, use_cache=True
+    ).logits
     return rest
 
 
 @torch.no_grad()
 def _proven(model: nn.Module, batch: Mapping[str, Any], tokens: int) -> bool:
     """Whether the logits of two rows come out the same with and without sharing."""
+    if not family.by_position(model):
+        return False
     few = {k: batch[k][:2] for k in ("input_ids", "attention_mask")}
     training = model.training
     model.eval()
     try:
         whole = logits(model, few, 0)[:, tokens:].float()
-        parts = logits(model, few, tokens).float()
-    except (AttributeError, TypeError, ValueError, NotImplementedError):  # no cache, or one that cannot be repeated
-        return False
+        try:
+            parts = logits(model, few, tokens).float()
+        except Exception as error:  # a model with a cache of its own making, which may fail in any way of its own
+            log.debug("the prefix is not shared, for the cache cannot be repeated: %r", error)
+            return False
     finally:
         model.train(training)
     real = few["attention_mask"][:, tokens:].bool()

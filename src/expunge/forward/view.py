@@ -19,8 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from expunge.forward import kernels, prefix
-from expunge.forward.layers import head_returning, hidden_after, output_embedding, unwrap
+from expunge.forward import family, kernels, prefix
+from expunge.forward.family import unwrap
+from expunge.forward.layers import head_returning, hidden_after, output_embedding
 
 IGNORE = -100
 Positions = Literal["answer", "answer_unshifted", "all"]
@@ -244,10 +245,10 @@ def hidden_at(model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
     return value if value is made.get("value") else None
 
 
-def logits_at(model: nn.Module, keep: Tensor, **inputs: Any) -> tuple[Tensor, Any]:
+def logits_at(model: nn.Module, keep: Tensor, *, cache: Any = None, **inputs: Any) -> tuple[Tensor, Any]:
     """(N, V) logits at positions ``keep`` (B, T) of one plain call of ``model``, and all that the call returned."""
     with _at(output_embedding(model), keep, 0):
-        out = model(**inputs)
+        out = family.run(model, cache=cache, **inputs)
     return out.logits, out
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from expunge.forward import family
 
 SPARE = 64  # columns that a growing layer is made larger by
 
@@ -42,9 +44,20 @@ class Growing(DynamicLayer):
         return self.hold((keys, values), end)
 
 
-def empty() -> DynamicCache:
-    """A cache that keeps all positions, whatever window a model's layers look through."""
-    return DynamicCache()
+def empty(model: nn.Module) -> DynamicCache | None:
+    """A cache that keeps all positions, whatever window a model's layers look through.
+
+    None where the model makes its own, since it keeps more than keys and values.
+    """
+    return DynamicCache() if family.by_position(model) else None
+
+
+def rows_of(cache: Any, mask: Tensor, rows: Tensor) -> tuple[Any, Tensor]:
+    """Some ``rows`` (n,) of a cache and of its ``mask`` (B, T), whatever the cache holds."""
+    if plain(cache):
+        return packed(cache, mask, rows)
+    cache.reorder_cache(rows)  # the one operation that every kind of layer does to all that it keeps
+    return cache, mask[rows]
 
 
 def plain(cache: Any) -> bool:

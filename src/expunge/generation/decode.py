@@ -125,7 +125,7 @@ def _best(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: 
         input_ids=ids,
         attention_mask=torch.cat([mask, real], 1),
         position_ids=(mask.sum(1, keepdim=True) + torch.arange(width, device=mask.device)) * real,
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
     )
     return [b.tolist() for b in logits.argmax(-1).split(lengths)]

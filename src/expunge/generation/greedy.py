@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from expunge.forward import family
+
 
 @torch.no_grad()
 def answers(
@@ -49,6 +51,7 @@ def answers(
             top_k=None,
             pad_token_id=pad,
             eos_token_id=ends,
+            **family.without_routers(model),
             **strings,
         )
         for r, i in enumerate(rows):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from expunge.data.chat import opened, prompt_ids
 from expunge.data.example import Row
 from expunge.errors import InputError
+from expunge.forward import family
 from expunge.forward.view import logits_at
 from expunge.generation import cache as caches
 from expunge.generation.greedy import end_tokens
@@ -188,16 +189,15 @@ def sampled(
     distinct = list(dict.fromkeys(prompts))
     owner = torch.tensor([distinct.index(p) for p in prompts], device=device)
     ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
-    cache: Any = caches.empty()
-    logits, _ = last(model, input_ids=ids, attention_mask=mask, position_ids=places(mask), past_key_values=cache)
+    cache = caches.empty(model)
+    logits, _, cache = last(model, cache, input_ids=ids, attention_mask=mask, position_ids=places(mask))
     if caches.plain(cache):
         width = ids.shape[1]
         keys = [caches.row(cache, i, width - len(p), width) for i, p in enumerate(distinct)]
         cache, mask = caches.stacked([keys[i] for i in owner.tolist()])
-        return go_on(model, cache, mask, logits[owner], sampling, ends, generator)
-    cache, ids, mask = caches.empty(), ids[owner], mask[owner]
-    logits, _ = last(model, input_ids=ids, attention_mask=mask, position_ids=places(mask), past_key_values=cache)
-    return go_on(model, cache, mask, logits, sampling, ends, generator)
+    else:
+        cache, mask = caches.rows_of(cache, mask, owner)
+    return go_on(model, cache, mask, logits[owner], sampling, ends, generator)
 
 
 @torch.no_grad()
@@ -233,16 +233,10 @@ def go_on(
         if sum(done) >= LEAVE * len(alive):
             stay = torch.tensor([k for k, end in enumerate(done) if not end], device=device)
             alive, chosen = [alive[k] for k in stay.tolist()], chosen[stay]
-            if caches.plain(cache):
-                cache, mask = caches.packed(cache, mask, stay)
-            else:
-                cache.batch_select_indices(stay)
-                mask = mask[stay]
+            cache, mask = caches.rows_of(cache, mask, stay)
         places = mask.sum(1, keepdim=True)
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-        logits, _ = last(
-            model, input_ids=chosen[:, None], attention_mask=mask, position_ids=places, past_key_values=cache
-        )
+        logits, _, cache = last(model, cache, input_ids=chosen[:, None], attention_mask=mask, position_ids=places)
     return [Said(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logps, ended, strict=True)]
 
 
@@ -258,20 +252,21 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) 
     return index.gather(1, torch.multinomial(p, 1, generator=generator).to(index.device)).squeeze(1)
 
 
-def last(model: nn.Module, **inputs: Any) -> tuple[Tensor, Tensor]:
-    """(B, V) logits and (B, D) last hidden states in fp32, at the last position of each row."""
+def last(model: nn.Module, cache: Any, **inputs: Any) -> tuple[Tensor, Tensor, Any]:
+    """(B, V) logits and (B, D) last hidden states in fp32, at the last position of each row, and the cache with them in it."""
     given = inputs.get("input_ids", inputs.get("inputs_embeds"))
     assert given is not None
     keep = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)
     keep[:, -1] = True
-    logits, out = logits_at(model, keep, use_cache=True, output_hidden_states=True, **inputs)
-    return logits, out.hidden_states[-1][:, -1].float()
+    logits, out = logits_at(model, keep, cache=cache, use_cache=True, output_hidden_states=True, **inputs)
+    return logits, out.hidden_states[-1][:, -1].float(), cache if cache is not None else family.cache_of(out)
 
 
 def run_once(model: nn.Module, ids: Sequence[int], device: torch.device) -> caches.Row | None:
     """Keys and values of one sequence; None where the model's cannot be taken apart."""
-    cache = caches.empty()
-    model(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True)
+    if (cache := caches.empty(model)) is None:
+        return None
+    family.run(model, cache=cache, input_ids=torch.tensor([list(ids)], device=device), use_cache=True)
     return caches.row(cache, 0, 0, len(ids)) if caches.plain(cache) else None
 
 

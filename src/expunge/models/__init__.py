@@ -5,7 +5,7 @@
 much that will be.
 """
 
-from expunge.models.adapt import adapted, add, attach_lora, detach_lora, linear_layers, train_only, trainable
+from expunge.models.adapt import adapted, add, attach_lora, detach_lora, lora_targets, train_only, trainable
 from expunge.models.load import load
 from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.locate import ALIAS, Source, resolve
@@ -24,7 +24,7 @@ __all__ = [
     "chained",
     "detach_lora",
     "fingerprint_state",
-    "linear_layers",
+    "lora_targets",
     "load",
     "resolve",
     "save",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,21 @@ def attach_lora(
     alpha: float = 32,
     dropout: float = 0.0,
     target_modules: str | Sequence[str] = "all-linear",
+    target_parameters: Sequence[str] = (),
     seed: int = 0,
 ) -> PeftModel:
     """``model`` with LoRA factors (fp32) that train, all else frozen; starts as the same function (B = 0).
 
-    ``target_modules``: "all-linear" (the output embedding excepted), a regular expression on full module
-    names, or a list of name endings.  The factors depend on ``seed`` only; the global random state is left as
+    ``target_modules``: "all-linear" (the output embedding excepted, and what :func:`fused_projections` names), a regular
+    expression on full module names, or a list of name endings.  ``target_parameters``: names of weights of no layer of their
+    own, such as all experts' in one tensor.  The factors depend on ``seed`` only; the global random state is left as
     it was.
     """
     from peft import LoraConfig, get_peft_model
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    fused = fused_projections(model) if target_modules == "all-linear" else []
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|fan_in_fan_out)")  # :func:`merged` unties
         torch.manual_seed(seed)
         try:
             config = LoraConfig(
@@ -42,6 +47,8 @@ def attach_lora(
                 lora_alpha=alpha,  # type: ignore[arg-type]
                 lora_dropout=dropout,
                 target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
+                exclude_modules=fused or None,
+                target_parameters=list(target_parameters) or None,
                 task_type="CAUSAL_LM",
             )
             return get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -49,6 +56,13 @@ def attach_lora(
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
             raise InputError(f"{what} cannot be attached: {reason}.") from error
+
+
+def fused_projections(model: nn.Module) -> list[str]:
+    """The linear layers of Mamba blocks whose weight a kernel may read past the layer, and so past its LoRA factors."""
+    blocks = [name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")]
+    inside = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [name for block in blocks for end in ("out_proj", "dt_proj") if (name := f"{block}.{end}") in inside]
 
 
 def train_only(model: nn.Module, pattern: str) -> None:
@@ -61,15 +75,21 @@ def train_only(model: nn.Module, pattern: str) -> None:
         p.requires_grad_(name in chosen)
 
 
-def linear_layers(model: nn.Module, pattern: str) -> list[str]:
-    """The linear layers of ``model`` whose weight's name ``pattern`` is found in: what LoRA adapts in their place.
+def lora_targets(model: nn.Module, pattern: str) -> dict[str, list[str]]:
+    """What LoRA adapts in place of the weights of ``model`` whose name ``pattern`` is found in: linear layers, and experts'
+    weights that stand together in one tensor; by the arguments of :func:`attach_lora`.
 
     Raises InputError as :func:`train_only`.
     """
     from transformers.pytorch_utils import Conv1D
 
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-    return [name.removesuffix(".weight") for name in _matching((f"{name}.weight" for name in linear), pattern)]
+    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    experts = [name for name, p in model.named_parameters() if p.ndim == 3 and not name.endswith(".weight")]
+    found = set(_matching([*linear, *experts], pattern))
+    return {
+        "target_modules": [name.removesuffix(".weight") for name in linear if name in found],
+        "target_parameters": [name for name in experts if name in found],
+    }
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:
@@ -141,6 +161,51 @@ def shared_embedding(model: Any, adapter: Adapter) -> str | None:
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     names = [name for name, module in model.named_modules() if any(module is end for end in ends)]
     return next((name for name in names if any(f".{name}.lora_" in key for key in adapter.state)), None)
+
+
+def merged(model: PeftModel) -> Any:
+    """The plain model with the adapter of ``model`` in its weights, all of which can train; ``model`` is used up.
+
+    A weight that input and output share becomes two where the adapter changes one of the ends, so that the model says what
+    it said with the adapter on.
+    """
+    inner = model.get_base_model()
+    ends = _ends(inner)
+    tied = ends[1] is not None and _inner(ends[0]).weight is _inner(ends[1]).weight
+    if tied and any(map(_is_wrapped, ends)):
+        _inner(ends[1]).weight = nn.Parameter(_inner(ends[1]).weight.detach().clone())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings")
+        plain = without_peft_marks(model.merge_and_unload())
+    if tied:
+        first, last = _ends(plain)
+        same = torch.equal(first.weight, last.weight)  # nothing happened to them, or the same to both, as to trained tokens
+        if same:
+            last.weight = first.weight
+        plain.config.get_text_config().tie_word_embeddings = plain.config.tie_word_embeddings = same
+    plain.requires_grad_(True)
+    return plain
+
+
+def _ends(model: Any) -> list[Any]:
+    """The input and the output embedding."""
+    return [model.get_input_embeddings(), model.get_output_embeddings()]
+
+
+def _is_wrapped(end: Any) -> bool:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    return isinstance(end, BaseTunerLayer | AuxiliaryTrainingWrapper)
+
+
+def _inner(end: Any) -> Any:
+    """The module that PEFT has wrapped."""
+    while True:
+        inner = getattr(end, "base_layer", None) or getattr(end, "original_module", None)
+        if inner is None:
+            return end
+        end = inner
 
 
 def without_peft_marks(plain: Any) -> Any:

@@ -5,18 +5,23 @@ target).  Weights are safetensors, never pickles.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from expunge.errors import InputError
-from expunge.models.adapt import shared_embedding, without_peft_marks
+from expunge.models.adapt import merged
+from expunge.models.check import check_device, check_files, is_embedding, said_by, vocabulary
 from expunge.models.gguf import dequantised
 from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.locate import Source, adapter_base, resolve
 from expunge.models.lora import read_adapter
 from expunge.models.tokenizer import load_tokenizer
+
+HARMLESS = re.compile(r"(rotary_emb\.inv_freq|masked_bias)$")  # buffers that old checkpoints store
 
 
 def load(
@@ -31,10 +36,13 @@ def load(
 
     An adapter is merged into its base in fp32, then cast to ``dtype``.
 
-    Raises InputError where the model cannot be found, is no causal language model, lacks weights, is stored
-    quantised or as a pickle, or where an adapter does not fit its base.
+    Raises InputError where the model cannot be found, is no causal language model, has other weights than its
+    configuration says, is stored quantised or as a pickle, where an adapter does not fit its base, and for a device that
+    is not there.
     """
+    check_device(device)
     source = resolve(name, revision=revision)
+    check_files(source, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.kind == "adapter":
         model, base = _load_adapter(Path(source.location), options)
@@ -50,24 +58,42 @@ def load(
 
 def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, str]:
     """(model, base name) of a model that is no adapter."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     options = options if source.kind == "hub" else {k: v for k, v in options.items() if k != "revision"}
     try:
         found: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **options,
         )
         model, report = found
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(f"{source.location} cannot be loaded as a causal language model: {reason}.") from error
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{source.location} lacks {len(missing)} of its weights, the first is {missing[0]}.")
+    except Exception as error:  # a model is built of its settings, each of which can fail in a way of its own
+        raise InputError(f"{source.location} cannot be loaded as a causal language model: {said_by(error)}.") from error
+    _check_report(report, source.location)
     if getattr(model.config, "quantization_config", None):
         raise InputError(f"{source.location} is stored quantised; unlearning needs the model in full precision.")
     return model, source.base or where
+
+
+def _check_report(report: Mapping[str, Any], where: str) -> None:
+    """Raise InputError where weights and configuration are not of one model, by what transformers says of the loading."""
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{where} lacks {len(missing)} of its weights, the first is {missing[0]}.")
+    if wrong := sorted(report.get("mismatched_keys") or ()):
+        name, stored, expected = wrong[0]
+        raise InputError(
+            f"{where}: {name} is {list(stored)} in the file and {list(expected)} by config.json; they are not of one model."
+        )
+    if extra := sorted(name for name in report["unexpected_keys"] if not HARMLESS.search(name)):
+        raise InputError(
+            f"{where} holds weights that its config.json has no place for ({len(extra)}, the first is {extra[0]}): they are "
+            "not of one model, or more than a language model; to do without them, load it in transformers and save it again."
+        )
 
 
 def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
@@ -79,17 +105,25 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
     name = source.base or source.location
     options = options | ({"revision": revision} if revision else {})
     plain, base = _load_plain(source, torch.float32, options)
-    if plain.config.get_text_config().tie_word_embeddings and (shared := shared_embedding(plain, adapter)):
-        raise InputError(
-            f"The adapter {folder} changes {shared}, a weight that its base uses twice; it cannot be merged."
-        )
+    rows = vocabulary(Source("adapter", str(folder), None))
+    if rows and rows != plain.get_input_embeddings().num_embeddings:
+        plain.resize_token_embeddings(rows, mean_resizing=False)  # the adapter brings these embeddings whole
     try:
         model = PeftModel.from_pretrained(plain, folder)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"The adapter {folder} does not fit its base {name}.") from error
-    held = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if set(held) != {key for key in adapter.state if ".base_layer." not in key}:
+    held = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    stored = {key for key in adapter.state if ".lora_" in key or not (".base_layer." in key or is_embedding(key))}
+    if held - set(adapter.state) or stored - held:
         raise InputError(f"The adapter {folder} does not fit its base {name}: their modules have other names.")
     if not hasattr(model.base_model, "merge_and_unload"):
-        raise InputError(f"The adapter {folder} ({adapter.config['peft_type']}) cannot be merged into a model.")
-    return without_peft_marks(model.merge_and_unload()), base
+        raise InputError(
+            f"The adapter {folder} ({adapter.config.get('peft_type')}) cannot be merged into a model; give one that can, "
+            "such as LoRA."
+        )
+    if adapter.config.get("layer_replication"):
+        raise InputError(f"The adapter {folder} repeats layers of its base (layer_replication); it cannot be merged.")
+    try:
+        return merged(model), base
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(f"The adapter {folder} cannot be merged into its base {name}: {said_by(error)}.") from error

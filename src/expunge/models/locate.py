@@ -77,7 +77,7 @@ def adapter_base(folder: Path) -> tuple[Source, str | None]:
     """Where the base of the adapter in ``folder`` is, and the revision that the adapter names."""
     config = read_json(folder / "adapter_config.json", what="adapter's settings", remedy="restore or download it again")
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not name:
+    if not name or not isinstance(name, str):
         raise InputError(f"{folder / 'adapter_config.json'} does not say which base the adapter belongs to.")
     try:
         source = resolve(folder / name if (folder / name).is_dir() else name, revision=revision)
@@ -107,7 +107,10 @@ def _no_weights(path: Path, expected: str) -> str:
     """The sentence for a folder without safetensors; pickles are refused, for reading them can run code."""
     pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
     if pickled:
-        return f"{path} holds its weights as a pickle ({pickled}), which can run code; convert to safetensors."
+        return (
+            f"{path} holds its weights as a pickle ({pickled}), which can run code; if you trust it, load it in transformers "
+            "and save it again, which writes safetensors."
+        )
     return f"The folder {path} holds no weights: {expected} is missing."
 
 

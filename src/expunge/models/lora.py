@@ -231,7 +231,12 @@ def _refuse(config: Mapping[str, Any]) -> None:
 
 def read_adapter(folder: Path) -> Adapter:
     """The adapter in ``folder`` as plain values."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     config = read_json(folder / "adapter_config.json", what="adapter's settings", remedy="restore or download it again")
-    return Adapter(load_file(folder / "adapter_model.safetensors"), config)
+    file = folder / "adapter_model.safetensors"
+    try:
+        return Adapter(load_file(file), config)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file} is damaged or cut off ({error}); restore or download it again") from error

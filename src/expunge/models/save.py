@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.errors import InputError
 from expunge.files import is_foreign, read_json, replacing
+from expunge.models.adapt import merged
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, read_adapter
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def save(
         if not isinstance(model, PeftModel):
             model.save_pretrained(fresh)
         elif merge or not _write_adapter(adapter_of(model), fresh, base):
-            merged: Any = copy.deepcopy(model).merge_and_unload()
-            merged.save_pretrained(fresh)
+            merged(copy.deepcopy(model)).save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
     return path
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from expunge.errors import InputError
+from expunge.models.check import check_files, check_ids, check_tokenizer, said_by, vocabulary
 from expunge.models.gguf import dequantised
 from expunge.models.locate import adapter_base, resolve
+
+
+def check_tokens(name: str | os.PathLike[str], tokenizer: Any, ids: Iterable[int]) -> None:
+    """Raise InputError where a token of ``ids``, or the one that pads, has no embedding in the model ``name``."""
+    check_ids(vocabulary(resolve(name)), {int(tokenizer.pad_token_id), *ids}, tokenizer, os.fspath(name))
 
 
 def load_tokenizer(
@@ -21,17 +28,19 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     source = resolve(name, revision=revision)
+    check_files(source, trust_remote_code=trust_remote_code)
     if source.kind == "adapter" and not (Path(source.location) / "tokenizer_config.json").is_file():
         source, revision = adapter_base(Path(source.location))
+    if source.kind in ("folder", "adapter"):
+        check_tokenizer(Path(source.location))
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.kind == "hub" and revision:
         options["revision"] = revision
     where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(f"{source.location} has no tokenizer that can be loaded: {reason}.") from error
+    except Exception as error:  # the tokenizers library raises nothing narrower for a file that it cannot read
+        raise InputError(f"{source.location} has no tokenizer that can be loaded: {said_by(error)}.") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(f"The tokenizer of {name} has neither a pad token nor an end token; set one of them.")

@@ -93,10 +93,10 @@ def instructions(
     for some in soft.split(ROWS):
         n = len(some)
         parts = [some, tail.expand(n, -1, -1)]
-        cache = caches.stacked([stem] * n)[0] if stem else caches.empty()
+        cache = caches.stacked([stem] * n)[0] if stem else caches.empty(model)
         inputs = torch.cat(parts if stem else [head.expand(n, -1, -1), *parts], 1)
         mask = torch.ones(n, len(before) + some.shape[1] + len(asked), dtype=torch.long, device=device)
-        logits, _ = last(model, inputs_embeds=inputs, attention_mask=mask, past_key_values=cache)
+        logits, _, cache = last(model, cache, inputs_embeds=inputs, attention_mask=mask)
         said += [
             first_sentence(tokenizer.decode(s.tokens, skip_special_tokens=True))
             for s in go_on(model, cache, mask, logits, sampling, ends, generator)
@@ -116,12 +116,8 @@ def features(
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
         given, mask = padded_left([ids[i] for i in rows], int(tokenizer.pad_token_id), device)
-        _, hidden = last(
-            model,
-            input_ids=given,
-            attention_mask=mask,
-            position_ids=places(mask),
-            past_key_values=caches.empty(),
+        _, hidden, _ = last(
+            model, caches.empty(model), input_ids=given, attention_mask=mask, position_ids=places(mask)
         )
         out |= dict(zip(rows, hidden.cpu(), strict=True))
     return torch.stack([out[i] for i in range(len(ids))])

@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from expunge.forward.layers import hidden_after, output_embedding, unwrap
+from expunge.forward.family import unwrap
+from expunge.forward.layers import hidden_after, output_embedding
 from expunge.forward.view import IGNORE, ForwardPass, hidden_at, see
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]

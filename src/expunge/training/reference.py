@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from expunge import method
 from expunge.data.example import Example
 from expunge.forward import layers
-from expunge.forward.layers import hidden_after, unwrap
+from expunge.forward.family import unwrap
+from expunge.forward.layers import hidden_after
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Activations, Objective
 from expunge.training.cached import (

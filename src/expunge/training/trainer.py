@@ -28,7 +28,7 @@ from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
 from expunge.forward.view import IGNORE, ForwardPass, see
-from expunge.method import Method, Objective
+from expunge.method import Method, Objective, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
 from expunge.training import checkpoints, reference, stopping
@@ -54,6 +54,8 @@ class UnlearningTrainer(Trainer):
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
+        if method.fit:
+            method = fitted(method, self.model.to(self.args.device).eval(), self.batches("forget"))
         self.method = method
         self.combine = combine.complete(copy.deepcopy(method.combine))
         self.start_loss = start_loss

@@ -28,7 +28,7 @@ def describe(method: Method) -> dict[str, Any]:
         "summary": row.summary if row else None,
         "combiner": repr(method.combine),
         "objectives": {role: objective.name for role, objective in method.objectives.items()},
-    }
+    } | ({"chosen": dict(method.chosen)} if method.chosen else {})
 
 
 def describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:

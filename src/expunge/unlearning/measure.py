@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from expunge.data import chat
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
+
+LEAST_CHANGE = 0.01  # of the forget set's negative log-likelihood: below, nothing has moved
 
 
 def evenly(rows: Sequence[Any], n: int) -> list[Any]:
@@ -40,6 +42,24 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
         )
     answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
     return {"figures": {name: figures(found, name) for name in sets}, "answers": answers}
+
+
+def unmoved(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A warning where the forget set is as well known after a run as before it, or better.
+
+    >>> unmoved({"forget": {"nll": 2.0}}, {"forget": {"nll": 2.5}})
+    []
+    """
+    if "forget" not in before or "forget" not in after:
+        return []
+    was, now = before["forget"]["nll"], after["forget"]["nll"]
+    if now - was >= LEAST_CHANGE * max(was, LEAST_CHANGE):
+        return []
+    how = "as well as" if now - was > -LEAST_CHANGE * max(was, LEAST_CHANGE) else "better than"
+    return [
+        f"nothing was forgotten: the model knows the forget set {how} before (mean negative log-likelihood {was:.4g}, now "
+        f"{now:.4g}); try a higher learning_rate, more steps or another method"
+    ]
 
 
 def answers_shown(

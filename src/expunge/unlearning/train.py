@@ -10,9 +10,11 @@ from typing import Any
 from expunge import losses
 from expunge.combine import complete
 from expunge.data import collate, streams
-from expunge.method import Method
+from expunge.method import Method, fitted
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
+
+FIT_ROWS = 64  # of the forget set that a method is fitted on
 
 
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
@@ -29,6 +31,20 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     return args
 
 
+def fit(method: Method, model: Any, tokenizer: Any, data: Data) -> Method:
+    """``method`` with the values that suit ``model`` and the first forget rows, where it leaves any to them."""
+    rows = data.examples["forget"][:FIT_ROWS]
+    device = next(model.parameters()).device
+    batches = (
+        {
+            key: value.to(device) if hasattr(value, "to") else value
+            for key, value in collate.collate([vars(e) | {"index": i}], pad_id=tokenizer.pad_token_id).items()
+        }
+        for i, e in enumerate(rows)
+    )
+    return fitted(method, model, batches)
+
+
 def check_fit(model: Any, settings: Recipe, method: Method) -> None:
     """Raise InputError for a layer or for weights that ``model`` does not have, before anything is measured."""
     from expunge import models
@@ -39,7 +55,7 @@ def check_fit(model: Any, settings: Recipe, method: Method) -> None:
         with layers.up_to(model, what.layer):
             pass
     if pattern := _chosen(settings, method):
-        (models.linear_layers if settings.adapter == "lora" else models.train_only)(model, pattern)
+        (models.lora_targets if settings.adapter == "lora" else models.train_only)(model, pattern)
 
 
 def prepare(model: Any, settings: Recipe, method: Method) -> Any:
@@ -53,7 +69,7 @@ def prepare(model: Any, settings: Recipe, method: Method) -> Any:
         return model
     lora = settings.lora.model_dump()
     if pattern:
-        lora["target_modules"] = models.linear_layers(model, pattern)
+        lora |= models.lora_targets(model, pattern)
     return models.attach_lora(model, **lora, seed=settings.seed)
 
 

@@ -22,7 +22,8 @@ from expunge.evaluation import table
 from expunge.evaluation.collect.one_pass import code, collect, processes
 from expunge.evaluation.probe import How, Probe, fingerprint
 from expunge.files import cache_folder
-from expunge.models.tokenizer import load_tokenizer
+from expunge.models.check import check_device
+from expunge.models.tokenizer import check_tokens, load_tokenizer
 
 FORMAT = 2  # of what is collected: a new one makes older caches unread
 
@@ -70,11 +71,13 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
 
 def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
+    check_device(how.device)
     tokenizer = load_tokenizer(name, trust_remote_code=how.trust_remote_code)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
     kinds = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
     for probe in kinds.values():
-        code(probe, tokenizer, options)
+        coded = code(probe, tokenizer, options)
+        check_tokens(name, tokenizer, (i for c in coded for some in (c.prompt, *c.texts) for i in some))
 
 
 def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]) -> table.Collected:

@@ -10,14 +10,14 @@ Under ``accelerate launch`` each process takes every n-th probe and the shares a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
@@ -29,6 +29,7 @@ from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward.view import IGNORE
 from expunge.generation import decode
 from expunge.generation import greedy as generate
+from expunge.models.check import check_ids
 
 BATCH_TOKENS = 4096  # prompt and answer tokens of a batch, padding included
 SHARED = 4  # times as many where prompts are run apart from texts, which are batched again by their own length
@@ -57,6 +58,7 @@ def collect(
     mine = probes[state.process_index :: state.num_processes]
     options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
     coded = [c for p in mine for c in code(p, tokenizer, options)]
+    _check_tokens(model, tokenizer, coded)
     scores: list[Scored] = []
     answers: list[Generated] = []
     for found in _found(model, tokenizer, coded, batch_tokens):
@@ -101,6 +103,13 @@ def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
             )
         groups.setdefault(example.input_ids[:cut], {})[variant] = example.input_ids[cut:]
     return [Coded(probe, p, tuple(texts), tuple(texts.values()), p == asked) for p, texts in groups.items()]
+
+
+def _check_tokens(model: nn.Module, tokenizer: Any, coded: Iterable[Coded]) -> None:
+    """Raise InputError where the model has no embedding for a token."""
+    rows: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+    ids = {i for c in coded for some in (c.prompt, *c.texts) for i in some}
+    check_ids(len(rows), ids | {int(tokenizer.pad_token_id)}, tokenizer, "this model")
 
 
 def _batches(

@@ -6,6 +6,7 @@ texts after one prompt begin with, and each right answer as far as greedy decodi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,9 +17,12 @@ from torch import Tensor, nn
 
 from expunge.evaluation.collect.facts import Facts, facts, first, joined, split
 from expunge.evaluation.probe import Probe
+from expunge.forward import family
 from expunge.forward.view import logits_at
 from expunge.generation import cache as caches
 from expunge.generation import decode
+
+log = logging.getLogger(__name__)
 
 CPU_TOKENS = 256  # that are run together, padding included: in 1024 a token costs less, but more are padding
 TOKENS = 1024  # the same elsewhere
@@ -60,11 +64,14 @@ Run = Callable[[nn.Module, Sequence[Coded], int], Results]
 def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
     """How ``model`` is run: with beginnings reused if that gives on the shortest probe what whole sequences give."""
     first = [min(coded, key=lambda c: (c.width - len(c.prompt) < 2, c.width))]  # with a token after a reused one
+    if not family.by_position(model) or not _windows_are_wide(model, coded):
+        return run_whole
+    whole = run_whole(model, first, pad)[0]
     try:
-        _windows_are_wide(model, coded)
         reusing = _reusing(model, coded)
-        whole, reused = run_whole(model, first, pad)[0], reusing(model, first, pad)[0]
-    except (AttributeError, TypeError, ValueError, NotImplementedError):  # no cache, or one that cannot be repeated
+        reused = reusing(model, first, pad)[0]
+    except Exception as error:  # a model with a cache of its own making, which may fail in any way of its own
+        log.debug("each text is run whole, for the cache cannot be taken apart: %r", error)
         return run_whole
     if not whole:
         return reusing
@@ -72,13 +79,12 @@ def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
     return reusing if float(difference.abs().mean()) < CLOSE else run_whole
 
 
-def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> None:
-    """Raise NotImplementedError where a sliding window may not reach over all of a sequence and what lies between."""
+def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> bool:
+    """Whether a sliding window, if there is one, reaches over all of a sequence and what lies between."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr, operator]
     asks = max((c.probe.ask.max_new_tokens for c in coded if c.asks and c.probe.ask), default=0)
     prompt, text = max(len(c.prompt) for c in coded), max(c.width - len(c.prompt) for c in coded)
-    if window and window < prompt + text + asks + decode.HOLES + decode.ROOM:
-        raise NotImplementedError("a sequence is longer than the model's sliding window")
+    return not window or window >= prompt + text + asks + decode.HOLES + decode.ROOM
 
 
 def tokens_whole(batch: Sequence[Coded]) -> int:
@@ -113,8 +119,8 @@ def _reusing(model: nn.Module, coded: Sequence[Coded]) -> Run:
     if len(same) < LEAST or len(coded) < 2:
         return lambda model, batch, pad: run_reusing(model, batch, pad, None)
     ids = torch.tensor([same], device=_device(model))
-    cache = caches.empty()
-    model(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
+    cache = caches.empty(model)
+    family.run(model, cache=cache, input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
     _be_plain(cache)
     stem = caches.row(cache, 0, 0, len(same))
     return lambda model, batch, pad: run_reusing(model, batch, pad, stem)
@@ -169,7 +175,7 @@ def _prompts(
     keys: dict[int, caches.Row] = {}
     for some in _alike({g: len(c.prompt) - begun for g, c in enumerate(batch)}, device):
         ids, there = padded([batch[g].prompt[begun:] for g in some], pad, device)
-        start = caches.stacked([stem] * len(some), ids.shape[1]) if stem else (caches.empty(), there[:, :0])
+        start = caches.stacked([stem] * len(some), ids.shape[1]) if stem else (caches.empty(model), there[:, :0])
         cache, mask = start
         last = torch.arange(ids.shape[1], device=device) == there.sum(1, keepdim=True) - 1
         after = _read(model, ids, last, there, mask, cache)
@@ -187,7 +193,7 @@ def _read(model: nn.Module, ids: Tensor, keep: Tensor, there: Tensor, mask: Tens
         input_ids=ids,
         attention_mask=torch.cat([mask, there], 1),
         position_ids=mask.sum(1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device),
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
     )
     return logits

@@ -1,0 +1,76 @@
+"""Where families of models differ when they are run: the name of the cache, what it holds, what routers return besides.
+
+transformers calls the cache ``cache``, in older releases ``past_key_values``, and in state-space models ``cache_params``.
+Mamba, linear attention and short convolutions keep a running state in it, of which no position can be taken out, put in or
+repeated; :func:`by_position` says so from the model's configuration, before anything is run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers.cache_utils import DynamicCache
+
+CACHES = ("cache", "past_key_values", "cache_params")
+BY_POSITION = ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")  # the last: a layer that has no cache of its own
+
+
+def run(model: nn.Module, *, cache: Any = None, **inputs: Any) -> Any:
+    """``model(**inputs)`` going on from ``cache``, under the name that the model takes it by.
+
+    A mixture of experts returns no router logits, whatever its configuration says: its load-balancing loss, which is not
+    trained on here, fails where a mask is longer than the tokens.
+    """
+    known = {} if cache is None else {cache_name(model): cache}
+    return model(**inputs, **known, **without_routers(model))
+
+
+def without_routers(model: nn.Module) -> dict[str, bool]:
+    """The argument of a forward pass that switches router logits off, where the configuration switches them on."""
+    config = getattr(_plain(model), "config", None)
+    on = config is not None and getattr(config.get_text_config(), "output_router_logits", False)
+    return {"output_router_logits": False} if on else {}
+
+
+def cache_name(model: nn.Module) -> str:
+    """The argument that ``model`` takes a cache by."""
+    taken = inspect.signature(_plain(model).forward).parameters
+    return next((name for name in CACHES if name in taken), CACHES[1])
+
+
+def cache_of(out: Mapping[str, Any]) -> Any:
+    """The cache that a forward pass returned; raises NotImplementedError where there is none."""
+    for name in CACHES:
+        if (found := out.get(name)) is not None:
+            return found
+    raise NotImplementedError("the model returns no cache")
+
+
+def by_position(model: nn.Module) -> bool:
+    """Whether ``model`` remembers a text as keys and values of its positions and nothing else."""
+    if getattr(_plain(model), "_is_stateful", False):
+        return False
+    try:
+        layers = DynamicCache(config=_plain(model).config).layers
+    except (AttributeError, KeyError, TypeError, ValueError):  # a kind of layer that transformers' own cache does not know
+        return False
+    return all(type(layer).__name__ in BY_POSITION for layer in layers)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model under DDP, FSDP or ``torch.compile``."""
+    if not (hasattr(model, "module") or hasattr(model, "_orig_mod")):  # what every wrapper has; the rest walks all modules
+        return model
+    from accelerate.utils import extract_model_from_parallel
+
+    result: nn.Module = extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
+    return result
+
+
+def _plain(model: nn.Module) -> Any:
+    """The transformers model inside its wrappers (DDP, ``torch.compile``, PEFT)."""
+    inner = unwrap(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner

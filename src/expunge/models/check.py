@@ -1,0 +1,171 @@
+"""What of a model can be checked before its weights are read: its configuration, its files, its vocabulary, the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InputError, nearest
+from expunge.files import read_json
+from expunge.models.locate import Source, adapter_base
+
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
+AGAIN = "restore or download it again"
+QUANTISED = ("I8", "U8", "I4", "U4", "F8_E4M3", "F8_E5M2", "F4")  # how safetensors names the number formats
+MASKS = (".attn.bias", ".attention.bias", "masked_bias")  # buffers of old checkpoints, in integers
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")
+
+
+# -- files ----------------------------------------------------------------------------------------------------------------
+def check_files(source: Source, *, trust_remote_code: bool = False) -> None:
+    """Raise InputError for what is wrong with a model in a folder: settings, weights that are missing, cut off or quantised.
+
+    Of an adapter its own file and its base; nothing of a model that is still on the Hub, nor of a GGUF file.
+    """
+    if source.kind == "adapter":
+        list(tensors(Path(source.location) / ADAPTER))
+        check_files(adapter_base(Path(source.location))[0], trust_remote_code=trust_remote_code)
+    elif source.kind == "folder":
+        check_config(Path(source.location), trust_remote_code=trust_remote_code)
+        check_weights(Path(source.location))
+
+
+def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Raise InputError for a ``config.json`` that is broken, names no model, or one that is no causal language model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = read_json(folder / "config.json", what="model's settings", remedy=AGAIN)
+    kind = config.get("model_type")
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "an unnamed method")
+        raise InputError(
+            f"{folder} is stored quantised ({method}); unlearning needs the model in full precision, so give the one it was "
+            "made of"
+        )
+    if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+        if not trust_remote_code and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise InputError(f"{folder} brings its own code; read it, then say --trust-remote-code to run it")
+        return
+    if not isinstance(kind, str) or not kind:
+        raise InputError(f'{folder / "config.json"} says no "model_type", such as "llama"; {AGAIN}')
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return _check_values(folder)
+    if kind in CONFIG_MAPPING_NAMES:
+        raise InputError(f"{folder} is a {kind} model, which is no causal language model; give one that writes text on")
+    raise InputError(
+        f"{folder}: this transformers knows no model type {kind!r}{nearest(kind, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}; "
+        "a newer one may (pip install -U transformers)"
+    )
+
+
+def _check_values(folder: Path) -> None:
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(folder)
+    except Exception as error:  # each configuration checks its values by means of its own
+        raise InputError(f"{folder / 'config.json'} does not fit: {said_by(error)}") from error
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raise InputError for a file of the tokenizer in ``folder`` that is no JSON object."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_json(folder / name, what="tokenizer's file", remedy=AGAIN)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise InputError for weights in ``folder`` that are missing, cut off or stored as integers."""
+    for file in _shards(folder):
+        if not file.is_file():
+            raise InputError(f"{folder} lacks {file.name}, which its index names; {AGAIN}")
+        for name, kind, _ in tensors(file):
+            if kind in QUANTISED and not name.endswith(MASKS):
+                raise InputError(
+                    f"{folder} is stored quantised ({name} is {kind}); unlearning needs the model in full precision"
+                )
+
+
+def tensors(file: Path) -> Iterator[tuple[str, str, list[int]]]:
+    """(name, number format, shape) of each tensor in a safetensors file, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  it is no mapping
+                part = opened.get_slice(name)
+                yield name, part.get_dtype(), part.get_shape()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file} is damaged or cut off ({said_by(error)}); {AGAIN}") from error
+
+
+def _shards(folder: Path) -> list[Path]:
+    if not (folder / INDEX).is_file():
+        return [file for file in [folder / "model.safetensors"] if file.is_file()]
+    index = read_json(folder / INDEX, what="model's index", remedy=AGAIN).get("weight_map")
+    if not isinstance(index, dict):
+        raise InputError(f"{folder / INDEX} has no weight_map; {AGAIN}")
+    return [folder / name for name in sorted(set(map(str, index.values())))]
+
+
+# -- vocabulary -----------------------------------------------------------------------------------------------------------
+def vocabulary(source: Source) -> int | None:
+    """How many tokens the model has an embedding for; None where that is not known before it is loaded."""
+    if source.kind == "adapter":
+        folder = Path(source.location)
+        rows = [shape[0] for name, _, shape in tensors(folder / ADAPTER) if is_embedding(name)]
+        return max(rows) if rows else vocabulary(adapter_base(folder)[0])
+    if source.kind != "folder":
+        return None
+    config = read_json(Path(source.location) / "config.json", what="model's settings", remedy=AGAIN)
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
+def check_ids(size: int | None, ids: Iterable[int], tokenizer: Any, where: str) -> None:
+    """Raise InputError where one of the token ``ids`` has no embedding among ``size``."""
+    if size is None:
+        return
+    for i in sorted(set(ids)):
+        if i >= size:
+            raise InputError(
+                f"the tokenizer of {where} has the token {tokenizer.convert_ids_to_tokens(int(i))!r} with the number {i}, "
+                f"and the model has embeddings for {size} tokens only; take the model's own tokenizer, or resize the model's "
+                "embeddings (resize_token_embeddings) and save it"
+            )
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor of an adapter is a whole embedding, not a factor of its update."""
+    parts = name.split(".")
+    return parts[-1] == "weight" and ".lora_" not in name and any(part in EMBEDDINGS for part in parts)
+
+
+# -- device ---------------------------------------------------------------------------------------------------------------
+def check_device(device: Any) -> None:
+    """Raise InputError for a device that is none, or that this machine does not have."""
+    import torch
+
+    if device is None:
+        return
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(f"there is no device {str(device)!r}; say cpu, cuda, cuda:0 or mps") from None
+    if found.type == "cpu":
+        return
+    here = torch.accelerator.current_accelerator(check_available=True)
+    kind = here.type if here else "none"
+    count = torch.accelerator.device_count() if here else 0
+    if found.type != kind or (found.index or 0) >= count:
+        has = f"{count} of type {kind}" if here else "no accelerator that torch can use"
+        raise InputError(f"the device {found} is not to be had: this machine has {has}; leave --device out, or say cpu")
+
+
+def said_by(error: Exception) -> str:
+    """What a library's error says, in a line; its class too where that is all that tells what it is about."""
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
