@@ -15,14 +15,9 @@ from typing import Any
 from expunge import __version__, files, outputs, record
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
-<<<<<<< HEAD
-from expunge.models.tokenizer import load_tokenizer
-from expunge.unlearning import describe, store, train
-=======
 from expunge.models.check import check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
-from expunge.unlearning import describe, train
->>>>>>> h-models
+from expunge.unlearning import describe, store, train
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
@@ -111,11 +106,8 @@ def _carried_out(
         trust_remote_code=settings.trust_remote_code,
     )
     target = load(settings.model)
-<<<<<<< HEAD
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
-=======
     method = train.fit(method, target.model, target.tokenizer, data)
->>>>>>> h-models
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
@@ -173,18 +165,15 @@ def _carried_out(
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
-<<<<<<< HEAD
         "warnings": [
             *data.warnings,
             *parent_warnings,
             *trainer.warnings,
             *(chain.warnings if chain else ()),
             *again.warnings,
+            *unmoved(before["figures"], after["figures"]),
             *problems,
         ],
-=======
-        "warnings": [*data.warnings, *trainer.warnings, *unmoved(before["figures"], after["figures"])],
->>>>>>> h-models
     }
     return finish(Result(final, target.tokenizer, log, stored.folder), problems)
 
@@ -229,7 +218,8 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     raw = load_streams(settings, method)
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)
-<<<<<<< HEAD
+    check_device(settings.device)
+    check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
     args = train.training_arguments(settings, method, len(raw["forget"]), folder)
     outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
     return method, data, args
@@ -252,11 +242,6 @@ def space(settings: Recipe, *, checkpoint: bool = False) -> int | None:
 
     rank = settings.lora.r if settings.adapter else None
     return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoint=checkpoint)
-=======
-    check_device(settings.device)
-    check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
-    return method, data, train.training_arguments(settings, method, len(raw["forget"]), folder)
->>>>>>> h-models
 
 
 def planned(settings: Recipe) -> dict[str, Any]:
