@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class InputError(ValueError):
     """Bad input from the user; the message is one sentence that names the fix."""
+
+
+class RunFailed(RuntimeError):
+    """A run that began and came to a bad end; the message is one sentence.
+
+    ``record`` is what the run wrote all the same, None where it wrote nothing; ``result`` what it would have returned.
+    """
+
+    def __init__(self, sentence: str, *, record: Mapping[str, Any] | None = None, result: Any = None):
+        super().__init__(sentence)
+        self.record = record
+        self.result = result
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shortened(value: Any) -> str:
+    """How a message shows a value that does not fit, in at most about a line.
+
+    >>> shortened("x" * 1000)[:20], shortened(3)
+    ("'xxxxxxxxxxxxxxxxxxx", '3')
+    """
+    return _SHORT.repr(value)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
