@@ -221,23 +221,6 @@ def test_resume_goes_on_from_a_checkpoint(workplace):
     assert not math.isnan(whole.record["after"]["forget"]["nll"])
 
 
-def test_a_model_that_was_destroyed_is_saved_and_told(workplace, monkeypatch):
-    whole = train.train
-
-    def destroy(net, *args, **kwargs):
-        trainer = whole(net, *args, **kwargs)
-        with torch.no_grad():
-            net.lm_head.weight.fill_(float("nan"))
-        return trainer
-
-    monkeypatch.setattr(train, "train", destroy)
-    log = go(examples=1).record
-    assert log["after"] == {} and log["before"]["forget"]["n"] == 3
-    assert "cannot be measured: forget.jsonl, line" in log["warnings"][-1] and log["examples"][0]["after"] is None
-    assert (workplace / "unlearned" / "model" / "model.safetensors").is_file()
-    assert "cannot be measured" in (workplace / "unlearned" / "report.html").read_text()
-
-
 def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):
     log = go(
         forget=[{"text": "one two three four"}], retain=[{"text": "five six seven eight"}], examples=1, max_new_tokens=3

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from expunge import __version__, files, record
-from expunge.errors import InputError
+from expunge.errors import RunFailed
 from expunge.method import Method, build
 from expunge.models.tokenizer import load_tokenizer
-from expunge.unlearning import describe, train
+from expunge.unlearning import describe, outcome, train
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.measure import answers_shown, measure
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
@@ -82,6 +82,7 @@ def run(
     import torch
 
     from expunge import models
+    from expunge.training import finite
 
     load = partial(
         models.load,
@@ -90,6 +91,7 @@ def run(
         trust_remote_code=settings.trust_remote_code,
     )
     target = load(settings.model)
+    finite.check_model(target.model, settings.model)
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
@@ -105,15 +107,12 @@ def run(
     trainer = train.train(
         net, target.tokenizer, data, method, args, start_loss=train.start_loss_of(method, before["figures"])
     )
-    try:
-        after = measure(net, target.tokenizer, data, settings)
-    except InputError as error:  # a model that was destroyed is saved and told, not lost
-        after = {"figures": {}, "answers": {}}
-        trainer.warnings.append(f"the unlearned model cannot be measured: {error}")
+    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings), folder)
 
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     saved = models.save(net, target.tokenizer, folder / "model", base=target, merge=settings.merge)
+    failed = outcome.failed(trainer, saved)
     log = {
         "command": record.renamed(command, settings.names),
         "title": settings.title,
@@ -137,8 +136,12 @@ def run(
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
         "warnings": [*data.warnings, *trainer.warnings],
+        **failed,
     }
-    return Result(net, target.tokenizer, write(log, folder), folder)
+    result = Result(net, target.tokenizer, write(log, folder), folder)
+    if failed:
+        raise RunFailed(failed["failed"], record=result.record, result=result)
+    return result
 
 
 def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data, Any]:
