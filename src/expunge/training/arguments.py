@@ -268,7 +268,7 @@ def check_range(key: str, value: Any) -> None:
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    if not math.isfinite(value) or abs(value) >= 2**63:
+    if not math.isfinite(value) or (isinstance(value, int) and abs(value) >= 2**63):
         raise InputError(f"the training argument {key} must be a finite number, not {shortened(value)}")
     if key == "max_steps" and value < 1 and value != -1:
         raise InputError(f"max_steps={value} trains nothing; give 1 or more, or leave it out for whole epochs")
