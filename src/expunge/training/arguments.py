@@ -243,6 +243,7 @@ def _reader(key: str) -> TypeAdapter[Any]:
     return TypeAdapter(names()[key], config=ConfigDict(arbitrary_types_allowed=True))
 
 
+LARGEST = 1e30  # a float32 holds more, but not what is made of it
 # Argument -> (the least value, whether it is allowed itself).
 LEAST: dict[str, tuple[float, bool]] = {
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), (1, True)),
@@ -268,8 +269,8 @@ def check_range(key: str, value: Any) -> None:
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    if not math.isfinite(value) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise InputError(f"the training argument {key} must be a finite number, not {shortened(value)}")
+    if not math.isfinite(value) or abs(value) >= (LARGEST if isinstance(value, float) else 2**63):
+        raise InputError(f"the training argument {key} must be a finite number, and not {shortened(value)}")
     if key == "max_steps" and value < 1 and value != -1:
         raise InputError(f"max_steps={value} trains nothing; give 1 or more, or leave it out for whole epochs")
     least, allowed = LEAST.get(key, (-math.inf, True))
