@@ -93,6 +93,16 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def check_keys(
+    values: Iterable[str], known: Iterable[str], where: str, habit: Callable[[str], str] = lambda key: ""
+) -> None:
+    """Raise InputError for the first key that is none of ``known``, with what ``habit`` says of it, or the one meant."""
+    names = list(known)
+    for key in values:
+        if key not in names:
+            raise InputError(f"{where}: there is no setting {key!r}{habit(key) or nearest(key, names)}")
+
+
 def described_fields(kind: type[Any]) -> dict[str, FieldInfo]:
     """Field -> what pydantic knows of it: of a model, or of a dataclass whose fields are ``Annotated``."""
     if issubclass(kind, BaseModel):

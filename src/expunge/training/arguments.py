@@ -73,8 +73,6 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
     fixed: dict[str, Any] = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
     for key in sorted(fixed.keys() & given.keys()):
         raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")
-    if chosen.get("resume_from_checkpoint"):
-        chosen["resume_from_checkpoint"] = checkpoint(chosen["resume_from_checkpoint"], folder)
     if "save_steps" in chosen:
         chosen.setdefault("save_strategy", "steps")
     whole = {**suited, **_together_on_cpu(), **chosen, **fixed}
@@ -97,27 +95,6 @@ def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
     if chosen.get("dataloader_persistent_workers") and not chosen.get("dataloader_num_workers"):
         raise InputError("dataloader_persistent_workers does nothing here: give dataloader_num_workers with it")
     return chosen
-
-
-def checkpoint(named: Any, folder: Path) -> str:
-    """The checkpoint to go on from: the newest in ``folder`` for "true", else the folder that is ``named``."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    if str(named).lower() == "true":
-        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if found is None:
-            raise InputError(
-                f"resume_from_checkpoint=true: there is no checkpoint in {folder}; name one, or run with "
-                "save_strategy=epoch first"
-            )
-        return str(found)
-    place = Path(str(named)).expanduser()
-    if not (place / "trainer_state.json").is_file():
-        raise InputError(
-            f"resume_from_checkpoint={named}: that is no checkpoint (a folder with trainer_state.json); name one, or say "
-            "true for the newest"
-        )
-    return str(place)
 
 
 def _together_on_cpu() -> dict[str, Any]:
@@ -224,6 +201,8 @@ def parse(key: str, value: Any) -> Any:
     kind = names()[key]
     if key == "report_to":
         return trackers(value)
+    if key == "resume_from_checkpoint" and isinstance(value, bool | Path):
+        return value if value is True else (str(value) if value else None)  # True: the newest
     if isinstance(value, str):
         value = value.strip()
         if value.lower() == "none" and type(None) in get_args(kind):
