@@ -4,49 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from expunge import __version__, files, record
-from expunge.errors import RunFailed
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
 from expunge.models.tokenizer import load_tokenizer
 from expunge.unlearning import describe, outcome, train
 from expunge.unlearning import settings as recipe
+from expunge.unlearning.given import NOTHING, Given, from_python
 from expunge.unlearning.measure import answers_shown, measure
+from expunge.unlearning.result import Result
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
 
-
-@dataclass(frozen=True)
-class Result:
-    """The unlearned model in memory, its tokenizer, the record, and the folder that holds all three."""
-
-    model: Any
-    tokenizer: Any
-    record: dict[str, Any]
-    folder: Path
-
+logger = logging.getLogger(__name__)
 
 def unlearn(
-    model: str,
+    model: Any,
     *,
     forget: Any,
     retain: Any = None,
     method: str | Method = "pdu",
     out: str | Path = "unlearned",
     adapter: str | None = None,
+    tokenizer: Any = None,
+    callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> Result:
     """Make ``model`` forget ``forget`` and keep ``retain``; writes ``out`` and returns what it wrote.
 
-    ``model``: hub id, folder, GGUF file or PEFT adapter folder.  ``forget``, ``retain``: a file, a folder, a hub name, a
-    ``datasets.Dataset`` or a list of dicts.  ``method``: a name or a value such as ``methods.blur_npo(beta=0.1)``.
+    ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a copy
+    is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
+    not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of dicts or
+    of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a value such
+    as ``methods.blur_npo(beta=0.1)``.
     ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
@@ -55,11 +53,17 @@ def unlearn(
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible.
     """
-    values = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), "adapter": adapter, **settings}
-    if isinstance(method, str):
-        return run(recipe.make(values | {"method": method}))
-    values |= {"method": method.name, "parameters": dict(method.parameters)}
-    return run(recipe.make(values), method=method)
+    chosen, given = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
+    values = {"forget": forget, "retain": retain, "out": str(out), **chosen}
+    own = None if isinstance(method, str) else method
+    if own is not None and not isinstance(own, Method):
+        called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
+        raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
+    values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
+    done = run(recipe.make(values), method=own, given=given)
+    for warning in done.record["warnings"]:
+        logger.warning(warning)
+    return done
 
 
 def run(
@@ -68,15 +72,16 @@ def run(
     method: Method | None = None,
     command: str | None = None,
     measured: dict[str, dict[str, Any]] | None = None,
+    given: Given = NOTHING,
 ) -> Result:
     """Carry out a recipe.
 
     ``method`` stands in for the recipe's name and parameters when it is a value of the user's.  ``measured`` keeps what was
-    measured of each model by name, so several runs on the same data measure the target once.
+    measured of each model by name, so several runs on the same data measure the target once.  ``given``: what is in memory.
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
-    method, data, args = ready(settings, method)
+    method, data, args = ready(settings, method, given)
     folder = record.claim_folder(settings.out, overwrite=settings.overwrite)
 
     import torch
@@ -90,7 +95,7 @@ def run(
         device=settings.device,
         trust_remote_code=settings.trust_remote_code,
     )
-    target = load(settings.model)
+    target = given.load(settings) or load(settings.model)
     finite.check_model(target.model, settings.model)
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
@@ -105,7 +110,13 @@ def run(
 
     net = train.prepare(target.model, settings, method)
     trainer = train.train(
-        net, target.tokenizer, data, method, args, start_loss=train.start_loss_of(method, before["figures"])
+        net,
+        target.tokenizer,
+        data,
+        method,
+        args,
+        start_loss=train.start_loss_of(method, before["figures"]),
+        callbacks=given.callbacks,
     )
     after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings), folder)
 
@@ -144,7 +155,9 @@ def run(
     return result
 
 
-def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data, Any]:
+def ready(
+    settings: Recipe, method: Method | None = None, given: Given = NOTHING
+) -> tuple[Method, Data, Any]:
     """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
 
     Raises InputError for what a person has to mend; writes nothing.
@@ -152,7 +165,7 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     method = method_of(settings, method)
     folder = record.check_folder(settings.out, overwrite=settings.overwrite)
     raw = load_streams(settings, method)
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)
     return method, data, train.training_arguments(settings, method, len(raw["forget"]), folder)
 
