@@ -53,7 +53,7 @@ class Some(BaseModel):
 
 def test_doctests():
     result = doctest.testmod(settings)
-    assert result.attempted == 3 and not result.failed
+    assert result.attempted == 4 and not result.failed
 
 
 @pytest.mark.parametrize("ending", ["yaml", "yml"])
@@ -98,7 +98,7 @@ def test_a_file_that_is_no_recipe(tmp_path, name, text, said):
 
 
 def test_a_folder_is_no_recipe(tmp_path):
-    with pytest.raises(InputError, match="cannot be read: is a directory"):
+    with pytest.raises(InputError, match="is a folder; a recipe is a file that ends in"):
         settings.read_recipe(tmp_path)
 
 

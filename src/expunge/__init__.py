@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.2.0"
-__all__ = ["InputError", "Result", "methods", "unlearn"]
+__all__ = ["InputError", "Result", "RunFailed", "methods", "unlearn"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch and transformers only when something that needs them is asked for."""
     import importlib
 
-    homes = {"unlearn": "unlearning.run", "Result": "unlearning.run", "InputError": "errors"}
+    homes = {"unlearn": "unlearning.run", "Result": "unlearning.result", "InputError": "errors", "RunFailed": "errors"}
     if name == "methods":
         return importlib.import_module("expunge.methods")
     if name in homes:

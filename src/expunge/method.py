@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from expunge import plugins
 from expunge.combine import Combiner
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError, nearest, shortened
 from expunge.forward.view import Positions
 from expunge.sophia import Settings as Sophia
 
@@ -135,6 +136,11 @@ class Entry:
         return (inspect.getdoc(self.make) or "").split("\n", 1)[0]
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """The rows it reads with its default parameters: forget, retain, alternate."""
+        return self.make().streams
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """Parameter -> default value."""
         return {n: p.default for n, p in inspect.signature(self.make).parameters.items()}
@@ -229,5 +235,7 @@ def validate(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise InputError(f"{name}: {key}={value!r} does not fit: {reason}") from None
+            raise InputError(f"{name}: {key}={shortened(value)} does not fit: {reason}") from None
+        if isinstance(values[key], float) and not math.isfinite(values[key]):
+            raise InputError(f"{name}: {key} must be a finite number, not {values[key]}")
     return values

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -13,12 +15,19 @@ from annotated_types import Ge
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError, nearest, shortened
 
 Model = TypeVar("Model", bound=BaseModel)
 
 RECIPES = (".toml", ".yaml", ".yml")
 PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained", "utility")  # relative to a recipe
+ALL_PATHS = (*PATHS, "out", "log", "prompts", "targets", "benchmark")  # `~` is the home folder in all
+LARGEST_RECIPE = 1 << 20  # bytes
+# What LoRA's settings are called elsewhere -> here.
+HABITS = {
+    "rank": "r", "lora_r": "r", "lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout",
+    "modules": "target_modules", "lora_target_modules": "target_modules",
+}  # fmt: skip
 # What people type -> the field of transformers.TrainingArguments.
 ALIASES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 DTYPES = ("float32", "bfloat16", "float16")
@@ -26,16 +35,25 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 # -- values ---------------------------------------------------------------------------------------------------------------
 def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """``kind`` made of ``values``; the first thing that does not fit is one sentence."""
+    """``kind`` made of ``values``, with ``~`` in paths as the home folder; the first thing that does not fit is one sentence."""
     check_filled(values, where)
+    check_text(values, where)
     try:
-        return kind(**values)
+        return kind(**{key: expanded(value) if key in ALL_PATHS else value for key, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(p) for p in first["loc"])
-        if first["type"] == "missing":
-            raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
-        raise InputError(f"{where}: {name} = {first['input']!r} does not fit: {first['msg']}") from None
+    except RecursionError:
+        raise InputError(f"{where}: a value is nested too deeply") from None
+    name = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "missing":
+        raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
+    if first["type"] == "extra_forbidden":
+        *before, last = map(str, first["loc"])
+        known = [".".join([*before, field]) for field in _fields_at(kind, before)]
+        meant = nearest(".".join([*before, HABITS.get(last, last)]), known)
+        listed = "" if meant else f"; there are {', '.join(known)}"
+        raise InputError(f"{where}: there is no setting {name!r}{meant}{listed}") from None
+    raise InputError(f"{where}: {name} = {shortened(first['input'])} does not fit: {first['msg']}") from None
 
 
 def check_filled(values: Mapping[str, Any], where: str) -> None:
@@ -47,12 +65,52 @@ def check_filled(values: Mapping[str, Any], where: str) -> None:
             )
 
 
-def check_keys(values: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise InputError for the first key that is none of ``known``, with the one that was meant."""
+def _fields_at(kind: type[BaseModel], place: Iterable[str]) -> list[str]:
+    """The names of the fields of the model at ``place`` inside ``kind``."""
+    at: Any = kind
+    for part in place:
+        at = at.model_fields[part].annotation if part in getattr(at, "model_fields", {}) else None
+    return list(getattr(at, "model_fields", {}))
+
+
+def expanded(value: Any) -> Any:
+    """A path that begins with ``~`` in full; anything else as it is.
+
+    >>> expanded("model"), expanded("~/model") == str(Path.home() / "model")
+    ('model', True)
+    """
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    return os.path.expanduser(value)
+
+
+def check_text(values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for text that no file and no model can hold, and for a path that is none."""
+    for key, value in values.items():
+        if not isinstance(value, str):
+            continue
+        if "\0" in value or not _is_unicode(value):
+            raise InputError(f"{where}: {key} = {shortened(value)} holds a character that is no text")
+        if key in ALL_PATHS and (len(value) > 4096 or any(len(part.encode()) > 255 for part in value.split("/"))):
+            raise InputError(f"{where}: {key} = {shortened(value)} is longer than a path can be")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+def check_keys(
+    values: Iterable[str], known: Iterable[str], where: str, habit: Callable[[str], str] = lambda key: ""
+) -> None:
+    """Raise InputError for the first key that is none of ``known``, with what ``habit`` says of it, or the one meant."""
     names = list(known)
     for key in values:
         if key not in names:
-            raise InputError(f"{where}: there is no setting {key!r}{nearest(key, names)}")
+            raise InputError(f"{where}: there is no setting {key!r}{habit(key) or nearest(key, names)}")
 
 
 def described_fields(kind: type[Any]) -> dict[str, FieldInfo]:
@@ -73,7 +131,10 @@ def check_least(settings: Any) -> None:
     check_filled(vars(settings), "the settings")
     for name, field in described_fields(type(settings)).items():
         for bound in field.metadata:
-            if isinstance(bound, Ge) and getattr(settings, name) < bound.ge:
+            value = getattr(settings, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{name} must be a finite number, not {value}")
+            if isinstance(bound, Ge) and value < bound.ge:
                 raise InputError(f"{name} must be at least {bound.ge}, not {getattr(settings, name)}")
 
 
@@ -134,18 +195,37 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
     A file that ends in ``.yaml`` or ``.yml`` is YAML, any other TOML; the same keys and tables in both.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; a recipe is a file that ends in {', '.join(RECIPES)}")
+    kind = "YAML" if file.suffix in (".yaml", ".yml") else "TOML"
     try:
+        if file.exists() and (not file.is_file() or file.stat().st_size > LARGEST_RECIPE):
+            raise InputError(f"{file} is no recipe: that is a text file of at most {LARGEST_RECIPE >> 20} MB")
         text = file.read_text(encoding="utf-8")
-        values = _yaml(text, file) if file.suffix in (".yaml", ".yml") else tomllib.loads(text)
+        values = _yaml(text, file) if kind == "YAML" else tomllib.loads(text)
     except FileNotFoundError:
-        raise InputError(f"there is no recipe {file}") from None
+        raise InputError(f"there is no recipe {file}{_similar(file)}") from None
     except OSError as error:
         raise InputError(f"the recipe {file} cannot be read: {(error.strerror or 'an error').lower()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        kind = "YAML" if file.suffix in (".yaml", ".yml") else "TOML"
-        raise InputError(f"{file} is not {kind}: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not {kind}: it is not UTF-8 text") from None
+    except RecursionError:
+        raise InputError(f"{file} is not {kind}: it is nested too deeply") from None
+    except InputError:
+        raise
+    except ValueError as error:  # TOML's own, and a number of thousands of digits
+        raise InputError(f"{file} is not {kind}: {str(error)[:200]}") from None
+    if not values:
+        raise InputError(f'{file} is empty; a recipe has settings such as model = "smollm2-135m"')
     return values | {key: _beside(values[key], file.parent) for key in PATHS if isinstance(values.get(key), str)}
+
+
+def _similar(file: Path) -> str:
+    """How a message about a missing ``file`` goes on: with the recipe beside it that was meant, or how settings are written."""
+    folder = file.absolute().parent
+    close = nearest(file.name, [f.name for f in folder.iterdir() if f.suffix in RECIPES]) if folder.is_dir() else ""
+    return close or ("" if file.suffix in RECIPES else "; settings are written key=value, such as max_steps=20")
 
 
 def _yaml(text: str, file: Path) -> dict[str, Any]:
@@ -154,18 +234,27 @@ def _yaml(text: str, file: Path) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """YAML 1.1 reads 1e-4, without a point, as text; here it is the number that it is in TOML."""
 
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            """Without aliases: a few lines of them grow beyond all memory."""
+            if self.check_event(yaml.AliasEvent):
+                raise InputError(f"{file}: a YAML alias (*name) is not read; write the value out")
+            return super().compose_node(parent, index)
+
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
     try:
         values = yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{file} holds no settings; write key: value, such as model: smollm2-135m")
     return values
 
 
 def _beside(value: str, folder: Path) -> str:
-    place = folder / value
-    return str(place) if not Path(value).is_absolute() and place.exists() else value
+    try:
+        place = folder / value
+        return str(place) if not Path(value).is_absolute() and place.exists() else value
+    except (OSError, ValueError):  # no path at all; told where it is checked
+        return value

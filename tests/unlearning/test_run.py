@@ -14,7 +14,6 @@ from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.errors import InputError
 from expunge.method import Method, Objective
 from expunge.unlearning import run as unlearning_run
-from expunge.unlearning import train
 
 FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 
@@ -141,7 +140,7 @@ def test_a_run_that_dies_leaves_no_record(workplace, monkeypatch):
     ("change", "said"),
     [
         ({"forget": "forgot.jsonl"}, r"did you mean .*forget\.jsonl"),
-        ({"retain": None}, "give one with --retain"),
+        ({"retain": None}, "give rows of what must stay with --retain"),
         ({"retain": "forget.jsonl"}, "also stand in the retain set"),
         ({"method": "blurnpo"}, "did you mean 'blur_npo'"),
         ({"method": "dpo"}, "needs the column 'alternate'"),
@@ -219,23 +218,6 @@ def test_resume_goes_on_from_a_checkpoint(workplace):
     again = go(**kw, out="cut", lr_scheduler_type="constant_with_warmup", warmup_steps=1, resume_from_checkpoint=True)
     assert [s["step"] for s in again.record["steps"]] == [1, 2, 3, 4]
     assert not math.isnan(whole.record["after"]["forget"]["nll"])
-
-
-def test_a_model_that_was_destroyed_is_saved_and_told(workplace, monkeypatch):
-    whole = train.train
-
-    def destroy(net, *args, **kwargs):
-        trainer = whole(net, *args, **kwargs)
-        with torch.no_grad():
-            net.lm_head.weight.fill_(float("nan"))
-        return trainer
-
-    monkeypatch.setattr(train, "train", destroy)
-    log = go(examples=1).record
-    assert log["after"] == {} and log["before"]["forget"]["n"] == 3
-    assert "cannot be measured: forget.jsonl, line" in log["warnings"][-1] and log["examples"][0]["after"] is None
-    assert (workplace / "unlearned" / "model" / "model.safetensors").is_file()
-    assert "cannot be measured" in (workplace / "unlearned" / "report.html").read_text()
 
 
 def test_answers_shown_of_a_plain_text_continue_its_first_half(workplace):

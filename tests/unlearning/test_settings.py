@@ -28,7 +28,7 @@ def test_a_recipe_and_what_stands_over_it(tmp_path):
     file = tmp_path / "r.toml"
     file.write_text(TOML)
     values = recipe.override(
-        recipe.read(file), ["method.budget=0.4", "max_steps=7", "lora.r=4", "seed=3", "bf16=false"]
+        recipe.read(file), ["method.budget=0.4", "max_steps=7", "adapter=lora", "lora.r=4", "seed=3", "bf16=false"]
     )
     made = recipe.make(values)
     assert (made.method, made.parameters) == ("pdu", {"step_size": 5, "budget": "0.4"})

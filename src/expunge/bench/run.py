@@ -106,7 +106,7 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
         said = _unlearned(plan, it.method, rows, about["command"], seen.measured)
         about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
         about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
-        about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json"}
+        about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json", "warnings": said["warnings"]}
         model = str(folder / "run" / "model")
         names[model] = "run/model"
     if not evaluate(

@@ -8,11 +8,11 @@ import typer
 
 from expunge import __version__
 from expunge.cli import bench, compare, demo, guard, methods, release, reveal, run, show
-from expunge.cli.options import Commands
+from expunge.cli.unexpected import App
 
 app = typer.Typer(
     name="expunge",
-    cls=Commands,
+    cls=App,
     help="Make a language model forget, and prove that it did.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # locals hold forget data

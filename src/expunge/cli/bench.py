@@ -11,6 +11,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
+from expunge.cli.unexpected import writes_to
 from expunge.errors import InputError
 from expunge.settings import check_filled, is_recipe
 
@@ -88,6 +89,7 @@ def bench(
                 plan = _lm_eval_plan(taken)
             else:
                 hush()
+                writes_to(out)
                 said = _lm_eval(taken)
         else:
             values = benchmark_run.read_file(name) if is_recipe(name) else {"benchmark": name}
@@ -99,6 +101,7 @@ def bench(
 
             hush()
             out = chosen.out
+            writes_to(out)
             if dry_run:
                 plan = benchmark_run.planned(chosen)
             else:
@@ -107,7 +110,8 @@ def bench(
     if plan:
         result.show_plan({"command": "bench", **plan}, as_json=as_json)
     elif said:
-        result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet)
+        warnings = (said.get("unlearning") or {}).get("warnings", [])
+        result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet, warnings=warnings)
 
 
 def rescore(

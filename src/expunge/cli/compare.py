@@ -11,6 +11,7 @@ from expunge.cli import result
 from expunge.cli.bench import BENCH, HOW, need_extra
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
+from expunge.cli.unexpected import writes_to
 
 SHARED = ("model", "data", "retrained", "model_name", "data_name", "retrained_name")
 
@@ -54,6 +55,7 @@ def command(
         from expunge.cli.quiet import quiet as hush
 
         hush()
+        writes_to(chosen.out)
         plan = compare.planned(chosen) if dry_run else None
         tell = None if quiet else typer.echo
         said = None if dry_run else compare.run(chosen, command=result.command_line(), tell=tell)

@@ -1,4 +1,4 @@
-"""How the command line tells a person what to mend: one sentence on standard error, exit code 2."""
+"""Around the work of a command: what a person has to mend, or what failed, is one sentence; see ``unexpected``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import typer
 
 from expunge.cli.quiet import without_bars
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 
 
 @contextlib.contextmanager
@@ -24,11 +24,22 @@ def exit_on_input_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(*, as_json: bool, quiet: bool) -> Iterator[None]:
-    """:func:`exit_on_input_error`, around the work of a command: with ``as_json`` whatever prints goes to standard error."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(exit_on_input_error())
-        if as_json:
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        if quiet:
-            stack.enter_context(without_bars())
-        yield
+    """Around the work of a command: with ``as_json`` whatever prints goes to standard error.
+
+    Of a run that failed the record is printed with ``as_json``, and its warnings before the sentence.
+    """
+    from expunge.cli import result, warned
+
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(exit_on_input_error())
+            if as_json:
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            if quiet:
+                stack.enter_context(without_bars())
+            yield
+    except RunFailed as error:
+        if error.record and as_json:
+            result.print_json(error.record)
+        warned.tell((error.record or {}).get("warnings", ()))
+        raise

@@ -10,6 +10,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
+from expunge.cli.unexpected import writes_to
 
 OF_A_RUN = ("method", "optimizer", "adapter", "trainable", "holdout", "dtype")
 
@@ -53,6 +54,7 @@ def command(
         from expunge.release import planned, run
 
         hush()
+        writes_to(chosen.run.out)
         plan = planned(chosen) if dry_run else None
         done = None if dry_run else run(chosen, command=result.command_line())
     if plan:

@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from expunge.cli import warned
+
 
 def command_line() -> str:
     """The command as it was typed, for the record."""
@@ -25,14 +27,15 @@ def show(
     quiet: bool,
     warnings: Iterable[str] = (),
 ) -> None:
-    """Print ``value`` as JSON, or let ``say`` tell a person; ``warnings`` go to standard error where neither does."""
+    """Print ``value`` as JSON, or let ``say`` tell a person; then ``warnings``, and what was logged, on standard error.
+
+    As JSON they are its ``warnings`` too.
+    """
     if as_json:
-        print_json(value)
+        print_json({**value, "warnings": warned.together(warnings)})
     elif not quiet:
         say()
-    if as_json or quiet:
-        for warning in warnings:
-            typer.echo(f"expunge: warning: {warning}", err=True)
+    warned.tell(warnings)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
+from expunge.cli.unexpected import writes_to
 
 
 @from_settings("expunge.reveal.settings.Reveal")
@@ -44,13 +45,15 @@ def command(
         flags = given | ({"seeds": seed_instruction} if seed_instruction else {})
         chosen = make(override({}, settings or []) | flags)
         hush()
+        writes_to(chosen.out)
         plan = planned(chosen) if dry_run else None
         done = None if dry_run else run(chosen, command=result.command_line())
     if plan:
         result.show_plan({"command": "reveal", **plan}, as_json=as_json)
     elif done:
         value = done.record | {"out": str(done.folder)}
-        result.show(value, lambda: _say(done.record, done.folder), as_json=as_json, quiet=quiet)
+        warnings = done.record["warnings"]
+        result.show(value, lambda: _say(done.record, done.folder), as_json=as_json, quiet=quiet, warnings=warnings)
 
 
 def _say(said: dict[str, Any], folder: Any) -> None:

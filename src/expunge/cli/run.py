@@ -9,6 +9,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
+from expunge.cli.unexpected import writes_to
 
 
 @from_settings("expunge.unlearning.settings.Recipe")
@@ -50,6 +51,7 @@ def command(
         from expunge.unlearning import run as unlearning
 
         hush()
+        writes_to(chosen.out)
         plan = unlearning.planned(chosen) if dry_run else None
         done = None if dry_run else unlearning.run(chosen, command=result.command_line())
     if plan:

@@ -65,6 +65,7 @@ def run(trial: Trial, it: Ready, said: Mapping[str, Any], log: Mapping[str, Any]
             "evaluation": said["seconds"],
         },
         "device": log.get("device"),
+        "warnings": log.get("warnings") or [],
         "versions": said["versions"] | {"expunge": said.get("expunge")},
         "fingerprint": said["model"]["fingerprint"],
         "figures": said["figures"],
@@ -106,5 +107,10 @@ def _warnings(runs: Sequence[Mapping[str, Any]], spent: Budget) -> list[str]:
         else []
     )
     out += ["The runs were made on different devices; each run's record says where."] if len(where) > 1 else []
+    said: dict[str, list[str]] = {}
+    for r in runs:
+        for warning in r.get("warnings") or []:
+            said.setdefault(warning, []).append(r["name"])
+    out += [f"{', '.join(names) if len(names) < len(runs) else 'all runs'}: {w}" for w, names in said.items()]
     early = [f"{r['name']} after {r['steps']}" for r in runs if r["done"] and r["steps"] < spent.steps]
     return out + ([f"Not every run took all {spent.steps} steps; stopped: {', '.join(early)}."] if early else [])

@@ -15,7 +15,11 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 CACHES = ("cache", "past_key_values", "cache_params")
-BY_POSITION = ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")  # the last: a layer that has no cache of its own
+BY_POSITION = (
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "DummyLayer",
+)  # the last: a layer that has no cache of its own
 
 
 def run(model: nn.Module, *, cache: Any = None, **inputs: Any) -> Any:
@@ -55,14 +59,21 @@ def by_position(model: nn.Module) -> bool:
         return False
     try:
         layers = DynamicCache(config=_plain(model).config).layers
-    except (AttributeError, KeyError, TypeError, ValueError):  # a kind of layer that transformers' own cache does not know
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a kind of layer that transformers' own cache does not know
         return False
     return all(type(layer).__name__ in BY_POSITION for layer in layers)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model under DDP, FSDP or ``torch.compile``."""
-    if not (hasattr(model, "module") or hasattr(model, "_orig_mod")):  # what every wrapper has; the rest walks all modules
+    if not (
+        hasattr(model, "module") or hasattr(model, "_orig_mod")
+    ):  # what every wrapper has; the rest walks all modules
         return model
     from accelerate.utils import extract_model_from_parallel
 

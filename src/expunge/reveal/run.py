@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 LAYOUT = outputs.Layout(RECORD, "an earlier search is here", entries=FILES)
 ABOUT = 16  # answers to each seed that show what the topic is
 HERE = ("model", "out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
+FEW = 8  # revealed answers, below which a forget set is of little use
 SEED_STEP = 1_000_003  # between the random draws of two seeds
 
 
@@ -103,6 +104,7 @@ def _carried_out(settings: Reveal, given: Scorer | None, folder: Path, command: 
         "answers": sum(len(e.answers) for e in log),
         "revealed": len(rows),
         "dropped": found.dropped,
+        "warnings": _warnings(len(rows), found.dropped),
         "best": max((e.scores for e in queries), key=lambda scores: scores["score"]),
         "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
         "output": files.sha256_file(folder / REVEALED),
@@ -134,6 +136,15 @@ def planned(settings: Reveal) -> dict[str, Any]:
         "steps": search_plan.rounds * search_plan.queries,
         "out": settings.out,
     }
+
+
+def _warnings(revealed: int, dropped: Mapping[str, int]) -> list[str]:
+    """What a reader of the record should know of a forget set that is small or empty."""
+    why = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "none was relevant"
+    if not revealed:
+        return [f"no answer was revealed ({why}): ask more (rounds, queries), or lower threshold"]
+    few = f"only {revealed} answer(s) were revealed ({why}): ask more (rounds, queries) for a forget set of use"
+    return [few] if revealed < FEW else []
 
 
 # -- what the search works with -------------------------------------------------------------------------------------------

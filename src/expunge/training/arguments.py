@@ -8,13 +8,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from expunge.errors import InputError, nearest
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from expunge.errors import InputError, nearest, shortened
 from expunge.method import Method
 from expunge.sophia import OPTIMIZERS, Settings
+from expunge.training.refused import LOW_RANK_OPTIMIZERS, check_heeded, check_trackers, habit, trackers
 
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
@@ -59,17 +63,81 @@ def _rate(method: Method, lora: bool) -> float:
 
 
 def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path, seed: int) -> Any:
-    """``TrainingArguments`` of ``suited`` overridden by ``given``; a wrong name or value is one clear sentence."""
+    """``TrainingArguments`` of ``suited`` overridden by ``given``; a wrong name or value is one clear sentence.
+
+    Under a launcher on a machine without an accelerator the processes train together, on the CPU.
+    """
     from transformers import TrainingArguments
 
-    chosen = {**suited, **{key: parse(key, value) for key, value in given.items()}}
+    chosen = parsed(given)
     fixed: dict[str, Any] = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
     for key in sorted(fixed.keys() & given.keys()):
         raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")
+    if "save_steps" in chosen:
+        chosen.setdefault("save_strategy", "steps")
+    whole = {**suited, **_together_on_cpu(), **chosen, **fixed}
     try:
-        return TrainingArguments(**chosen, **fixed)
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"the training arguments do not fit: {str(error).splitlines()[0]}") from error
+        made = TrainingArguments(**whole)
+    except (TypeError, ValueError, ImportError, RuntimeError, OSError, NotImplementedError) as error:
+        raise InputError(_reason(error, whole)) from error
+    _check_made(made)
+    return made
+
+
+def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with the fields' types; raises InputError for what is unknown, does not fit or would do nothing."""
+    chosen = {key: parse(key, value) for key, value in given.items()}
+    check_heeded(chosen)
+    for key, value in chosen.items():
+        check_range(key, value)
+    if "report_to" in chosen:
+        check_trackers(chosen["report_to"])
+    if chosen.get("dataloader_persistent_workers") and not chosen.get("dataloader_num_workers"):
+        raise InputError("dataloader_persistent_workers does nothing here: give dataloader_num_workers with it")
+    return chosen
+
+
+def _together_on_cpu() -> dict[str, Any]:
+    """What makes several processes without an accelerator train one model, not one each."""
+    import torch
+
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
+    accelerated = torch.accelerator.is_available()
+    return {"use_cpu": True, "ddp_backend": "gloo"} if several and not accelerated else {}
+
+
+def _reason(error: Exception, given: Mapping[str, Any]) -> str:
+    import torch
+
+    if given.get("bf16") and not given.get("use_cpu") and not torch.cuda.is_available():
+        return (
+            "bf16=true needs a GPU that computes in bfloat16, and there is none here; leave it out, or say use_cpu=true "
+            "too to have it on the CPU"
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"the training arguments do not fit: {lines[0]}"
+
+
+def _check_made(args: Any) -> None:
+    """Raise InputError for an optimizer, a schedule or a number format that could not be had when training starts."""
+    import torch
+    from transformers import Trainer
+    from transformers.optimization import get_scheduler
+
+    if args.fp16 and not torch.cuda.is_available():
+        raise InputError("fp16=true needs a GPU, and there is none here; leave it out")
+    try:
+        if not args.optim.value.startswith(LOW_RANK_OPTIMIZERS):
+            Trainer.get_optimizer_cls_and_kwargs(args)
+    except (ImportError, ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"optim={args.optim.value} cannot be used: {str(error).strip().splitlines()[0]}") from error
+    plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    try:
+        get_scheduler(args.lr_scheduler_type, plain, 1, 10, args.lr_scheduler_kwargs)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"lr_scheduler_type={args.lr_scheduler_type.value} does not take these lr_scheduler_kwargs: {error}"
+        ) from error
 
 
 def total_steps(args: Any, n: int) -> int:
@@ -105,8 +173,6 @@ def optimized(method: Method, name: str | None, parameters: Mapping[str, Any], t
 
 def _settings(base: Settings, parameters: Mapping[str, Any]) -> Settings:
     """``base`` with ``parameters``, checked; strings such as ``"0.5"`` are welcome."""
-    from pydantic import TypeAdapter, ValidationError
-
     known = {f.name for f in dataclasses.fields(Settings)}
     for key in parameters:
         if key not in known:
@@ -123,31 +189,73 @@ def names() -> dict[str, Any]:
     """Field name -> type of ``TrainingArguments``."""
     from transformers import TrainingArguments
 
-    return {f.name: f.type for f in dataclasses.fields(TrainingArguments) if f.init}
+    hints = get_type_hints(TrainingArguments)
+    return {f.name: hints[f.name] for f in dataclasses.fields(TrainingArguments) if f.init}
 
 
 def parse(key: str, value: Any) -> Any:
     """``value`` as ``TrainingArguments`` wants it for ``key``: a string from the command line takes the field's type."""
     if key not in names():
+        said = habit(key) or f"{nearest(key, names())}; they are those of transformers.TrainingArguments"
+        raise InputError(f"there is no training argument {key!r}{said}")
+    kind = names()[key]
+    if key == "report_to":
+        return trackers(value)
+    if key == "resume_from_checkpoint" and isinstance(value, bool | Path):
+        return value if value is True else (str(value) if value else None)  # True: the newest
+    if isinstance(value, str):
+        value = value.strip()
+        if value.lower() == "none" and type(None) in get_args(kind):
+            return None
+    try:
+        fitting = _reader(key).validate_python(value)
+    except ValidationError:
+        wanted = getattr(kind, "__name__", "") if isinstance(kind, type) else str(kind).replace("typing.", "")
+        raise InputError(f"the training argument {key}={shortened(value)} is not of type {wanted}") from None
+    except RecursionError:
+        raise InputError(f"the training argument {key} is nested too deeply") from None
+    return fitting
+
+
+@functools.cache
+def _reader(key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(names()[key], config=ConfigDict(arbitrary_types_allowed=True))
+
+
+LARGEST = 1e30  # a float32 holds more, but not what is made of it
+# Argument -> (the least value, whether it is allowed itself).
+LEAST: dict[str, tuple[float, bool]] = {
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), (1, True)),
+    **dict.fromkeys(("num_train_epochs", "learning_rate", "logging_steps", "save_steps", "ddp_timeout"), (0, False)),
+    **dict.fromkeys(
+        (
+            "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps",
+            "dataloader_num_workers",
+        ),
+        (0, True),
+    ),
+}  # fmt: skip
+
+
+def check_range(key: str, value: Any) -> None:
+    """Raise InputError for a number that is not finite, or outside what ``key`` can be.
+
+    >>> check_range("learning_rate", 1e-4)
+    >>> check_range("learning_rate", -1.0)
+    Traceback (most recent call last):
+        ...
+    expunge.errors.InputError: the training argument learning_rate must be above 0, not -1.0
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not math.isfinite(value) or abs(value) >= (LARGEST if isinstance(value, float) else 2**63):
+        raise InputError(f"the training argument {key} must be a finite number, and not {shortened(value)}")
+    if key == "max_steps" and value < 1 and value != -1:
+        raise InputError(f"max_steps={value} trains nothing; give 1 or more, or leave it out for whole epochs")
+    least, allowed = LEAST.get(key, (-math.inf, True))
+    if value < least or (value == least and not allowed):
         raise InputError(
-            f"there is no training argument {key!r}{nearest(key, names())}; they are those of transformers.TrainingArguments"
+            f"the training argument {key} must be {'at least' if allowed else 'above'} {least}, not {value}"
         )
-    if not isinstance(value, str):
-        return value
-    kind = str(names()[key])
-    text = value.strip()
-    if text.lower() in ("true", "false") and "bool" in kind:
-        return text.lower() == "true"
-    if text.lower() == "none":
-        return None
-    for convert, word in ((int, "int"), (float, "float")):
-        if word in kind:
-            try:
-                return convert(text)
-            except ValueError:
-                continue
-    if "str" not in kind and ("int" in kind or "float" in kind or "bool" in kind):
-        raise InputError(
-            f"the training argument {key}={value!r} is not of type {kind.removeprefix('<class ').strip('>')}"
-        )
-    return value
+    if key in ("adam_beta1", "adam_beta2") and value >= 1:
+        raise InputError(f"the training argument {key} must be below 1, not {value}")

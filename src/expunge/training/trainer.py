@@ -31,10 +31,11 @@ from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, reference, stopping
+from expunge.training import checkpoints, finite, reference, stopping
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, write_combined
+from expunge.training.schedule import from_above_zero
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class UnlearningTrainer(Trainer):
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
         self.warnings: list[str] = []
+        self.health = finite.Watch()
         self._refuse_unsupported()
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
@@ -180,9 +182,17 @@ class UnlearningTrainer(Trainer):
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
         result = super().train(str(begin) if begin else None, *args, **kwargs)
+        self.health.check_weights(self.model, self.state.global_step)
+        if self.health.diverged:
+            self.go_back("")
         if negate is not None:
             adapters.negate(self.model, start, negate)
+            self.health.good = None  # a copy is of the model as it learnt
         return result
+
+    def go_back(self, what: str) -> bool:
+        """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any."""
+        return self.health.go_back(self.model, self.state.global_step, what)
 
     def _settle(self) -> None:
         steps = self.args.max_steps
@@ -305,17 +315,33 @@ class UnlearningTrainer(Trainer):
             for p in params:
                 p.grad = None
         if self.accelerator.sync_gradients:
-            self._sync(params, fixed)
+            self._step_if_finite(params, fixed)
         return (values if fixed is None else fixed * values).sum()
 
     def _swap_in(self, name: str, params: list[nn.Parameter]) -> None:
         for p, g in zip(params, self._buffers.get(name, [None] * len(params)), strict=True):
             p.grad = g
 
-    def _sync(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
-        """The end of an optimizer step: combine the gradients, move the combiner, keep what is logged."""
+    def _step_if_finite(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
+        """:meth:`_sync`, or the end of training where a loss or a gradient is not finite: that step then moves nothing.
+
+        Under fp16 a gradient may overflow: the scaler leaves that step out by itself.
+        """
         assert self._losses is not None
         losses = self.accelerator.reduce(self._losses, "mean")
+        by_name = dict(zip(self.method.objectives, losses, strict=True))
+        grads = [p.grad for p in params] if weights is not None else [g for b in self._buffers.values() for g in b]
+        own = [] if getattr(self.accelerator, "scaler", None) else [g for g in grads if g is not None]
+        if self.health.check(self.model, by_name, own, self.state, partial(self.accelerator.reduce, reduction="mean")):
+            return self._sync(params, weights, losses)
+        self._facts = {f"loss/{name}": value for name, value in by_name.items()}
+        self._losses, self._buffers = None, {}
+        for p in params:
+            p.grad = None
+        self.control.should_training_stop = True
+
+    def _sync(self, params: list[nn.Parameter], weights: Tensor | None, losses: Tensor) -> None:
+        """The end of an optimizer step: combine the gradients, move the combiner, keep what is logged."""
         self._facts = {}
         if weights is None:
             grads = list(self._buffers.values())
@@ -329,6 +355,13 @@ class UnlearningTrainer(Trainer):
         self._facts |= self.combine.facts()
         self.combine.step(losses)
         self._losses = None
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule that the arguments name; its warm-up begins above 0, so that no step is lost."""
+        if self.lr_scheduler is None:
+            schedule = super().create_scheduler(num_training_steps, optimizer)
+            from_above_zero(schedule, self.args.get_warmup_steps(num_training_steps))
+        return self.lr_scheduler
 
     # -- log ------------------------------------------------------------------------------------------------------------
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -105,6 +105,8 @@ def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[st
 
 def stopped(trainer: Any) -> dict[str, Any]:
     """Where a run with a holdout set ended, the forget loss it was to come down to, and what the last look at it saw."""
+    if broken := trainer.health.diverged:
+        return {"stopped_after": broken.good}
     if trainer.stop is None:
         return {}
     level, found = trainer.stop.level, trainer.stop.found

@@ -10,7 +10,7 @@ from typing import Any
 from expunge.data import chat, check, refusals, sources
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
-from expunge.method import Method
+from expunge.method import Method, entries
 from expunge.unlearning.settings import Recipe
 
 
@@ -29,7 +29,7 @@ def load_streams(settings: Recipe, method: Method) -> dict[str, list[Row]]:
     if settings.retain is not None:
         rows["retain"] = sources.load_rows(settings.retain, limit=settings.limit)
     elif "retain" in method.streams:
-        raise InputError(f"the method {method.name} protects a retain set; give one with --retain")
+        raise InputError(needs_retain(method.name))
     if settings.holdout is not None:
         from expunge.training import stopping
 
@@ -42,6 +42,16 @@ def load_streams(settings: Recipe, method: Method) -> dict[str, list[Row]]:
     elif method.alternate:
         rows["alternate"] = alternates(rows["forget"], method, settings.seed)
     return rows
+
+
+def needs_retain(name: str) -> str:
+    """What a person is told who gives the method ``name`` no retain set: ways to have one, and methods that need none."""
+    free = [row.name for row in entries().values() if "retain" not in row.streams]
+    return (
+        f"the method {name} protects a retain set; give rows of what must stay with --retain (rows like the forget rows that "
+        "are not to be forgotten; `expunge reveal` writes neutral ones, `expunge release --self-retain 64` makes its own), or "
+        f"choose a method that needs none: {', '.join(free)}"
+    )
 
 
 def alternates(forget: Sequence[Row], method: Method, seed: int) -> list[Row]:

@@ -4,52 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from expunge import __version__, files, outputs, record
-from expunge.errors import InputError, RunFailed
+from expunge.errors import RunFailed
 from expunge.method import Method, build
 from expunge.models.check import check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
-from expunge.unlearning import describe, store, train
+from expunge.unlearning import describe, outcome, store, train
 from expunge.unlearning import settings as recipe
+from expunge.unlearning.given import NOTHING, Given, from_python
 from expunge.unlearning.measure import answers_shown, measure, unmoved
+from expunge.unlearning.result import Result
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
 
+logger = logging.getLogger(__name__)
 CHAIN = 4  # times lora.r: the rank up to which adapters on adapters add up
 
 
-@dataclass(frozen=True)
-class Result:
-    """The unlearned model in memory, its tokenizer, the record, and the folder that holds all three."""
-
-    model: Any
-    tokenizer: Any
-    record: dict[str, Any]
-    folder: Path
-
-
 def unlearn(
-    model: str,
+    model: Any,
     *,
     forget: Any,
     retain: Any = None,
     method: str | Method = "pdu",
     out: str | Path = "unlearned",
     adapter: str | None = None,
+    tokenizer: Any = None,
+    callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> Result:
     """Make ``model`` forget ``forget`` and keep ``retain``; writes ``out`` and returns what it wrote.
 
-    ``model``: hub id, folder, GGUF file or PEFT adapter folder.  ``forget``, ``retain``: a file, a folder, a hub name, a
-    ``datasets.Dataset`` or a list of dicts.  ``method``: a name or a value such as ``methods.blur_npo(beta=0.1)``.
+    ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a copy
+    is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
+    not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of dicts or
+    of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a value such
+    as ``methods.blur_npo(beta=0.1)``.
     ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
@@ -58,11 +57,17 @@ def unlearn(
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible.
     """
-    values = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), "adapter": adapter, **settings}
-    if isinstance(method, str):
-        return run(recipe.make(values | {"method": method}))
-    values |= {"method": method.name, "parameters": dict(method.parameters)}
-    return run(recipe.make(values), method=method)
+    chosen, given = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
+    values = {"forget": forget, "retain": retain, "out": str(out), **chosen}
+    own = None if isinstance(method, str) else method
+    if own is not None and not isinstance(own, Method):
+        called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
+        raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
+    values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
+    done = run(recipe.make(values), method=own, given=given)
+    for warning in done.record["warnings"]:
+        logger.warning(warning)
+    return done
 
 
 def run(
@@ -71,17 +76,18 @@ def run(
     method: Method | None = None,
     command: str | None = None,
     measured: dict[str, dict[str, Any]] | None = None,
+    given: Given = NOTHING,
 ) -> Result:
     """Carry out a recipe.
 
     ``method`` stands in for the recipe's name and parameters when it is a value of the user's.  ``measured`` keeps what was
-    measured of each model by name, so several runs on the same data measure the target once.
+    measured of each model by name, so several runs on the same data measure the target once.  ``given``: what is in memory.
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
-    prepared = ready(settings, method)
+    prepared = ready(settings, method, given)
     with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder:
-        return _carried_out(settings, *prepared, folder, command, measured, began)
+        return _carried_out(settings, *prepared, folder, command, measured, began, given)
 
 
 def _carried_out(
@@ -93,11 +99,13 @@ def _carried_out(
     command: str | None,
     measured: dict[str, dict[str, Any]],
     began: float,
+    given: Given,
 ) -> Result:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     import torch
 
     from expunge import models
+    from expunge.training import finite
 
     load = partial(
         models.load,
@@ -105,7 +113,8 @@ def _carried_out(
         device=settings.device,
         trust_remote_code=settings.trust_remote_code,
     )
-    target = load(settings.model)
+    target = given.load(settings) or load(settings.model)
+    finite.check_model(target.model, settings.model)
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
     method = train.fit(method, target.model, target.tokenizer, data)
     train.check_fit(target.model, settings, method)
@@ -121,13 +130,15 @@ def _carried_out(
 
     net = train.prepare(target.model, settings, method)
     trainer = train.train(
-        net, target.tokenizer, data, method, args, start_loss=train.start_loss_of(method, before["figures"])
+        net,
+        target.tokenizer,
+        data,
+        method,
+        args,
+        start_loss=train.start_loss_of(method, before["figures"]),
+        callbacks=given.callbacks,
     )
-    try:
-        after = measure(net, target.tokenizer, data, settings)
-    except InputError as error:  # a model that was destroyed is saved and told, not lost
-        after = {"figures": {}, "answers": {}}
-        trainer.warnings.append(f"the unlearned model cannot be measured: {error}")
+    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings), folder)
 
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
@@ -141,7 +152,8 @@ def _carried_out(
     if chain and chain.lost and again.model:
         final = again.model
         after = measure(final, target.tokenizer, data, settings)  # of what was cut
-    problems = [p for p in (stored.problem, again.problem) if p]
+    failed = outcome.failed(trainer, stored.path)
+    problems = [p for p in (failed.get("failed"), stored.problem, again.problem) if p]
     log = {
         "command": record.renamed(command, settings.names),
         "title": settings.title,
@@ -174,6 +186,7 @@ def _carried_out(
             *unmoved(before["figures"], after["figures"]),
             *problems,
         ],
+        **failed,
     }
     return finish(Result(final, target.tokenizer, log, stored.folder), problems)
 
@@ -208,7 +221,7 @@ def finish(result: Result, problems: Sequence[str]) -> Result:
     return whole
 
 
-def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data, Any]:
+def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING) -> tuple[Method, Data, Any]:
     """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
 
     Raises InputError for what a person has to mend; writes nothing.
@@ -216,7 +229,7 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     method = method_of(settings, method)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
     raw = load_streams(settings, method)
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)
     check_device(settings.device)
     check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))

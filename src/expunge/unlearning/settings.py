@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,14 +25,29 @@ def _expression(text: str) -> str:
     return text
 
 
+def _modules(value: str | list[str]) -> str | list[str]:
+    return _expression(value) if isinstance(value, str) else value
+
+
+def _rows(value: Any) -> Any:
+    """Rows in memory as they are read: texts as rows of text, a table of pandas' as its rows, an iterator as a list."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return value.to_dict("records")
+    if isinstance(value, Iterator):
+        value = list(value)
+    if isinstance(value, list | tuple) and value and all(isinstance(row, str) for row in value):
+        return [{"text": row} for row in value]
+    return value
+
+
 class Adapter(BaseModel):
     """LoRA's own settings."""
 
     model_config = ConfigDict(extra="forbid")
-    r: int = Field(16, gt=0)
-    alpha: float = Field(32, gt=0)
+    r: int = Field(16, gt=0, le=65536)
+    alpha: float = Field(32, gt=0, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
+    target_modules: Annotated[str | list[str], AfterValidator(_modules)] = "all-linear"
 
 
 class Recipe(BaseModel):
@@ -54,9 +69,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     model: str = Field(description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
-    forget: Any = Field(description="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name.")
-    retain: Any = Field(None, description="Retain set: what must stay.")
-    holdout: Any = Field(
+    forget: Annotated[Any, AfterValidator(_rows)] = Field(
+        description="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name."
+    )
+    retain: Annotated[Any, AfterValidator(_rows)] = Field(None, description="Retain set: what must stay.")
+    holdout: Annotated[Any, AfterValidator(_rows)] = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
@@ -84,7 +101,7 @@ class Recipe(BaseModel):
         json_schema_extra={"metavar": "REGEX"},
     )
     training: dict[str, Any] = {}
-    seed: int = Field(0, ge=0, description="Seed of the data order, the adapter and the refusals.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the data order, the adapter and the refusals.")
     max_length: int = Field(512, gt=1)
     chat_template: bool = Field(True, description="Ask in the tokenizer's chat template, or as plain text.")
     limit: int | None = Field(None, ge=1, description="Only the first rows of each set: a quick look.")
@@ -120,15 +137,40 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
     values = with_training(values, where)
     if any(key not in Recipe.model_fields for key in values):
         from expunge.training.arguments import names
+        from expunge.training.refused import habit
 
-        check_keys(values, [*Recipe.model_fields, *names()], where)
+        check_keys(values, [*Recipe.model_fields, *names()], where, habit)
     made = checked(Recipe, values, where)
+    _check_heeded(made, where)
     if made.dtype != "float32" and (made.adapter is None or made.merge):
         raise InputError(
             f"{where}: weights that train, or are merged, are float32; "
             f"with dtype = {made.dtype} give adapter = lora and no merge"
         )
     return made
+
+
+def _check_heeded(made: Recipe, where: str) -> None:
+    """Raise InputError for a setting that would do nothing beside the others, or that training does not take."""
+    given = made.model_fields_set
+    if made.adapter is None:
+        for key in sorted(made.lora.model_fields_set):
+            raise InputError(f"{where}: lora.{key} does nothing without LoRA; say adapter = lora (--adapter lora) too")
+        if made.merge:
+            raise InputError(
+                f"{where}: merge does nothing without an adapter, whole weights are saved anyway; say adapter = lora "
+                "(--adapter lora) too, or leave it out"
+            )
+    if made.trainable and "target_modules" in made.lora.model_fields_set:
+        raise InputError(f"{where}: trainable and lora.target_modules say the same thing; leave out one of the two")
+    if made.compare_name and not made.compare_with:
+        raise InputError(f"{where}: compare_name does nothing without compare_with, the model that it names")
+    if "max_new_tokens" in given and not made.examples:
+        raise InputError(f"{where}: max_new_tokens is of the answers that are shown; say examples = 5 too")
+    if made.training:
+        from expunge.training.arguments import parsed
+
+        parsed(made.training)
 
 
 def with_training(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -168,6 +210,7 @@ def read(path: str | Path) -> dict[str, Any]:
 def override(values: Mapping[str, Any], pairs: Iterable[str], where: str = "the recipe") -> dict[str, Any]:
     """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments."""
     from expunge.training.arguments import names
+    from expunge.training.refused import habit
 
     pairs = list(pairs)
     check_pairs(pairs)
@@ -183,9 +226,9 @@ def override(values: Mapping[str, Any], pairs: Iterable[str], where: str = "the 
         elif key in names():
             out["training"][key] = value
         else:
-            known = [*Recipe.model_fields, *names()]
+            known = [*Recipe.model_fields, *names(), *(f"lora.{field}" for field in Adapter.model_fields)]
             raise InputError(
-                f"there is no setting {key!r}{nearest(key, known)}; "
+                f"there is no setting {key!r}{habit(key) or nearest(key, known)}; "
                 "a setting is a recipe key, method.KEY, optimizer.KEY, lora.KEY or a field of transformers.TrainingArguments"
             )
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,18 @@ def _chosen(settings: Recipe, method: Method) -> str | None:
     return settings.trainable or (None if lora else method.trainable)
 
 
-def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, start_loss: float | None = None) -> Any:
+def train(
+    net: Any,
+    tokenizer: Any,
+    data: Data,
+    method: Method,
+    args: Any,
+    *,
+    start_loss: float | None = None,
+    callbacks: Sequence[Any] = (),
+) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log."""
+    from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from expunge.training.progress import ProgressLine
@@ -96,9 +106,9 @@ def train(net: Any, tokenizer: Any, data: Data, method: Method, args: Any, *, st
         method=method,
         start_loss=start_loss,
         holdout=data.examples.get("holdout"),
-        callbacks=[ProgressLine()],
+        callbacks=[ProgressLine(), *callbacks],
     )
-    for noisy in (PrinterCallback, ProgressCallback):
+    for noisy in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is another in a notebook
         trainer.remove_callback(noisy)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return trainer

@@ -1,0 +1,132 @@
+"""The last guard of every command: whatever goes wrong is one sentence on standard error, never a traceback.
+
+The traceback goes to ``error.log`` in the command's output folder, or to a file of its own among the temporary files;
+``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import traceback
+import uuid
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from expunge.cli import warned
+from expunge.cli.options import Commands
+from expunge.errors import InputError, RunFailed
+from expunge.files import PRIVATE, replace_text
+
+LOG = "error.log"
+LONGEST = 300  # characters of an error's own words in a sentence
+CLICK = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
+OURS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
+_OUT: ContextVar[Path | None] = ContextVar("out", default=None)
+
+
+class App(Commands):
+    """The command line: every command runs under :func:`guarded`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``--debug`` out, wherever it stands."""
+        ctx.meta["debug"] = "--debug" in args
+        ctx.meta["typed"] = list(args)
+        rest: list[str] = super().parse_args(ctx, [a for a in args if a != "--debug"])
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is named."""
+        with guarded(debug=ctx.meta["debug"]):
+            check_text(ctx.meta["typed"])
+            return super().invoke(ctx)
+
+
+def writes_to(folder: str | os.PathLike[str]) -> None:
+    """Say where the command that runs puts what it makes: an unexpected error is logged there, if the folder is there."""
+    _OUT.set(Path(folder))
+
+
+def check_text(typed: Sequence[str]) -> None:
+    """Raise InputError for an argument that is no text (bytes that are not UTF-8 under the locale)."""
+    for argument in typed:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"the argument {argument!a} is not UTF-8 text; type it in UTF-8, or rename the file"
+            ) from None
+
+
+@contextlib.contextmanager
+def guarded(*, debug: bool = False) -> Iterator[None]:
+    """Turn whatever ends the block into its sentence and exit code; see the module."""
+    token = _OUT.set(None)
+    try:
+        with warned.collected():
+            yield
+    except OURS:
+        raise
+    except InputError as error:
+        _say(str(error))
+        raise typer.Exit(2) from None
+    except RunFailed as error:
+        _say(str(error))
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        _say("interrupted")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _say(sentence(error, None if debug else _logged(error)))
+        raise typer.Exit(1) from None
+    finally:
+        _OUT.reset(token)
+
+
+def sentence(error: Exception, log: Path | None) -> str:
+    """What a person is told of an unexpected ``error``, whose traceback is in ``log``."""
+    where = f"; the traceback is in {log} (--debug shows it)" if log else ""
+    if is_out_of_memory(error):
+        return (
+            "out of memory: lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much) or "
+            f"max_length, say gradient_checkpointing=true, or train LoRA factors with --adapter lora --dtype bfloat16{where}"
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.split(".")[0]
+        return f"the package {package} is needed for this and is not installed: pip install {package}{where}"
+    said = " ".join(str(error).split())
+    said = f"{said[:LONGEST]}…" if len(said) > LONGEST else said
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror.lower()}{where}"
+    return f"an unexpected error, {type(error).__name__}{f': {said}' if said else ''}{where}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that the machine or the accelerator has no memory left."""
+    said = str(error).lower()
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    return of_torch or isinstance(error, MemoryError)
+
+
+def _logged(error: Exception) -> Path | None:
+    """The traceback of ``error`` in a file that only its owner reads; None where none can be written."""
+    text = f"{' '.join(map(ascii, sys.argv))}\n{''.join(traceback.format_exception(error))}"
+    out = _OUT.get()
+    inside = [out / LOG] if out and out.is_dir() else []
+    for file in (*inside, Path(tempfile.gettempdir()) / f"expunge-{uuid.uuid4().hex[:8]}-{LOG}"):
+        with contextlib.suppress(OSError):
+            return replace_text(file, text, mode=PRIVATE)
+    return None
+
+
+def _say(text: str) -> None:
+    typer.secho(f"expunge: {text}", fg=typer.colors.RED, err=True)

@@ -1,0 +1,196 @@
+"""Fields of ``transformers.TrainingArguments`` that would do nothing here, or harm: each is refused with what to do instead.
+
+All other fields do what transformers says.  A field at a value that asks for nothing (``push_to_hub=false``) is welcome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from expunge.errors import InputError, nearest
+
+_EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
+_UPLOAD = "nothing is uploaded; leave it out, and upload OUT/model with `hf upload`"
+_ORDER = "rows come in an order that --seed decides; leave it out"
+_COLUMNS = "batches are made of the forget and the retain rows by expunge; leave it out"
+_FORWARD = "the losses are computed inside the model's own forward pass, which it would replace; leave it out"
+_ALWAYS = "expunge always trains, and measures before and after; leave it out"
+_TRACKER = "it is a tracker's; give report_to with it, such as report_to=wandb"
+_CHECKPOINTS = "no checkpoint is written; give save_strategy=steps or save_strategy=epoch with it, or leave it out"
+
+REASONS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "eval_strategy", "eval_steps", "eval_delay", "per_device_eval_batch_size", "prediction_loss_only",
+            "eval_on_start", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
+            "include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval",
+        ),
+        _EVALUATION,
+    ),
+    **dict.fromkeys(
+        ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+        "nothing is measured during training, so there is no best checkpoint; with --holdout training stops in time",
+    ),
+    **dict.fromkeys(
+        (
+            "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push",
+            "hub_revision",
+        ),
+        _UPLOAD,
+    ),
+    **dict.fromkeys(("data_seed", "train_sampling_strategy", "length_column_name"), _ORDER),
+    **dict.fromkeys(("label_names", "include_num_input_tokens_seen"), _COLUMNS),
+    **dict.fromkeys(
+        ("torch_compile", "torch_compile_backend", "torch_compile_mode", "use_liger_kernel", "liger_kernel_config"),
+        _FORWARD,
+    ),
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), _ALWAYS),
+    "label_smoothing_factor": "the method has losses of its own, which do not smooth labels; leave it out",
+    "average_tokens_across_devices": "a mean is always one over all processes; leave it out",
+    "use_cache": "training reads no cache; leave it out",
+    "torch_empty_cache_steps": "the trainer's own step does not heed it; lower per_device_train_batch_size instead",
+    "auto_find_batch_size": "forget and retain rows are paired by the batch, which cannot change on the way; set "
+    "per_device_train_batch_size and gradient_accumulation_steps",
+    "logging_nan_inf_filter": "a run stops at the first loss that is not finite; leave it out",
+    "skip_memory_metrics": "the record has the peak memory; leave it out",
+    "parallelism_config": "a model is not cut over processes; use DDP, or one process",
+    "local_rank": "the launcher sets it; leave it out",
+}  # fmt: skip
+TRACKERS = ("run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
+OF_CHECKPOINTS = ("save_total_limit", "save_only_model", "save_on_each_node", "enable_jit_checkpoint")
+LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo")  # those that read optim_target_modules
+NO_SCHEDULES = ("reduce_lr_on_plateau", "greedy")  # they follow an evaluation during training
+
+# What people type who know older versions, TRL or PEFT -> what it is called here.
+HABITS = {
+    "warmup_ratio": "warmup_steps below 1 is a share of all steps, such as warmup_steps=0.1",
+    "group_by_length": _ORDER,
+    "evaluation_strategy": _EVALUATION,
+    "predict_with_generate": "answers are generated with --examples N, and by `expunge bench`; leave it out",
+    "generation_max_length": "answers of --examples have max_new_tokens",
+    "no_cuda": "it is use_cpu=true",
+    "use_mps_device": "it is --device mps",
+    "logging_dir": "trackers write where they are told by their own environment variables; leave it out",
+    "overwrite_output_dir": "it is --overwrite",
+    "save_safetensors": "weights are always saved as safetensors; leave it out",
+    "include_inputs_for_metrics": _EVALUATION,
+    "include_tokens_per_second": "the record has tokens and seconds; leave it out",
+    "half_precision_backend": "give bf16=true or fp16=true, or leave it out",
+    "fp16_opt_level": "give bf16=true or fp16=true, or leave it out",
+    "per_gpu_train_batch_size": "it is per_device_train_batch_size",
+    "train_batch_size": "it is per_device_train_batch_size",
+    "max_seq_length": "it is max_length",
+    "max_seq_len": "it is max_length",
+    "packing": _COLUMNS,
+    "dataset_text_field": "rows with a column `text` are read as texts",
+    "load_in_4bit": "weights that are quantised cannot be changed; use --dtype bfloat16 with --adapter lora",
+    "load_in_8bit": "weights that are quantised cannot be changed; use --dtype bfloat16 with --adapter lora",
+    "torch_dtype": "it is --dtype",
+    "output_dir": "it is --out",
+    "gpu": "it is --device cuda",
+    "cuda": "it is --device cuda",
+    "cpu": "it is use_cpu=true",
+    "base_model": "it is --model",
+    "model_name_or_path": "it is --model",
+    "forget_set": "it is --forget",
+    "retain_set": "it is --retain",
+    "lora_r": "it is lora.r",
+    "lora_alpha": "it is lora.alpha",
+    "lora_dropout": "it is lora.dropout",
+    "rank": "it is lora.r",
+    "alpha": "it is lora.alpha, or a parameter of the method, -p alpha=…",
+    "target_modules": "it is lora.target_modules",
+    "steps": "it is max_steps",
+    "num_epochs": "it is num_train_epochs",
+    "grad_accum": "it is gradient_accumulation_steps",
+}
+
+
+def habit(key: str) -> str:
+    """How a message goes on after the unknown setting ``key``: with what it is called here, if that is known.
+
+    >>> habit("warmup_ratio")
+    ': warmup_steps below 1 is a share of all steps, such as warmup_steps=0.1'
+    >>> habit("xyz")
+    ''
+    """
+    return f": {HABITS[key]}" if key in HABITS else ""
+
+
+@functools.cache
+def _usual() -> dict[str, Any]:
+    from transformers import TrainingArguments
+
+    fields = dataclasses.fields(TrainingArguments)
+    return {
+        f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        for f in fields
+        if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+    }
+
+
+def check_heeded(given: Mapping[str, Any]) -> None:
+    """Raise InputError for an argument in ``given`` that would do nothing.
+
+    >>> check_heeded({"label_smoothing_factor": 0.0, "push_to_hub": False, "weight_decay": 0.1})
+    """
+    for key, value in given.items():
+        if key in REASONS and not _asks_nothing(key, value):
+            raise InputError(f"the training argument {key} does nothing here: {REASONS[key]}")
+    strategy = str(getattr(given.get("save_strategy"), "value", given.get("save_strategy", "")))
+    if strategy == "best":
+        raise InputError("save_strategy=best needs an evaluation during training; give steps or epoch")
+    saves = strategy not in ("", "no") or "save_steps" in given
+    for key in OF_CHECKPOINTS:
+        if key in given and not saves and not _asks_nothing(key, given[key]):
+            raise InputError(f"the training argument {key} does nothing here: {_CHECKPOINTS}")
+    for key in TRACKERS:
+        if key in given and not trackers(given.get("report_to")) and not _asks_nothing(key, given[key]):
+            raise InputError(f"the training argument {key} does nothing here: {_TRACKER}")
+    if "optim_target_modules" in given and not str(given.get("optim", "")).startswith(LOW_RANK_OPTIMIZERS):
+        raise InputError(
+            "the training argument optim_target_modules does nothing here: only a low-rank optimizer reads it, such as "
+            "optim=galore_adamw; for LoRA say lora.target_modules, for which weights train --trainable"
+        )
+    schedule = str(getattr(given.get("lr_scheduler_type"), "value", given.get("lr_scheduler_type", "")))
+    if schedule in NO_SCHEDULES:
+        raise InputError(f"lr_scheduler_type={schedule} follows an evaluation during training, which there is none of")
+
+
+def _asks_nothing(key: str, value: Any) -> bool:
+    value = getattr(value, "value", value)
+    usual = getattr(_usual().get(key), "value", _usual().get(key))
+    return value is None or value == usual or value == [] or (value is False and usual is None)
+
+
+def trackers(report_to: Any) -> list[str]:
+    """The trackers that ``report_to`` names: a name, several with commas between, a list, or none.
+
+    >>> trackers("tensorboard, wandb"), trackers("none"), trackers(None)
+    (['tensorboard', 'wandb'], [], [])
+    """
+    listed = report_to.strip("[]").split(",") if isinstance(report_to, str) else list(report_to or [])
+    named = [str(one).strip(" '\"") for one in listed]
+    return [one for one in named if one and one != "none"]
+
+
+def check_trackers(names: list[str]) -> None:
+    """Raise InputError for a tracker that transformers does not know, or whose package is not installed."""
+    from transformers import integrations
+    from transformers.integrations import integration_utils
+
+    if names == ["all"]:
+        return
+    known = sorted(integration_utils.INTEGRATION_TO_CALLBACK)
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"report_to={name}: there is no such tracker{nearest(name, known)}; transformers has {', '.join(known)}"
+            )
+        module = {"comet_ml": "comet", "azure_ml": "azureml", "flyte": "flytekit"}.get(name, name)
+        available = getattr(integrations, f"is_{module}_available", None)
+        if available is not None and not available():
+            raise InputError(f"report_to={name} needs the package {name}: pip install {name}, or leave it out")

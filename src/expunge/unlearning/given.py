@@ -1,0 +1,63 @@
+"""What Python gives a run that no file and no command line can: a model, a tokenizer and callbacks in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.errors import InputError
+from expunge.unlearning.settings import Recipe
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model or None, a tokenizer or None (then they are the recipe's), and callbacks of ``transformers.Trainer``."""
+
+    model: Any = None
+    tokenizer: Any = None
+    callbacks: tuple[Any, ...] = ()
+
+    def load(self, settings: Recipe) -> Any:
+        """A copy of the model as :func:`expunge.models.load` would give it; None where there is none."""
+        if self.model is None:
+            return None
+        import torch
+
+        from expunge.models.given import from_memory
+
+        dtype = getattr(torch, settings.dtype)
+        return from_memory(self.model, self.tokenizer, dtype=dtype, device=settings.device)
+
+
+NOTHING = Given()
+
+
+def from_python(
+    model: Any, tokenizer: Any, callbacks: Sequence[Any], settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], Given]:
+    """``settings`` with the model's name, and what is in memory; raises InputError for what is none of its kind."""
+    from transformers import TrainerCallback
+
+    for one in callbacks:
+        if not isinstance(one, TrainerCallback) and not (isinstance(one, type) and issubclass(one, TrainerCallback)):
+            raise InputError(f"callbacks holds a {type(one).__name__}; give objects of transformers.TrainerCallback")
+    if isinstance(model, str | os.PathLike):
+        name, own = os.fspath(model), None
+    else:
+        from expunge.models import given
+
+        if not given.is_model(model):
+            raise InputError(
+                f"model is a {type(model).__name__}; give a name, a folder, or a model of transformers or PEFT"
+            )
+        given.check(model, adapter=bool(settings.get("adapter")) and not settings.get("merge"))
+        name, own = given.name_of(model), model
+    trusted = bool(settings.get("trust_remote_code", False))
+    if tokenizer is None and own is None:
+        return {**settings, "model": name}, Given(callbacks=tuple(callbacks))
+    from expunge.models.given import tokenizer_of
+
+    found = tokenizer_of(tokenizer, model, trust_remote_code=trusted)
+    return {**settings, "model": name}, Given(own, found, tuple(callbacks))

@@ -1,0 +1,59 @@
+"""How a run ends: its model is measured, and one that broke down is put back, or given up."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InputError, RunFailed
+
+
+def measured(trainer: Any, look: Callable[[], dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """What ``look`` says of the model that ``trainer`` trained, or of its last good weights where it broke down.
+
+    Raises RunFailed where no step was good: nothing is saved then, and an empty ``folder`` is removed.
+    """
+    if not trainer.health.diverged:
+        if found := _finite(look):
+            return found
+        trainer.go_back("a figure of the model that came out")
+    if trainer.health.diverged.good and (found := _finite(look)):
+        return found
+    for empty in (folder / "checkpoints", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+    raise RunFailed(
+        f"{trainer.health.diverged.sentence}, and no step before it was good, so nothing is saved and the model is as it "
+        f"was; {remedy(trainer)}"
+    )
+
+
+def failed(trainer: Any, saved: str | Path) -> dict[str, str]:
+    """The record's ``failed``, the sentence of a run that broke down and whose last good weights are ``saved``; else {}."""
+    broken = trainer.health.diverged
+    if broken is None:
+        return {}
+    return {"failed": f"{broken.sentence}; the weights after step {broken.good} are in {saved}; {remedy(trainer)}"}
+
+
+def remedy(trainer: Any) -> str:
+    """What to do about a run that broke down."""
+    return f"lower learning_rate, which was {trainer.args.learning_rate:g}, or choose another method"
+
+
+def _finite(look: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """What ``look`` says, None where a figure is not finite or cannot be had."""
+    try:
+        found = look()
+    except InputError:  # the model's probabilities are not finite
+        return None
+    return found if _all_finite(found["figures"]) else None
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_all_finite, value.values()))
+    return not isinstance(value, float) or math.isfinite(value)
