@@ -129,9 +129,9 @@ def test_bad_files(tmp_path):
         load_rows(tmp_path / "d.jsonl")
     with pytest.raises(InputError, match=r"no file .*a\.cvs, did you mean .*a\.csv"):
         load_rows(tmp_path / "a.cvs")
-    (tmp_path / "e.txt").write_text("x")
+    (tmp_path / "e.docx").write_text("x")
     with pytest.raises(InputError, match="of no known kind"):
-        load_rows(tmp_path / "e.txt")
+        load_rows(tmp_path / "e.docx")
     with pytest.raises(InputError, match="has no split 'train'"):
         load_rows(datasets.DatasetDict({"test": datasets.Dataset.from_list(QA)}))
 

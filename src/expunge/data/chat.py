@@ -45,14 +45,16 @@ def _conversation(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[
     messages, begun = conversation(row, text)
     chosen = [i for i in _earlier(row, messages) if row.every_turn] + [len(messages) - 1]
     whole, spans = turns.rendered(_renderer(row, tokenizer), messages, chosen, row.where, begun)
-    return _labelled(tokenizer, whole[: spans[-1][1]], spans)
+    ids, labels = _labelled(tokenizer, whole, spans)
+    end = max((i + 1 for i, y in enumerate(labels) if y != IGNORE), default=0)
+    return ids[:end], labels[:end]
 
 
 def conversation(row: Row, answer: str | None = None) -> tuple[list[Message], str]:
     """All messages of a chat row, ``answer`` in place of its own, and what the last begins with before the answer."""
     assert row.prompt is not None and not isinstance(row.prompt, str)
     before, begun = _begun(row.prompt)
-    if row.message and answer in (None, row.answer):
+    if row.message and answer in (None, row.answer) and row.answer in (row.message["content"], str(row.message.get("tool_calls"))):
         return [*before, row.message], begun
     return [*before, {"role": "assistant", "content": begun + (row.answer if answer is None else answer)}], begun
 

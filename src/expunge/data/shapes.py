@@ -18,7 +18,7 @@ from expunge.data.messages import from_json, messages, whole
 from expunge.errors import InputError
 
 PLAIN = (("prompt", "completion"), ("input", "output"))  # raw text before and after, unless the first is a list
-TURNS = ("all", "last")
+TURNS = ("all", "last")  # of a conversation's assistant turns, which are labelled
 Columns = dict[str, tuple[str, Any]]  # plain name -> (name as it stands, value)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from expunge.data.example import Message
 from expunge.errors import InputError
 
 NAME = "_expunge_template"  # the attribute of a tokenizer that holds arguments and date
 CLOCK = "strftime_now"  # what templates call for today's date
+Rendering: TypeAlias = tuple[dict[str, Any], datetime.datetime]  # arguments, and what a template takes for today
 OWN = ("messages", "tools", "add_generation_prompt", "tokenize")  # given by the renderer itself
 
 
@@ -34,13 +35,19 @@ def use(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> Any:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             what = "takes no argument of that name" if template else "is missing"
             raise InputError(f"template_arguments: {name} does nothing, the tokenizer's chat template {what}")
-    setattr(tokenizer, NAME, (given, _date(given.pop(CLOCK, None))))
+    return attach(tokenizer, (given, _date(given.pop(CLOCK, None))))
+
+
+def attach(tokenizer: Any, rendering: Rendering | None) -> Any:
+    """``tokenizer``, which renders as the one that ``rendering`` was :func:`attached` to."""
+    if rendering is not None:
+        setattr(tokenizer, NAME, rendering)
     return tokenizer
 
 
 def described(tokenizer: Any) -> dict[str, Any]:
     """The arguments, and the date where the template asks for today's, as a record holds them."""
-    arguments, date = _attached(tokenizer)
+    arguments, date = attached(tokenizer)
     asks = CLOCK in str(getattr(tokenizer, "chat_template", None) or "")
     return {"arguments": arguments, "date": date.date().isoformat() if asks else None}
 
@@ -68,6 +75,13 @@ def render(tokenizer: Any, messages: Sequence[Message], where: str, *, generate:
         raise InputError(f"{where}: the tokenizer's chat template refuses the row: {error}") from error
 
 
+def tokens(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
+    """The tokens of ``messages`` as the tokenizer itself gives them, which is what training is compared with."""
+    given: Any = _apply(tokenizer, messages, False, tools, tokenize=True)
+    found = given["input_ids"] if isinstance(given, Mapping) else given
+    return list(found[0] if found and isinstance(found[0], list) else found)
+
+
 def refuses_system(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> bool:
     """Whether the system message of ``messages`` stands in the user's turn, because the template refuses its role."""
     if without_system(messages) is None:
@@ -86,12 +100,14 @@ def without_system(messages: Sequence[Message]) -> list[Message] | None:
     return [messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}, *messages[2:]]
 
 
-def _apply(tokenizer: Any, messages: Sequence[Message], generate: bool, tools: Sequence[Any]) -> str:
-    arguments, date = _attached(tokenizer)
+def _apply(
+    tokenizer: Any, messages: Sequence[Message], generate: bool, tools: Sequence[Any], *, tokenize: bool = False
+) -> str:
+    arguments, date = attached(tokenizer)
     result: str = tokenizer.apply_chat_template(
         [_shown(m) for m in messages],
         add_generation_prompt=generate,
-        tokenize=False,
+        tokenize=tokenize,
         tools=list(tools) or None,
         **{CLOCK: date.strftime, **arguments},
     )
@@ -102,10 +118,11 @@ def _shown(message: Message) -> Message:
     return {k: v for k, v in message.items() if k != "weight"}
 
 
-def _attached(tokenizer: Any) -> tuple[dict[str, Any], datetime.datetime]:
+def attached(tokenizer: Any) -> Rendering:
+    """The arguments and the date that ``tokenizer`` renders with."""
     if not hasattr(tokenizer, NAME):
         setattr(tokenizer, NAME, ({}, datetime.datetime.now()))
-    result: tuple[dict[str, Any], datetime.datetime] = getattr(tokenizer, NAME)
+    result: Rendering = getattr(tokenizer, NAME)
     return result
 
 

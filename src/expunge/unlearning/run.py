@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import __version__, files, record
+from expunge.data import template
 from expunge.errors import InputError
 from expunge.method import Method, build
 from expunge.models.tokenizer import load_tokenizer
@@ -90,11 +91,13 @@ def run(
         trust_remote_code=settings.trust_remote_code,
     )
     target = load(settings.model)
+    template.attach(target.tokenizer, data.rendering)
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
     if settings.compare_with and settings.compare_with not in measured:
         third = load(settings.compare_with)  # gone again before training starts
+        template.attach(third.tokenizer, data.rendering)
         measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
         del third
     compared = measured[settings.compare_with] if settings.compare_with else None
@@ -121,11 +124,12 @@ def run(
         "model": describe.describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
         "output": {"path": "model", "fingerprint": files.sha256_folder(saved, "*.safetensors")},
         "data": {
-            s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings)
-            for s, rows in data.rows.items()
+            s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings) | describe.used(data, s)
+            for s, rows in data.given.items()
         },
         "training": describe.describe_training(args, trainer.state.max_steps, method.optimizer)
         | describe.stopped(trainer),
+        "reading": describe.reading(settings, target.tokenizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),
         "steps": describe.steps(trainer.state.log_history),
@@ -148,10 +152,11 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     """
     method = method_of(settings, method)
     folder = record.check_folder(settings.out, overwrite=settings.overwrite)
-    raw = load_streams(settings, method)
+    warnings: list[str] = []
+    raw = load_streams(settings, method, warnings)
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    data = encode(raw, tokenizer, settings)
-    return method, data, train.training_arguments(settings, method, len(raw["forget"]), folder)
+    data = encode(raw, tokenizer, settings, warnings)
+    return method, data, train.training_arguments(settings, method, len(data.rows["forget"]), folder)
 
 
 def planned(settings: Recipe) -> dict[str, Any]:
@@ -161,7 +166,8 @@ def planned(settings: Recipe) -> dict[str, Any]:
     method, data, args = ready(settings)
     return {
         "model": settings.model,
-        "data": {name: len(rows) for name, rows in data.rows.items()},
+        "data": {name: len(rows) for name, rows in data.given.items()},
+        "tokens": describe.shares(data),
         "method": method.name,
         "steps": total_steps(args, len(data.rows["forget"])),
         "out": settings.out,
