@@ -7,6 +7,7 @@ training, generation and evaluation render alike.  A template that asks for toda
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -109,9 +110,16 @@ def _apply(
         add_generation_prompt=generate,
         tokenize=tokenize,
         tools=list(tools) or None,
-        **{CLOCK: date.strftime, **arguments},
+        **({"chat_template": _dated(tokenizer, date, tools)} if CLOCK in str(tokenizer.chat_template) else {}),
+        **arguments,
     )
     return result
+
+
+def _dated(tokenizer: Any, date: datetime.datetime, tools: Sequence[Any]) -> str:
+    """The chat template with ``date`` where it asks for today's."""
+    text: str = tokenizer.get_chat_template(None, list(tools) or None)
+    return re.sub(rf"{CLOCK}\(\s*(['\"])(.*?)\1\s*\)", lambda found: json.dumps(date.strftime(found[2])), text)
 
 
 def _shown(message: Message) -> Message:
