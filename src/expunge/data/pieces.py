@@ -5,6 +5,7 @@ The cuts are characters where a token begins, so the pieces' tokens are those of
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -38,10 +39,11 @@ def encode(row: Row, tokenizer: Any) -> Example:
     ids, starts, lead = _tokens(tokenizer, row.answer)
     begin, own, end = row.piece
     first = begin == own == 0
-    some = [i for i in range(lead, len(ids)) if begin <= starts[i] < end or (end == len(row.answer) == starts[i])]
-    labels = [ids[i] if starts[i] >= own else IGNORE for i in some]
-    ahead = [*ids[:lead]]
-    return Example((*ahead, *(ids[i] for i in some)), (*(ahead if first else [IGNORE] * lead), *labels))
+    low = bisect_left(starts, begin, lead)
+    high = len(ids) if end == len(row.answer) else bisect_left(starts, end, lead)
+    middle = bisect_left(starts, own, low, high)
+    labels = [IGNORE] * (middle - low) + ids[middle:high]
+    return Example((*ids[:lead], *ids[low:high]), (*(ids[:lead] if first else [IGNORE] * lead), *labels))
 
 
 def _windows(starts: Sequence[int], length: int, size: int) -> Iterator[tuple[int, int, int]]:
@@ -94,7 +96,7 @@ def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int], int]:
         elif i >= len(mask) - tail:
             starts.append(len(text))
         else:
-            starts.append(start if start < reached else reached)
+            starts.append(max(starts[-1] if starts else 0, min(start, reached)))
             reached = max(reached, end)
     return list(coded.input_ids), starts, lead
 
