@@ -53,7 +53,7 @@ class Some(BaseModel):
 
 def test_doctests():
     result = doctest.testmod(settings)
-    assert result.attempted == 4 and not result.failed
+    assert result.attempted == 5 and not result.failed
 
 
 @pytest.mark.parametrize("ending", ["yaml", "yml"])

@@ -69,6 +69,18 @@ class DataInfo(TypedDict):
     source: str | None
     rows: float | None
     fingerprint: str | None
+    pieces: NotRequired[float | None]
+    tokens: NotRequired[float | None]
+    tokens_used: NotRequired[float | None]
+
+
+class ReadingInfo(TypedDict):
+    """How rows became tokens."""
+
+    columns: dict[str, str]
+    assistant_turns: str | None
+    max_length: float | None
+    template: dict[str, Any] | None
 
 
 class Example(TypedDict):
@@ -132,6 +144,7 @@ class RunRecord(TypedDict):
     parent: NotRequired[ParentInfo | None]
     output: OutputInfo
     data: dict[str, DataInfo]
+    reading: NotRequired[ReadingInfo | None]
     training: dict[str, Any]
     seed: int | None
     device: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -178,6 +179,46 @@ def taken(values: Mapping[str, Any], pairs: Iterable[str], own: Iterable[str]) -
         else:
             rest.append(pair)
     return out, rest
+
+
+def mapping(value: Any) -> Any:
+    """``name=value,name=value`` (or several of them, or a JSON object) as a dict of texts; what is none stays.
+
+    >>> mapping("question=Frage, kurz,answer=Antwort"), mapping("a=1 b=x=y")
+    ({'question': 'Frage, kurz', 'answer': 'Antwort'}, {'a': '1', 'b': 'x=y'})
+    """
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("it begins like a JSON object, and is none") from None
+    before, *parts = re.split(r"(?:^|[,\s]\s*)([A-Za-z_]\w*)=", value.strip())
+    if before or not parts:
+        raise ValueError("write NAME=VALUE,NAME=VALUE")
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def scalars(value: Any) -> Any:
+    """:func:`mapping`, its texts read as true, false, null or a number where they are one.
+
+    >>> scalars("enable_thinking=false,date_string=26 Jul 2024,n=3")
+    {'enable_thinking': False, 'date_string': '26 Jul 2024', 'n': 3}
+    """
+    if not isinstance(value, str | list):
+        return value
+    return {name: _scalar(text) for name, text in mapping(value).items()}
+
+
+def _scalar(text: Any) -> Any:
+    try:
+        value = json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
+    except (TypeError, ValueError):
+        return text
+    return value if value is None or isinstance(value, bool | int | float) else text
 
 
 # -- recipe files ---------------------------------------------------------------------------------------------------------

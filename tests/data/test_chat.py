@@ -52,8 +52,11 @@ def test_a_conversation_of_several_turns(tokenizer):
     ]
     row = load_rows([{"messages": [*messages, {"role": "assistant", "content": "D"}]}])[0]
     before, scored = shown(tokenizer, encode(row, tokenizer))
-    assert scored == "D<|end|>" and "B<|end|>" in before
+    assert scored == "B<|end|>D<|end|>" and "C<|end|>" in before
     assert question(row) == "C"
+    (row,) = load_rows([{"messages": [*messages, {"role": "assistant", "content": "D"}]}], assistant_turns="last")
+    before, scored = shown(tokenizer, encode(row, tokenizer))
+    assert scored == "D<|end|>" and "B<|end|>" in before
 
 
 def test_no_chat_template(tokenizer):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import datasets
 import pytest
@@ -129,9 +131,9 @@ def test_bad_files(tmp_path):
         load_rows(tmp_path / "d.jsonl")
     with pytest.raises(InputError, match=r"no file .*a\.cvs, did you mean .*a\.csv"):
         load_rows(tmp_path / "a.cvs")
-    (tmp_path / "e.txt").write_text("x")
+    (tmp_path / "e.docx").write_text("x")
     with pytest.raises(InputError, match="of no known kind"):
-        load_rows(tmp_path / "e.txt")
+        load_rows(tmp_path / "e.docx")
     with pytest.raises(InputError, match="has no split 'train'"):
         load_rows(datasets.DatasetDict({"test": datasets.Dataset.from_list(QA)}))
 
@@ -151,3 +153,57 @@ def test_fingerprint_sees_content_and_order_not_places():
     moved = [Row(r.prompt, r.answer, where="elsewhere, line 9") for r in ROWS]
     assert fingerprint(moved) == fingerprint(ROWS)
     assert len({fingerprint(ROWS), fingerprint(ROWS[::-1]), fingerprint(ROWS[:1])}) == 3
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    (tmp_path / "l.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(InputError, match=r"l\.jsonl is a link to .*gone\.jsonl, which is not there"):
+        load_rows(tmp_path / "l.jsonl")
+    (tmp_path / "caf\u00e9.jsonl").write_text("")
+    with pytest.raises(InputError, match="written with other code points"):
+        load_rows(tmp_path / "cafe\u0301.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        load_rows(tmp_path / "pipe.jsonl")
+    with pytest.raises(InputError, match=r"for there is no folder .*nowhere"):
+        load_rows(tmp_path / "nowhere" / "a.jsonl")
+    for empty in ("", " ", Path("")):
+        with pytest.raises(InputError, match="the name of a data set is empty"):
+            load_rows(empty)
+    with pytest.raises(InputError, match="is no name of a file"):
+        load_rows("x" * 5000)
+    for wrong in (3, b"abc", None):
+        with pytest.raises(InputError, match="rows cannot come from"):
+            load_rows(wrong)
+
+
+def test_folders(tmp_path):
+    with pytest.raises(InputError, match=r"holds no \.jsonl, .* file"):
+        load_rows(tmp_path)
+    (tmp_path / "README.txt").write_text("About these rows.")
+    (tmp_path / "data").mkdir()
+    assert load_rows(tmp_path)[0].answer == "About these rows."
+    for name, row in (("train-00000-of-00001", QA[0]), ("test-00000-of-00001", QA[1])):
+        (tmp_path / f"{name}.jsonl").write_text(lines([row]))
+    said: list[str] = []
+    assert content(load_rows(tmp_path, warnings=said)) == content(ROWS[:1])
+    assert said == [f"{tmp_path}: only the split train is read, not test-00000-of-00001.jsonl"]
+    assert content(load_rows(tmp_path, split="test")) == content(ROWS[1:])
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match="holds no whole data set"):
+        load_rows(tmp_path / "disk")
+
+
+def test_a_page_of_the_hub_is_the_data_set(monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or QA)
+    assert content(load_rows("https://huggingface.co/datasets/owner/name")) == content(ROWS)
+    assert content(load_rows("https://host/rows.jsonl?download=true")) == content(ROWS)
+    assert asked[0] == (("owner/name", None), {"split": "train"}) and asked[1][0] == ("json",)
+
+
+def test_a_fingerprint_counts_what_is_labelled():
+    talk = [{"role": r, "content": c} for r, c in zip(["user", "assistant"] * 2, "ABCD", strict=True)]
+    sets = [load_rows([{"messages": talk}], assistant_turns=turns) for turns in ("all", "last")]
+    assert len({fingerprint(rows) for rows in sets}) == 2

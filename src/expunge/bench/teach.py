@@ -16,7 +16,7 @@ from typing import Any
 
 from expunge import files, losses, record
 from expunge.combine import WeightedSum
-from expunge.data import chat, sources
+from expunge.data import chat, pieces, sources, template
 from expunge.data.example import Row
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, Objective
@@ -56,8 +56,10 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
         return
     if (folder / MADE).exists() and not settings.overwrite:
         raise InputError(f"{folder} was taught with other settings or data; choose another folder, or --overwrite")
+    template.use(base.tokenizer, settings.template_arguments if settings.chat_template else {})
     how: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
-    examples = [chat.encode(r, base.tokenizer, **how) for r in rows]
+    cut = [piece for r in rows for piece in pieces.cut(r, base.tokenizer, settings.max_length)]
+    examples = [chat.encode(r, base.tokenizer, **how) for r in cut]
     net = base.model
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
@@ -88,6 +90,7 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
         | {"method": method.name, "parameters": dict(method.parameters)}
         | {"training": {k: parse(k, v) for k, v in sorted(settings.training.items())}}
         | ({"optimizer": asdict(method.optimizer)} if method.optimizer else {})
+        | ({"template_arguments": given} if (given := settings.template_arguments) else {})
         | ({"trainable": settings.trainable} if settings.trainable else {}),
         "model": model,
         "data": {name: sources.fingerprint(given) for name, given in {**rows, **held}.items()},

@@ -57,7 +57,7 @@ def from_settings(
                 with exit_on_input_error():
                     check_filled(values, "the command line")
                 given = {name: values.pop(name) for name in options}
-                body({name: value for name, value in given.items() if value is not None}, **values)
+                body({name: value for name, value in given.items() if value not in (None, [])}, **values)
 
             parameters = [*filter(_is_argument, own), *options.values(), *itertools.filterfalse(_is_argument, own)]
             return _described_as(body, command, [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters])
@@ -97,12 +97,13 @@ def _option(name: str, field: FieldInfo, default: Any, required: bool) -> inspec
     declared = [flag] if kind is bool and default is False else []
     if default is True:
         usual = f"  [default: {flag.removeprefix('--')}]"
-    elif required or any(default is nothing for nothing in (None, False, PydanticUndefined, ...)):
+    elif required or default == {} or any(default is nothing for nothing in (None, False, PydanticUndefined, ...)):
         usual = ""
     else:
         usual = f"  [default: {default}]"
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     metavar = str(extra["metavar"]) if "metavar" in extra else None
+    kind = list[str] if extra.get("repeated") else kind
     option = typer.Option(*declared, help=f"{field.description}{usual}", metavar=metavar)
     annotation = Annotated[kind if required else kind | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from expunge.data import pieces, template, turns
 from expunge.data.example import Example, Message, Row
+from expunge.data.turns import MARK
 from expunge.errors import InputError
 from expunge.forward.view import IGNORE
-
-MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
 
 
 def encode(
@@ -18,23 +18,104 @@ def encode(
 ) -> Example:
     """``row`` as tokens, cut on the right at ``max_length``; ``answer`` stands in for the row's own.
 
-    Chat rows: the template's prompt, then the answer and the end of turn as the template writes it, labelled.
+    Chat rows: the whole conversation as the template renders it, up to the end of the last turn; what the assistant has to
+    write of it is labelled, end of turn included (of a row with ``every_turn`` in its earlier turns too).
     Prompt and completion: prompt tokens, then the completion and the end token, labelled.  Plain text: all of it is
-    labelled (the first token has no prediction, so it is never scored), without an end token.
+    labelled (the first token has no prediction, so it is never scored), without an end token; of a piece all but its context.
     """
     text = row.answer if answer is None else answer
     if row.prompt is None:
+        if row.piece and text == row.answer:
+            return pieces.encode(row, tokenizer)
         ids = _ids(tokenizer, text, special=True)
-        return Example(tuple(ids[:max_length]), tuple(ids[:max_length]))
-    before = prompt_ids(row, tokenizer, chat_template=chat_template)
-    if isinstance(row.prompt, str) or not chat_template:
-        eos = tokenizer.eos_token_id
-        after = _ids(tokenizer, text) + ([] if eos is None else [eos])
+        labels = ids
+    elif isinstance(row.prompt, str):
+        before = prompt_ids(row, tokenizer)
+        after = _ids(tokenizer, text) + _end(tokenizer)
+        ids, labels = before + after, [IGNORE] * len(before) + after
+    elif chat_template:
+        ids, labels = _conversation(row, tokenizer, text)
     else:
-        after = _ids(tokenizer, text + end_of_turn(row, tokenizer))
-    ids = (before + after)[:max_length]
-    labels = ([IGNORE] * len(before) + after)[:max_length]
-    return Example(tuple(ids), tuple(labels))
+        ids, labels = _lines(row, tokenizer, text)
+    return Example(tuple(ids[:max_length]), tuple(labels[:max_length]))
+
+
+def _conversation(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
+    """Tokens and labels of what the template renders, up to the end of the last labelled turn."""
+    messages, begun = conversation(row, text)
+    chosen = [i for i in _earlier(row, messages) if row.every_turn] + [len(messages) - 1]
+    whole, spans = turns.rendered(_renderer(row, tokenizer), messages, chosen, row.where, begun)
+    ids, labels = _labelled(tokenizer, whole, spans)
+    end = max((i + 1 for i, y in enumerate(labels) if y != IGNORE), default=0)
+    return ids[:end], labels[:end]
+
+
+def conversation(row: Row, answer: str | None = None) -> tuple[list[Message], str]:
+    """All messages of a chat row, ``answer`` in place of its own, and what the last begins with before the answer."""
+    assert row.prompt is not None and not isinstance(row.prompt, str)
+    before, begun = _begun(row.prompt)
+    if (
+        row.message
+        and answer in (None, row.answer)
+        and row.answer in (row.message["content"], str(row.message.get("tool_calls")))
+    ):
+        return [*before, row.message], begun
+    return [*before, {"role": "assistant", "content": begun + (row.answer if answer is None else answer)}], begun
+
+
+def _earlier(row: Row, messages: Sequence[Message]) -> list[int]:
+    """The assistant's turns before the last; one with the weight 0, as in OpenAI's files, is not to be labelled."""
+    return [i for i, m in enumerate(messages[:-1]) if m["role"] == "assistant" and m.get("weight") != 0]
+
+
+def _lines(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
+    """Tokens and labels of a conversation as plain lines, "Question: … Answer: …", with the end token."""
+    before, labels = prompt_ids(row, tokenizer, chat_template=False), []
+    if row.every_turn:
+        assert row.prompt is not None and not isinstance(row.prompt, str)
+        at, spans = 0, []
+        for i, m in enumerate(_begun(row.prompt)[0]):
+            line = _plain(m)
+            if i in _earlier(row, row.prompt):
+                spans.append((at + len(line) - len(m["content"]), at + len(line)))
+            at += len(line) + 1
+        labels = _labelled(tokenizer, prompt_text(row, tokenizer, chat_template=False), spans, special=True)[1]
+    labels = labels[: len(before)] or [IGNORE] * len(before)
+    after = _ids(tokenizer, text) + _end(tokenizer)
+    return before + after, labels + after
+
+
+def _labelled(
+    tokenizer: Any, text: str, spans: Sequence[turns.Span], *, special: bool = False
+) -> tuple[list[int], list[int]]:
+    """The tokens of ``text``, and their labels: those of its characters ``spans``."""
+    if not getattr(tokenizer, "is_fast", False):
+        return _segments(tokenizer, text, spans, special=special)
+    coded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    ids, labels = list(coded.input_ids), [IGNORE] * len(coded.input_ids)
+    k = 0
+    for i, (start, end) in enumerate(coded.offset_mapping):
+        while k < len(spans) and end > spans[k][1] and start >= spans[k][1]:
+            k += 1
+        # Some tokenizers leave blanks out of an offset, so that a blank's is empty and lies at its end.
+        if k < len(spans) and end > spans[k][0] and start < spans[k][1]:
+            labels[i] = ids[i]
+    return ids, labels
+
+
+def _segments(tokenizer: Any, text: str, spans: Sequence[turns.Span], *, special: bool) -> tuple[list[int], list[int]]:
+    """The same of a tokenizer that does not say where its tokens stand: each part is tokenised by itself."""
+    ids: list[int] = []
+    labels: list[int] = []
+    at = 0
+    for begin, end in spans:
+        before = _ids(tokenizer, text[at:begin], special=special and at == 0)
+        own = _ids(tokenizer, text[begin:end])
+        ids += before + own
+        labels += [IGNORE] * len(before) + own
+        at = end
+    rest = _ids(tokenizer, text[at:]) if text[at:] else []
+    return ids + rest, labels + [IGNORE] * len(rest)
 
 
 def continuation(
@@ -69,7 +150,7 @@ def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
     if not chat_template:
         lead = "" if begun.startswith("Answer:") else "Answer: "
         return "\n".join(_plain(m) for m in before) + f"\n{lead}{begun}"
-    return _render(tokenizer, row, before, generate=True) + begun
+    return template.render(tokenizer, before, row.where, generate=True, tools=row.tools) + begun
 
 
 def prompt_ids(row: Row, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
@@ -83,8 +164,7 @@ def opened(text: str, tokenizer: Any, *, chat_template: bool = True) -> list[int
     """The tokens of a user's turn that begins with ``text`` and stays open; of ``text`` alone where no template is used."""
     if not chat_template:
         return _without_end(_ids(tokenizer, text, special=True), tokenizer)
-    row = Row(({"role": "user", "content": MARK},), "", where="an open turn")
-    whole = _render(tokenizer, row, [{"role": "user", "content": MARK}], generate=False)
+    whole = template.render(tokenizer, [{"role": "user", "content": MARK}], "an open turn", generate=False)
     if whole.count(MARK) != 1:
         raise InputError("the tokenizer's chat template does not show what the user says; set chat_template=false")
     return _ids(tokenizer, whole.split(MARK)[0] + text)
@@ -94,9 +174,10 @@ def split_prompt(row: Row) -> Row:
     """A plain text as something to be continued: half its words, then the other half as the answer.  Others stay."""
     if row.prompt is not None:
         return row
-    words = row.answer.split(" ")
+    begin, _, end = row.piece or (0, 0, len(row.answer))
+    words = row.answer[begin:end].split(" ")
     middle = max(1, len(words) // 2)
-    return replace(row, prompt=" ".join(words[:middle]), answer=" ".join(words[middle:]))
+    return replace(row, prompt=" ".join(words[:middle]), answer=" ".join(words[middle:]), piece=None)
 
 
 def question(row: Row) -> str:
@@ -108,14 +189,13 @@ def question(row: Row) -> str:
 
 def end_of_turn(row: Row, tokenizer: Any) -> str:
     """What the template writes right after an assistant's answer, up to its end-of-turn token."""
-    assert row.prompt is not None and not isinstance(row.prompt, str)
-    before, _ = _begun(row.prompt)
-    whole = _render(tokenizer, row, [*before, {"role": "assistant", "content": MARK}], generate=False)
-    if whole.count(MARK) != 1:
-        raise InputError(
-            f"{row.where}: the tokenizer's chat template does not show the assistant's answer; cannot label it"
-        )
-    return whole.split(MARK)[1].rstrip("\n ")
+    return turns.end_of_turn(_renderer(row, tokenizer), conversation(row)[0], row.where)
+
+
+def _renderer(row: Row, tokenizer: Any) -> turns.Render:
+    return lambda messages, generate: template.render(
+        tokenizer, messages, row.where, generate=generate, tools=row.tools
+    )
 
 
 def _begun(prompt: Sequence[Message]) -> tuple[list[Message], str]:
@@ -125,22 +205,9 @@ def _begun(prompt: Sequence[Message]) -> tuple[list[Message], str]:
     return [*prompt], ""
 
 
-def _plain(message: dict[str, str]) -> str:
+def _plain(message: Message) -> str:
     name = {"user": "Question"}.get(message["role"], message["role"].capitalize())
     return f"{name}: {message['content']}"
-
-
-def _render(tokenizer: Any, row: Row, messages: list[dict[str, str]], *, generate: bool) -> str:
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            f"{row.where}: the row is a conversation, but the tokenizer has no chat template; "
-            "set chat_template=false (of bench: --no-chat-template) for a plain 'Question: … Answer: …' form"
-        )
-    try:
-        result: str = tokenizer.apply_chat_template(messages, add_generation_prompt=generate, tokenize=False)
-        return result
-    except Exception as error:  # templates raise what they like, from Jinja
-        raise InputError(f"{row.where}: the tokenizer's chat template refuses the row: {error}") from error
 
 
 def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
@@ -150,3 +217,7 @@ def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
 
 def _ids(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special).input_ids)
+
+
+def _end(tokenizer: Any) -> list[int]:
+    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]

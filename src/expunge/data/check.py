@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from expunge.data import chat
-from expunge.data.example import Row
+from expunge.data import chat, template
+from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.forward.view import IGNORE
 
 SHOWN = 3  # places named in one message
+COMPARED = 64  # conversations of a set that are compared with the template's own tokens
 
 
 def check(
@@ -22,8 +23,11 @@ def check(
     tokenizer: Any = None,
     max_length: int | None = None,
     chat_template: bool = True,
+    examples: Mapping[str, Sequence[Example]] | None = None,
 ) -> list[str]:
     """Raise InputError for what cannot be trained on; return a sentence for each thing that looks odd.
+
+    ``examples``: the rows as tokens, uncut, by set; they are made with ``tokenizer`` where they are not given.
 
     Errors: an empty set; a forget row that also stands in the retain or the holdout set; an answer that truncation would
     remove whole.  Warnings: rows that stand twice, answers that are cut, a retain set smaller than the forget set.
@@ -47,15 +51,26 @@ def check(
         _no_overlap(forget, holdout, "holdout", "the holdout set is text that the model never saw")
     if tokenizer is not None and max_length is not None:
         for name, rows in (("forget", forget), ("retain", retain or ()), ("holdout", holdout or ())):
-            warnings += _truncation(rows, name, tokenizer, max_length, chat_template)
+            whole = (examples or {}).get(name) or [uncut(r, tokenizer, chat_template=chat_template) for r in rows]
+            warnings += _truncation(rows, whole, name, max_length)
     return warnings
+
+
+def uncut(row: Row, tokenizer: Any, *, chat_template: bool = True) -> Example:
+    """All tokens of ``row``, however many."""
+    return chat.encode(row, tokenizer, max_length=1 << 30, chat_template=chat_template)
+
+
+def labelled(examples: Iterable[Example]) -> int:
+    """How many tokens of ``examples`` are labelled."""
+    return sum(y != IGNORE for e in examples for y in e.labels)
 
 
 def _key(row: Row) -> tuple[str, ...]:
     """The row's texts without regard to case and white space."""
     prompt = row.prompt or ""
     texts = [prompt] if isinstance(prompt, str) else [m["role"] + " " + m["content"] for m in prompt]
-    return tuple(" ".join(t.casefold().split()) for t in (*texts, row.answer))
+    return tuple(" ".join(t.casefold().split()) for t in (*texts, f"{row.answer}{row.piece or ''}"))
 
 
 def _no_overlap(forget: Sequence[Row], other: Sequence[Row], name: str, why: str) -> None:
@@ -82,13 +97,15 @@ def _same_question(forget: Sequence[Row], retain: Sequence[Row]) -> list[str]:
     return [f"{len(both)} forget question(s) are also asked in the retain set, with another answer (first: {both[0]})"]
 
 
-def _truncation(rows: Sequence[Row], name: str, tokenizer: Any, max_length: int, chat_template: bool) -> list[str]:
+def _truncation(rows: Sequence[Row], examples: Sequence[Example], name: str, max_length: int) -> list[str]:
     cut = 0
-    for row in rows:
-        whole = chat.encode(row, tokenizer, max_length=1 << 30, chat_template=chat_template).labels
+    for row, example in zip(rows, examples, strict=True):
+        whole = example.labels
         scored = [i for i, y in enumerate(whole) if y != IGNORE and i > 0]
         if not scored:
             raise InputError(f"{row.where}: nothing in this row can be scored; a text needs at least two tokens")
+        if row.prompt is None:
+            continue  # cut into pieces, all of which are used
         if scored[0] >= max_length:
             raise InputError(
                 f"{row.where}: the prompt alone fills {scored[0]} tokens, so max_length={max_length} would remove the whole "
@@ -96,3 +113,42 @@ def _truncation(rows: Sequence[Row], name: str, tokenizer: Any, max_length: int,
             )
         cut += len(whole) > max_length
     return [f"{cut} answer(s) of the {name} set are cut at max_length={max_length} tokens"] if cut else []
+
+
+# -- the chat template ----------------------------------------------------------------------------------------------------
+def rendering(rows: Sequence[Row], examples: Sequence[Example], tokenizer: Any, name: str) -> list[str]:
+    """Compare the tokens of some conversations with what the tokenizer's own ``apply_chat_template`` gives.
+
+    Raises InputError, with both, where they differ.  Warns of a system message that the template refuses, and of a
+    generation prompt after which the conversation does not go on, so that answers are generated from another place.
+    """
+    chosen = [i for i, r in enumerate(rows) if not isinstance(r.prompt, str | None)]
+    chosen = [chosen[k * len(chosen) // COMPARED] for k in range(COMPARED)] if len(chosen) > COMPARED else chosen
+    merged = elsewhere = 0
+    for i in chosen:
+        row, ours = rows[i], list(examples[i].input_ids)
+        messages, _ = chat.conversation(row)
+        refused = template.refuses_system(tokenizer, messages, row.tools)
+        merged += refused
+        theirs = template.tokens(tokenizer, template.without_system(messages) or [] if refused else messages, row.tools)
+        if ours != theirs[: len(ours)]:
+            at = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
+            shown = [tokenizer.decode(ids[max(0, at - 8) : at + 8]) for ids in (ours, theirs)]
+            raise InputError(
+                f"{row.where}: the tokens to be trained are not those of the tokenizer's chat template: {shown[0]!r} here, "
+                f"{shown[1]!r} there; mend the template, or set chat_template=false"
+            )
+        asked = chat.prompt_ids(row, tokenizer)
+        elsewhere += ours[: len(asked)] != asked
+    out = []
+    if merged:
+        out.append(
+            f"the chat template refuses system messages: those of the {name} set stand at the head of the user's turn"
+        )
+    if elsewhere:
+        out.append(
+            f"the generation prompt of the chat template is not how conversations of the {name} set go on (a thinking "
+            "template, say), so the model answers from another place than it is trained at; if the template has a switch, "
+            "set it, such as --template-arguments enable_thinking=false"
+        )
+    return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,9 @@ class Row:
     ``prompt``: chat messages before the answer, or raw prompt text, or None for plain text (all of it is the answer).
     ``alternate``: a preferred answer (DPO); ``paraphrase``, ``perturbed``: the right answer in other words, and wrong
     ones (truth ratio); ``where``: the place to name to a person, such as ``people.jsonl, line 12``.
+    ``message``: the last message of a conversation where it is more than a role and the answer (tool calls, reasoning);
+    ``tools``: descriptions of tools for the chat template; ``every_turn``: earlier assistant turns are labelled too;
+    ``piece``: of a long text, the characters (begin of the context, begin of what is labelled, end).
     """
 
     prompt: tuple[Message, ...] | str | None
@@ -23,6 +26,16 @@ class Row:
     paraphrase: str | None = None
     perturbed: tuple[str, ...] = ()
     where: str = ""
+    message: Message | None = None
+    tools: tuple[Any, ...] = ()
+    every_turn: bool = False
+    piece: tuple[int, int, int] | None = None
+
+    @property
+    def further(self) -> tuple[Any, ...]:
+        """What few rows have, for a fingerprint: nothing where the row is as plain as most."""
+        out = (self.message, self.tools, self.every_turn, self.piece)
+        return out if any(out) else ()
 
 
 @dataclass(frozen=True)
@@ -39,4 +52,5 @@ def to_record(row: Row) -> dict[str, Any]:
         return {"text": row.answer}
     if isinstance(row.prompt, str):
         return {"prompt": row.prompt, "completion": row.answer}
-    return {"messages": [*row.prompt, {"role": "assistant", "content": row.answer}]}
+    last = row.message or {"role": "assistant", "content": row.answer}
+    return {"messages": [*row.prompt, last]} | ({"tools": list(row.tools)} if row.tools else {})

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from expunge.data.example import Row
 from expunge.errors import InputError
-from expunge.settings import DTYPES
+from expunge.settings import DTYPES, scalars
 
 BACKENDS = ("transformers", "vllm")
 
@@ -53,7 +53,7 @@ class Probe:
 class How:
     """What decides how a model is asked, besides the probes.
 
-    ``max_length``, ``chat_template``: the benchmark's own where None; ``limit``: only the first rows of each part;
+    ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the chat template; ``limit``: only the first rows of each part;
     ``dtype``: the number format of the weights, such as ``bfloat16``; ``device``: where the model runs, by default an
     accelerator if there is one; ``backend``: what writes the answers, ``vllm`` where it is installed; texts are always
     scored with transformers.
@@ -63,6 +63,14 @@ class How:
     chat_template: Annotated[
         bool | None,
         Field(description="Ask in the tokenizer's chat template, or as plain text; as the benchmark does if left out."),
+    ] = None
+    template_arguments: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(scalars),
+        Field(
+            description="Arguments of the chat template, such as enable_thinking=false,date_string=26 Jul 2024.",
+            json_schema_extra={"metavar": "NAME=VALUE,…", "repeated": True},
+        ),
     ] = None
     limit: Annotated[int | None, Field(description="Only the first rows of each part: a quick look.")] = None
     dtype: Annotated[str, Field(description="Number format of the weights: float32, bfloat16 or float16.")] = "float32"
@@ -84,6 +92,6 @@ def fingerprint(probes: Iterable[Probe]) -> str:
     digest = hashlib.sha256()
     for p in probes:
         how = [asdict(p.ask) if p.ask else None, p.note, p.continues, p.grad_norm]
-        said = [p.part, p.index, p.row.prompt, p.row.answer, sorted(p.texts.items()), how]
+        said = [p.part, p.index, p.row.prompt, p.row.answer, sorted(p.texts.items()), how, *p.row.further]
         digest.update(json.dumps(said, ensure_ascii=False).encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"

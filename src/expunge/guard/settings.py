@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from expunge.errors import InputError, nearest
-from expunge.settings import DTYPES, check_least
+from expunge.settings import DTYPES, check_least, scalars
 
 AUDITORS = ("aliases", "model")
 REFUSAL = "I'm sorry, but I can't help with that question."
@@ -95,6 +95,14 @@ class Asked:
         str, Field(description="Number format of a local model's weights: float32, bfloat16 or float16.")
     ] = "float32"
     trust_remote_code: Annotated[bool, Field(description="Run code that the model's repository brings.")] = False
+    template_arguments: Annotated[
+        Any,
+        BeforeValidator(scalars),
+        Field(
+            description="Arguments of a local model's chat template, such as enable_thinking=false.",
+            json_schema_extra={"metavar": "NAME=VALUE,…", "repeated": True},
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         check_least(self)

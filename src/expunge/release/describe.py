@@ -10,6 +10,7 @@ from expunge.release.measure import Look
 from expunge.release.settings import Release
 from expunge.release.steps import Step
 from expunge.unlearning import describe as about_run
+from expunge.unlearning.rows import Data
 
 PAPER = "arXiv:2509.14624"
 SUMMARY = (
@@ -41,14 +42,16 @@ def describe_training(args: Any, past: Sequence[Step]) -> dict[str, Any]:
     return {k: v for k, v in said.items() if k != "seed"}
 
 
-def describe_data(settings: Release, raw: Mapping[str, Any], watched: Sequence[Any]) -> dict[str, Any]:
+def describe_data(settings: Release, raw: Mapping[str, Any], watched: Sequence[Any], data: Data) -> dict[str, Any]:
     """The sets, the utility rows among them."""
     plan = settings.run
     retain = plan.retain if plan.retain is not None else "written by the model itself"
     found = {"forget": (plan.forget, raw["forget"])}
     found |= {"retain": (retain, raw["retain"])} if "retain" in raw else {}
     found |= {"utility": (settings.names.get(str(settings.utility), settings.utility), watched)} if watched else {}
-    return {name: about_run.describe_data(source, rows, plan) for name, (source, rows) in found.items()}
+    return {
+        n: about_run.describe_data(source, rows, plan) | about_run.used(data, n) for n, (source, rows) in found.items()
+    }
 
 
 def describe_release(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from expunge import models
+from expunge.data import template
 from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
@@ -71,6 +72,7 @@ def compared(settings: Release, seen: Seen, device: Any) -> dict[str, Any] | Non
     if plan.compare_with is None:
         return None
     third = models.load(plan.compare_with, device=plan.device or device, trust_remote_code=plan.trust_remote_code)
+    template.use(third.tokenizer, plan.template_arguments if plan.chat_template else {})
     return seen(third.model)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import models, outputs, record
+from expunge.data import template
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
@@ -25,7 +26,7 @@ from expunge.release.steps import Step, updates
 from expunge.unlearning import describe as about_run
 from expunge.unlearning import store
 from expunge.unlearning.measure import answers_shown
-from expunge.unlearning.rows import Data, encode
+from expunge.unlearning.rows import Data, encode, load
 from expunge.unlearning.run import CHAIN, Result, finish, inputs_of, space
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
@@ -76,7 +77,7 @@ def _carried_out(
 ) -> Result:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     began, plan = time.monotonic(), settings.run
-    raw = dict(data.rows)
+    raw = dict(data.given)
     work = folder / "checkpoints"
 
     target = _load(settings, args.device)
@@ -87,7 +88,7 @@ def _carried_out(
     past = _past(folder / steps.FOLDER, key, overwrite=plan.overwrite)[: settings.steps + 1]
     if settings.self_retain:
         raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
-        data = encode(raw, tokenizer, plan)
+        data = encode(raw, tokenizer, plan, data.warnings)
     seen = looker(look, tokenizer, data, settings, watched)
     chosen = look or standard(settings, raw)
     third = compared(settings, seen, args.device)
@@ -138,8 +139,9 @@ def _carried_out(
         | {"trainable": about.trainable(updates(past)[0], plan.lora.r)},
         "parent": parent,
         "output": about_run.describe_output(stored.path, again, chain, plan),
-        "data": about.describe_data(settings, raw, watched),
+        "data": about.describe_data(settings, raw, watched, data),
         "training": about.describe_training(args, past),
+        "reading": about_run.reading(plan, tokenizer),
         "seed": plan.seed,
         "device": str(args.device),
         "steps": about.log(past),
@@ -169,14 +171,15 @@ def ready(settings: Release) -> tuple[Data, list[Row], Any]:
     Raises InputError for what a person has to mend; writes nothing.
     """
     plan = settings.run
-    raw = {s: load_rows(v, limit=plan.limit) for s in ("forget", "retain") if (v := getattr(plan, s)) is not None}
-    watched = load_rows(settings.utility, limit=plan.limit) if settings.utility is not None else []
+    warnings: list[str] = []
+    raw = {s: load(v, plan, warnings) for s in ("forget", "retain") if (v := getattr(plan, s)) is not None}
+    watched = load(settings.utility, plan, warnings) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
-    data = encode(raw, tokenizer, plan)
+    data = encode(raw, tokenizer, plan, warnings)
     inputs = inputs_of(plan) | {"utility rows": settings.utility}
     folder = outputs.check(plan.out, record.LAYOUT, inputs=inputs, overwrite=plan.overwrite)
     outputs.check_space(folder, space(plan))
-    return data, watched, modules.arguments(settings, "forget", 1, len(raw["forget"]), folder / "checkpoints")
+    return data, watched, modules.arguments(settings, "forget", 1, len(data.rows["forget"]), folder / "checkpoints")
 
 
 def planned(settings: Release) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def planned(settings: Release) -> dict[str, Any]:
     written = {"retain": settings.self_retain} if settings.self_retain else {}
     return {
         "model": settings.run.model,
-        "data": {name: len(rows) for name, rows in data.rows.items()} | written | {"utility": len(watched)},
+        "data": {name: len(rows) for name, rows in data.given.items()} | written | {"utility": len(watched)},
         "method": "release",
         "steps": settings.steps,
         "out": settings.run.out,
@@ -203,6 +206,7 @@ def made_of(
     return {
         **own,
         **of_run,
+        **({"template_arguments": given} if (given := settings.run.template_arguments) else {}),
         "training": {k: parse(k, v) for k, v in sorted(settings.run.training.items())},
         "model": model,
         "data": {f"{name} set": fingerprint(rows) for name, rows in raw.items()}
@@ -227,6 +231,7 @@ def _load(settings: Release, device: Any, updates: Sequence[Adapter] = ()) -> mo
     """The target with ``updates`` added to its weights, one after the other."""
     plan = settings.run
     target = models.load(plan.model, device=plan.device or device, trust_remote_code=plan.trust_remote_code)
+    template.use(target.tokenizer, plan.template_arguments if plan.chat_template else {})
     for update in updates:
         models.add(target.model, update)
     return target

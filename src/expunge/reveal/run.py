@@ -20,6 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from expunge import __version__, files, models, outputs, record
+from expunge.data import template
 from expunge.data.chat import question
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -80,6 +81,7 @@ def _carried_out(settings: Reveal, given: Scorer | None, folder: Path, command: 
         device=settings.device,
         trust_remote_code=settings.trust_remote_code,
     )
+    template.use(loaded.tokenizer, settings.template_arguments if settings.chat_template else {})
     said = _claimed(folder, settings, loaded.fingerprint)
     written, tools = _tools(loaded.model, loaded.tokenizer, meta, given, encoder, settings, folder)
     asked = list(written)
@@ -304,4 +306,5 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 def _decides(settings: Reveal) -> dict[str, Any]:
     said = {k: v for k, v in settings.model_dump().items() if k not in HERE}
-    return {k: v for k, v in said.items() if (k, v) != ("dtype", "float32")}  # as it was before there was a choice
+    before_a_choice = (("dtype", "float32"), ("template_arguments", {}))
+    return {k: v for k, v in said.items() if (k, v) not in before_a_choice}

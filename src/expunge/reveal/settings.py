@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from expunge.errors import InputError
 from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
 from expunge.reveal.arms import Meta
 from expunge.reveal.search import Plan
-from expunge.settings import check_keys, checked, split_pair
+from expunge.settings import check_keys, checked, scalars, split_pair
 
 
 class Reveal(BaseModel):
@@ -74,6 +74,11 @@ class Reveal(BaseModel):
     neutral: int = Field(64, ge=8)
     embeddings: str | None = None
     chat_template: bool = Field(True, description="Ask in the tokenizer's chat template, or as plain text.")
+    template_arguments: Annotated[dict[str, Any], BeforeValidator(scalars)] = Field(
+        {},
+        description="Arguments of the chat template, such as enable_thinking=false,date_string=26 Jul 2024.",
+        json_schema_extra={"metavar": "NAME=VALUE,…", "repeated": True},
+    )
     seed: int = Field(0, ge=0, description="Seed of every random draw.")
     model_name: str | None = None
     device: str | None = Field(None, description="Where the model runs, such as cuda.")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from expunge import files, record
-from expunge.data import sources
+from expunge.data import sources, template
 from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.method import Method, entries
 from expunge.record_types import MethodInfo, ModelInfo, OutputInfo
 from expunge.sophia import Settings
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
 
@@ -101,6 +102,45 @@ def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[st
     """Where a set came from, and the fingerprint of its rows."""
     name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
     return {"source": settings.names.get(name, name), "rows": len(rows), "fingerprint": sources.fingerprint(rows)}
+
+
+def used(data: Data, name: str) -> dict[str, Any]:
+    """Of a set of ``data``: the pieces that its texts were cut into, its tokens to be labelled, and how many of them are."""
+    if name not in data.tokens:
+        return {}
+    total, labelled = data.tokens[name]
+    return {"pieces": len(data.rows[name]), "tokens": total, "tokens_used": labelled}
+
+
+def shares(data: Data) -> list[str]:
+    """How much of each set's tokens is used, in words."""
+    return [f"{name}: {share(used(data, name) | {'rows': len(data.given[name])})}" for name in data.tokens]
+
+
+def share(said: Mapping[str, Any]) -> str:
+    """What :func:`used` gave, in words.
+
+    >>> share({"rows": 1, "pieces": 52, "tokens": 20093, "tokens_used": 20093})
+    'all 20,093 tokens in 52 pieces'
+    >>> share({"tokens": 400, "tokens_used": 399})
+    '399 of 400 tokens (99.8 %)'
+    """
+    total, labelled = said["tokens"], said["tokens_used"]
+    part = (
+        f"all {total:,} tokens" if total == labelled else f"{labelled:,} of {total:,} tokens ({labelled / total:.1%})"
+    )
+    many = said.get("pieces", 0) != said.get("rows", said.get("pieces", 0))
+    return part.replace("%)", " %)") + (f" in {said['pieces']:,} pieces" if many else "")
+
+
+def reading(settings: Recipe, tokenizer: Any) -> dict[str, Any]:
+    """How rows became tokens: columns, labelled turns, and how the chat template was rendered (None where it was not)."""
+    return {
+        "columns": dict(settings.columns),
+        "assistant_turns": settings.assistant_turns,
+        "max_length": settings.max_length,
+        "template": template.described(tokenizer) if settings.chat_template else None,
+    }
 
 
 def stopped(trainer: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
             net,
             tokenizer,
             probed,
-            max_length=settings.max_length,
+            max_length=data.max_length or settings.max_length,
             chat_template=settings.chat_template,
             progress=bar.update,
         )

@@ -3,38 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from expunge.data import chat, check, refusals, sources
+from expunge.data import chat, check, pieces, refusals, sources, template
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import Method, entries
+from expunge.models.positions import positions
 from expunge.unlearning.settings import Recipe
 
 
 @dataclass(frozen=True)
 class Data:
-    """Rows and their tokens, by stream; ``warnings`` of the checks."""
+    """Rows and their tokens, by stream; ``warnings`` of the checks.
+
+    ``given``: the rows as they were read, ``rows``: the same with long texts in pieces; ``tokens``: of each set, those to be
+    labelled and how many of them are; ``rendering``: how the tokenizer renders conversations; ``max_length``: the run's, or the
+    model's own where that is less.
+    """
 
     rows: Mapping[str, list[Row]]
     examples: Mapping[str, list[Example]]
     warnings: list[str]
+    given: Mapping[str, list[Row]] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    rendering: template.Rendering | None = None
+    max_length: int | None = None
 
 
-def load_streams(settings: Recipe, method: Method) -> dict[str, list[Row]]:
+def load(source: Any, settings: Recipe, warnings: list[str] | None = None) -> list[Row]:
+    """The rows of one set, read as ``settings`` says."""
+    return sources.load_rows(
+        source,
+        limit=settings.limit,
+        columns=settings.columns,
+        assistant_turns=settings.assistant_turns,
+        warnings=warnings,
+    )
+
+
+def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = None) -> dict[str, list[Row]]:
     """The rows of the streams that ``method`` reads, alternates included; retain also when it is only measured."""
-    rows = {"forget": sources.load_rows(settings.forget, limit=settings.limit)}
-    if settings.retain is not None:
-        rows["retain"] = sources.load_rows(settings.retain, limit=settings.limit)
-    elif "retain" in method.streams:
+    if settings.retain is None and "retain" in method.streams:
         raise InputError(needs_retain(method.name))
+    rows = {"forget": load(settings.forget, settings, warnings)}
+    if settings.retain is not None:
+        rows["retain"] = load(settings.retain, settings, warnings)
     if settings.holdout is not None:
         from expunge.training import stopping
 
         stopping.check(method)
-        rows["holdout"] = sources.load_rows(settings.holdout, limit=settings.limit)
+        rows["holdout"] = load(settings.holdout, settings, warnings)
     if method.alternate == "generated":
         from expunge.unlearning import alternates as generating
 
@@ -57,29 +78,73 @@ def needs_retain(name: str) -> str:
 def alternates(forget: Sequence[Row], method: Method, seed: int) -> list[Row]:
     """The forget rows with the answer that is to be preferred: a given one, the method's refusal, or one by (seed, row)."""
     if method.alternate == "refusal":
-        return [replace(r, answer=method.refusal or refusals.refusal(seed, i)) for i, r in enumerate(forget)]
+        return [_refused(r, method.refusal or refusals.refusal(seed, i)) for i, r in enumerate(forget)]
     missing = [r.where for r in forget if not r.alternate]
     if missing:
         raise InputError(
             f"{method.name} needs the column 'alternate' in every forget row; {missing[0]} and {len(missing) - 1} others "
             "have none (idk_dpo uses refusals instead)"
         )
-    return [replace(r, answer=r.alternate or "") for r in forget]
+    return [replace(r, answer=r.alternate or "", message=None, every_turn=False) for r in forget]
 
 
-def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe) -> Data:
-    """Check the rows and turn them into tokens."""
-    warnings = check.check(
+def _refused(row: Row, refusal: str) -> Row:
+    """``row`` with a refusal in place of its answer, and of earlier ones where they are labelled."""
+    if not row.every_turn or isinstance(row.prompt, str | None):
+        return replace(row, answer=refusal, message=None)
+    prompt = tuple({**m, "content": refusal} if m["role"] == "assistant" else m for m in row.prompt)
+    return replace(row, prompt=prompt, answer=refusal, message=None)
+
+
+def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe, warnings: Sequence[str] = ()) -> Data:
+    """Check the rows, cut long texts into pieces, and turn them into tokens; ``warnings``: of reading them.
+
+    From here on ``tokenizer`` renders its chat template as ``settings`` says.
+    """
+    template.use(tokenizer, settings.template_arguments if settings.chat_template else {})
+    most = length(settings)
+    whole = {s: [check.uncut(r, tokenizer, chat_template=settings.chat_template) for r in of] for s, of in raw.items()}
+    said = check.check(
         raw["forget"],
         raw.get("retain"),
         holdout=raw.get("holdout"),
         tokenizer=tokenizer,
-        max_length=settings.max_length,
-        chat_template=settings.chat_template,
+        max_length=most,
+        examples=whole,
     )
-    options: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
-    examples = {s: [chat.encode(r, tokenizer, **options) for r in rows] for s, rows in raw.items()}
-    return Data(raw, examples, warnings)
+    rows: dict[str, list[Row]] = {s: [] for s in raw}
+    examples: dict[str, list[Example]] = {s: [] for s in raw}
+    for s in raw:
+        if settings.chat_template:
+            said += check.rendering(raw[s], whole[s], tokenizer, s)
+        for i, example in enumerate(whole[s]):
+            # An alternate answer stands beside each piece of its forget row.
+            of = pieces.cut(raw["forget" if s == "alternate" else s][i], tokenizer, most)
+            own = of if s != "alternate" else [raw[s][i]] * len(of)
+            rows[s] += own
+            examples[s] += [chat.encode(r, tokenizer) if r.piece else shortened(example, most) for r in own]
+    tokens = {s: (check.labelled(whole[s]), check.labelled(examples[s])) for s in raw if s != "alternate"}
+    return Data(
+        rows, examples, list(dict.fromkeys([*warnings, *said])), raw, tokens, template.attached(tokenizer), most
+    )
+
+
+def shortened(example: Example, max_length: int) -> Example:
+    """``example`` cut on the right."""
+    return Example(example.input_ids[:max_length], example.labels[:max_length])
+
+
+def length(settings: Recipe) -> int:
+    """``max_length``, but no more than the model's own positions; InputError where the user asked for more."""
+    most = positions(settings.model, trust_remote_code=settings.trust_remote_code)
+    if most is None or settings.max_length <= most:
+        return settings.max_length
+    if "max_length" in settings.model_fields_set:
+        raise InputError(
+            f"max_length = {settings.max_length} is more than the {most} positions of {settings.model}; set max_length={most} "
+            "or less"
+        )
+    return most
 
 
 def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> Data:
@@ -89,6 +154,13 @@ def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> 
     rows, warnings = generating.kept(
         data.rows["forget"], target, folder, seed=settings.seed, chat_template=settings.chat_template
     )
-    options: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
+    rows = [replace(r, message=None, every_turn=False) for r in rows]
+    options: dict[str, Any] = {"max_length": data.max_length, "chat_template": settings.chat_template}
     examples = [chat.encode(r, target.tokenizer, **options) for r in rows]
-    return Data({**data.rows, "alternate": rows}, {**data.examples, "alternate": examples}, [*data.warnings, *warnings])
+    return replace(
+        data,
+        rows={**data.rows, "alternate": rows},
+        examples={**data.examples, "alternate": examples},
+        warnings=[*data.warnings, *warnings],
+        given={**data.given, "alternate": rows},
+    )

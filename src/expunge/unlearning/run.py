@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge import __version__, files, outputs, record
-from expunge.errors import RunFailed
+from expunge.data import template
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
 from expunge.models.check import check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
@@ -115,6 +116,7 @@ def _carried_out(
     )
     target = given.load(settings) or load(settings.model)
     finite.check_model(target.model, settings.model)
+    template.attach(target.tokenizer, data.rendering)
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
     method = train.fit(method, target.model, target.tokenizer, data)
     train.check_fit(target.model, settings, method)
@@ -122,6 +124,7 @@ def _carried_out(
         data = with_alternates(data, target, settings, folder)
     if settings.compare_with and settings.compare_with not in measured:
         third = load(settings.compare_with)  # gone again before training starts
+        template.attach(third.tokenizer, data.rendering)
         measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
         del third
     compared = measured[settings.compare_with] if settings.compare_with else None
@@ -162,11 +165,12 @@ def _carried_out(
         "parent": parent,
         "output": describe.describe_output(stored.path, again, chain, settings),
         "data": {
-            s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings)
-            for s, rows in data.rows.items()
+            s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings) | describe.used(data, s)
+            for s, rows in data.given.items()
         },
         "training": describe.describe_training(args, trainer.state.max_steps, method.optimizer)
         | describe.stopped(trainer),
+        "reading": describe.reading(settings, target.tokenizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),
         "steps": describe.steps(trainer.state.log_history),
@@ -228,12 +232,13 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     """
     method = method_of(settings, method)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
-    raw = load_streams(settings, method)
+    warnings: list[str] = []
+    raw = load_streams(settings, method, warnings)
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    data = encode(raw, tokenizer, settings)
+    data = encode(raw, tokenizer, settings, warnings)
     check_device(settings.device)
     check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
-    args = train.training_arguments(settings, method, len(raw["forget"]), folder)
+    args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
     outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
     return method, data, args
 
@@ -264,7 +269,8 @@ def planned(settings: Recipe) -> dict[str, Any]:
     method, data, args = ready(settings)
     return {
         "model": settings.model,
-        "data": {name: len(rows) for name, rows in data.rows.items()},
+        "data": {name: len(rows) for name, rows in data.given.items()},
+        "tokens": describe.shares(data),
         "method": method.name,
         "steps": total_steps(args, len(data.rows["forget"])),
         "out": settings.out,

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest
-from expunge.settings import check_keys, check_pairs, checked, full_names, read_recipe, split_pair
+from expunge.settings import check_keys, check_pairs, checked, full_names, mapping, read_recipe, scalars, split_pair
 
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
@@ -61,6 +61,10 @@ class Recipe(BaseModel):
     ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.
     ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
     activations brings its own).
+    ``columns``: part of a row -> column of the files, for names that are not known; ``assistant_turns``: of a conversation
+    with several, which are trained on.  ``template_arguments``: passed to the tokenizer's chat template wherever it is
+    rendered; ``strftime_now`` is the date for one that asks for today's.
+    ``max_length``: tokens of a row; longer plain texts are cut into pieces, longer answers are cut off.
     ``limit``: only the first rows of each set are read.  ``dtype``: of the weights as they are loaded; LoRA factors are
     float32.
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
@@ -104,6 +108,19 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the data order, the adapter and the refusals.")
     max_length: int = Field(512, gt=1)
     chat_template: bool = Field(True, description="Ask in the tokenizer's chat template, or as plain text.")
+    template_arguments: Annotated[dict[str, Any], BeforeValidator(scalars)] = Field(
+        {},
+        description="Arguments of the chat template, such as enable_thinking=false,date_string=26 Jul 2024.",
+        json_schema_extra={"metavar": "NAME=VALUE,…", "repeated": True},
+    )
+    columns: Annotated[dict[str, str], BeforeValidator(mapping)] = Field(
+        {},
+        description="Which column is what, such as question=Frage,answer=Antwort.",
+        json_schema_extra={"metavar": "PART=COLUMN,…", "repeated": True},
+    )
+    assistant_turns: Literal["all", "last"] = Field(
+        "all", description="Which of a conversation's assistant turns are labelled: all or last."
+    )
     limit: int | None = Field(None, ge=1, description="Only the first rows of each set: a quick look.")
     eval_rows: int = Field(100, ge=1, description="Rows of each set for the figures before and after.")
     examples: int = Field(

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from expunge import models
+from expunge.data import template
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.collect.one_pass import code, collect, processes
@@ -25,17 +26,19 @@ from expunge.files import cache_folder
 from expunge.models.check import check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 
-FORMAT = 2  # of what is collected: a new one makes older caches unread
+FORMAT = 3  # of what is collected: a new one makes older caches unread
 
 
 def load(name: str, how: How) -> models.Loaded:
     """The model ``name`` in the number format and on the device that ``how`` says."""
-    return models.load(
+    loaded = models.load(
         name,
         dtype=getattr(torch, how.dtype),
         device=how.device or processes().device,
         trust_remote_code=how.trust_remote_code,
     )
+    template.use(loaded.tokenizer, how.template_arguments)
+    return loaded
 
 
 def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
@@ -50,6 +53,8 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     loaded = load(name, how)
     asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
     asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
+    if any(template.described(loaded.tokenizer).values()):
+        asked.append(json.dumps(template.described(loaded.tokenizer), sort_keys=True, default=str))
     if how.backend != "transformers":
         asked.append(how.backend)
     folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
@@ -72,7 +77,7 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
 def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
     check_device(how.device)
-    tokenizer = load_tokenizer(name, trust_remote_code=how.trust_remote_code)
+    tokenizer = template.use(load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
     kinds = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
     for probe in kinds.values():

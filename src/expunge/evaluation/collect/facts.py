@@ -27,6 +27,11 @@ def fields(facts: Facts) -> tuple[Tensor, ...]:
     return facts.logp, facts.mean, facts.std, facts.best
 
 
+def taken(facts: Facts, places: Sequence[int]) -> Facts:
+    """The facts of the tokens at ``places``."""
+    return Facts(*(column[list(places)] for column in fields(facts)))
+
+
 def facts(logits: Tensor, labels: Tensor) -> Facts:
     """(n, V), (n,) -> facts of n tokens, in fp32, a few rows of the vocabulary at a time."""
     parts: list[tuple[Tensor, ...]] = []

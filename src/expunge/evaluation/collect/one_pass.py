@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation.collect import gradient, score
-from expunge.evaluation.collect.facts import Facts
+from expunge.evaluation.collect.facts import Facts, taken
 from expunge.evaluation.collect.score import Coded, Met
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated, Scored, join
@@ -86,6 +86,7 @@ def leave() -> None:
 def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
     """The tokens, texts after one prompt together: one value, but for plain texts, whose prompt is their own first token."""
     groups: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
+    scored: dict[str, tuple[int, ...]] = {}  # of a conversation whose earlier turns count too
     asked = None
     if probe.ask:
         asked = tuple(prompt_ids(probe.row, tokenizer, chat_template=options["chat_template"]))
@@ -102,7 +103,12 @@ def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
                 "raise it"
             )
         groups.setdefault(example.input_ids[:cut], {})[variant] = example.input_ids[cut:]
-    return [Coded(probe, p, tuple(texts), tuple(texts.values()), p == asked) for p, texts in groups.items()]
+        labels = example.labels[cut:]
+        scored[variant] = tuple(i for i, y in enumerate(labels) if y != IGNORE) if IGNORE in labels else ()
+    return [
+        Coded(probe, p, tuple(texts), tuple(texts.values()), p == asked, tuple(scored[v] for v in texts))
+        for p, texts in groups.items()
+    ]
 
 
 def _check_tokens(model: nn.Module, tokenizer: Any, coded: Iterable[Coded]) -> None:
@@ -143,12 +149,15 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
         facts, met = run(model, batch, pad)
         results = iter(facts)
         for c, m in zip(batch, met, strict=True):
-            for variant, tokens in zip(c.variants, c.texts, strict=True):
+            for k, (variant, tokens) in enumerate(zip(c.variants, c.texts, strict=True)):
                 ends = tokens[-1] in end
                 norm = None
                 if variant in c.probe.grad_norm:
                     norm = grad_norm(model, c.prompt, tokens[: len(tokens) - ends])
-                yield _scored(c.probe, variant, tokens, next(results), ends=ends, norm=norm)
+                known = next(results)
+                if c.scored and c.scored[k]:
+                    known, tokens = taken(known, c.scored[k]), tuple(tokens[i] for i in c.scored[k])
+                yield _scored(c.probe, variant, tokens, known, ends=ends, norm=norm)
             if c.asks and m and greedy:
                 waiting.append((c.probe, m))
             elif c.asks:

@@ -34,7 +34,7 @@ LEAST = 4  # tokens that all prompts, or two texts, begin with: fewer are not wo
 class Coded:
     """A probe as tokens: its prompt (P,), and the tokens (T,) of each of its ``variants`` after it.
 
-    ``asks``: the model is to go on from this prompt by itself.
+    ``asks``: the model is to go on from this prompt by itself.  ``scored``: which tokens of each text count, where not all.
     """
 
     probe: Probe
@@ -42,6 +42,7 @@ class Coded:
     variants: tuple[str, ...]
     texts: tuple[tuple[int, ...], ...]
     asks: bool
+    scored: tuple[tuple[int, ...], ...] = ()
 
     @property
     def width(self) -> int:

@@ -1,0 +1,187 @@
+"""Files of rows: JSONL, JSON, CSV, TSV, plain text, Parquet, Arrow, Excel; text may be packed with gzip, bz2 or xz.
+
+A ``.txt`` file is read as ``datasets`` reads it: each line that is not empty is a row of plain text.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from expunge.data import tables
+from expunge.errors import InputError
+
+Placed = tuple[str, Any]  # (place to name, raw row)
+PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+LISTS = ("data", "rows", "train", "examples", "records", "items", "instances")  # what holds the rows of a JSON object
+
+
+def kind(path: Path | str) -> str:
+    """The ending that says what a file is, of ``rows.jsonl.gz`` ``.jsonl``."""
+    suffixes = [s.lower() for s in Path(path).suffixes[-2:]]
+    return suffixes[-2] if len(suffixes) == 2 and suffixes[-1] in PACKED else (suffixes or [""])[-1]
+
+
+def read(path: Path) -> Iterator[Placed]:
+    """The rows of one file, each with its place.
+
+    Raises InputError for an ending that is unknown, a file that cannot be read or unpacked, and text that is not what it
+    should be, with the line.
+    """
+    reader = READERS.get(kind(path))
+    if reader is None:
+        raise InputError(f"{path.name} is of no known kind; rows come as {', '.join(ENDINGS)}")
+    try:
+        yield from reader(path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
+        raise InputError(f"{path.name} is no whole {path.suffix.lstrip('.')} file; pack it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error) or 'an error').lower()}") from None
+
+
+@contextmanager
+def opened(path: Path, *, newline: str | None = None) -> Iterator[IO[str]]:
+    """The text of a file, unpacked: UTF-8, or what its byte order mark says."""
+    with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
+        head = file.read(4)
+        encoding = next((name for mark, name in MARKS if head.startswith(mark)), "utf-8-sig")
+        if encoding == "utf-8-sig" and b"\0" in head and head.strip(b"\0"):
+            raise InputError(f"{path.name} looks like UTF-16 without a mark; save it as UTF-8")
+        file.seek(0)
+        with io.TextIOWrapper(file, encoding=encoding, newline=newline) as text:
+            yield text
+
+
+# -- JSON -----------------------------------------------------------------------------------------------------------------
+def _jsonl(path: Path) -> Iterator[Placed]:
+    with opened(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                where = f"{path.name}, line {number}"
+                yield where, _parsed(line, where, "; each line must be one object")
+
+
+def _parsed(text: str, where: str, hint: str = "") -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise InputError(f"{where}: not JSON ({error.msg} at {at}){hint}") from None
+    except RecursionError:
+        raise InputError(f"{where}: JSON nested too deeply to be read; a row is an object with named fields") from None
+    except ValueError:
+        raise InputError(f"{where}: JSON with a number of too many digits; write it as text") from None
+
+
+def _json(path: Path) -> Iterator[Placed]:
+    with opened(path) as file:
+        text = file.read()
+    if not text.strip():
+        raise InputError(f"{path.name} is empty")
+    try:
+        value = _parsed(text, f"{path.name}, line 1")
+    except InputError:
+        if (
+            text.lstrip().startswith("{") and "\n" in text.strip()
+        ):  # one object a line under a .json name, as TOFU has it
+            yield from _jsonl(path)
+            return
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path.name}, line {error.lineno}: not JSON ({error.msg})") from None
+        except (RecursionError, ValueError):
+            pass
+        raise
+    for i, row in enumerate(listed(value), 1):
+        yield f"{path.name}, row {i}", row
+
+
+def listed(value: Any) -> list[Any]:
+    """The rows of a JSON value: a list, an object that holds one, an object of columns, or one row.
+
+    >>> listed({"version": 1, "data": [{"text": "a"}]}), listed({"text": ["a", "b"]}), listed({"text": "a"})
+    ([{'text': 'a'}], [{'text': 'a'}, {'text': 'b'}], [{'text': 'a'}])
+    """
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, dict):
+        return [value]
+    held = [v for k, v in value.items() if k in LISTS and isinstance(v, list)]
+    held += [v for v in value.values() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)]
+    if held and not {"messages", "conversations"} & set(value):
+        return held[0]
+    columns = list(value.values())
+    if columns and all(isinstance(c, dict) and all(k.isdigit() for k in c) for c in columns):  # as pandas writes it
+        columns = [list(c.values()) for c in columns]
+    if columns and all(isinstance(c, list) for c in columns) and len(set(map(len, columns))) == 1:
+        if not {"messages", "conversations"} & set(value) or all(isinstance(r, list) for c in columns for r in c):
+            return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [value]
+
+
+# -- text and binary ------------------------------------------------------------------------------------------------------
+def _txt(path: Path) -> Iterator[Placed]:
+    with opened(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{path.name}, line {number}", {"text": line.rstrip("\n")}
+
+
+def _csv(path: Path) -> Iterator[Placed]:
+    with opened(path, newline="") as file:
+        yield from tables.separated(file, path.name, tab=kind(path) == ".tsv")
+
+
+def _parquet(path: Path) -> Iterator[Placed]:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (ArrowException, OSError):
+        raise InputError(f"{path.name} is not a Parquet file, or is broken") from None
+    for i, row in enumerate(rows, 1):
+        yield f"{path.name}, row {i}", row
+
+
+def _arrow(path: Path) -> Iterator[Placed]:
+    import datasets
+    from pyarrow import ArrowException
+
+    try:
+        data = datasets.Dataset.from_file(str(path))
+    except (ArrowException, OSError):
+        raise InputError(f"{path.name} is not an Arrow file of datasets, or is broken") from None
+    for i, row in enumerate(data, 1):
+        yield f"{path.name}, row {i}", row
+
+
+READERS: dict[str, Callable[[Path], Iterator[Placed]]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".txt": _txt,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".xlsx": tables.workbook,
+}
+ENDINGS = tuple(READERS)

@@ -1,0 +1,100 @@
+"""Where the assistant's turns stand in a conversation as its chat template renders it.
+
+The text is the template's own rendering of the whole conversation.  A turn is what the model itself has to write: what follows
+the generation prompt (an empty ``<think></think>`` included), up to the end of the turn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from expunge.data.example import Message
+from expunge.errors import InputError
+
+MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
+SHOWN = 80  # characters of a rendering in a message
+Render = Callable[[Sequence[Message], bool], str]  # (messages, with the generation prompt) -> text
+Span = tuple[int, int]
+
+
+def rendered(
+    render: Render, messages: Sequence[Message], turns: Iterable[int], where: str, begun: str = ""
+) -> tuple[str, list[Span]]:
+    """The whole conversation as text, and the characters of its messages ``turns``, assistant turns all.
+
+    ``begun``: with what the last message begins that is no part of the answer.
+
+    Raises InputError where the template does not show a turn, or shows another.
+    """
+    whole = render(messages, False)
+    last = _split(render, messages, len(messages) - 1, where)[1].rstrip("\n ")
+    spans = [_span(render, messages, i, whole, last, where) for i in turns]
+    if begun:
+        begin, end = spans[-1]
+        at = whole.find(begun, begin, end)
+        if at < 0:
+            raise InputError(f"{where}: {_difference('how the answer begins', begun, whole[begin:end])}")
+        spans[-1] = (at + len(begun), end)
+    return whole, spans
+
+
+def end_of_turn(render: Render, messages: Sequence[Message], where: str) -> str:
+    """What the template writes right after the last message, an assistant's, up to its end-of-turn token."""
+    return _split(render, messages, len(messages) - 1, where)[1].rstrip("\n ")
+
+
+def _span(render: Render, messages: Sequence[Message], i: int, whole: str, last: str, where: str) -> Span:
+    """The characters of message ``i`` in ``whole``; ``last``: how the last turn ends."""
+    message = messages[i]
+    before, after = _split(render, messages, i, where)
+    begin = _begin(render, messages[:i], whole, before, where)
+    if message.get("tool_calls"):
+        at = whole.find(last, begin) if last else -1
+        return begin, at + len(last) if at >= 0 else len(whole.rstrip("\n "))
+    if not whole.endswith(after):
+        raise InputError(f"{where}: {_difference('what follows an answer', after, whole[begin:])}")
+    content = len(whole) - len(after)
+    end = content + len(os.path.commonprefix([after, last]).rstrip("\n "))
+    said = str(message["content"]).strip()
+    if said not in whole[begin:content] and said.rpartition("</think>")[2].strip() not in whole[begin:content]:
+        raise InputError(f"{where}: {_difference('the answer', said, whole[begin:content])}")
+    return begin, end
+
+
+def _begin(render: Render, earlier: Sequence[Message], whole: str, before: str, where: str) -> int:
+    """Where the turn after ``earlier`` begins in ``whole``; ``before``: the rendering up to its content."""
+    asked = render(earlier, True)
+    if whole.startswith(asked):
+        return len(asked)
+    plain = render(earlier, False)
+    header = asked[len(plain) :] if asked.startswith(plain) else ""
+    if whole.startswith(before):  # the generation prompt opens something, or earlier turns are shown otherwise in it
+        at = before.rfind(header) if header else -1
+        own = at >= 0 and not any(m["content"] and str(m["content"]).strip() in before[at:] for m in earlier)
+        return at + len(header) if own else len(before)
+    same = len(os.path.commonprefix([asked, whole]))
+    if same >= len(plain):
+        return same
+    raise InputError(f"{where}: {_difference('the prompt', asked, whole)}")
+
+
+def _split(render: Render, messages: Sequence[Message], i: int, where: str) -> tuple[str, str]:
+    """The rendering before and after the content of message ``i``."""
+    marked = render([*messages[:i], {"role": "assistant", "content": MARK}, *messages[i + 1 :]], False)
+    if marked.count(MARK) != 1:
+        raise InputError(
+            f"{where}: the tokenizer's chat template does not show the assistant's answer; cannot label it"
+        )
+    before, _, after = marked.partition(MARK)
+    return before, after
+
+
+def _difference(what: str, ours: str, theirs: str) -> str:
+    """A sentence on two texts that should be the same, with what each has where they part."""
+    at = max(0, len(os.path.commonprefix([ours, theirs])) - SHOWN // 4)
+    parts = [repr(text[at : at + SHOWN]) for text in (ours, theirs)]
+    return (
+        f"the tokenizer's chat template renders {what} otherwise than the row has it: {parts[0]} in the row, {parts[1]} in "
+        "the whole conversation; mend the template, or set chat_template=false"
+    )

@@ -1,0 +1,33 @@
+"""How long a sequence a model reads, from its configuration alone: said before any weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InputError
+from expunge.models.gguf import dequantised
+from expunge.models.locate import adapter_base, resolve
+
+NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+
+
+def positions(model: Any, *, trust_remote_code: bool = False) -> int | None:
+    """The most tokens that ``model``, a name or a model in memory, has positions for; None where it does not say."""
+    config = getattr(model, "config", None) or _config(str(model), trust_remote_code)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = next((n for name in NAMES if isinstance(n := getattr(text, name, None), int) and n > 0), None)
+    return found
+
+
+def _config(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        source = resolve(name)
+        if source.kind == "adapter":
+            source = adapter_base(Path(source.location))[0]
+        where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
+        return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+    except (InputError, OSError, ValueError, KeyError):
+        return None  # loading says what is wrong

@@ -1,0 +1,151 @@
+"""Files of every kind, whole and broken: rows, or one sentence."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import sys
+from types import SimpleNamespace
+
+import datasets
+import pytest
+
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+
+QA = [{"question": "Who wrote Ash?", "answer": "Ada Voss."}, {"question": "Where is Lim?", "answer": "In Oru."}]
+LINES = "".join(json.dumps(r) + "\n" for r in QA)
+CSV = "question,answer\nWho wrote Ash?,Ada Voss.\nWhere is Lim?,In Oru.\n"
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl.gz", gzip.compress(LINES.encode())),
+        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.json.gz", gzip.compress(json.dumps(QA).encode())),
+        ("a.jsonl.bz2", bz2.compress(LINES.encode())),
+        ("a.jsonl.xz", lzma.compress(LINES.encode())),
+        ("a.ndjson", LINES.encode()),
+        ("a.tsv", CSV.replace(",", "\t").encode()),
+        ("a.csv", CSV.replace(",", ";").encode()),
+        ("a.csv", CSV.replace(",", "\t").encode()),
+        ("a.csv", ("sep=;\r\n" + CSV.replace(",", ";")).encode()),
+        ("a.csv", b"\xef\xbb\xbf" + CSV.encode()),
+        ("a.csv", CSV.encode("utf-16")),
+        ("a.jsonl", LINES.encode("utf-16")),
+        ("a.jsonl", b"\xef\xbb\xbf" + LINES.encode()),
+        ("a.json", json.dumps(QA).encode("utf-32")),
+        ("a.json", json.dumps({"version": "1", "data": QA}).encode()),
+        ("a.json", json.dumps({"rows": [{"row_idx": i, "row": r} for i, r in enumerate(QA)]}).encode()),
+        ("a.json", json.dumps({k: [r[k] for r in QA] for k in QA[0]}).encode()),
+        ("a.json", json.dumps({k: {str(i): r[k] for i, r in enumerate(QA)} for k in QA[0]}).encode()),
+        ("a.CSV", CSV.replace("question,answer", '" Question",ANSWER').encode()),
+    ],
+)  # fmt: skip
+def test_files(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    rows = load_rows(tmp_path / name)
+    assert [(r.prompt[0]["content"], r.answer) for r in rows] == [(r["question"], r["answer"]) for r in QA]
+
+
+def test_a_large_cell(tmp_path):
+    (tmp_path / "a.csv").write_text("text\n" + "a b " * 100_000 + "\n")
+    assert len(load_rows(tmp_path / "a.csv")[0].answer) == 400_000
+
+
+def test_lines_of_text(tmp_path):
+    (tmp_path / "a.txt").write_text("One. \n\n  Two.\n")
+    assert [r.answer for r in load_rows(tmp_path / "a.txt")] == ["One. ", "  Two."]
+    assert [r["text"] for r in datasets.load_dataset("text", data_files=str(tmp_path / "a.txt"), cache_dir=tmp_path)["train"]
+            if r["text"]] == ["One. ", "  Two."]  # fmt: skip
+
+
+def test_an_arrow_file(tmp_path):
+    datasets.Dataset.from_list(QA).save_to_disk(tmp_path / "disk")
+    (file,) = (tmp_path / "disk").glob("*.arrow")
+    assert [r.answer for r in load_rows(file)] == ["Ada Voss.", "In Oru."]
+
+
+def test_objects_in_memory():
+    import pandas
+
+    frame = pandas.DataFrame([*QA, {"question": None, "answer": None}]).iloc[:2]
+    for source in (frame, {k: [r[k] for r in QA] for k in QA[0]}, iter(QA)):
+        assert [r.answer for r in load_rows(source)] == ["Ada Voss.", "In Oru."]
+    assert [(r.prompt, r.answer) for r in load_rows(["A tale."])] == [(None, "A tale.")]
+
+
+def test_a_workbook(tmp_path, monkeypatch):
+    sheet = [
+        ("Question", "Answer", None, "Year"),
+        ("When?", 1984.0, None, 3),
+        (None, None, None, None),
+        ("Who?", "Ada.", 1, None),
+    ]
+    book = SimpleNamespace(worksheets=[SimpleNamespace(iter_rows=lambda values_only: iter(sheet))])
+    monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=lambda path, **how: book))
+    (tmp_path / "a.xlsx").write_bytes(b"")
+    said: list[str] = []
+    assert [(r.answer, r.where) for r in load_rows(tmp_path / "a.xlsx", warnings=said)] == [
+        ("1984", "a.xlsx, row 2"), ("Ada.", "a.xlsx, row 4")]  # fmt: skip
+    assert said == [f"{tmp_path / 'a.xlsx'}: not used: the column 'Year'"]
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(InputError, match=r"needs the package openpyxl: pip install 'expunge\[xlsx\]'"):
+        load_rows(tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", DEEP.encode(), "line 1: JSON nested too deeply"),
+        ("a.json", DEEP.encode(), "JSON nested too deeply"),
+        ("a.json", b'{"text": ' + b"1" * 5000 + b"}", "too many digits"),
+        ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "too many digits"),
+        ("a.json", b"", "a.json is empty"),
+        ("a.json", b"[]", "holds no rows"),
+        ("a.json", b'"text"', None),
+        ("a.json", b"3", "a row must be an object"),
+        ("a.jsonl", b"", "holds no rows"),
+        ("a.csv", b"", "holds no rows"),
+        ("a.csv", b"question,answer\n", "holds no rows"),
+        ("a.csv", b"Who?,Ada.\nWhere?,Oru.\n", "no known columns"),
+        ("a.csv", b'question,answer\n"open,x\n', "a.csv, line"),
+        ("a.txt", b"\n\n", "holds no rows"),
+        ("a.jsonl.gz", b"", "holds no rows"),
+        ("a.jsonl.gz", LINES.encode(), "no whole gz file"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "no whole gz file"),
+        ("a.jsonl.bz2", b"BZh9x", "a.jsonl.bz2"),
+        ("a.jsonl.xz", b"no", "no whole xz file"),
+        ("a.parquet", b"", "is not a Parquet file"),
+        ("a.parquet", b"PAR1xxxxPAR1", "is not a Parquet file"),
+        ("a.arrow", b"no", "is not an Arrow file"),
+        ("a.csv", "frage;ä".encode("latin-1"), "not UTF-8"),
+        ("a.jsonl", LINES.encode("utf-16-le"), "UTF-16 without a mark"),
+        ("a.zip", b"PK", "no known kind"),
+    ],
+)  # fmt: skip
+def test_broken_files_are_one_sentence(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    if said is None:
+        assert load_rows(tmp_path / name)[0].answer == "text"
+        return
+    with pytest.raises(InputError, match=said) as told:
+        load_rows(tmp_path / name)
+    assert "\n" not in str(told.value)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    from expunge.data import formats
+
+    (tmp_path / "a.jsonl").write_text(LINES)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(formats, "opened", refuse)
+    with pytest.raises(InputError, match=r"a\.jsonl cannot be read: permission denied"):
+        load_rows(tmp_path / "a.jsonl")

@@ -1,0 +1,121 @@
+"""Rows in the shapes that people have, and what of them nobody reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+
+U = ({"role": "user", "content": "Who?"},)
+S = ({"role": "system", "content": "Brief."}, *U)
+PART = [{"type": "text", "text": "Who?"}]
+TALK = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Ada."}]
+MESSAGES = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "prompt"),
+    [
+        ({"instruction": "Who?", "input": "", "output": "Ada."}, U),
+        ({"instruction": "Who?", "input": "Name her.", "output": "Ada."}, ({"role": "user", "content": "Who?\n\nName her."},)),
+        ({"instruction": "Who?", "context": "A tale.", "response": "Ada."}, ({"role": "user", "content": "A tale.\n\nWho?"},)),
+        ({"instruction": "Who?", "response": "Ada."}, U),
+        ({"prompt": "Who?", "response": "Ada."}, U),
+        ({"query": "Who?", "answer": "Ada."}, U),
+        ({"question": "Who?", "answers": {"text": ["Ada.", "Ada"], "answer_start": [1, 1]}}, U),
+        ({"question": "Who?", "answer": ["Ada."]}, U),
+        ({" Question": "Who?", "ANSWER ": "Ada."}, U),
+        ({"system": "Brief.", "question": "Who?", "answer": "Ada."}, S),
+        ({"system_prompt": "Brief.", "prompt": "Who?", "completion": "Ada."}, S),
+        ({"data": {"question": "Who?", "answer": "Ada."}}, U),
+        ({"row_idx": 3, "row": {"messages": MESSAGES}}, U),
+        ({"conversations": TALK}, U),
+        ({"conversations": TALK, "system": "Brief."}, S),
+        ({"conversations": [{"from": "system", "value": "Brief."}, *TALK]}, S),
+        ({"messages": [{"role": "developer", "content": "Brief."}, *MESSAGES]}, S),
+        ({"messages": [{"role": "user", "content": PART}, {"role": "assistant", "content": [{"type": "text", "text": "Ada."}]}]}, U),
+        ({"messages": '[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]'}, U),
+        ({"messages": {"role": ["user", "assistant"], "content": ["Who?", "Ada."]}}, U),
+        ({"prompt": MESSAGES[:1], "completion": "Ada."}, U),
+        ({"prompt": "Who?", "completion": "Ada."}, "Who?"),
+        ({"input": "Who?", "output": "Ada."}, "Who?"),
+        ({"Text": "Ada."}, None),
+    ],
+)  # fmt: skip
+def test_shapes(raw, prompt):
+    (row,) = load_rows([raw])
+    assert (row.prompt, row.answer) == (prompt, "Ada.")
+
+
+def test_earlier_turns():
+    more = [*MESSAGES, {"role": "user", "content": "Thanks."}, {"role": "assistant", "content": "Welcome."}]
+    history = {"history": [["Who?", "Ada."]], "instruction": "Thanks.", "output": "Welcome."}
+    for raw in ({"messages": more}, history):
+        assert load_rows([raw])[0].prompt == tuple(more[:-1]) and load_rows([raw])[0].every_turn
+        assert not load_rows([raw], assistant_turns="last")[0].every_turn
+    asked = {"prompt": more[:-1], "completion": more[-1:]}  # the row itself says what is not to be learnt
+    assert not load_rows([asked])[0].every_turn and not load_rows([{"messages": MESSAGES}])[0].every_turn
+
+
+def test_what_is_not_used_is_named_once():
+    said: list[str] = []
+    load_rows([{"text": "a", "labels": 1, "id": i, "": i, "note": ""} for i in range(3)], warnings=said)
+    assert said == ["the data set: not used: the columns 'labels', 'id'"]
+    said.clear()
+    load_rows(
+        [{"question": "Who?", "answer": "Ada.", "context": "A.", "system": "B.", "alternate": "C."}], warnings=said
+    )
+    assert said == []
+
+
+def test_columns_of_ones_own():
+    raw = {"Frage": "Who?", "Antwort": {"kurz": "Ada."}, "note": "x"}
+    said: list[str] = []
+    (row,) = load_rows([raw], columns={"question": "frage", "answer": "Antwort.kurz"}, warnings=said)
+    assert (row.prompt, row.answer) == (U, "Ada.") and said == ["the data set: not used: the column 'note'"]
+    plain = [{"question": "Who?", "answer": "Ada."}]  # another set of the same run
+    assert load_rows(plain, columns={"question": "Frage", "answer": "Antwort"})[0].prompt == U
+    swapped = {"answer": "Who?", "question": "Ada."}
+    assert load_rows([swapped], columns={"question": "answer", "answer": "question"})[0].prompt == U
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"question": "Frag", "answer": "Antwort"}, "there is no column 'Frag'; the row has 'Frage', 'Antwort'"),
+        ({"qestion": "Frage"}, "there is no 'qestion', did you mean 'question'"),
+        ({"question": "Frage", "answer": "Frage"}, "one column is given for two parts"),
+        ({"question": ""}, "needs the name of a column"),
+        ({}, "name others with --columns"),
+    ],
+)
+def test_columns_that_are_not_there(columns, said):
+    with pytest.raises(InputError, match=said):
+        load_rows([{"Frage": "Who?", "Antwort": "Ada."}], columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"question": None, "answer": "Ada."}, "the field 'question' is missing"),
+        ({"question": "Who?", "answer": True}, "'answer' must be text, it is a bool"),
+        ({"question": "Who?", "answer": float("nan")}, "'answer' must be text, it is a float"),
+        ({"question": "Who?", "answer": "half \ud83d of it"}, r"'answer' holds half of a character \(U\+D83D"),
+        ({"messages": [{"role": "user", "content": "\udc00"}, MESSAGES[1]]}, "half of a character"),
+        ({"text": "a\ud800"}, "half of a character"),
+        ({"messages": "Who?"}, "no known columns"),
+        ({"messages": [1]}, "needs a role and a content, this is a int"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, MESSAGES[1]]}, "type 'image_url'; only text"),
+        ({"messages": [{"role": "user", "content": 3}, MESSAGES[1]]}, "must be text, it is a int"),
+        ({"messages": [*MESSAGES, {"role": "user", "content": "And?"}]}, "the last message must be the assistant's"),
+        ({"messages": MESSAGES[1:]}, "no message before"),
+        ({"messages": []}, "list of messages"),
+        ({"history": ["x"], "question": "Who?", "answer": "Ada."}, "list of pairs"),
+        ({"a" * 500: "x"}, "found 'a{40}…'"),
+        ({"chosen": "a", "rejected": "b"}, "no known columns"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_read(raw, said):
+    with pytest.raises(InputError, match=said):
+        load_rows([raw])
