@@ -62,8 +62,9 @@ def check_least(settings: Any) -> None:
     """Raise InputError for a field of a dataclass that is below its ``Field(ge=…)``."""
     for name, field in described_fields(type(settings)).items():
         for bound in field.metadata:
-            if isinstance(bound, Ge) and getattr(settings, name) < bound.ge:
-                raise InputError(f"{name} must be at least {bound.ge}, not {getattr(settings, name)}")
+            value = getattr(settings, name)
+            if isinstance(bound, Ge) and value is not None and value < bound.ge:
+                raise InputError(f"{name} must be at least {bound.ge}, not {value}")
 
 
 def full_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:

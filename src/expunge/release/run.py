@@ -10,6 +10,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from expunge import files, models, record
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
@@ -175,6 +177,7 @@ def made_of(
     return {
         **own,
         **of_run,
+        **({} if settings.run.dtype == "float32" else {"dtype": settings.run.dtype}),
         "training": {k: parse(k, v) for k, v in sorted(settings.run.training.items())},
         "model": model,
         "data": {f"{name} set": fingerprint(rows) for name, rows in raw.items()}
@@ -198,7 +201,12 @@ def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> list[Step
 def _load(settings: Release, device: Any, updates: Sequence[Adapter] = ()) -> models.Loaded:
     """The target with ``updates`` added to its weights, one after the other."""
     plan = settings.run
-    target = models.load(plan.model, device=plan.device or device, trust_remote_code=plan.trust_remote_code)
+    target = models.load(
+        plan.model,
+        dtype=getattr(torch, plan.dtype),
+        device=plan.device or device,
+        trust_remote_code=plan.trust_remote_code,
+    )
     for update in updates:
         models.add(target.model, update)
     return target
