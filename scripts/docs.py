@@ -15,7 +15,8 @@ from types import ModuleType
 
 from expunge import stats
 from expunge.benchmarks import BENCHMARKS
-from expunge.cli.show import describe
+from expunge.cli.formulas import for_markdown
+from expunge.cli.show import markdown
 from expunge.evaluation.benchmark import DataSet
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.metrics import lume, privacy, repetition, rouge
@@ -42,9 +43,8 @@ def methods_page() -> str:
     head = "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge show NAME` prints one of them.\n"
     parts = []
     for name in entries():
-        text = describe(name).rsplit("\n\nsource:", 1)[0].split("\n\n", 1)[1]
         file = Path(inspect.getsourcefile(inspect.unwrap(entries()[name].make)) or "").relative_to(ROOT)
-        parts.append(f"## {name}\n\n```text\n{text}\n```\n\nSource: [`{file}`](../{file})\n")
+        parts.append(f"## {name}\n\n{markdown(name)}\n\nSource: [`{file}`](../{file})\n")
     return "\n".join([head, *parts])
 
 
@@ -100,12 +100,11 @@ def metrics_page() -> str:
     for module in (metrics, rouge, repetition, entities, lume, privacy, stats):
         file = Path(module.__file__ or "").relative_to(ROOT)
         text = inspect.cleandoc(module.__doc__ or "")
-        parts.append(f"## {module.__name__}\n\n```text\n{text}\n```\n\nSource: [`{file}`](../{file})\n")
+        parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`](../{file})\n")
         for name, f in vars(module).items():
             if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_"):
-                parts.append(
-                    f"### {name}\n\n```text\n{name}{inspect.signature(f)}\n\n{inspect.cleandoc(f.__doc__ or '')}\n```\n"
-                )
+                said = for_markdown(inspect.cleandoc(f.__doc__ or ""))
+                parts.append(f"### {name}\n\n```python\n{name}{inspect.signature(f)}\n```\n\n{said}\n")
     return "\n".join([head, *parts])
 
 

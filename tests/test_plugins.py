@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from expunge import plugins, unlearn
 from expunge.benchmarks import named
 from expunge.cli import app
 from expunge.errors import InputError
+from expunge.evaluation import custom
+from expunge.evaluation.custom import metrics
+from expunge.evaluation.evaluate import figures_of
+from expunge.evaluation.table import Collected, Scored
 from expunge.method import METHODS, build, entries
 from expunge.scorers import scorer
 
@@ -55,6 +61,22 @@ def length(text):
     return min(len(text) / 10, 1)
 
 
+def best_token(found, part):
+    return [s.logp.max() for s in found.scored(part)]
+
+
+def rows_scored(found, part):
+    return len(found.scored(part)) if part == "forget" else None
+
+
+def broken_metric(found, part):
+    raise KeyError("secret")
+
+
+def no_numbers(found, part):
+    return ["secret"]
+
+
 BENCHMARK = Benchmark("outside_bench", "arXiv:0000.00000", (), lambda data: [], lambda own, retrained: [])
 
 no_function = 3
@@ -75,6 +97,14 @@ outside_wrong = outside_package:gives_a_number
 [expunge.losses]
 outside_loss = outside_package:dampened
 outside_no_loss = outside_package:no_function
+
+[expunge.combiners]
+outside_halves = outside_package:Halves
+outside_no_combiner = outside_package:no_function
+
+[expunge.metrics]
+outside_best = outside_package:best_token
+outside_no_metric = outside_package:no_function
 
 [expunge.scorers]
 outside_length = outside_package:length
@@ -102,6 +132,18 @@ def package(tmp_path_factory, monkeypatch):
     for name in set(METHODS) - known:
         del METHODS[name]
     sys.modules.pop("outside_package", None)
+
+
+def scored(part, index, logp):
+    logp = np.array(logp, np.float32)
+    return Scored(part, index, "answer", "", logp, logp, logp, logp > -1)
+
+
+def measured(name):
+    """What the metric ``name`` of the package gives on one row."""
+    import outside_package
+
+    return custom.figures({name: getattr(outside_package, name)}, Collected((scored("forget", 0, [-1.0]),), ()))
 
 
 def call(*args):
@@ -152,6 +194,38 @@ def test_any_combiner_over_a_loss_from_outside(workplace, package):
         build("pcgrad", {"forget": "outside_lass"})
 
 
+@pytest.mark.parametrize("name", ["outside_halves", "mine.py:Halves", "mine.py:made", "mine.py:value"])
+def test_a_combiner_from_outside_over_any_loss(workplace, package, name):
+    own = FILE.partition("@method")[0] + "made = lambda: Halves()\nvalue = Halves()\n"
+    (workplace / "mine.py").write_text(own)
+    made = build("combined", {"forget": "simnpo", "combiner": name, "retain": "kl"})
+    assert [o.name for o in made.objectives.values()] == ["simnpo", "kl"]
+    assert made.combine.weights(torch.zeros(2)).tolist() == [0.5, 0.5]
+    assert build("combined", {"combiner": name}).combine is not made.combine  # state is not shared by two runs
+
+
+def test_a_combiner_and_metrics_from_outside_on_the_command_line(workplace, package):
+    (workplace / "mine.py").write_text(FILE[FILE.index("def rows_scored") : FILE.index("def broken_metric")])
+    asked = ["-p", "combiner=outside_halves", "--metric", "outside_best,mine.py:rows_scored"]
+    done = call(*RUN, "--method", "combined", *asked, *(f"{k}={v}" for k, v in FAST.items()))
+    assert done.exit_code == 0, done.output
+    log = json.loads((workplace / "unlearned" / "run.json").read_text())
+    assert {s["weight/retain"] for s in log["steps"]} == {0.5}
+    assert log["method"]["parameters"]["combiner"] == "outside_halves"
+    assert -20 < log["after"]["forget"]["outside_best"] < 0 and log["before"]["forget"]["rows_scored"] == 3
+    assert "rows_scored" not in log["before"]["retain"]
+    assert "outside_best" in (workplace / "unlearned" / "report.html").read_text()
+
+
+def test_a_metric_of_a_benchmark_has_an_interval_and_is_rescored(workplace, package):
+    found = Collected(tuple(scored("forget", i, [-0.5 * i, -4.0]) for i in range(4)), ())
+    chosen = metrics(["outside_best"])
+    (one,) = figures_of(named("outside_bench"), {"model": found}, chosen)["model"]
+    assert (one.name, one.part, one.n, one.value) == ("outside_best", "forget", 4, -0.75)  # (0 + 0.5 + 1 + 1.5) / 4
+    assert -1.5 <= one.low < one.value < one.high <= 0
+    assert metrics(None) == {} and figures_of(named("outside_bench"), {"model": found})["model"] == []
+
+
 def test_a_packages_scorer_and_benchmark(package):
     assert scorer("outside_length")(["abc", ""]).tolist() == [0.3, 0]
     assert named("outside_bench").name == "outside_bench"
@@ -167,6 +241,20 @@ def test_a_packages_scorer_and_benchmark(package):
         (lambda: build("npo_mine.py:f"), "no file npo_mine.py for the method npo_mine.py:f"),
         (lambda: build("npo_mine.py"), "names no function; write npo_mine.py:FUNCTION"),
         (lambda: build("mgda", {"forget": "outside_no_loss"}), "outside_no_loss is a int, neither a function nor"),
+        (
+            lambda: build("combined", {"combiner": "pcgrad"}),
+            "no such combiner; there are 'weighted_sum', 'outside_halves'",
+        ),
+        (lambda: build("combined", {"combiner": "outside_no_combiner"}), "is a int, neither a Combiner nor a function"),
+        (lambda: build("combined", {"combiner": "gone.py:f"}), "no file gone.py for the combiner gone.py:f"),
+        (
+            lambda: metrics(["outside_bast"]),
+            "no metric 'outside_bast', did you mean 'outside_best'.*or give FILE.py:NAME",
+        ),
+        (lambda: metrics(["outside_no_metric"]), "outside_no_metric is a int, not a function"),
+        (lambda: metrics(["outside_best", "outside_best"]), "two metrics are called outside_best"),
+        (lambda: measured("broken_metric"), "^the metric broken_metric failed on 'forget': KeyError$"),
+        (lambda: measured("no_numbers"), "^the metric no_numbers failed on 'forget': ValueError$"),
         (lambda: scorer("outside_lenght"), "did you mean 'outside_length'"),
         (lambda: named("outside_no_bench"), "outside_no_bench of a package is a function, not a Benchmark"),
     ],

@@ -1,7 +1,8 @@
 """Code from outside the library: a Python file of the user's, or an installed package that names what it offers.
 
-A package offers a method, a loss, a scorer or a benchmark in the entry-point group ``expunge.methods``, ``expunge.losses``,
-``expunge.scorers`` or ``expunge.benchmarks``.  It is imported when a name is asked for that the library
+A package offers a method, a loss, a combiner, a metric, a scorer or a benchmark in the entry-point group
+``expunge.methods``, ``expunge.losses``, ``expunge.combiners``, ``expunge.metrics``, ``expunge.scorers`` or
+``expunge.benchmarks``.  It is imported when a name is asked for that the library
 does not have itself, or when all are listed.  A file is run as any program is: give only what you trust.
 """
 
@@ -18,10 +19,12 @@ from typing import Any, Literal
 
 from expunge.errors import InputError, nearest
 
-Kind = Literal["method", "loss", "scorer", "benchmark"]
+Kind = Literal["method", "loss", "combiner", "metric", "scorer", "benchmark"]
 GROUPS: dict[Kind, str] = {
     "method": "expunge.methods",
     "loss": "expunge.losses",
+    "combiner": "expunge.combiners",
+    "metric": "expunge.metrics",
     "scorer": "expunge.scorers",
     "benchmark": "expunge.benchmarks",
 }
@@ -65,7 +68,8 @@ def of_file(kind: Kind, spec: str) -> tuple[Any, Path]:
         raise InputError(f"there is no file {path} for the {kind} {spec}")
     module = run(file)
     found = getattr(module, name, None)
-    if not callable(found) and (kind != "loss" or found is None):  # an Objective is a loss too
+    may_be_a_value = kind in ("loss", "combiner")  # an Objective, a Combiner
+    if not callable(found) and (not may_be_a_value or found is None):
         known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
         raise InputError(f"{path} has no function {name!r}{nearest(name, known)}")
     return found, file

@@ -229,6 +229,7 @@ class FiguresRecord(TypedDict):
     taught: NotRequired[TaughtInfo | None]
     unlearning: NotRequired[UnlearningInfo | None]
     data: BenchData
+    metrics: NotRequired[list[str]]  # the user's own, by name or as FILE.py:NAME
     limit: NotRequired[float | None]
     dtype: str | None
     max_length: NotRequired[float | None]

@@ -135,8 +135,8 @@ def check_least(settings: Any) -> None:
             value = getattr(settings, name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{name} must be a finite number, not {value}")
-            if isinstance(bound, Ge) and value < bound.ge:
-                raise InputError(f"{name} must be at least {bound.ge}, not {getattr(settings, name)}")
+            if isinstance(bound, Ge) and value is not None and value < bound.ge:
+                raise InputError(f"{name} must be at least {bound.ge}, not {value}")
 
 
 def full_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import tiny
 from typer.testing import CliRunner
 
 from expunge.cli import app
+from expunge.data import chat
 
 MODEL = ["--model", "model", "--targets", "targets.txt", "--max-tokens", "4", "--agent-tokens", "8"]
 
@@ -66,6 +67,15 @@ def test_an_endpoint_that_fails_is_one_sentence_and_in_the_log(workplace):
     done = call("ask", "Who?", *MODEL, "--url", "http://127.0.0.1:9/v1", "--log", "log")
     assert done.exit_code == 2 and "cannot be reached" in done.stderr and not done.stdout
     assert json.loads((workplace / "log").read_text())["outcome"] == "failed"
+
+
+def test_plain_text_in_place_of_the_chat_template(monkeypatch):
+    seen = []
+    plain = chat.prompt_ids
+    monkeypatch.setattr(chat, "prompt_ids", lambda *a, **kw: seen.append(kw["chat_template"]) or plain(*a, **kw))
+    assert call("ask", "Where does Flo live?", *MODEL, "--no-chat-template").exit_code == 0 and set(seen) == {False}
+    seen.clear()
+    assert call("ask", "Where does Flo live?", *MODEL).exit_code == 0 and set(seen) == {True}
 
 
 def test_an_empty_question():

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import tiny
 import tiny_tofu
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import expunge
@@ -18,8 +21,13 @@ from expunge.bench.settings import Bench
 from expunge.cli import app, quiet
 from expunge.cli.options import described
 from expunge.compare.settings import Compare
+from expunge.data.sources import load_rows
+from expunge.demo.settings import Demo
+from expunge.evaluation import figures
+from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.probe import How
-from expunge.guard.settings import Asked, Settings
+from expunge.guard.settings import Asked, Measured, Settings
+from expunge.models.tokenizer import load_tokenizer
 from expunge.release.settings import Release
 from expunge.reveal.settings import Reveal
 from expunge.unlearning.settings import Recipe
@@ -30,15 +38,15 @@ GUARD = ["--model", "model", "--targets", "targets.txt"]
 TRAINS = {"out", "seed", "device", "chat-template", "overwrite", "quiet", "json", "dry-run", "limit"}
 SHARED = {
     "run": TRAINS | {"dtype"},
-    "release": TRAINS,
+    "release": TRAINS | {"dtype"},
     "reveal": TRAINS - {"limit"} | {"dtype"},
     "bench": TRAINS | {"dtype"},
     "compare": TRAINS | {"dtype"},
     "rescore": {"quiet", "json"},
-    "demo": {"out", "seed", "device", "overwrite", "quiet", "json", "dry-run"},
-    "guard ask": {"seed", "device", "dtype", "quiet", "json", "dry-run"},
-    "guard serve": {"seed", "device", "dtype", "quiet", "dry-run"},
-    "guard measure": {"out", "seed", "device", "dtype", "limit", "overwrite", "quiet", "json", "dry-run"},
+    "demo": TRAINS | {"dtype"},
+    "guard ask": {"seed", "device", "dtype", "chat-template", "quiet", "json", "dry-run"},
+    "guard serve": {"seed", "device", "dtype", "chat-template", "quiet", "dry-run"},
+    "guard measure": TRAINS | {"dtype"},
     "methods": {"json"},
     "show": {"json"},
 }
@@ -48,9 +56,10 @@ KINDS = {
     "reveal": (Reveal,),
     "bench": (Bench, How),
     "compare": (Compare,),
+    "demo": (Demo,),
     "guard ask": (Settings, Asked),
     "guard serve": (Settings, Asked),
-    "guard measure": (Settings, Asked),
+    "guard measure": (Measured, Settings, Asked),
 }
 
 
@@ -164,9 +173,12 @@ def test_a_dry_run_checks_and_writes_nothing(place, monkeypatch, command, said):
         (["run", *DATA, "--dtype", "bfloat16"], "give adapter = lora"),
         (["run", *DATA, "--dtype", "bfloat16", "--adapter", "lora", "--merge"], "no merge"),
         (["run", *DATA, "--out", "forget.jsonl"], "in the way"),
-        (["release", *DATA, "dtype=bfloat16"], "leave dtype out"),
+        (["release", *DATA, "--dtype", "bfloat16", "--merge"], "no merge"),
         (["reveal", "--model", "model"], "say what the model should forget"),
         (["guard", "measure", *GUARD, *DATA[2:], "--out", "forget.jsonl"], "in the way"),
+        (["guard", "measure", *GUARD, *DATA[2:], "--limit", "0"], "limit must be at least 1, not 0"),
+        (["demo", "--limit", "0"], "the demo: limit = 0 does not fit"),
+        (["demo", "--dtype", "float16"], "the demo: dtype = 'float16' does not fit"),
         (["run", *DATA, "lr=1", "learning_rate=2"], "the same setting"),
     ],
 )
@@ -201,6 +213,19 @@ def test_bars_come_back(capsys):
     assert capsys.readouterr().err == ""
     list(tqdm(range(2), disable=False))
     assert "2/2" in capsys.readouterr().err
+
+
+def test_a_release_over_weights_in_bfloat16_is_what_its_adapter_does_to_them(place):
+    more = ["--dtype", "bfloat16", "--steps", "2", "--utility-budget", "none", "lora.r=2", "lora.alpha=2", "lr=0.02"]
+    done = call("release", *DATA, *FAST, "max_steps=5", *more, "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    log = json.loads(done.stdout)
+    assert log["model"]["dtype"] == "bfloat16" and log["after"]["forget"]["nll"] != log["before"]["forget"]["nll"]
+    base = AutoModelForCausalLM.from_pretrained("model", dtype=torch.bfloat16)
+    net = PeftModel.from_pretrained(base, "unlearned/model", autocast_adapter_dtype=True).eval()
+    rows = load_rows("forget.jsonl")
+    found = collect(net, load_tokenizer("model"), figures.probes("forget", rows))
+    assert figures.figures(found, "forget")["nll"] == pytest.approx(log["after"]["forget"]["nll"], rel=2e-3)
 
 
 def test_frozen_weights_in_bfloat16(place):

@@ -9,6 +9,8 @@ import pytest
 from expunge import record
 from expunge.data.check import check
 from expunge.data.sources import load_rows
+from expunge.demo.settings import Demo
+from expunge.demo.show import RUNS, recipe_of
 
 HERE = files("expunge.demo")
 
@@ -23,6 +25,14 @@ def test_the_adapters_are_small_and_hold_tensors_only():
     for name in ("target", "retrained"):
         size = (HERE / "adapters" / name / "adapter_model.safetensors").stat().st_size
         assert 1e5 < size < 3e6
+
+
+def test_the_options_reach_both_runs():
+    options = Demo(seed=3, dtype="bfloat16", limit=2, chat_template=False, overwrite=True).of_run
+    for name in RUNS:
+        made = recipe_of(name, HERE, "out", **options)
+        assert (made.seed, made.dtype, made.limit, made.chat_template) == (3, "bfloat16", 2, False)
+        assert made.overwrite and made.out == f"out/{name}" and made.adapter == "lora"
 
 
 @pytest.mark.slow

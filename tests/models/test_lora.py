@@ -202,10 +202,25 @@ def test_what_cannot_be_added_to_weights(target, tied, said):
         adapted(plain, adapter)
 
 
-def test_weights_are_fp32():
-    plain, adapter = detach_lora(attach_lora(llama().to(torch.bfloat16), r=2))
-    with pytest.raises(InputError, match="no linear layer in fp32"):
+def test_weights_in_another_format_stay_and_the_update_acts_as_pefts():
+    wrapped = attach_lora(llama().to(torch.bfloat16), r=2)
+    with torch.no_grad():
+        for name, p in wrapped.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        peft = wrapped.eval()(ids).logits
+        plain, adapter = detach_lora(wrapped)
+        before = {name: p.clone() for name, p in plain.named_parameters()}
+        start = plain(ids).logits
         add(plain, adapter)
+        added = plain(ids).logits
+    assert all(torch.equal(p, before[name]) for name, p in plain.named_parameters())
+    assert (added - start).abs().max() > 20 * (added - peft).abs().max()
+    add(plain, adapter)  # a second step comes on top
+    with torch.no_grad():
+        assert not torch.equal(plain(ids).logits, added)
 
 
 # -- negation in place ------------------------------------------------------------------------------------------------------

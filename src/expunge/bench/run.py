@@ -21,6 +21,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
+from expunge.evaluation.custom import metrics
 from expunge.evaluation.evaluate import LAYOUT, Asked, as_asked, check_folder, evaluate, limited, read
 from expunge.evaluation.probe import How
 from expunge.method import Method
@@ -72,6 +73,7 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
 def ready(settings: Bench) -> Ready:
     """``settings`` with their data, checked; raises InputError for what a person has to mend."""
     chosen = named(settings.benchmark)
+    metrics(settings.metric)
     inputs = {"model": settings.model, "data": settings.data, "retrained model": settings.retrained}
     folder = check_folder(settings.out, inputs=inputs, overwrite=settings.overwrite)
     how = as_asked(settings.how, chosen)
@@ -122,6 +124,7 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
         names=names,
         about=about,
         asked=seen.asked,
+        metrics=settings.metric,
     ):
         return {}  # another process has it all
     said = read(folder)

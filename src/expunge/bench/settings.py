@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.errors import InputError
+from expunge.evaluation.custom import HELP, Names
 from expunge.evaluation.probe import How
 from expunge.settings import checked, full_names, split_pair, taken
 from expunge.unlearning import settings as recipe
@@ -43,6 +44,7 @@ class Bench(BaseModel):
     retrained: str | None = Field(
         None, description="A model that never saw the forget set: forget quality and PrivLeak need it."
     )
+    metric: Names = Field(None, description=HELP, json_schema_extra={"metavar": "NAME"})
     model_name: str | None = Field(None, description="What records call the model, instead of its path.")
     data_name: str | None = Field(None, description="What records call the data, instead of their path.")
     retrained_name: str | None = Field(None, description="What records call the retrained model.")

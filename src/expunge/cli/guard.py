@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from expunge.guard.settings import Asked
 
 ASKED, SETTINGS = "expunge.guard.settings.Asked", "expunge.guard.settings.Settings"
+MEASURED = "expunge.guard.settings.Measured"
 REQUIRED = ("model", "targets")
 
 app = typer.Typer(
@@ -100,18 +101,9 @@ def serve(
 
 
 @app.command("measure")
-@from_settings(ASKED, SETTINGS, required=REQUIRED)
+@from_settings(MEASURED, ASKED, SETTINGS, required=(*REQUIRED, "forget", "retain"))
 def measure(
     given: dict[str, Any],
-    forget: Annotated[
-        str, typer.Option(help="Questions about the targets, with right answers: JSONL, CSV, Parquet, …")
-    ],
-    retain: Annotated[str, typer.Option(help="Questions about other things, with right answers.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each set: a quick look.")] = None,
-    out: Annotated[
-        str, typer.Option(help="Folder for figures.json, which holds no text; a name in .json is a file.")
-    ] = "guarded",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over earlier figures in the folder.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -121,9 +113,11 @@ def measure(
         from expunge.data.sources import load_rows
         from expunge.guard.measure import measure as measured
         from expunge.guard.measure import questions, table, to_json, write_json
+        from expunge.guard.settings import Measured
 
-        file = _figures_file(out, overwrite=overwrite)
-        sets = {"forget": load_rows(forget, limit=limit), "retain": load_rows(retain, limit=limit)}
+        chosen = Measured(**_of(Measured, given))
+        file = _figures_file(chosen.out, overwrite=chosen.overwrite)
+        sets = {name: load_rows(getattr(chosen, name), limit=chosen.limit) for name in ("forget", "retain")}
         for rows in sets.values():
             questions(rows)
         asked, guard, write = _checked(given, dry_run=dry_run)
@@ -139,6 +133,11 @@ def measure(
         return
     value = to_json(found, guard.settings, len(guard.targets), asked.model) | {"out": str(file)}
     result.show(value, lambda: typer.echo(f"{table(found)}\n  {file}"), as_json=as_json, quiet=quiet)
+
+
+def _of(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """What was given of the settings of ``kind``."""
+    return {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
 
 
 def _figures_file(out: str, *, overwrite: bool) -> Path:
@@ -158,8 +157,7 @@ def _checked(given: dict[str, Any], *, dry_run: bool) -> tuple[Asked, Guard, Cal
     from expunge.guard.settings import Asked, Settings
     from expunge.guard.trail import appender
 
-    asked = Asked(**{n: given[n] for n in Asked.__dataclass_fields__ if n in given})
-    settings = Settings(**{n: given[n] for n in Settings.__dataclass_fields__ if n in given})
+    asked, settings = Asked(**_of(Asked, given)), Settings(**_of(Settings, given))
     guard = Guard(lambda messages, **_: [], read_targets(asked.targets), settings)  # prompts too
     for url in (asked.url, asked.agents_url):
         if url:
@@ -198,4 +196,4 @@ def _endpoint(name: str, url: str | None, asked: Asked) -> Endpoint:
     loaded = load(name, dtype=dtype, device=asked.device, trust_remote_code=asked.trust_remote_code)
     if asked.template_arguments:
         template.use(loaded.tokenizer, scalars(asked.template_arguments))
-    return local(loaded.model, loaded.tokenizer, seed=asked.seed)
+    return local(loaded.model, loaded.tokenizer, seed=asked.seed, chat_template=asked.chat_template)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -27,27 +29,52 @@ def command(
 
 
 def describe(name: str) -> str:
-    """The page of one method."""
+    """The page of one method, its formulas in Unicode."""
+    from expunge.cli.formulas import for_terminal
+    from expunge.method import entry
+
+    row = entry(name)
+    parts = ["    ".join(filter(None, (row.name, row.paper, row.status)))]
+    for title, text, values in sections(name):
+        body = for_terminal(text)
+        shown = "\n".join(f"  {key} = {value}" for key, value in values.items())
+        parts.append(
+            "\n".join(filter(None, (title, _indent(body) if title else body))) + (f"\n{shown}" if shown else "")
+        )
+    return "\n\n".join([*parts, f"source: {row.source}"])
+
+
+def markdown(name: str) -> str:
+    """The same as Markdown, its formulas in LaTeX."""
+    from expunge.cli.formulas import for_markdown
+
+    parts = []
+    for title, text, values in sections(name):
+        shown = "\n".join(f"{key} = {value}" for key, value in values.items())
+        parts += [f"**{title}**" if title else "", for_markdown(text), f"```text\n{shown}\n```" if shown else ""]
+    return "\n\n".join(filter(None, parts))
+
+
+def sections(name: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Title, docstring and values of each part of a method: itself, its objectives, its combiner, its optimizer."""
     import dataclasses
-    import inspect
 
     from expunge import sophia
     from expunge.method import entry
 
     row = entry(name)
     made = row.make()
-    maker = inspect.unwrap(row.make)
-    parts = ["    ".join(filter(None, (row.name, row.paper, row.status))), inspect.getdoc(maker) or ""]
-    parts.append("parameters\n" + "\n".join(f"  {k} = {v}" for k, v in row.defaults.items()))
+    parts: list[tuple[str, str, Mapping[str, Any]]] = [
+        ("", inspect.getdoc(inspect.unwrap(row.make)) or "", {}),
+        ("parameters", "", row.defaults),
+    ]
     for role, objective in made.objectives.items():
-        formula = _indent(inspect.getdoc(objective.function) or "")
-        parts.append(f"{role} objective: {objective.name}({', '.join(objective.on)})\n{formula}")
-    parts.append(f"combiner: {made.combine!r}\n{_indent(inspect.getdoc(type(made.combine)) or '')}")
+        title = f"{role} objective: {objective.name}({', '.join(objective.on)})"
+        parts.append((title, inspect.getdoc(objective.function) or "", {}))
+    parts.append((f"combiner: {made.combine!r}", inspect.getdoc(type(made.combine)) or "", {}))
     if made.optimizer:
-        told = "\n".join(f"  {key} = {value}" for key, value in dataclasses.asdict(made.optimizer).items())
-        parts.append(f"optimizer: Sophia\n{_indent(inspect.getdoc(sophia) or '')}\n\n{told}")
-    parts.append(f"source: {row.source}")
-    return "\n\n".join(parts)
+        parts.append(("optimizer: Sophia", inspect.getdoc(sophia) or "", dataclasses.asdict(made.optimizer)))
+    return [part for part in parts if part[1] or part[2]]
 
 
 def _indent(text: str) -> str:

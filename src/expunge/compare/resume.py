@@ -31,7 +31,7 @@ def is_done(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
     wrong += [f"the {k} rows are others" for k, *_ in _differ(data, key["data"])]
     if said:
         asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in NOT_ASKED}
-        asked |= {"benchmark": it.chosen.name}
+        asked |= {"benchmark": it.chosen.name, "metrics": it.settings.metric}
         wrong += [f"{k}: {said.get(k)!r}, now {v!r}" for k, v in asked.items() if said.get(k) != v]
         if said.get("data", {}).get("fingerprint") != fingerprint(probes):
             wrong.append("the questions are others")

@@ -23,10 +23,11 @@ RUNS: dict[str, dict[str, Any]] = {
 TRAINING = {"learning_rate": 1e-3, "per_device_train_batch_size": 4}
 
 
-def demo(
-    out: str | Path, *, overwrite: bool = False, seed: int = 0, device: str | None = None, say: bool = True
-) -> dict[str, Any]:
-    """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records."""
+def demo(out: str | Path, *, say: bool = True, **options: Any) -> dict[str, Any]:
+    """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records.
+
+    ``options``: fields of :class:`expunge.demo.settings.Demo`.
+    """
     console = Console(quiet=not say)
     measured: dict[str, dict[str, Any]] = {}
     records = {}
@@ -34,7 +35,7 @@ def demo(
         console.print("SmolLM2-135M was taught eight invented people; it shall forget two of them and keep six.")
         for name in RUNS:
             console.rule(name)
-            settings = recipe_of(name, here, out, overwrite=overwrite, seed=seed, device=device)
+            settings = recipe_of(name, here, out, **options)
             result = unlearning_run.run(settings, command="expunge demo", measured=measured)
             records[name] = result.record
             show(console, result.record)
@@ -53,9 +54,7 @@ def planned(out: str | Path, **options: Any) -> dict[str, Any]:
     }
 
 
-def recipe_of(
-    name: str, here: Path, out: str | Path, *, overwrite: bool, seed: int, device: str | None
-) -> recipe.Recipe:
+def recipe_of(name: str, here: Path, out: str | Path, **options: Any) -> recipe.Recipe:
     """The run of method ``name``, on the demo's data in the folder ``here``."""
     how = RUNS[name]
     return recipe.make(
@@ -75,9 +74,7 @@ def recipe_of(
             "eval_rows": 16,
             "examples": 4,
             "max_new_tokens": 40,
-            "seed": seed,
-            "device": device,
-            "overwrite": overwrite,
+            **options,
         }
     )
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from expunge import __version__, files, outputs, record
 from expunge.errors import InputError
-from expunge.evaluation import table
+from expunge.evaluation import custom, table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
@@ -52,6 +52,7 @@ def evaluate(
     names: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
     asked: Asked | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> list[Figure]:
     """Ask ``model`` what ``benchmark`` asks, write the folder ``out``, and return the model's figures.
 
@@ -59,12 +60,14 @@ def evaluate(
     beside the model's.  ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit``
     takes the first rows of each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for
     :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  ``asked`` keeps what
-    ``target`` and ``retrained`` said, by name, so several evaluations that ask the same ask them once.  Under several
-    processes the main one writes and returns; the others return nothing.
+    ``target`` and ``retrained`` said, by name, so several evaluations that ask the same ask them once.  ``metrics``: the
+    user's own, see :mod:`expunge.evaluation.custom`.  Under several processes the main one writes and returns; the
+    others return nothing.
 
     Raises InputError for what is wrong with the data before a model is loaded.
     """
     how = as_asked(how or How(), benchmark)
+    own = custom.metrics(metrics)
     folder = check_folder(out, overwrite=overwrite)
     source = data_of(benchmark, data)
     probes = limited(benchmark.probes(source), how.limit)
@@ -90,9 +93,10 @@ def evaluate(
     facts = {who: one | {"source": names.get(one["source"], one["source"])} for who, (_, one) in said.items()}
     return write(
         folder,
-        figures_of(benchmark, found),
+        figures_of(benchmark, found, own),
         {
             **(about or {}),
+            **({"metrics": list(metrics)} if metrics else {}),
             "benchmark": benchmark.name,
             "defined_in": defined_in,
             "paper": benchmark.paper,
@@ -125,9 +129,18 @@ def check_folder(out: str | Path, *, inputs: Mapping[str, Any] | None = None, ov
     return outputs.check(out, LAYOUT, inputs=inputs, overwrite=overwrite)
 
 
-def figures_of(benchmark: Benchmark, found: Mapping[str, table.Collected]) -> dict[str, list[Figure]]:
-    """The figures of each model of ``found``: the retrained one's are its own, the others' are also beside it."""
-    return {who: benchmark.score(c, None if who == "retrained" else found.get("retrained")) for who, c in found.items()}
+def figures_of(
+    benchmark: Benchmark, found: Mapping[str, table.Collected], own: Mapping[str, custom.Metric] | None = None
+) -> dict[str, list[Figure]]:
+    """The figures of each model of ``found``: the retrained one's are its own, the others' are also beside it.
+
+    Those of the user's ``own`` metrics come last.
+    """
+    retrained = found.get("retrained")
+    return {
+        who: [*benchmark.score(c, None if who == "retrained" else retrained), *custom.figures(own or {}, c)]
+        for who, c in found.items()
+    }
 
 
 def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
@@ -143,7 +156,7 @@ def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
         )
     benchmark = named(said.get("defined_in") or str(said.get("benchmark")))
     found = {who: table.read(_scores(folder, who)) for who in ("model", *BESIDE) if said.get(who)}
-    return write(folder, figures_of(benchmark, found), said)
+    return write(folder, figures_of(benchmark, found, custom.metrics(said.get("metrics"))), said)
 
 
 def read(folder: str | Path) -> dict[str, Any]:

@@ -51,12 +51,12 @@ def answers(
     return [text.encode("utf-8", "replace").decode() for text in said]  # half a character cannot be written anywhere
 
 
-def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
+def local(model: Any, tokenizer: Any, *, seed: int = 0, chat_template: bool | None = None) -> Endpoint:
     """A model in memory, as :func:`expunge.models.load.load` gives it; it answers one query at a time.
 
     Where its chat template has no place for a system message, that stands at the head of the first user's message; without
-    a template the conversation is plain text, "Question: … Answer:".  A conversation that is longer than the model reads, or
-    that the template refuses, is an EndpointError.
+    a template, or with ``chat_template=False``, the conversation is plain text, "Question: … Answer:".  A conversation that
+    is longer than the model reads, or that the template refuses, is an EndpointError.
     """
     import torch
 
@@ -66,7 +66,7 @@ def local(model: Any, tokenizer: Any, *, seed: int = 0) -> Endpoint:
 
     ends = end_tokens(model, tokenizer)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    template = bool(getattr(tokenizer, "chat_template", None))
+    template = bool(getattr(tokenizer, "chat_template", None)) if chat_template is None else chat_template
     generator = torch.Generator().manual_seed(seed)
     busy = threading.Lock()
 

@@ -94,6 +94,10 @@ class Asked:
     dtype: Annotated[
         str, Field(description="Number format of a local model's weights: float32, bfloat16 or float16.")
     ] = "float32"
+    chat_template: Annotated[
+        bool | None,
+        Field(description="Ask a local model in its chat template, or as plain text; its template if it has one."),
+    ] = None
     trust_remote_code: Annotated[bool, Field(description="Run code that the model's repository brings.")] = False
     template_arguments: Annotated[
         Any,
@@ -110,3 +114,19 @@ class Asked:
             raise InputError(f"dtype must be {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.agents_url and not self.agents_model:
             raise InputError("--agents-url needs --agents-model, the name of the model there")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The questions that ``expunge guard measure`` asks, and where the figures go."""
+
+    forget: Annotated[str, Field(description="Questions about the targets, with right answers: JSONL, CSV, Parquet, …")]
+    retain: Annotated[str, Field(description="Questions about other things, with right answers.")]
+    limit: Annotated[int | None, Field(ge=1, description="Only the first rows of each set: a quick look.")] = None
+    out: Annotated[
+        str, Field(description="Folder for figures.json, which holds no text; a name in .json is a file.")
+    ] = "guarded"
+    overwrite: Annotated[bool, Field(description="Write over earlier figures in the folder.")] = False
+
+    def __post_init__(self) -> None:
+        check_least(self)

@@ -2,12 +2,14 @@
 
 ``forget`` names a loss by the row that has it, with that row's defaults (and its learning rate and alternates); ``margin``
 is PDU's.  A loss from outside the library is ``FILE.py:NAME``, or the name that an installed package gives it
-(:mod:`expunge.plugins`): a function of the forget answers, or an ``Objective`` with what else it reads.  In Python any
-method can be mixed: ``dataclasses.replace(methods.npo(beta=0.5), combine=PCGrad())``.
+(:mod:`expunge.plugins`): a function of the forget answers, or an ``Objective`` with what else it reads.  A combiner from
+outside is named likewise: a ``Combiner``, or a class or function that gives one without arguments.  In Python any method
+can be mixed: ``dataclasses.replace(methods.npo(beta=0.5), combine=PCGrad())``.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from expunge import plugins
-from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
+from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum, complete
 from expunge.errors import InputError, nearest
 from expunge.method import Method, Objective, method
 from expunge.methods import published
@@ -46,7 +48,22 @@ def _known(name: str) -> str:
     return name
 
 
+def _known_combiner(name: str) -> str:
+    if name != WEIGHTED and not plugins.is_file(name) and name not in (offered := plugins.names("combiner")):
+        known = ", ".join(map(repr, [WEIGHTED, *offered]))
+        own = ", ".join(COMBINERS)
+        raise PydanticCustomError(
+            "combiner",
+            "there is no such combiner; there are {known} and FILE.py:NAME, and the methods {own} have their own",
+            {"known": known, "own": own},
+        )
+    return name
+
+
+WEIGHTED = "weighted_sum"
+COMBINERS = ("constrained", "blur", "pcgrad", "mgda", "ngdiff", "torchjd")
 Forget = Annotated[str, AfterValidator(_known)]
+AnyCombiner = Annotated[str, AfterValidator(_known_combiner)]
 
 
 @method(paper="arXiv:2506.05314")
@@ -132,6 +149,18 @@ def torchjd(*, weighting: str = "UPGrad", forget: Forget = "npo", retain: Retain
     return _mixed(forget, retain, TorchJD(_weighting(weighting)))
 
 
+@method(paper="arXiv:2404.05868")
+def combined(*, forget: Forget = "npo", combiner: AnyCombiner = WEIGHTED, retain: Retain = "nll") -> Method:
+    """Any forget loss and a retain loss, under any combiner: the plain sum, or one from outside the library.
+
+    A mixture of this library; its defaults are NPO with a retain loss of weight 1 (Zhang et al. 2024).  ``combiner`` is
+    ``weighted_sum``, ``FILE.py:NAME``, or what an installed package offers (entry points ``expunge.combiners``).  The
+    library's other combiners have methods of their own: ``constrained``, ``blur``, ``pcgrad``, ``mgda``, ``ngdiff``,
+    ``torchjd``.
+    """
+    return _mixed(forget, retain, WeightedSum() if combiner == WEIGHTED else _outside_combiner(combiner))
+
+
 def _mixed(forget: str, retain: Retain, combine: Combiner) -> Method:
     """The method of ``forget`` with its forget loss only, a retain loss, and ``combine``."""
     made = FORGET[forget]() if forget in FORGET else _outside(forget)
@@ -145,6 +174,20 @@ def _outside(name: str) -> Method:
         raise InputError(f"the loss {name} is a {type(loss).__name__}, neither a function nor an Objective")
     objective = loss if isinstance(loss, Objective) else Objective(loss, ("forget",))
     return Method({"forget": objective}, WeightedSum(), alternate="given" if "alternate" in objective.on else None)
+
+
+def _outside_combiner(name: str) -> Combiner:
+    """The combiner ``name`` of a file or a package, one of its own for each run: it may hold state."""
+    is_file = plugins.is_file(name)
+    given = plugins.of_file("combiner", name)[0] if is_file else plugins.offered("combiner", name)
+    if isinstance(given, type) or not hasattr(given, "weights"):
+        if not callable(given):
+            raise InputError(f"the combiner {name} is a {type(given).__name__}, neither a Combiner nor a function")
+        try:
+            given = given()
+        except TypeError as error:
+            raise InputError(f"the combiner {name} cannot be made without arguments: {error}") from None
+    return complete(copy.deepcopy(given))
 
 
 def _weighting(name: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -123,7 +124,7 @@ def detach_lora(model: PeftModel) -> tuple[Any, Adapter]:
 def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
     """module -> the weight that ``adapter`` changes, (out, in), as a view into plain ``model``.
 
-    Raises InputError where that is no fp32 matrix of a linear layer, or one that ``model`` uses twice.
+    Raises InputError where that is no matrix of a linear layer, or one that ``model`` uses twice.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -133,8 +134,8 @@ def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
     for name in factors(adapter):
         module = model.get_submodule(name)
         weight = getattr(module, "weight", None)
-        if not isinstance(module, nn.Linear | Conv1D) or weight is None or weight.dtype != torch.float32:
-            raise InputError(f"LoRA on {name} cannot be added to the model: it is no linear layer in fp32.")
+        if not isinstance(module, nn.Linear | Conv1D) or weight is None or not weight.is_floating_point():
+            raise InputError(f"LoRA on {name} cannot be added to the model: it is no linear layer.")
         views[name] = weight.detach().T if isinstance(module, Conv1D) else weight.detach()
     return views
 
@@ -143,11 +144,21 @@ def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
 def add(model: Any, adapter: Adapter) -> None:
     r"""Add the update of ``adapter`` to the weights of plain ``model`` in place, in fp32: :math:`W \leftarrow W + s\,B A`.
 
-    Raises InputError as :func:`adapted`.
+    Weights of another number format would lose small updates to rounding: they stay, and the layer adds :math:`s\,B A x` to
+    what it gives.  Raises InputError as :func:`adapted`.
     """
     weights = adapted(model, adapter)
     for name, (a, b) in factors(adapter).items():
-        weights[name].add_(b.to(weights[name].device) @ a.to(weights[name].device))
+        a, b = (factor.to(weights[name].device) for factor in (a, b))
+        if weights[name].dtype == torch.float32:
+            weights[name].add_(b @ a)
+        else:
+            model.get_submodule(name).register_forward_hook(partial(_with_update, a, b))
+
+
+def _with_update(a: Tensor, b: Tensor, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A linear layer's output with s·B·A·x added, in the factors' fp32 as PEFT does it."""
+    return (output + inputs[0].to(a.dtype) @ a.T @ b.T).to(output.dtype)
 
 
 def trainable(model: nn.Module) -> tuple[int, int]:

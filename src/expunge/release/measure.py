@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from expunge import models
 from expunge.data import template
 from expunge.errors import InputError
@@ -71,7 +73,12 @@ def compared(settings: Release, seen: Seen, device: Any) -> dict[str, Any] | Non
     plan = settings.run
     if plan.compare_with is None:
         return None
-    third = models.load(plan.compare_with, device=plan.device or device, trust_remote_code=plan.trust_remote_code)
+    third = models.load(
+        plan.compare_with,
+        dtype=getattr(torch, plan.dtype),
+        device=plan.device or device,
+        trust_remote_code=plan.trust_remote_code,
+    )
     template.use(third.tokenizer, plan.template_arguments if plan.chat_template else {})
     return seen(third.model)
 

@@ -11,6 +11,8 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from expunge import models, outputs, record
 from expunge.data import template
 from expunge.data.example import Row
@@ -207,6 +209,7 @@ def made_of(
         **own,
         **of_run,
         **({"template_arguments": given} if (given := settings.run.template_arguments) else {}),
+        **({} if settings.run.dtype == "float32" else {"dtype": settings.run.dtype}),
         "training": {k: parse(k, v) for k, v in sorted(settings.run.training.items())},
         "model": model,
         "data": {f"{name} set": fingerprint(rows) for name, rows in raw.items()}
@@ -230,7 +233,12 @@ def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> list[Step
 def _load(settings: Release, device: Any, updates: Sequence[Adapter] = ()) -> models.Loaded:
     """The target with ``updates`` added to its weights, one after the other."""
     plan = settings.run
-    target = models.load(plan.model, device=plan.device or device, trust_remote_code=plan.trust_remote_code)
+    target = models.load(
+        plan.model,
+        dtype=getattr(torch, plan.dtype),
+        device=plan.device or device,
+        trust_remote_code=plan.trust_remote_code,
+    )
     template.use(target.tokenizer, plan.template_arguments if plan.chat_template else {})
     for update in updates:
         models.add(target.model, update)

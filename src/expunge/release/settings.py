@@ -87,8 +87,6 @@ def make(values: Mapping[str, Any], where: str = "the release") -> Release:
     for key in NOT_HERE:
         if values.get(key):
             raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")
-    if values.get("dtype", "float32") != "float32":
-        raise InputError(f"{where}: a release adds its steps to the weights, which takes float32; leave dtype out")
     rest = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE}
     lora = rest.get("lora") or {}
     if isinstance(lora, Mapping):

@@ -6,6 +6,7 @@ the settings.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from expunge.report.format import (
     cell,
     count,
     duration,
+    look,
     number,
     percent,
     plain,
@@ -172,9 +174,16 @@ def figures(said: Any, name: str) -> Table:
         columns[third[:1].upper() + third[1:]] = record["reference"]
     rows = (
         Row(label, tuple(cell(key, number(of, name, key)) for of in columns.values()), hint)
-        for key, label, hint in FIGURES
+        for key, label, hint in (*FIGURES, *_own_figures(columns.values(), name))
     )
     return Table(tuple(columns), tuple(rows))
+
+
+def _own_figures(models: Iterable[Any], name: str) -> list[tuple[str, str, str]]:
+    """The figures of one set that come from metrics of the user's, as :data:`FIGURES` has the usual ones."""
+    usual = [key for key, *_ in FIGURES]
+    keys = dict.fromkeys(key for of in models for key in look(of, name) or () if key not in usual)
+    return [(key, key, "a metric of the user's") for key in keys]
 
 
 def examples(said: Any, name: str) -> list[Example]:

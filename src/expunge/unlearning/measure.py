@@ -21,6 +21,7 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
     """Figures of the forget and the retain set, and answers if the user wants examples."""
     from tqdm.auto import tqdm
 
+    from expunge.evaluation import custom
     from expunge.evaluation.collect.one_pass import collect
     from expunge.evaluation.figures import figures, probes
 
@@ -41,7 +42,11 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
             progress=bar.update,
         )
     answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
-    return {"figures": {name: figures(found, name) for name in sets}, "answers": answers}
+    own = custom.metrics(settings.metric)
+    return {
+        "figures": {name: figures(found, name) | custom.means(own, found, name) for name in sets},
+        "answers": answers,
+    }
 
 
 def unmoved(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:

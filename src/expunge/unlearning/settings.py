@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest
+from expunge.evaluation.custom import HELP, Names, metrics
 from expunge.settings import check_keys, check_pairs, checked, full_names, mapping, read_recipe, scalars, split_pair
 
 # The table that key=value names -> the field of a recipe.
@@ -127,6 +128,7 @@ class Recipe(BaseModel):
         0, ge=0, description="Rows of each set to answer and SHOW in record and report; 0 shows no text."
     )
     max_new_tokens: int = Field(80, ge=1)
+    metric: Names = Field(None, description=HELP, json_schema_extra={"metavar": "NAME"})
     compare_with: str | None = Field(None, description="A third model for the figures, such as the retrained one.")
     compare_name: str | None = None
     model_name: str | None = None
@@ -164,6 +166,7 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
             f"{where}: weights that train, or are merged, are float32; "
             f"with dtype = {made.dtype} give adapter = lora and no merge"
         )
+    metrics(made.metric)  # one that is none is refused before a model is loaded
     return made
 
 
