@@ -117,7 +117,7 @@ def test_what_would_be_replaced_and_is_not_ours_is_refused_whatever_overwrite_sa
 def test_a_record_of_somebody_else_is_refused(place):
     for text in ("{}", "[1]", "", '{"run": 1}'):
         write("out/run.json", text)
-        with pytest.raises(InputError, match="holds run.json, which expunge did not write"):
+        with pytest.raises(InputError, match=r"holds run\.json, which expunge did not write"):
             outputs.check("out", RUN, overwrite=True)
 
 
@@ -255,11 +255,13 @@ def test_half_written_files_of_a_killed_run_are_swept_and_nothing_else(place):
 
 def test_two_runs_in_one_folder_exclude_each_other(place):
     with outputs.claimed("out", RUN):
-        with pytest.raises(
-            InputError, match=f"out: another run is writing into this folder \\(process {os.getpid()} on"
+        with (
+            pytest.raises(
+                InputError, match=f"out: another run is writing into this folder \\(process {os.getpid()} on"
+            ),
+            outputs.claimed("out", RUN),
         ):
-            with outputs.claimed("out", RUN):
-                pass
+            pass
         with outputs.claimed("other", RUN):
             pass
     with outputs.claimed("out", RUN) as folder:
