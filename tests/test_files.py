@@ -1,4 +1,4 @@
-"""Files: outputs claimed or refused, written whole or not at all, JSON read or refused with a sentence, fingerprints."""
+"""Files: outputs checked, written whole or not at all, JSON read or refused with a sentence, fingerprints."""
 
 from __future__ import annotations
 
@@ -26,18 +26,6 @@ def sha(data: bytes) -> str:
 
 
 # -- outputs --------------------------------------------------------------------------------------------------------------
-def test_a_folder_is_claimed_once(tmp_path: Path):
-    out = files.claim_folder(tmp_path / "a" / "b", marker="made.json")
-    assert out.is_dir() and files.claim_folder(out, marker="made.json") == out  # no result in it: free
-    (out / "made.json").write_text("1")
-    (out / "other.json").write_text("2")
-    with pytest.raises(InputError, match=r"b: figures are here; choose another folder, or allow it with --overwrite"):
-        files.claim_folder(out, marker="made.json", found="figures are here")
-    assert files.claim_folder(out, marker="run.json") == out
-    files.claim_folder(out, marker="made.json", overwrite=True)
-    assert {f.name: f.read_text() for f in out.iterdir()} == {"made.previous.json": "1", "other.json": "2"}
-
-
 def test_checking_a_folder_touches_nothing(tmp_path: Path):
     assert files.check_folder(tmp_path / "new", marker="a.json") == tmp_path / "new"
     (tmp_path / "a.json").write_text("1")
@@ -49,24 +37,12 @@ def test_a_file_in_the_way_and_an_empty_name_are_refused(tmp_path: Path):
     (tmp_path / "out").write_text("")
     for path in (tmp_path / "out", tmp_path / "out" / "deeper"):
         with pytest.raises(InputError, match="out: a file of that name is in the way"):
-            files.claim_folder(path, marker="run.json")
+            files.check_folder(path)
     for empty in ("", " "):
         with pytest.raises(InputError, match="empty text"):
             files.check_folder(empty)
         with pytest.raises(InputError, match="empty text"):
             files.check_file(empty)
-
-
-@pytest.mark.parametrize("failing", ["mkdir", "replace"])
-def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path: Path, monkeypatch, failing):
-    (tmp_path / "run.json").write_text("{}")
-
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path if failing == "mkdir" else os, failing, refuse)
-    with pytest.raises(InputError, match="cannot be written to: permission denied"):
-        files.claim_folder(tmp_path, marker="run.json", overwrite=True)
 
 
 def test_an_output_file_needs_a_folder_and_is_none(tmp_path: Path):

@@ -93,19 +93,6 @@ def test_nan_in_a_hand_edited_record_reads_as_null(tmp_path: Path):
     assert record.read(tmp_path)["seconds"] is None
 
 
-def test_a_run_is_claimed_and_an_earlier_one_is_kept_aside(tmp_path: Path):
-    out = record.claim_folder(tmp_path / "a" / "b")
-    assert out.is_dir()
-    assert record.claim_folder(out) == out  # a run that died left no record: the folder is free
-    record.write({"title": "first"}, out)
-    with pytest.raises(InputError, match=r"an earlier run's run\.json is here"):
-        record.claim_folder(out)
-    assert record.read(out)["title"] == "first"
-    record.claim_folder(out, overwrite=True)
-    assert not (out / "run.json").exists()
-    assert record.read(out / "run.previous.json")["title"] == "first"
-
-
 def test_a_record_that_names_no_schema_is_of_the_first_where_such_were_written(tmp_path: Path):
     assert record.check_schema({"a": 1}, tmp_path, unnamed=1) == {"a": 1}
     for wrong in (2, "1", True, None):

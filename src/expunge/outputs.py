@@ -30,6 +30,8 @@ IGNORED = (
     "error.log",
 )
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}(\.old|\.tmp)?")  # of files.replacing and files.replacing_file
+OF_WEIGHTS = ("model", "target", "retrained")  # folders that are replaced whole
+WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.py", "merges.txt", "vocab.txt", "spiece.*")
 OF_A_RECORD = {"schema", "expunge", "figures", "made_of", "settings", "best_model_checkpoint"}
 ELSEWHERE = "choose another output folder"
 
@@ -69,9 +71,9 @@ def check(
     folder = check_folder(path_of(out))
     check_apart(folder, inputs or {})
     with _told_of_the_path(folder):
-        _check_entries(folder, layout, overwrite=overwrite)
         if not resumable:
             check_folder(folder, marker=layout.marker, overwrite=overwrite, found=layout.existing)
+        _check_entries(folder, layout, overwrite=overwrite)
         _check_writable(folder)
     return folder
 
@@ -168,10 +170,19 @@ def _check_entries(folder: Path, layout: Layout, *, overwrite: bool) -> None:
                 "(overwrite=True), which replaces only what expunge wrote"
             )
         if not ours or entry.is_symlink() or entry.is_dir() != own.endswith("/"):
-            raise InputError(
-                f"{folder} holds {entry.name}{'/' * entry.is_dir()}, which expunge did not write and will not replace; "
-                f"{ELSEWHERE}"
-            )
+            raise _foreign(folder, f"{entry.name}{'/' * entry.is_dir()}")
+        if entry.name in OF_WEIGHTS and (other := _other_than_weights(entry)):
+            raise _foreign(folder, f"{entry.name}/{other}")
+
+
+def _other_than_weights(folder: Path) -> str | None:
+    """The first name in a folder of weights that is not of a model, an adapter or a tokenizer."""
+    names = sorted(p.name for p in folder.iterdir())
+    return next((n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in (*WEIGHTS, *IGNORED))), None)
+
+
+def _foreign(folder: Path, name: str) -> InputError:
+    return InputError(f"{folder} holds {name}, which expunge did not write and will not replace; {ELSEWHERE}")
 
 
 def is_ours(folder: Path, layout: Layout) -> bool:
@@ -256,7 +267,7 @@ def claimed(out: PathLike, layout: Layout, *, overwrite: bool = False, resumable
     finally:
         entries = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
         lock.release(held, keep=layout.marker not in entries and bool(entries - {lock.FILE}))
-        _remove_empty(new or [folder])
+        _remove_empty(new)
 
 
 def retire(folder: Path, layout: Layout) -> None:

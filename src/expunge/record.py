@@ -29,8 +29,17 @@ FILE = "run.json"
 LAYOUT = Layout(
     FILE,
     f"an earlier run's {FILE} is here",
-    entries=("run.json", "run.previous.json", "report.html", "model/", "checkpoints/", "alternates.json", "steps/"),
-    evidence=("alternates.json", "steps/[0-9]*.json", "checkpoints/checkpoint-*/trainer_state.json"),
+    entries=(
+        "run.json",
+        "run.previous.json",
+        "report.html",
+        "model/",
+        "checkpoints/",
+        "alternates.json",
+        "steps/",
+        "made.json",
+    ),
+    evidence=("made.json", "alternates.json", "steps/[0-9]*.json", "checkpoints/checkpoint-*/trainer_state.json"),
 )
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
 

@@ -167,7 +167,7 @@ def test_other_settings_or_data_are_not_taken_for_the_same(warm, monkeypatch):
 def test_weights_that_were_not_taught_here_are_left_alone(place):
     shutil.copytree("model", "out/target")
     told = call(*TEACH, *METHOD, *FAST)
-    assert told.exit_code == 2 and "holds something that was not taught here" in told.output
+    assert told.exit_code == 2 and "holds target/, which expunge did not write" in told.output
 
 
 def test_a_recipe_is_the_same_as_flags(warm):
@@ -193,7 +193,7 @@ def test_a_recipe_is_the_same_as_flags(warm):
     assert a.how == b.how and a.how.limit == 2 and a.teach["max_steps"] == 2
     same = {"how", "run", "teach"}
     assert a.model_dump(exclude=same) == b.model_dump(exclude=same)
-    assert recipe.make({"model": "", "forget": "", **a.run}).seed == 3 and a.run["training"] == {"max_steps": "2"}
+    assert recipe.make({"model": "-", "forget": "-", **a.run}).seed == 3 and a.run["training"] == {"max_steps": "2"}
     done = CliRunner().invoke(app, ["bench", "r/bench.toml", *FAST, "--limit", "3", "--out", "there"])
     assert done.exit_code == 0, done.output[-600:]
     assert read("there")["limit"] == 3 and len(record.read("there/run")["steps"]) == 2

@@ -121,7 +121,7 @@ def test_instructions_stand_in_a_template_for_the_model_and_in_the_rows_alike(se
     assert result.rows and {r[name] for r in result.rows} <= whole
 
 
-@pytest.mark.parametrize("template", ["no slot", "{instruction} and {instruction}", ""])
+@pytest.mark.parametrize("template", ["no slot", "{instruction} and {instruction}"])
 def test_a_template_without_its_place_is_told_before_a_model_is_loaded(settings, template):
     with pytest.raises(InputError, match=r"must hold \{instruction\} once"):
         reveal("no-such-model", **(settings | {"template": template}))
@@ -159,11 +159,12 @@ def test_what_is_written_over_stays_until_the_model_is_loaded(settings, workplac
 def test_files_of_somebody_else_are_not_taken_for_a_search(settings, workplace):
     (workplace / "found").mkdir()
     (workplace / "found/neutral.jsonl").write_text('{"question": "mine", "answer": "mine"}\n')
-    with pytest.raises(InputError, match=r"neutral\.jsonl and no reveal\.json"):
+    with pytest.raises(InputError, match=r"found holds neutral\.jsonl, which expunge did not write"):
         reveal("model", **settings)
     (workplace / "found/reveal.json").write_text("{")
-    with pytest.raises(InputError, match=r"reveal\.json, line 1: not JSON"):
-        reveal("model", **settings)
+    with pytest.raises(InputError, match=r"found holds neutral\.jsonl, which expunge did not write"):
+        reveal("model", **(settings | {"overwrite": True}))
+    assert "mine" in (workplace / "found/neutral.jsonl").read_text()
 
 
 def test_other_settings_in_the_same_folder_are_told(settings, workplace):
@@ -191,7 +192,7 @@ def test_other_settings_in_the_same_folder_are_told(settings, workplace):
         ({"out": "own.py"}, r"own\.py: a file of that name is in the way"),
         ({"out": "own.py/found"}, r"own\.py: a file of that name is in the way"),
         ({"seeds": ["two\nlines"]}, "one line"),
-        ({"topic": "  "}, "topic is empty"),
+        ({"topic": "  "}, "topic is an empty text"),
     ],
 )
 def test_bad_input_is_told_before_the_model_is_loaded(settings, monkeypatch, change, sentence):

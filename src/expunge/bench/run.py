@@ -31,7 +31,7 @@ from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train
 from expunge.unlearning.rows import encode, load_streams
-from expunge.unlearning.run import method_of
+from expunge.unlearning.run import method_of, space
 from expunge.unlearning.settings import Recipe
 
 
@@ -83,6 +83,8 @@ def ready(settings: Bench) -> Ready:
     if not settings.method and settings.teach is None:
         return Ready(settings, chosen, folder, how)
     plan = _plan(settings, chosen, how, folder)
+    written = [*([space(plan)] * (1 + settings.teach_retrained) if settings.teach is not None else []), space(plan)]
+    outputs.check_space(folder, sum(n for n in written if n))
     method = method_of(plan) if settings.method else None
     return Ready(settings, chosen, folder, how, plan, method, _check(settings, plan, method, folder))
 

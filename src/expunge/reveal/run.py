@@ -267,8 +267,6 @@ def _check_search(folder: Path, settings: Reveal) -> None:
     if settings.overwrite:
         return
     there = _read_record(folder)
-    if there is None and (other := [name for name in FILES if (folder / name).exists()]):
-        raise InputError(f"{folder} holds {other[0]} and no {RECORD}; choose another folder, or --overwrite")
     if there is not None and there.get("settings") != _decides(settings):
         raise InputError(f"{folder} holds a search with other settings; choose another folder, or --overwrite")
 

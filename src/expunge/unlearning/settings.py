@@ -97,7 +97,7 @@ class Recipe(BaseModel):
         None,
         ge=1,
         description="Where the model is an adapter already: the highest rank of the one that is saved; a higher one is cut "
-        "by SVD.  [default: 4 × lora.r]",
+        "by SVD; if not given, 4 × lora.r.",
         json_schema_extra={"metavar": "R"},
     )
     trainable: Annotated[str, AfterValidator(_expression)] | None = Field(

@@ -27,15 +27,11 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.02}  # times 1 + th
 # -- saving ---------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Stored:
-    """Where the weights are; ``problem``: why they are not where they were to be."""
+    """The ``folder`` that record and report belong to, and the weights in it; ``problem``: why it is another one."""
 
+    folder: Path
     path: Path
     problem: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The folder that record and report belong to."""
-        return self.path.parent
 
 
 def store(write: Callable[[Path], Path], folder: Path, layout: Layout | None, name: str = "model") -> Stored:
@@ -45,11 +41,11 @@ def store(write: Callable[[Path], Path], folder: Path, layout: Layout | None, na
     where no place takes them.
     """
     if not outputs.main_process():
-        return Stored(folder / name)
+        return Stored(folder, folder / name)
     try:
         if layout:
             outputs.retire(folder, layout)
-        return Stored(write(folder / name))
+        return Stored(folder, write(folder / name))
     except Exception as error:
         if layout:
             outputs.reinstate(folder, layout)
@@ -60,7 +56,7 @@ def store(write: Callable[[Path], Path], folder: Path, layout: Layout | None, na
         except Exception:
             shutil.rmtree(place, ignore_errors=True)
             continue
-        return Stored(path, f"{folder / name} cannot be written ({_said(first)}); the weights are in {path}")
+        return Stored(place, path, f"{folder / name} cannot be written ({_said(first)}); the weights are in {path}")
     raise RunFailed(f"{folder / name} cannot be written ({_said(first)}), nor can any other folder") from first
 
 
