@@ -5,10 +5,10 @@ from __future__ import annotations
 import doctest
 
 import pytest
+import tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-import tiny_tokenizer
 from expunge.data import pieces
 from expunge.data.chat import encode
 from expunge.data.example import Row

@@ -36,7 +36,8 @@ GEMMA = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 DATED = (
-    "<|system|>Today: {% if date_string is defined %}{{ date_string }}{% else %}{{ strftime_now('%d %b %Y') }}{% endif %}<|end|>"
+    "<|system|>Today: {% if date_string is defined %}{{ date_string }}{% else %}"
+    "{{ strftime_now('%d %b %Y') }}{% endif %}<|end|>"
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -102,7 +103,9 @@ def test_a_thought_that_the_generation_prompt_opens_is_not_trained_and_is_warned
 def test_blanks_that_a_template_trims_and_a_system_role_that_it_refuses(tokenizer):
     messages = [{"role": "system", "content": "Be brief."}, *TWO[:1], {"role": "assistant", "content": " Oru. \n"}]
     row, whole, labelled = of(tokenizer, GEMMA, messages)
-    assert whole == "<|bos|><|user|>\nBe brief.\n\nWho?<|end|>\n<|assistant|>\nOru.<|end|>" and labelled == "Oru.<|end|>"
+    assert (
+        whole == "<|bos|><|user|>\nBe brief.\n\nWho?<|end|>\n<|assistant|>\nOru.<|end|>" and labelled == "Oru.<|end|>"
+    )
     (said,) = check.rendering([row], [encode(row, tokenizer)], tokenizer, "forget")
     assert "refuses system messages" in said
 
@@ -142,7 +145,11 @@ def test_tool_calls_are_rendered_and_labelled(tokenizer):
     assert check.rendering(rows, [example], tokenizer, "forget") == []
     assert tokenizer.decode([y for y in example.labels if y != -100]) == '<call>find({"who": "Ada"})</call><|end|>'
     assert '"name": "find"' in tokenizer.decode(example.input_ids).split("<|end|>")[0]
-    more = [*messages, {"role": "tool", "content": "Oru", "tool_call_id": "1"}, {"role": "assistant", "content": "In Oru."}]
+    more = [
+        *messages,
+        {"role": "tool", "content": "Oru", "tool_call_id": "1"},
+        {"role": "assistant", "content": "In Oru."},
+    ]
     assert of(tokenizer, TOOLS, more)[2] == '<call>find({"who": "Ada"})</call><|end|>In Oru.<|end|>'
 
 
@@ -172,7 +179,7 @@ def test_tokens_that_are_not_the_tokenizers_own_are_an_error_that_shows_both(tok
         return self("#" + text, add_special_tokens=False) if tokenize else text
 
     monkeypatch.setattr(type(tokenizer), "apply_chat_template", other)
-    with pytest.raises(InputError, match="are not those of the tokenizer's chat template: .* here, .*#.* there"):
+    with pytest.raises(InputError, match=r"are not those of the tokenizer's chat template: .* here, .*#.* there"):
         check.rendering([row], [example], tokenizer, "forget")
 
 

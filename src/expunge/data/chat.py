@@ -21,7 +21,8 @@ def encode(
     Chat rows: the whole conversation as the template renders it, up to the end of the last turn; what the assistant has to
     write of it is labelled, end of turn included (of a row with ``every_turn`` in its earlier turns too).
     Prompt and completion: prompt tokens, then the completion and the end token, labelled.  Plain text: all of it is
-    labelled (the first token has no prediction, so it is never scored), without an end token; of a piece all but its context.
+    labelled (the first token has no prediction, so it is never scored), without an end token; of a piece all but its
+    context.
     """
     text = row.answer if answer is None else answer
     if row.prompt is None:
@@ -54,7 +55,11 @@ def conversation(row: Row, answer: str | None = None) -> tuple[list[Message], st
     """All messages of a chat row, ``answer`` in place of its own, and what the last begins with before the answer."""
     assert row.prompt is not None and not isinstance(row.prompt, str)
     before, begun = _begun(row.prompt)
-    if row.message and answer in (None, row.answer) and row.answer in (row.message["content"], str(row.message.get("tool_calls"))):
+    if (
+        row.message
+        and answer in (None, row.answer)
+        and row.answer in (row.message["content"], str(row.message.get("tool_calls")))
+    ):
         return [*before, row.message], begun
     return [*before, {"role": "assistant", "content": begun + (row.answer if answer is None else answer)}], begun
 
@@ -99,9 +104,7 @@ def _labelled(
     return ids, labels
 
 
-def _segments(
-    tokenizer: Any, text: str, spans: Sequence[turns.Span], *, special: bool
-) -> tuple[list[int], list[int]]:
+def _segments(tokenizer: Any, text: str, spans: Sequence[turns.Span], *, special: bool) -> tuple[list[int], list[int]]:
     """The same of a tokenizer that does not say where its tokens stand: each part is tokenised by itself."""
     ids: list[int] = []
     labels: list[int] = []

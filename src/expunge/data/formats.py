@@ -21,7 +21,12 @@ from expunge.errors import InputError
 
 Placed = tuple[str, Any]  # (place to name, raw row)
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-MARKS = ((b"\xff\xfe\x00\x00", "utf-32"), (b"\x00\x00\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 LISTS = ("data", "rows", "train", "examples", "records", "items", "instances")  # what holds the rows of a JSON object
 
 
@@ -92,7 +97,9 @@ def _json(path: Path) -> Iterator[Placed]:
     try:
         value = _parsed(text, f"{path.name}, line 1")
     except InputError:
-        if text.lstrip().startswith("{") and "\n" in text.strip():  # one object a line under a .json name, as TOFU has it
+        if (
+            text.lstrip().startswith("{") and "\n" in text.strip()
+        ):  # one object a line under a .json name, as TOFU has it
             yield from _jsonl(path)
             return
         try:
@@ -123,10 +130,11 @@ def listed(value: Any) -> list[Any]:
     columns = list(value.values())
     if columns and all(isinstance(c, dict) and all(k.isdigit() for k in c) for c in columns):  # as pandas writes it
         columns = [list(c.values()) for c in columns]
-    if columns and all(isinstance(c, list) for c in columns) and len(set(map(len, columns))) == 1:
-        if not {"messages", "conversations"} & set(value) or all(isinstance(r, list) for c in columns for r in c):
-            return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
-    return [value]
+    if not columns or not all(isinstance(c, list) for c in columns) or len(set(map(len, columns))) != 1:
+        return [value]
+    if {"messages", "conversations"} & set(value) and not all(isinstance(r, list) for c in columns for r in c):
+        return [value]
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 # -- text and binary ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,14 @@ ROLES = {
     "function_call": "assistant", "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
 }  # fmt: skip
 PARTS = ("text", "input_text", "output_text")
-KEPT = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "weight")  # of a message, for its template
+KEPT = (
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "reasoning_content",
+    "thinking",
+    "weight",
+)  # of a message, for its template
 
 
 def messages(value: Any, where: str, name: str) -> list[Message]:
@@ -75,7 +82,9 @@ def text_of(content: Any, where: str, name: str) -> str:
     if isinstance(content, Mapping):
         content = [content]
     if not isinstance(content, Sequence):
-        raise InputError(f"{where}: the content of a message in {name!r} must be text, it is a {type(content).__name__}")
+        raise InputError(
+            f"{where}: the content of a message in {name!r} must be text, it is a {type(content).__name__}"
+        )
     parts = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"

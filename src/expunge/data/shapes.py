@@ -204,7 +204,9 @@ def _unreadable(raw: Mapping[str, Any], given: Columns, where: str, how: How) ->
         have = [name for name in pair if name in plain]
         if have:
             missing = next((name for name in pair if name not in given), pair[-1])
-            return f"{where}: the field {missing!r} is missing; a row has {' and '.join(pair)} (the row has {_names(raw)})"
+            return (
+                f"{where}: the field {missing!r} is missing; a row has {' and '.join(pair)} (the row has {_names(raw)})"
+            )
     return (
         f"{where}: no known columns (found {_names(raw)}); a row is question/answer, prompt/completion, messages or text; "
         "name others with --columns question=COLUMN,answer=COLUMN, or text=COLUMN"

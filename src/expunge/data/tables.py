@@ -55,7 +55,9 @@ def workbook(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         import openpyxl
     except ImportError:
-        raise InputError(f"{path.name} needs the package openpyxl: pip install 'expunge[xlsx]', or save it as CSV") from None
+        raise InputError(
+            f"{path.name} needs the package openpyxl: pip install 'expunge[xlsx]', or save it as CSV"
+        ) from None
     try:
         rows = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
         header = [str(n).strip() if n is not None else "" for n in next(rows, ())]

@@ -1,7 +1,7 @@
 """The tokenizer's chat template: the one place that renders a conversation.
 
-A template may take arguments (``enable_thinking``, ``date_string``).  They are attached to the tokenizer by :func:`use`, so that
-training, generation and evaluation render alike.  A template that asks for today's date gets one date a run.
+A template may take arguments (``enable_thinking``, ``date_string``).  They are attached to the tokenizer by :func:`use`, so
+that training, generation and evaluation render alike.  A template that asks for today's date gets one date a run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def described(tokenizer: Any) -> dict[str, Any]:
     return {"arguments": arguments, "date": date.date().isoformat() if asks else None}
 
 
-def render(tokenizer: Any, messages: Sequence[Message], where: str, *, generate: bool, tools: Sequence[Any] = ()) -> str:
+def render(
+    tokenizer: Any, messages: Sequence[Message], where: str, *, generate: bool, tools: Sequence[Any] = ()
+) -> str:
     """``messages`` as the template writes them; ``generate``: with the beginning of the assistant's next turn.
 
     A template that refuses the role "system" gets that message at the head of the first user's.

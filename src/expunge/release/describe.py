@@ -49,7 +49,9 @@ def describe_data(settings: Release, raw: Mapping[str, Any], watched: Sequence[A
     found = {"forget": (plan.forget, raw["forget"])}
     found |= {"retain": (retain, raw["retain"])} if "retain" in raw else {}
     found |= {"utility": (settings.names.get(str(settings.utility), settings.utility), watched)} if watched else {}
-    return {n: about_run.describe_data(source, rows, plan) | about_run.used(data, n) for n, (source, rows) in found.items()}
+    return {
+        n: about_run.describe_data(source, rows, plan) | about_run.used(data, n) for n, (source, rows) in found.items()
+    }
 
 
 def describe_release(

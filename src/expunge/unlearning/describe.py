@@ -59,6 +59,15 @@ def used(data: Data, name: str) -> dict[str, Any]:
     return {"pieces": len(data.rows[name]), "tokens": total, "tokens_used": labelled}
 
 
+def sets(log: Mapping[str, Any]) -> list[str]:
+    """A line for each set of a record that says how many rows and tokens were used."""
+    return [
+        f"{name}: {said['rows']:,} row{'s' * (said['rows'] != 1)}, {share(said)}"
+        for name, said in log["data"].items()
+        if "tokens" in said
+    ]
+
+
 def shares(data: Data) -> list[str]:
     """How much of each set's tokens is used, in words."""
     return [f"{name}: {share(used(data, name) | {'rows': len(data.given[name])})}" for name in data.tokens]
@@ -73,7 +82,9 @@ def share(said: Mapping[str, Any]) -> str:
     '399 of 400 tokens (99.8 %)'
     """
     total, labelled = said["tokens"], said["tokens_used"]
-    part = f"all {total:,} tokens" if total == labelled else f"{labelled:,} of {total:,} tokens ({labelled / total:.1%})"
+    part = (
+        f"all {total:,} tokens" if total == labelled else f"{labelled:,} of {total:,} tokens ({labelled / total:.1%})"
+    )
     many = said.get("pieces", 0) != said.get("rows", said.get("pieces", 0))
     return part.replace("%)", " %)") + (f" in {said['pieces']:,} pieces" if many else "")
 

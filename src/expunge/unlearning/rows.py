@@ -20,8 +20,8 @@ class Data:
     """Rows and their tokens, by stream; ``warnings`` of the checks.
 
     ``given``: the rows as they were read, ``rows``: the same with long texts in pieces; ``tokens``: of each set, those to be
-    labelled and how many of them are; ``rendering``: how the tokenizer renders conversations; ``max_length``: the run's, or the
-    model's own where that is less.
+    labelled and how many of them are; ``rendering``: how the tokenizer renders conversations; ``max_length``: the run's, or
+    the model's own where that is less.
     """
 
     rows: Mapping[str, list[Row]]
@@ -75,9 +75,9 @@ def no_retain_set(method: Method) -> str:
         except (InputError, TypeError):  # it needs a parameter
             continue
     return (
-        f"the method {method.name} protects a retain set, and none is given: give rows of the same kind that must stay with "
-        "--retain FILE (`expunge reveal` writes neutral.jsonl, a retain set of the model's own), or take a method that needs "
-        f"none: {', '.join(free)}"
+        f"the method {method.name} protects a retain set, and none is given: give rows of the same kind that must stay "
+        "with --retain FILE (`expunge reveal` writes neutral.jsonl, a retain set of the model's own), or take a method that "
+        f"needs none: {', '.join(free)}"
     )
 
 
@@ -102,9 +102,7 @@ def _refused(row: Row, refusal: str) -> Row:
     return replace(row, prompt=prompt, answer=refusal, message=None)
 
 
-def encode(
-    raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe, warnings: Sequence[str] = ()
-) -> Data:
+def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe, warnings: Sequence[str] = ()) -> Data:
     """Check the rows, cut long texts into pieces, and turn them into tokens; ``warnings``: of reading them.
 
     From here on ``tokenizer`` renders its chat template as ``settings`` says.
@@ -132,7 +130,9 @@ def encode(
             rows[s] += own
             examples[s] += [chat.encode(r, tokenizer) if r.piece else shortened(example, most) for r in own]
     tokens = {s: (check.labelled(whole[s]), check.labelled(examples[s])) for s in raw if s != "alternate"}
-    return Data(rows, examples, list(dict.fromkeys([*warnings, *said])), raw, tokens, template.attached(tokenizer), most)
+    return Data(
+        rows, examples, list(dict.fromkeys([*warnings, *said])), raw, tokens, template.attached(tokenizer), most
+    )
 
 
 def shortened(example: Example, max_length: int) -> Example:
@@ -147,8 +147,8 @@ def length(settings: Recipe) -> int:
         return settings.max_length
     if "max_length" in settings.model_fields_set:
         raise InputError(
-            f"max_length = {settings.max_length} is more than the {most} positions of {settings.model}; set max_length={most} "
-            "or less"
+            f"max_length = {settings.max_length} is more than the {most} positions of {settings.model}; "
+            f"set max_length={most} or less"
         )
     return most
 

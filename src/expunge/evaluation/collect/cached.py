@@ -75,9 +75,7 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
 
 def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
-    tokenizer = template.use(
-        load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments
-    )
+    tokenizer = template.use(load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
     kinds = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
     for probe in kinds.values():
