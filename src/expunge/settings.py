@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 from annotated_types import Ge
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest, shortened
 
@@ -195,10 +196,10 @@ def mapping(value: Any) -> Any:
         try:
             return json.loads(value)
         except ValueError:
-            raise ValueError("it begins like a JSON object, and is none") from None
+            raise PydanticCustomError("mapping", "it begins like a JSON object, and is none") from None
     before, *parts = re.split(r"(?:^|[,\s]\s*)([A-Za-z_]\w*)=", value.strip())
     if before or not parts:
-        raise ValueError("write NAME=VALUE,NAME=VALUE")
+        raise PydanticCustomError("mapping", "write NAME=VALUE,NAME=VALUE")
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 

@@ -43,6 +43,8 @@ DEEP = "[" * 200_000
         ("a.json", json.dumps({"rows": [{"row_idx": i, "row": r} for i, r in enumerate(QA)]}).encode()),
         ("a.json", json.dumps({k: [r[k] for r in QA] for k in QA[0]}).encode()),
         ("a.json", json.dumps({k: {str(i): r[k] for i, r in enumerate(QA)} for k in QA[0]}).encode()),
+        ("a.json", json.dumps([{"id": 1, "messages": [{"role": "user", "content": r["question"]},
+                                 {"role": "assistant", "content": r["answer"]}]} for r in QA]).encode()),
         ("a.CSV", CSV.replace("question,answer", '" Question",ANSWER').encode()),
     ],
 )  # fmt: skip
@@ -50,6 +52,13 @@ def test_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     rows = load_rows(tmp_path / name)
     assert [(r.prompt[0]["content"], r.answer) for r in rows] == [(r["question"], r["answer"]) for r in QA]
+
+
+def test_a_file_of_one_conversation(tmp_path):
+    said = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
+    for value in ({"id": 1, "messages": said}, {"messages": said}):
+        (tmp_path / "a.json").write_text(json.dumps(value))
+        assert [r.answer for r in load_rows(tmp_path / "a.json")] == ["Ada."]
 
 
 def test_a_large_cell(tmp_path):

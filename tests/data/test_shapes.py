@@ -7,6 +7,11 @@ import pytest
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 
+
+def asked(text):
+    return ({"role": "user", "content": text},)
+
+
 U = ({"role": "user", "content": "Who?"},)
 S = ({"role": "system", "content": "Brief."}, *U)
 PART = [{"type": "text", "text": "Who?"}]
@@ -18,8 +23,8 @@ MESSAGES = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content"
     ("raw", "prompt"),
     [
         ({"instruction": "Who?", "input": "", "output": "Ada."}, U),
-        ({"instruction": "Who?", "input": "Name her.", "output": "Ada."}, ({"role": "user", "content": "Who?\n\nName her."},)),
-        ({"instruction": "Who?", "context": "A tale.", "response": "Ada."}, ({"role": "user", "content": "A tale.\n\nWho?"},)),
+        ({"instruction": "Who?", "input": "Name her.", "output": "Ada."}, asked("Who?\n\nName her.")),
+        ({"instruction": "Who?", "context": "A tale.", "response": "Ada."}, asked("A tale.\n\nWho?")),
         ({"instruction": "Who?", "response": "Ada."}, U),
         ({"prompt": "Who?", "response": "Ada."}, U),
         ({"query": "Who?", "answer": "Ada."}, U),
@@ -34,7 +39,7 @@ MESSAGES = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content"
         ({"conversations": TALK, "system": "Brief."}, S),
         ({"conversations": [{"from": "system", "value": "Brief."}, *TALK]}, S),
         ({"messages": [{"role": "developer", "content": "Brief."}, *MESSAGES]}, S),
-        ({"messages": [{"role": "user", "content": PART}, {"role": "assistant", "content": [{"type": "text", "text": "Ada."}]}]}, U),
+        ({"messages": [{"role": "user", "content": PART}, {"role": "assistant", "content": ["Ada."]}]}, U),
         ({"messages": '[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]'}, U),
         ({"messages": {"role": ["user", "assistant"], "content": ["Who?", "Ada."]}}, U),
         ({"prompt": MESSAGES[:1], "completion": "Ada."}, U),
@@ -75,7 +80,9 @@ def test_columns_of_ones_own():
     (row,) = load_rows([raw], columns={"question": "frage", "answer": "Antwort.kurz"}, warnings=said)
     assert (row.prompt, row.answer) == (U, "Ada.") and said == ["the data set: not used: the column 'note'"]
     plain = [{"question": "Who?", "answer": "Ada."}]  # another set of the same run
-    assert load_rows(plain, columns={"question": "Frage", "answer": "Antwort"})[0].prompt == U
+    said.clear()
+    assert load_rows(plain, columns={"question": "Frage", "answer": "Antwort"}, warnings=said)[0].prompt == U
+    assert said == ["the data set: there is no column 'Antwort', 'Frage', as columns has it"]
     swapped = {"answer": "Who?", "question": "Ada."}
     assert load_rows([swapped], columns={"question": "answer", "answer": "question"})[0].prompt == U
 
@@ -84,7 +91,7 @@ def test_columns_of_ones_own():
     ("columns", "said"),
     [
         ({"question": "Frag", "answer": "Antwort"}, "there is no column 'Frag'; the row has 'Frage', 'Antwort'"),
-        ({"qestion": "Frage"}, "there is no 'qestion', did you mean 'question'"),
+        ({"qestion": "Frage"}, "there is no part 'qestion', did you mean 'question'"),
         ({"question": "Frage", "answer": "Frage"}, "one column is given for two parts"),
         ({"question": ""}, "needs the name of a column"),
         ({}, "name others with --columns"),

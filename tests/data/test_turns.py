@@ -36,7 +36,8 @@ GEMMA = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 DATED = (
-    "<|system|>Today: {% if date_string is defined %}{{ date_string }}{% else %}{{ strftime_now('%d %b %Y') }}{% endif %}<|end|>"
+    "<|system|>Today: {% if date_string is defined %}{{ date_string }}{% else %}"
+    "{{ strftime_now('%d %b %Y') }}{% endif %}<|end|>"
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -178,7 +179,7 @@ def test_tokens_that_are_not_the_tokenizers_own_are_an_error_that_shows_both(tok
         return self("#" + text, add_special_tokens=False) if tokenize else text
 
     monkeypatch.setattr(type(tokenizer), "apply_chat_template", other)
-    with pytest.raises(InputError, match="are not those of the tokenizer's chat template: .* here, .*#.* there"):
+    with pytest.raises(InputError, match=r"are not those of the tokenizer's chat template: .* here, .*#.* there"):
         check.rendering([row], [example], tokenizer, "forget")
 
 

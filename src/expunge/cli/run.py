@@ -64,6 +64,9 @@ def command(
 
 def _say(log: dict[str, Any], folder: Any) -> None:
     from expunge.report.run_page import summary
+    from expunge.unlearning import describe
 
     typer.echo(summary(log))
+    for line in describe.sets(log):
+        typer.echo(f"  {line}")
     result.files(folder, "run.json", "model", "report.html")

@@ -21,7 +21,8 @@ def encode(
     Chat rows: the whole conversation as the template renders it, up to the end of the last turn; what the assistant has to
     write of it is labelled, end of turn included (of a row with ``every_turn`` in its earlier turns too).
     Prompt and completion: prompt tokens, then the completion and the end token, labelled.  Plain text: all of it is
-    labelled (the first token has no prediction, so it is never scored), without an end token; of a piece all but its context.
+    labelled (the first token has no prediction, so it is never scored), without an end token; of a piece all but its
+    context.
     """
     text = row.answer if answer is None else answer
     if row.prompt is None:

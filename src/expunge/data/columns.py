@@ -79,13 +79,22 @@ def _inside(raw: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def absent(raw: Any, mapping: Mapping[str, str]) -> set[str]:
+    """The columns of ``mapping`` that ``raw`` does not have."""
+    if not isinstance(raw, Mapping):
+        return set(mapping.values())
+    there = {normal(name) for name in raw}
+    inner = next((v for v in raw.values() if isinstance(v, Mapping)), {}) if len(raw) == 1 else {}
+    return {n for n in mapping.values() if normal(n) not in there and _inside(raw, n) is None and n not in inner}
+
+
 def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raise InputError for a part that no row has, or a column that is mapped to two."""
     for part, name in mapping.items():
         if part not in PARTS:
             raise InputError(
-                f"columns: there is no {part!r}{nearest(part, PARTS)}; write {' or '.join(PARTS[:2])}=COLUMN (a part is one of "
-                f"{', '.join(PARTS)})"
+                f"columns: there is no part {part!r}{nearest(part, PARTS)}; write PART=COLUMN, such as question=Frage, "
+                f"the part one of {', '.join(PARTS)}"
             )
         if not isinstance(name, str) or not name.strip():
             raise InputError(f"columns: {part} needs the name of a column, such as {part}=Frage")

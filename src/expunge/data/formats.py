@@ -130,10 +130,11 @@ def listed(value: Any) -> list[Any]:
     columns = list(value.values())
     if columns and all(isinstance(c, dict) and all(k.isdigit() for k in c) for c in columns):  # as pandas writes it
         columns = [list(c.values()) for c in columns]
-    if columns and all(isinstance(c, list) for c in columns) and len(set(map(len, columns))) == 1:
-        if not {"messages", "conversations"} & set(value) or all(isinstance(r, list) for c in columns for r in c):
-            return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
-    return [value]
+    if not columns or not all(isinstance(c, list) for c in columns) or len(set(map(len, columns))) != 1:
+        return [value]
+    if {"messages", "conversations"} & set(value) and not all(isinstance(r, list) for c in columns for r in c):
+        return [value]
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 # -- text and binary ------------------------------------------------------------------------------------------------------

@@ -39,9 +39,9 @@ def load_rows(
 ) -> list[Row]:
     """The rows of ``source``, validated.
 
-    ``source``: a path to a file (:data:`~expunge.data.formats.ENDINGS`, text also packed as .gz, .bz2 or .xz); a folder of such
-    files or of ``save_to_disk``; the https address of one; a ``datasets.Dataset``, a pandas DataFrame; a list of dicts, of
-    texts or of :class:`Row`; a hub name ``owner/name``, with ``:config`` and ``@split`` if need be.
+    ``source``: a path to a file (:data:`~expunge.data.formats.ENDINGS`, text also packed as .gz, .bz2 or .xz); a folder of
+    such files or of ``save_to_disk``; the https address of one; a ``datasets.Dataset``, a pandas DataFrame; a list of
+    dicts, of texts or of :class:`Row`; a hub name ``owner/name``, with ``:config`` and ``@split`` if need be.
     ``columns``: part -> column, such as ``{"question": "Frage"}``; ``assistant_turns``: "all" or "last", which of a
     conversation are labelled.  What is to be warned of, such as a column that nothing reads, is appended to ``warnings``.
 
@@ -52,18 +52,23 @@ def load_rows(
     said: list[str] = [] if warnings is None else warnings
     rows: list[Row] = []
     idle: dict[str, int] = {}
+    absent, raw_rows = set(how.columns.values()), False
     for place, one in raw(source, split, said):
         if isinstance(one, Row):
             rows.append(one)
         else:
             row, unused = shapes.parse({"text": one} if isinstance(one, str) else one, place, how)
             rows.append(row)
+            absent &= known.absent(one, how.columns)
+            raw_rows = True
             for name in unused:
                 idle[name] = idle.get(name, 0) + 1
         if limit is not None and len(rows) >= limit:
             break
     if not rows:
         raise InputError(f"{_name(source)} holds no rows")
+    if absent and raw_rows:
+        said.append(f"{_name(source)}: there is no column {', '.join(map(repr, sorted(absent)))}, as columns has it")
     if idle:
         names = ", ".join(map(repr, list(idle)[:NAMED])) + (
             f" and {len(idle) - NAMED} more" if len(idle) > NAMED else ""

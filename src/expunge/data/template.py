@@ -1,7 +1,7 @@
 """The tokenizer's chat template: the one place that renders a conversation.
 
-A template may take arguments (``enable_thinking``, ``date_string``).  They are attached to the tokenizer by :func:`use`, so that
-training, generation and evaluation render alike.  A template that asks for today's date gets one date a run.
+A template may take arguments (``enable_thinking``, ``date_string``).  They are attached to the tokenizer by :func:`use`, so
+that training, generation and evaluation render alike.  A template that asks for today's date gets one date a run.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Where the assistant's turns stand in a conversation as its chat template renders it.
 
-The text is the template's own rendering of the whole conversation.  A turn is what the model itself has to write: what follows
-the generation prompt (an empty ``<think></think>`` included), up to the end of the turn.
+The text is the template's own rendering of the whole conversation.  A turn is what the model itself has to write: what
+follows the generation prompt (an empty ``<think></think>`` included), up to the end of the turn.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 from expunge.data.example import Message
@@ -55,7 +54,7 @@ def _span(render: Render, messages: Sequence[Message], i: int, whole: str, last:
     if not whole.endswith(after):
         raise InputError(f"{where}: {_difference('what follows an answer', after, whole[begin:])}")
     content = len(whole) - len(after)
-    end = content + len(os.path.commonprefix([after, last]).rstrip("\n "))
+    end = content + len(after[: _same(after, last)].rstrip("\n "))
     said = str(message["content"]).strip()
     if said not in whole[begin:content] and said.rpartition("</think>")[2].strip() not in whole[begin:content]:
         raise InputError(f"{where}: {_difference('the answer', said, whole[begin:content])}")
@@ -73,7 +72,7 @@ def _begin(render: Render, earlier: Sequence[Message], whole: str, before: str, 
         at = before.rfind(header) if header else -1
         own = at >= 0 and not any(m["content"] and str(m["content"]).strip() in before[at:] for m in earlier)
         return at + len(header) if own else len(before)
-    same = len(os.path.commonprefix([asked, whole]))
+    same = _same(asked, whole)
     if same >= len(plain):
         return same
     raise InputError(f"{where}: {_difference('the prompt', asked, whole)}")
@@ -90,9 +89,14 @@ def _split(render: Render, messages: Sequence[Message], i: int, where: str) -> t
     return before, after
 
 
+def _same(one: str, other: str) -> int:
+    """With how many characters both begin."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def _difference(what: str, ours: str, theirs: str) -> str:
     """A sentence on two texts that should be the same, with what each has where they part."""
-    at = max(0, len(os.path.commonprefix([ours, theirs])) - SHOWN // 4)
+    at = max(0, _same(ours, theirs) - SHOWN // 4)
     parts = [repr(text[at : at + SHOWN]) for text in (ours, theirs)]
     return (
         f"the tokenizer's chat template renders {what} otherwise than the row has it: {parts[0]} in the row, {parts[1]} in "

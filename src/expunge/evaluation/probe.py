@@ -53,10 +53,10 @@ class Probe:
 class How:
     """What decides how a model is asked, besides the probes.
 
-    ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the chat template; ``limit``: only the first rows of each part;
-    ``dtype``: the number format of the weights, such as ``bfloat16``; ``device``: where the model runs, by default an
-    accelerator if there is one; ``backend``: what writes the answers, ``vllm`` where it is installed; texts are always
-    scored with transformers.
+    ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the template;
+    ``limit``: only the first rows of each part; ``dtype``: the number format of the weights, such as
+    ``bfloat16``; ``device``: where the model runs, by default an accelerator if there is one; ``backend``: what writes the
+    answers, ``vllm`` where it is installed; texts are always scored with transformers.
     """
 
     max_length: int | None = None

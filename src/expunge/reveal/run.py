@@ -304,5 +304,5 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 def _decides(settings: Reveal) -> dict[str, Any]:
     said = {k: v for k, v in settings.model_dump().items() if k not in HERE}
-    before_a_choice = (("dtype", "float32"), ("template_arguments", {}))
+    before_a_choice: tuple[tuple[str, Any], ...] = (("dtype", "float32"), ("template_arguments", {}))
     return {k: v for k, v in said.items() if (k, v) not in before_a_choice}

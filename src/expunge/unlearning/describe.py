@@ -112,6 +112,15 @@ def used(data: Data, name: str) -> dict[str, Any]:
     return {"pieces": len(data.rows[name]), "tokens": total, "tokens_used": labelled}
 
 
+def sets(log: Mapping[str, Any]) -> list[str]:
+    """A line for each set of a record that says how many rows and tokens were used."""
+    return [
+        f"{name}: {said['rows']:,} row{'s' * (said['rows'] != 1)}, {share(said)}"
+        for name, said in log["data"].items()
+        if "tokens" in said
+    ]
+
+
 def shares(data: Data) -> list[str]:
     """How much of each set's tokens is used, in words."""
     return [f"{name}: {share(used(data, name) | {'rows': len(data.given[name])})}" for name in data.tokens]

@@ -20,8 +20,8 @@ class Data:
     """Rows and their tokens, by stream; ``warnings`` of the checks.
 
     ``given``: the rows as they were read, ``rows``: the same with long texts in pieces; ``tokens``: of each set, those to be
-    labelled and how many of them are; ``rendering``: how the tokenizer renders conversations; ``max_length``: the run's, or the
-    model's own where that is less.
+    labelled and how many of them are; ``rendering``: how the tokenizer renders conversations; ``max_length``: the run's, or
+    the model's own where that is less.
     """
 
     rows: Mapping[str, list[Row]]
@@ -141,8 +141,8 @@ def length(settings: Recipe) -> int:
         return settings.max_length
     if "max_length" in settings.model_fields_set:
         raise InputError(
-            f"max_length = {settings.max_length} is more than the {most} positions of {settings.model}; set max_length={most} "
-            "or less"
+            f"max_length = {settings.max_length} is more than the {most} positions of {settings.model}; "
+            f"set max_length={most} or less"
         )
     return most
 

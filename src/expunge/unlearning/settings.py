@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,7 +76,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     model: str = Field(description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
     forget: Annotated[Any, AfterValidator(_rows)] = Field(
-        description="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name."
+        description="Forget set: JSONL, JSON, CSV, text, Parquet, Excel, folder or hub name."
     )
     retain: Annotated[Any, AfterValidator(_rows)] = Field(None, description="Retain set: what must stay.")
     holdout: Annotated[Any, AfterValidator(_rows)] = Field(
@@ -245,6 +246,9 @@ def override(values: Mapping[str, Any], pairs: Iterable[str], where: str = "the 
             out[key] = value
         elif key in names():
             out["training"][key] = value
+        elif out.get("template_arguments") and not get_close_matches(key, [*Recipe.model_fields, *names()], cutoff=0.8):
+            # --template-arguments enable_thinking=false date_string=…; one that the template does not know is refused.
+            out["template_arguments"] = {**scalars(out["template_arguments"]), **scalars(pair)}
         else:
             known = [*Recipe.model_fields, *names(), *(f"lora.{field}" for field in Adapter.model_fields)]
             raise InputError(
