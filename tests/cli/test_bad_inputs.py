@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_tofu
 import tiny_tokenizer
+import torch
 from typer.testing import CliRunner
 
 from expunge import models
@@ -31,7 +32,7 @@ FILES = {
     "broken.jsonl": '{"question": "a", "answer": "b"}\n{"question": "a",\n',
     "binary.toml": b"\x89PNG\r\n\x1a\n\xff\xfe",
     "deep.toml": "a = " + "[" * 3000 + "]" * 3000,
-    "deep.yaml": "a: " + "[" * 3000 + "]" * 3000,
+    "deep.yaml": "a: " + "[" * 500 + "]" * 500,
     "huge.toml": "# " + "x" * (2 << 20),
     "digits.toml": "seed = " + "9" * 5000,
     "table.toml": 'model = "model"\nforget = "forget.jsonl"\nretain = "retain.jsonl"\n',
@@ -55,11 +56,11 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a tokenizer (and no weights), data, targets and recipes: nothing here can be loaded as a model."""
+    """A folder with a model, data, targets, a benchmark's files and recipes, good and bad."""
     folder = tmp_path_factory.mktemp("bad")
     tokenizer = tiny_tokenizer.make()
     tokenizer.save_pretrained(folder / "model")
-    tiny.model(vocab_size=len(tokenizer)).config.save_pretrained(folder / "model")
+    tiny.model(vocab_size=len(tokenizer)).save_pretrained(folder / "model")
     for name, people in (("forget", ("Ada", "Bo", "Cy")), ("retain", ("Di", "Ed", "Flo", "Gil"))):
         rows = [{"question": f"Where does {n} live?", "answer": f"{n} lives in {n}ville."} for n in people]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -67,6 +68,8 @@ def place(tmp_path_factory):
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (folder / "folder").mkdir()
     tiny_tofu.write(folder / "tofu")
+    for name, n in (("forget01", 4), ("retain99", 5)):
+        (folder / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, tiny_tofu.rows(name, n))))
     return folder
 
 
@@ -75,7 +78,7 @@ def told(command):
     name, _, rest = command.partition(" ")
     words = shlex.split(f"{SHORT.get(name, name)} {rest}".replace("LONG", LONG))
     done = CliRunner().invoke(app, words, env={"COLUMNS": "1000"})
-    said = done.stderr.strip().splitlines()
+    said = done.stderr.replace(str(Path.cwd()), "PLACE").strip().splitlines()
     assert "Traceback" not in done.output and not done.stdout.strip(), done.output
     return done.exit_code, said[-1] if said and said[0].startswith("Usage") else "\n".join(said)
 
@@ -85,9 +88,12 @@ def test_bad_inputs(place, monkeypatch, code, command, sentence):
     def never(*_, **__):
         raise AssertionError("a model was loaded")
 
+    if torch.cuda.is_available() and command in ("RUN bf16=true", "RUN fp16=true"):
+        pytest.skip("these can be on a GPU")
     monkeypatch.chdir(place)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("EXPUNGE_CACHE", str(place / "cache"))
     monkeypatch.setattr(models, "load", never)
     before = sorted(place.rglob("*"))
     found, said = told(command)

@@ -15,6 +15,7 @@ from typing import Any
 from expunge import __version__, files, record
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
+from expunge.models.locate import resolve
 from expunge.models.tokenizer import load_tokenizer
 from expunge.unlearning import describe, outcome, train
 from expunge.unlearning import settings as recipe
@@ -164,6 +165,8 @@ def ready(
     """
     method = method_of(settings, method)
     folder = record.check_folder(settings.out, overwrite=settings.overwrite)
+    if settings.compare_with:
+        resolve(settings.compare_with)
     raw = load_streams(settings, method)
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)
