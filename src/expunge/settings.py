@@ -36,7 +36,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 # -- values ---------------------------------------------------------------------------------------------------------------
 def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """``kind`` made of ``values``, with ``~`` in paths as the home folder; the first thing that does not fit is one sentence."""
+    """``kind`` made of ``values``, with ``~`` in paths in full; the first thing that does not fit is one sentence."""
     check_text(values, where)
     try:
         made = kind(**{key: expanded(value) if key in ALL_PATHS else value for key, value in values.items()})
@@ -55,7 +55,9 @@ def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
         meant = nearest(".".join([*before, HABITS.get(last, last)]), known)
         listed = "" if meant else f"; there are {', '.join(known)}"
         raise InputError(f"{where}: there is no setting {name!r}{meant}{listed}") from None
-    raise InputError(f"{where}: {name} = {shortened(first['input'])} does not fit: {first['msg'].removeprefix('Value error, ')}") from None
+    raise InputError(
+        f"{where}: {name} = {shortened(first['input'])} does not fit: {first['msg'].removeprefix('Value error, ')}"
+    ) from None
 
 
 def _check_finite(made: BaseModel, where: str) -> None:
@@ -217,12 +219,12 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         said = "a number in it has too many digits" if "set_int_max_str_digits" in str(error) else str(error)[:200]
         raise InputError(f"{file} is not {kind}: {said}") from None
     if not values:
-        raise InputError(f"{file} is empty; a recipe has settings such as model = \"smollm2-135m\"")
+        raise InputError(f'{file} is empty; a recipe has settings such as model = "smollm2-135m"')
     return values | {key: _beside(values[key], file.parent) for key in PATHS if isinstance(values.get(key), str)}
 
 
 def _similar(file: Path) -> str:
-    """How a message about a missing ``file`` goes on: with the recipe beside it that was meant, or how settings are written."""
+    """How a message about a missing ``file`` goes on: with the recipe that was meant, or how settings are written."""
     folder = file.absolute().parent
     close = nearest(file.name, [f.name for f in folder.iterdir() if f.suffix in RECIPES]) if folder.is_dir() else ""
     return close or ("" if file.suffix in RECIPES else "; settings are written key=value, such as max_steps=20")

@@ -1,4 +1,4 @@
-"""What people type that cannot be: every line of ``bad_inputs.txt`` is refused with its sentence before a model is loaded."""
+"""What people type that cannot be: each line of ``bad_inputs.txt`` is refused, with its sentence, before any model is read."""
 
 from __future__ import annotations
 

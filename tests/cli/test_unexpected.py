@@ -77,7 +77,11 @@ def test_debug_shows_the_traceback(workplace, monkeypatch, at):
     [
         (KeyboardInterrupt(), "expunge: interrupted\n", 130),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "lower per_device_train_batch_size", 1),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "lower per_device", 1),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+            "lower per_device",
+            1,
+        ),
         (MemoryError(), "out of memory: lower per_device_train_batch_size", 1),
         (OSError(errno.ENOSPC, "No space left on device", "there/model"), "there/model: no space left on device", 1),
         (ModuleNotFoundError("No module named 'tiktoken'", name="tiktoken.load"), "pip install tiktoken", 1),

@@ -40,7 +40,9 @@ def break_loss(monkeypatch, at):
 def test_the_last_good_weights_are_saved_as_an_ordinary_output(workplace, monkeypatch, method, adapter):
     with monkeypatch.context() as patch:
         break_loss(patch, at=4)
-        with pytest.raises(RunFailed, match="broke down at step 4: the loss forget is not finite; the weights after step 2"):
+        with pytest.raises(
+            RunFailed, match="broke down at step 4: the loss forget is not finite; the weights after step 2"
+        ):
             go(method=method, adapter=adapter, merge=bool(adapter))
     said = json.loads((workplace / "unlearned" / "run.json").read_text())
     assert said["failed"].startswith("training broke down at step 4") and said["training"]["stopped_after"] == 2
@@ -113,7 +115,9 @@ def test_a_model_that_is_broken_is_refused_before_it_is_trained(workplace):
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     model.save_pretrained("model")
-    with pytest.raises(InputError, match=r"model is broken: its weight model.layers.1.mlp.up_proj.weight holds numbers"):
+    with pytest.raises(
+        InputError, match=r"model is broken: its weight model.layers.1.mlp.up_proj.weight holds numbers"
+    ):
         go()
 
 

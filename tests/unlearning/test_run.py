@@ -14,7 +14,6 @@ from expunge.combine import Bilevel, PrimalDual, WeightedSum
 from expunge.errors import InputError
 from expunge.method import Method, Objective
 from expunge.unlearning import run as unlearning_run
-from expunge.unlearning import train
 
 FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 

@@ -17,7 +17,7 @@ from expunge import files, losses, record
 from expunge.combine import WeightedSum
 from expunge.data import chat, sources
 from expunge.data.example import Row
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method, Objective
 from expunge.unlearning import train
 from expunge.unlearning.rows import Data
@@ -61,6 +61,10 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
     trainer = train.train(net, base.tokenizer, Data({}, {"forget": examples}, []), NLL, args)
+    if broken := trainer.health.diverged:
+        raise RunFailed(
+            f"{broken.sentence} of teaching, so nothing is saved; lower teach.learning_rate, which was {args.learning_rate:g}"
+        )
     for left in (work / "checkpoints", work):
         with contextlib.suppress(OSError):
             left.rmdir()  # empty unless the user asked for checkpoints

@@ -1,4 +1,4 @@
-"""A model that is in memory already, as :func:`expunge.models.load` would have given it: a copy, so that the user's stays."""
+"""A model that is in memory already, as :func:`expunge.models.load` would have given it: a copy of the user's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def tokenizer_of(given: Any, model: Any, *, trust_remote_code: bool = False) -> 
         return load_tokenizer(name, trust_remote_code=trust_remote_code)
     except InputError as error:
         if given is None and is_model(model):
-            raise InputError(f"the model in memory came without its tokenizer ({error}); give tokenizer=… too") from None
+            raise InputError(
+                f"the model in memory came without its tokenizer ({error}); give tokenizer=… too"
+            ) from None
         raise
 
 
@@ -60,11 +62,12 @@ def from_memory(model: Any, tokenizer: Any, *, dtype: torch.dtype = torch.float3
     from peft import PeftModel
 
     check(model)
-    own = copy.deepcopy(model)
+    own: Any = copy.deepcopy(model)
     base = name_of(model)
     if isinstance(own, PeftModel):
         base = name_of(own.get_base_model())
-        own = without_peft_marks(own.to(torch.float32).merge_and_unload())
+        merged: Any = own.to(torch.float32).merge_and_unload()
+        own = without_peft_marks(merged)
     own = own.to(dtype)
     own = own.to(device) if device is not None else own
     own.requires_grad_(True)
@@ -77,7 +80,9 @@ def check(model: Any, *, adapter: bool = False) -> None:
 
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     if not hasattr(plain, "generate") or not hasattr(plain, "config") or plain.get_output_embeddings() is None:
-        raise InputError(f"model is a {type(model).__name__}; give a causal language model of transformers or PEFT, or a name")
+        raise InputError(
+            f"model is a {type(model).__name__}; give a causal language model of transformers or PEFT, or a name"
+        )
     if getattr(plain, "is_quantized", False) or getattr(plain.config, "quantization_config", None):
         raise InputError("the model in memory is quantised; unlearning needs it in full precision")
     if isinstance(model, PeftModel) and not hasattr(model.base_model, "merge_and_unload"):

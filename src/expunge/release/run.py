@@ -13,7 +13,7 @@ from typing import Any
 from expunge import files, models, record
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, scaled
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release import describe as about
@@ -21,6 +21,7 @@ from expunge.release import modules, steps
 from expunge.release.measure import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
+from expunge.training import finite
 from expunge.unlearning import describe as about_run
 from expunge.unlearning.measure import answers_shown
 from expunge.unlearning.rows import Data, encode
@@ -71,6 +72,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     work = folder / "checkpoints"
 
     target = _load(settings, args.device)
+    finite.check_model(target.model, plan.model)
     tokenizer = target.tokenizer
     _check_modules(target.model, settings)
     key = made_of(settings, target.fingerprint, raw, watched, look)
@@ -109,6 +111,7 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
         saved = models.save(net, tokenizer, place)
     else:
         saved = models.save_adapter(change, net, tokenizer, place, base=target)
+    failed = {} if past[-1].figures else {"failed": about.broke_down(kept, place)}
     log = {
         "command": record.renamed(command, settings.names),
         "title": plan.title,
@@ -134,7 +137,10 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
             *(w for s in past for w in s.warnings),
         ],
     }
-    return Result(net, tokenizer, write(log, folder), folder)
+    result = Result(net, tokenizer, write(log | failed, folder), folder)
+    if failed:
+        raise RunFailed(failed["failed"], record=result.record, result=result)
+    return result
 
 
 def ready(settings: Release) -> tuple[Data, list[Row], Any]:
@@ -227,9 +233,12 @@ def _step(net: Any, tokenizer: Any, data: Data, settings: Release, at: int, work
     """Take step ``at`` in place, and look."""
     began = time.monotonic()
     update, made = modules.update(net, tokenizer, data.examples, settings, at, work)
-    models.add(net, update)
     warnings = [f"step {at}, {role} module: {w}" for role, m in made.items() for w in m.warnings]
+    broken = [f"step {at}, {role} module: {m.broken}" for role, m in made.items() if m.broken]
     try:
+        if broken:
+            raise InputError(broken[0])
+        models.add(net, update)
         found = seen(net)
     except InputError as error:  # a model that was destroyed ends the loop; the step before it is kept
         found = {"figures": {}, "answers": {}}

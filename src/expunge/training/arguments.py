@@ -26,9 +26,9 @@ from expunge.training.refused import (
     check_together,
     check_trackers,
     habit,
-    names,
     trackers,
 )
+from expunge.training.refused import names as names
 
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
@@ -261,6 +261,8 @@ def check_range(key: str, value: Any) -> None:
         raise InputError(f"max_steps={value} trains nothing; give 1 or more, or leave it out for whole epochs")
     least, allowed = LEAST.get(key, (-math.inf, True))
     if value < least or (value == least and not allowed):
-        raise InputError(f"the training argument {key} must be {'at least' if allowed else 'above'} {least}, not {value}")
+        raise InputError(
+            f"the training argument {key} must be {'at least' if allowed else 'above'} {least}, not {value}"
+        )
     if key in ("adam_beta1", "adam_beta2") and value >= 1:
         raise InputError(f"the training argument {key} must be below 1, not {value}")

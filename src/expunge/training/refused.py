@@ -203,7 +203,9 @@ def check_together(given: Mapping[str, Any]) -> None:
     if given.get("deepspeed") and find_spec("deepspeed") is None:
         raise InputError("the training argument deepspeed needs the package deepspeed: pip install deepspeed")
     if given.get("fsdp") and int(os.environ.get("WORLD_SIZE") or 1) < 2:
-        raise InputError("fsdp shards a model over several processes, and this is one: start it with torchrun, or leave it out")
+        raise InputError(
+            "fsdp shards a model over several processes, and this is one: start it with torchrun, or leave it out"
+        )
     parts = [part for part in str(given.get("optim_args") or "").split(",") if part.strip()]
     if bad := next((part for part in parts if "=" not in part), None):
         raise InputError(f"optim_args={shortened(bad)} is no setting of an optimizer; write key=value,key=value")
@@ -213,7 +215,9 @@ def check_together(given: Mapping[str, Any]) -> None:
         return
     package = {"galore": "galore_torch", "apollo": "apollo_torch", "lomo": "lomo_optim"}[family]
     if find_spec(package) is None:
-        raise InputError(f"optim={optim} needs the package {package.replace('_', '-')}: pip install {package.replace('_', '-')}")
+        raise InputError(
+            f"optim={optim} needs the package {package.replace('_', '-')}: pip install {package.replace('_', '-')}"
+        )
     if family != "lomo" and not given.get("optim_target_modules"):
         raise InputError(f"optim={optim} needs optim_target_modules, such as optim_target_modules=all-linear")
 

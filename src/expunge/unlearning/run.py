@@ -21,11 +21,12 @@ from expunge.unlearning import describe, outcome, train
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.given import NOTHING, Given, from_python
 from expunge.unlearning.measure import answers_shown, measure
-from expunge.unlearning.result import Result
+from expunge.unlearning.result import Result as Result
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
 
 logger = logging.getLogger(__name__)
+
 
 def unlearn(
     model: Any,
@@ -41,8 +42,8 @@ def unlearn(
 ) -> Result:
     """Make ``model`` forget ``forget`` and keep ``retain``; writes ``out`` and returns what it wrote.
 
-    ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a copy
-    is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
+    ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a
+    copy is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
     not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of dicts or
     of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a value such
     as ``methods.blur_npo(beta=0.1)``.
@@ -156,9 +157,7 @@ def run(
     return result
 
 
-def ready(
-    settings: Recipe, method: Method | None = None, given: Given = NOTHING
-) -> tuple[Method, Data, Any]:
+def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING) -> tuple[Method, Data, Any]:
     """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
 
     Raises InputError for what a person has to mend; writes nothing.

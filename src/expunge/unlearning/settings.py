@@ -69,7 +69,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     model: str = Field(description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
-    forget: Annotated[Any, AfterValidator(_rows)] = Field(description="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name.")
+    forget: Annotated[Any, AfterValidator(_rows)] = Field(
+        description="Forget set: JSONL, JSON, CSV, Parquet, folder or hub name."
+    )
     retain: Annotated[Any, AfterValidator(_rows)] = Field(None, description="Retain set: what must stay.")
     holdout: Annotated[Any, AfterValidator(_rows)] = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
@@ -213,7 +215,9 @@ def override(
     out = with_training(values, where)
     for table in TABLES.values():
         if not isinstance(out.get(table) or {}, Mapping):
-            raise InputError(f"{where}: {table} = {shortened(out[table])} is no table; write [{table}] and its keys under it")
+            raise InputError(
+                f"{where}: {table} = {shortened(out[table])} is no table; write [{table}] and its keys under it"
+            )
     out |= {table: dict(out.get(table) or {}) for table in TABLES.values()}
     for pair in pairs:
         key, value = split_pair(pair)
