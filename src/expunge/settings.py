@@ -24,6 +24,7 @@ Model = TypeVar("Model", bound=BaseModel)
 RECIPES = (".toml", ".yaml", ".yml")
 PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained", "utility")  # relative to a recipe
 ALL_PATHS = (*PATHS, "out", "log", "prompts", "targets", "benchmark")  # `~` is the home folder in all
+MAY_BE_INFINITE = ("max_perplexity",)  # no limit
 LARGEST_RECIPE = 1 << 20  # bytes
 # What LoRA's settings are called elsewhere -> here.
 HABITS = {
@@ -37,11 +38,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 # -- values ---------------------------------------------------------------------------------------------------------------
 def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """``kind`` made of ``values``, with ``~`` in paths as the home folder; the first thing that does not fit is one sentence."""
+    """``kind`` made of ``values``, with ``~`` in paths in full; the first thing that does not fit is one sentence."""
     check_filled(values, where)
     check_text(values, where)
     try:
-        return kind(**{key: expanded(value) if key in ALL_PATHS else value for key, value in values.items()})
+        made = kind(**{key: expanded(value) if key in ALL_PATHS else value for key, value in values.items()})
+        _check_finite(made, where)
+        return made
     except ValidationError as error:
         first = error.errors()[0]
     except RecursionError:
@@ -55,7 +58,16 @@ def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
         meant = nearest(".".join([*before, HABITS.get(last, last)]), known)
         listed = "" if meant else f"; there are {', '.join(known)}"
         raise InputError(f"{where}: there is no setting {name!r}{meant}{listed}") from None
-    raise InputError(f"{where}: {name} = {shortened(first['input'])} does not fit: {first['msg']}") from None
+    raise InputError(
+        f"{where}: {name} = {shortened(first['input'])} does not fit: {first['msg'].removeprefix('Value error, ')}"
+    ) from None
+
+
+def _check_finite(made: BaseModel, where: str) -> None:
+    for name in type(made).model_fields:
+        value = getattr(made, name)
+        if isinstance(value, float) and name not in MAY_BE_INFINITE and not math.isfinite(value):
+            raise InputError(f"{where}: {name} must be a finite number, not {value}")
 
 
 def check_filled(values: Mapping[str, Any], where: str) -> None:
@@ -257,14 +269,15 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     except InputError:
         raise
     except ValueError as error:  # TOML's own, and a number of thousands of digits
-        raise InputError(f"{file} is not {kind}: {str(error)[:200]}") from None
+        said = "a number in it has too many digits" if "set_int_max_str_digits" in str(error) else str(error)[:200]
+        raise InputError(f"{file} is not {kind}: {said}") from None
     if not values:
         raise InputError(f'{file} is empty; a recipe has settings such as model = "smollm2-135m"')
     return values | {key: _beside(values[key], file.parent) for key in PATHS if isinstance(values.get(key), str)}
 
 
 def _similar(file: Path) -> str:
-    """How a message about a missing ``file`` goes on: with the recipe beside it that was meant, or how settings are written."""
+    """How a message about a missing ``file`` goes on: with the recipe that was meant, or how settings are written."""
     folder = file.absolute().parent
     close = nearest(file.name, [f.name for f in folder.iterdir() if f.suffix in RECIPES]) if folder.is_dir() else ""
     return close or ("" if file.suffix in RECIPES else "; settings are written key=value, such as max_steps=20")

@@ -1,4 +1,4 @@
-"""What Python gives in memory: models of transformers and PEFT, tokenizers, texts, callbacks; the user's own stay as they are."""
+"""What Python gives in memory: models of transformers and PEFT, tokenizers, texts and callbacks; the user's own stay."""
 
 from __future__ import annotations
 

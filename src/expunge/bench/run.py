@@ -25,6 +25,7 @@ from expunge.evaluation.custom import metrics
 from expunge.evaluation.evaluate import LAYOUT, Asked, as_asked, check_folder, evaluate, limited, read
 from expunge.evaluation.probe import How
 from expunge.method import Method
+from expunge.models.locate import resolve
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report.bench_page import write_report
 from expunge.unlearning import run as unlearning_run
@@ -78,6 +79,8 @@ def ready(settings: Bench) -> Ready:
     folder = check_folder(settings.out, inputs=inputs, overwrite=settings.overwrite)
     how = as_asked(settings.how, chosen)
     chosen.probes(data_of(chosen, settings.data))
+    if settings.retrained:
+        resolve(settings.retrained)
     if settings.teach_retrained and (settings.teach is None or settings.retrained):
         raise InputError("--teach-retrained needs --teach, and no --retrained beside it")
     if not settings.method and settings.teach is None:

@@ -74,7 +74,7 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     out, rest = taken(values, [p for p in pairs if not p.startswith("teach.")], (OWN | HOW) - {"teach"})
     if teach:
         out["teach"] = full_names(out.get("teach") or {}, "[teach]") | dict(teach)
-    return recipe.override(out, rest)
+    return recipe.override(out, rest, others=OWN | HOW)
 
 
 def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:

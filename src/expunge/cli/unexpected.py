@@ -26,7 +26,7 @@ from expunge.files import PRIVATE, replace_text
 
 LOG = "error.log"
 LONGEST = 300  # characters of an error's own words in a sentence
-CLICK = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
+CLICK: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
 OURS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
 _OUT: ContextVar[Path | None] = ContextVar("out", default=None)
 

@@ -22,7 +22,7 @@ from expunge.compare import budget
 from expunge.compare import describe as about
 from expunge.compare.resume import is_done, same_models
 from expunge.compare.settings import Compare, Trial, make, trials
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError, RunFailed, nearest
 from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, Data, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
@@ -219,7 +219,7 @@ def _sentence(error: Exception, it: Ready) -> str:
     text = re.sub(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+", "", text)[:300]
     if any(r.answer and r.answer in text for rows in it.rows.values() for r in rows):
         text = "its message quotes the data"
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | RunFailed):
         return text
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {text}"

@@ -1,4 +1,4 @@
-"""A model that is in memory already, as :func:`expunge.models.load` would have given it: a copy, so that the user's stays."""
+"""A model that is in memory already, as :func:`expunge.models.load` would have given it: a copy of the user's."""
 
 from __future__ import annotations
 
@@ -62,11 +62,12 @@ def from_memory(model: Any, tokenizer: Any, *, dtype: torch.dtype = torch.float3
     from peft import PeftModel
 
     check(model)
-    own = copy.deepcopy(model)
+    own: Any = copy.deepcopy(model)
     base = name_of(model)
     if isinstance(own, PeftModel):
         base = name_of(own.get_base_model())
-        own = without_peft_marks(own.to(torch.float32).merge_and_unload())
+        merged: Any = own.to(torch.float32).merge_and_unload()
+        own = without_peft_marks(merged)
     own = own.to(dtype)
     own = own.to(device) if device is not None else own
     own.requires_grad_(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from expunge.models.lora import Adapter, Truncated, rank_of
@@ -113,3 +114,12 @@ def warnings(settings: Release, retain: bool, look: Look, kept: int, cut_outside
     if cut_outside:
         said.append(f"cut to rank {settings.rank}, the result is outside the budget; give a larger rank, or none")
     return said
+
+
+def broke_down(kept: int, saved: Path) -> str:
+    """The sentence of a release whose last step was not finite or could not be measured; ``kept`` is the result."""
+    what = f"step {kept} is saved in {saved}" if kept else f"no step was good, and {saved} is the target unchanged"
+    return (
+        f"training broke down in step {kept + 1}: {what}; lower learning_rate, or forget_coefficient (the warnings say what "
+        "was not finite)"
+    )

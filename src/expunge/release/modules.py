@@ -45,6 +45,7 @@ class Module:
     log: list[dict[str, Any]]
     steps: int
     warnings: list[str]
+    broken: str | None = None  # what was not finite, where its training broke down
 
 
 def method(pairs: Pairs = (), weight: float = 0.0) -> Method:
@@ -107,7 +108,9 @@ def train(
     _, adapter = models.detach_lora(wrapped)
     net.eval()
     log = about_run.steps(trainer.state.log_history)
-    return Module(adapter, penalty, log, trainer.state.global_step, trainer.warnings)
+    diverged = trainer.health.diverged
+    broken = diverged.sentence if diverged else None
+    return Module(adapter, penalty, log, trainer.state.global_step, trainer.warnings, broken)
 
 
 def input_factors(wrapped: nn.Module, frozen: Adapter) -> Pairs:

@@ -25,6 +25,7 @@ from expunge.release import modules, steps
 from expunge.release.measure import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
+from expunge.training import finite
 from expunge.unlearning import describe as about_run
 from expunge.unlearning import store
 from expunge.unlearning.measure import answers_shown
@@ -83,6 +84,7 @@ def _carried_out(
     work = folder / "checkpoints"
 
     target = _load(settings, args.device)
+    finite.check_model(target.model, plan.model)
     parent, parent_warnings = about_run.parent_of(plan, target.fingerprint)
     tokenizer = target.tokenizer
     _check_modules(target.model, settings)
@@ -132,7 +134,8 @@ def _carried_out(
     if chain and chain.lost and again.model:
         net = again.model
         after = seen(net)  # of what was cut
-    problems = [p for p in (stored.problem, again.problem) if p]
+    failed = {} if past[-1].figures else {"failed": about.broke_down(kept, stored.path)}
+    problems = [p for p in (failed.get("failed"), stored.problem, again.problem) if p]
     log = {
         "command": record.renamed(command, settings.names),
         "title": plan.title,
@@ -164,7 +167,7 @@ def _carried_out(
             *problems,
         ],
     }
-    return finish(Result(net, tokenizer, log, stored.folder), problems)
+    return finish(Result(net, tokenizer, log | failed, stored.folder), problems)
 
 
 def ready(settings: Release) -> tuple[Data, list[Row], Any]:
@@ -268,9 +271,12 @@ def _step(net: Any, tokenizer: Any, data: Data, settings: Release, at: int, work
     """Take step ``at`` in place, and look."""
     began = time.monotonic()
     update, made = modules.update(net, tokenizer, data.examples, settings, at, work)
-    models.add(net, update)
     warnings = [f"step {at}, {role} module: {w}" for role, m in made.items() for w in m.warnings]
+    broken = [f"step {at}, {role} module: {m.broken}" for role, m in made.items() if m.broken]
     try:
+        if broken:
+            raise InputError(broken[0])
+        models.add(net, update)
         found = seen(net)
     except InputError as error:  # a model that was destroyed ends the loop; the step before it is kept
         found = {"figures": {}, "answers": {}}

@@ -113,4 +113,4 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: a field of :class:`Release`, or what a run takes."""
-    return recipe.override(*taken(values, pairs, OWN))
+    return recipe.override(*taken(values, pairs, OWN), others=OWN)

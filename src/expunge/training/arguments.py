@@ -11,14 +11,24 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expunge.errors import InputError, nearest, shortened
 from expunge.method import Method
 from expunge.sophia import OPTIMIZERS, Settings
-from expunge.training.refused import LOW_RANK_OPTIMIZERS, check_heeded, check_trackers, habit, trackers
+from expunge.training.refused import (
+    LOW_RANK_OPTIMIZERS,
+    REASONS,
+    check_choice,
+    check_heeded,
+    check_together,
+    check_trackers,
+    habit,
+    trackers,
+)
+from expunge.training.refused import names as names
 
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
@@ -90,10 +100,9 @@ def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
     check_heeded(chosen)
     for key, value in chosen.items():
         check_range(key, value)
+    check_together(chosen)
     if "report_to" in chosen:
         check_trackers(chosen["report_to"])
-    if chosen.get("dataloader_persistent_workers") and not chosen.get("dataloader_num_workers"):
-        raise InputError("dataloader_persistent_workers does nothing here: give dataloader_num_workers with it")
     return chosen
 
 
@@ -114,6 +123,8 @@ def _reason(error: Exception, given: Mapping[str, Any]) -> str:
             "bf16=true needs a GPU that computes in bfloat16, and there is none here; leave it out, or say use_cpu=true "
             "too to have it on the CPU"
         )
+    if isinstance(error, OSError) and error.filename:
+        return f"the training arguments do not fit: {error.filename}: {(error.strerror or 'an error').lower()}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"the training arguments do not fit: {lines[0]}"
 
@@ -184,15 +195,6 @@ def _settings(base: Settings, parameters: Mapping[str, Any]) -> Settings:
         raise InputError(f"optimizer.{first['loc'][-1]}={first['input']!r} does not fit: {first['msg']}") from None
 
 
-@functools.cache
-def names() -> dict[str, Any]:
-    """Field name -> type of ``TrainingArguments``."""
-    from transformers import TrainingArguments
-
-    hints = get_type_hints(TrainingArguments)
-    return {f.name: hints[f.name] for f in dataclasses.fields(TrainingArguments) if f.init}
-
-
 def parse(key: str, value: Any) -> Any:
     """``value`` as ``TrainingArguments`` wants it for ``key``: a string from the command line takes the field's type."""
     if key not in names():
@@ -207,9 +209,12 @@ def parse(key: str, value: Any) -> Any:
         value = value.strip()
         if value.lower() == "none" and type(None) in get_args(kind):
             return None
+    check_choice(key, value)
     try:
         fitting = _reader(key).validate_python(value)
     except ValidationError:
+        if key in REASONS:
+            raise InputError(f"the training argument {key} does nothing here: {REASONS[key]}") from None
         wanted = getattr(kind, "__name__", "") if isinstance(kind, type) else str(kind).replace("typing.", "")
         raise InputError(f"the training argument {key}={shortened(value)} is not of type {wanted}") from None
     except RecursionError:
@@ -248,8 +253,10 @@ def check_range(key: str, value: Any) -> None:
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
-    if not math.isfinite(value) or abs(value) >= (LARGEST if isinstance(value, float) else 2**63):
-        raise InputError(f"the training argument {key} must be a finite number, and not {shortened(value)}")
+    if not math.isfinite(value):
+        raise InputError(f"the training argument {key} must be a finite number, not {value}")
+    if abs(value) >= (LARGEST if isinstance(value, float) else 2**63):
+        raise InputError(f"the training argument {key} is too large a number: {shortened(value)}")
     if key == "max_steps" and value < 1 and value != -1:
         raise InputError(f"max_steps={value} trains nothing; give 1 or more, or leave it out for whole epochs")
     least, allowed = LEAST.get(key, (-math.inf, True))

@@ -91,7 +91,7 @@ def first_not_finite(model: nn.Module) -> str | None:
         by_device.setdefault(p.device, []).append(p)
     if all(float(are_finite(some)) for some in by_device.values()):
         return None
-    return next((name for name, p in named if not p.numel() == 0 and not float(are_finite([p]))), None)
+    return next((name for name, p in named if p.numel() and not float(are_finite([p]))), None)
 
 
 def check_model(model: nn.Module, name: str) -> None:
@@ -145,7 +145,7 @@ class Watch:
         ``what`` is not finite after ``step`` steps, if nothing else was before.
         """
         good, self.good = self.good, None
-        self.diverged = replace(self.diverged or Divergence(step, what), good=good and good.step)
+        self.diverged = replace(self.diverged or Divergence(step, what), good=good.step if good else None)
         if good is not None:
             restore(model, good)
         return good is not None

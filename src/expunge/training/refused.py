@@ -6,11 +6,16 @@ All other fields do what transformers says.  A field at a value that asks for no
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
+import json
+import os
 from collections.abc import Mapping
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError, nearest, shortened
 
 _EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
 _UPLOAD = "nothing is uploaded; leave it out, and upload OUT/model with `hf upload`"
@@ -64,6 +69,7 @@ OF_CHECKPOINTS = ("save_total_limit", "save_only_model", "save_on_each_node", "e
 LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo")  # those that read optim_target_modules
 NO_SCHEDULES = ("reduce_lr_on_plateau", "greedy")  # they follow an evaluation during training
 
+WORDS = {"adam": "adamw_torch", "adamw": "adamw_torch"}  # what people type -> what it is called
 # What people type who know older versions, TRL or PEFT -> what it is called here.
 HABITS = {
     "warmup_ratio": "warmup_steps below 1 is a share of all steps, such as warmup_steps=0.1",
@@ -158,6 +164,62 @@ def check_heeded(given: Mapping[str, Any]) -> None:
     schedule = str(getattr(given.get("lr_scheduler_type"), "value", given.get("lr_scheduler_type", "")))
     if schedule in NO_SCHEDULES:
         raise InputError(f"lr_scheduler_type={schedule} follows an evaluation during training, which there is none of")
+
+
+@functools.cache
+def names() -> dict[str, Any]:
+    """Field name -> type of ``TrainingArguments``."""
+    from transformers import TrainingArguments
+
+    hints = get_type_hints(TrainingArguments)
+    return {f.name: hints[f.name] for f in dataclasses.fields(TrainingArguments) if f.init}
+
+
+def check_choice(key: str, value: Any) -> None:
+    """Raise InputError where ``key`` is one of several words and ``value`` is none of them, or no JSON where it begins as
+    such.
+    """
+    kinds = [kind for kind in get_args(names()[key]) if isinstance(kind, type)]
+    words = [str(one.value) for kind in kinds if issubclass(kind, enum.Enum) for one in kind]
+    if words and isinstance(value, str) and key not in ("debug", *REASONS) and value not in words:
+        meant = nearest(WORDS.get(value, value), words)
+        raise InputError(f"{key}={shortened(value)}: there is none such{meant}; there are {', '.join(words)}")
+    if dict in (get_origin(kind) or kind for kind in get_args(names()[key])) and isinstance(value, str):
+        if not value.startswith("{") and not Path(value).expanduser().is_file():
+            raise InputError(f'{key}={shortened(value)} is neither JSON, such as {{"key": 1}}, nor a file')
+        if value.startswith("{"):
+            try:
+                json.loads(value)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise InputError(f"{key}={shortened(value)} is not JSON: {str(error)[:80]}") from None
+
+
+def check_together(given: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments in ``given`` that lack what they need beside them: another argument, a package."""
+    if given.get("dataloader_persistent_workers") and not given.get("dataloader_num_workers"):
+        raise InputError("dataloader_persistent_workers does nothing here: give dataloader_num_workers with it")
+    if given.get("dataloader_prefetch_factor") and not given.get("dataloader_num_workers"):
+        raise InputError("dataloader_prefetch_factor does nothing here: give dataloader_num_workers with it")
+    if given.get("deepspeed") and find_spec("deepspeed") is None:
+        raise InputError("the training argument deepspeed needs the package deepspeed: pip install deepspeed")
+    if given.get("fsdp") and int(os.environ.get("WORLD_SIZE") or 1) < 2:
+        raise InputError(
+            "fsdp shards a model over several processes, and this is one: start it with torchrun, or leave it out"
+        )
+    parts = [part for part in str(given.get("optim_args") or "").split(",") if part.strip()]
+    if bad := next((part for part in parts if "=" not in part), None):
+        raise InputError(f"optim_args={shortened(bad)} is no setting of an optimizer; write key=value,key=value")
+    optim = str(getattr(given.get("optim"), "value", given.get("optim", "")))
+    family = next((name for name in LOW_RANK_OPTIMIZERS if name in optim), None)
+    if family is None:
+        return
+    package = {"galore": "galore_torch", "apollo": "apollo_torch", "lomo": "lomo_optim"}[family]
+    if find_spec(package) is None:
+        raise InputError(
+            f"optim={optim} needs the package {package.replace('_', '-')}: pip install {package.replace('_', '-')}"
+        )
+    if family != "lomo" and not given.get("optim_target_modules"):
+        raise InputError(f"optim={optim} needs optim_target_modules, such as optim_target_modules=all-linear")
 
 
 def _asks_nothing(key: str, value: Any) -> bool:

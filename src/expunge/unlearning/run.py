@@ -18,17 +18,19 @@ from expunge.data import template
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
 from expunge.models.check import check_device
+from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, outcome, store, train
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.given import NOTHING, Given, from_python
 from expunge.unlearning.measure import answers_shown, measure, unmoved
-from expunge.unlearning.result import Result
+from expunge.unlearning.result import Result as Result
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
 from expunge.unlearning.settings import Recipe
 
 logger = logging.getLogger(__name__)
 CHAIN = 4  # times lora.r: the rank up to which adapters on adapters add up
+
 
 
 def unlearn(
@@ -45,8 +47,8 @@ def unlearn(
 ) -> Result:
     """Make ``model`` forget ``forget`` and keep ``retain``; writes ``out`` and returns what it wrote.
 
-    ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a copy
-    is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
+    ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a
+    copy is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
     not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of dicts or
     of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a value such
     as ``methods.blur_npo(beta=0.1)``.
@@ -232,6 +234,8 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     """
     method = method_of(settings, method)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
+    if settings.compare_with:
+        resolve(settings.compare_with)
     warnings: list[str] = []
     raw = load_streams(settings, method, warnings)
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError, nearest, shortened
 from expunge.evaluation.custom import HELP, Names, metrics
 from expunge.settings import check_keys, check_pairs, checked, full_names, mapping, read_recipe, scalars, split_pair
 
@@ -228,14 +228,24 @@ def read(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def override(values: Mapping[str, Any], pairs: Iterable[str], where: str = "the recipe") -> dict[str, Any]:
-    """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments."""
+def override(
+    values: Mapping[str, Any], pairs: Iterable[str], where: str = "the recipe", *, others: Iterable[str] = ()
+) -> dict[str, Any]:
+    """``values`` with ``key=value`` settings: recipe keys, ``method.KEY`` (``optimizer``, ``lora``), training arguments.
+
+    ``others``: settings of the command that were taken out before, which a misspelt one may have meant.
+    """
     from expunge.training.arguments import names
     from expunge.training.refused import habit
 
     pairs = list(pairs)
     check_pairs(pairs)
     out = with_training(values, where)
+    for table in TABLES.values():
+        if not isinstance(out.get(table) or {}, Mapping):
+            raise InputError(
+                f"{where}: {table} = {shortened(out[table])} is no table; write [{table}] and its keys under it"
+            )
     out |= {table: dict(out.get(table) or {}) for table in TABLES.values()}
     for pair in pairs:
         key, value = split_pair(pair)
@@ -250,9 +260,11 @@ def override(values: Mapping[str, Any], pairs: Iterable[str], where: str = "the 
             # --template-arguments enable_thinking=false date_string=…; one that the template does not know is refused.
             out["template_arguments"] = {**scalars(out["template_arguments"]), **scalars(pair)}
         else:
-            known = [*Recipe.model_fields, *names(), *(f"lora.{field}" for field in Adapter.model_fields)]
+            known = [*others, *Recipe.model_fields, *names(), *(f"lora.{field}" for field in Adapter.model_fields)]
+            if meant := habit(key):
+                raise InputError(f"there is no setting {key!r}{meant}")
             raise InputError(
-                f"there is no setting {key!r}{habit(key) or nearest(key, known)}; "
+                f"there is no setting {key!r}{nearest(key, known)}; "
                 "a setting is a recipe key, method.KEY, optimizer.KEY, lora.KEY or a field of transformers.TrainingArguments"
             )
     return out
