@@ -107,7 +107,8 @@ def bench(
     if plan:
         result.show_plan({"command": "bench", **plan}, as_json=as_json)
     elif said:
-        result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet)
+        warnings = said.get("warnings", [])
+        result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet, warnings=warnings)
 
 
 def rescore(
