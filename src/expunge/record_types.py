@@ -238,6 +238,7 @@ class FiguresRecord(TypedDict):
     arguments: NotRequired[dict[str, Any]]  # this and the next of lm-evaluation-harness
     tasks: NotRequired[dict[str, Any]]
     seconds: float | None
+    warnings: NotRequired[list[str]]
     versions: dict[str, Any]
     figures: list[FigureInfo]
     beside: dict[str, list[FigureInfo]]

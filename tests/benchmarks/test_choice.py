@@ -226,6 +226,23 @@ def test_a_bad_row_is_named(change, told):
         choice.question(Record({**BIO[0], **change}, "bio.json, row 7"))
 
 
+def test_an_odd_row_is_left_out_and_counted(folder):
+    file = folder / "wmdp" / "bio-questions.json"
+    file.write_text(json.dumps([*BIO, BIO[0] | {"answer": 9}]))
+    benchmark = named("wmdp")
+    data = data_of(benchmark, folder / "wmdp")
+    assert len([p for p in benchmark.probes(data) if p.part == "bio"]) == len(BIO)
+    (told,) = data.warnings
+    assert (
+        f"1 row(s) of bio cannot be asked and are left out; the first: bio-questions.json, row {len(BIO) + 1}" in told
+    )
+    examples = (folder / "mmlu" / "dev" / "anatomy_dev.csv").read_text().splitlines()
+    (folder / "mmlu" / "dev" / "anatomy_dev.csv").write_text("\n".join([*examples[:3], "x,a,b,c,d,9", *examples[4:]]))
+    five = named("mmlu/5-shot")
+    five.probes(data := data_of(five, folder / "mmlu"))
+    assert any(f"anatomy is asked after {len(examples) - 2} examples" in told for told in data.warnings)
+
+
 def test_a_bad_folder_is_named(folder):
     (folder / "mmlu" / "dev" / "anatomy_dev.csv").unlink()
     with pytest.raises(InputError, match="anatomy has 0 of the 5 examples"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from expunge.data.chat import prompt_text
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import Figure, data_of
-from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.metrics.lume import LUME_TERMS
 from expunge.evaluation.probe import Ask, How, fingerprint
@@ -195,33 +195,33 @@ def test_the_same_rows_from_github(folder, monkeypatch):
     [
         ({"id": "forgetxx1"}, r"^forget\.jsonl, line 3: the field 'id' must end with sc or qa and a digit"),
         ({"task": "Task4"}, r"^forget\.jsonl, line 3: the field 'task' must be Task1, Task2 or Task3"),
-        ({"output": "…"}, r"^forget\.jsonl, line 3: the field 'output' has no word that ROUGE can see"),
         ({"output": 984}, r"^forget\.jsonl, line 3: the field 'output' must be text"),
         ({"input": " "}, r"^forget\.jsonl, line 3: the field 'input' must be text that is not empty"),
         ({"id": None}, r"^forget\.jsonl, line 3: the field 'id' is missing"),
         ({"id": '"forgetTask10"sc1'}, r"^forget\.jsonl, line 3: the id stands in forget\.jsonl, line 1 too"),
     ],
 )
-def test_bad_rows_are_told_before_a_model_is_loaded(folder, monkeypatch, change, says):
-    monkeypatch.setattr(asking, "collected", lambda *_: pytest.fail("a model was loaded"))
-    content = rows("forget")
+def test_an_odd_row_is_left_out_and_counted(folder, change, says):
+    before, content = data_of(LUME, folder), rows("forget")
+    n = len(LUME.probes(before))
     write(folder / "forget.jsonl", [*content[:2], content[2] | change, *content[3:]])
-    with pytest.raises(InputError, match=says):
-        evaluate(LUME, "model", "out", data=folder)
+    data = data_of(LUME, folder)
+    assert len(LUME.probes(data)) == n - 1 and not before.warnings
+    (told,) = data.warnings
+    assert re.search(says, told.partition("the first: ")[2]) and told.startswith("1 row(s) of forget cannot be asked")
 
 
 def test_bad_sets(folder):
     write(folder / "holdout.jsonl", [{"document": "Of another column."}, {"document": f"forget Task3 2 {FULL}"}])
-    with pytest.raises(
-        InputError, match=r"holdout\.jsonl, line 2 of holdout also stands in forget \(forget\.jsonl, line 21\)"
-    ):
-        evaluate(LUME, "model", "out", data=folder)
+    LUME.probes(data := data_of(LUME, folder))
+    assert "holdout.jsonl, line 2 of holdout also stands in forget (forget.jsonl, line 21)" in data.warnings[0]
     write(folder / "holdout.jsonl", [{"question": "Who?", "answer": "Ada"}])
     with pytest.raises(InputError, match=r"holdout\.jsonl, line 1: the field 'text' is missing"):
         evaluate(LUME, "model", "out", data=folder)
     write(folder / "retain.jsonl", [*rows("retain"), rows("forget")[5]])
-    with pytest.raises(InputError, match=r"retain\.jsonl, line 25: the id stands in forget\.jsonl, line 6 too"):
-        evaluate(LUME, "model", "out", data=folder)
+    (folder / "holdout.jsonl").unlink()
+    LUME.probes(data := data_of(LUME, folder))
+    assert "retain.jsonl, line 25: the id stands in forget.jsonl, line 6 too" in data.warnings[0]
     write(folder / "retain.jsonl", [r for r in rows("retain") if "Task2" not in r["task"] or "qa" not in r["id"]])
     with pytest.raises(InputError, match="there is none for retain_Task2_knowledge"):
         evaluate(LUME, "model", "out", data=folder)
@@ -244,6 +244,8 @@ def check_rows(folder, sizes):
         for split, size in zip(("forget", "retain"), pair, strict=True):
             questions = 5 * size if task == "Task2" else size
             assert (n[f"{split}_{task}_regurgitation"], n[f"{split}_{task}_knowledge"]) == (size, questions)
-    forget = data_of(LUME, folder).records("forget")
-    documents = [p for p in lume._documents(forget, []) if p.part == "documents"]
-    assert len(documents) == sizes["Task3"][0] and not any("  " in p.row.answer[:20] for p in documents)
+    probes = LUME.probes(data := data_of(LUME, folder))
+    asked = {p.row.where for p in probes if p.part == "forget_Task3_regurgitation"}
+    documents = lume._members(data.records("forget"), asked)
+    assert len(documents) == sizes["Task3"][0] and not any("  " in row.answer[:20] for row in documents)
+    assert data.warnings == []

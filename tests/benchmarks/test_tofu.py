@@ -17,7 +17,7 @@ from expunge.benchmarks import BENCHMARKS, named
 from expunge.cli import app
 from expunge.errors import InputError
 from expunge.evaluation import table
-from expunge.evaluation.benchmark import find
+from expunge.evaluation.benchmark import data_of, find
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.probe import How
@@ -148,6 +148,25 @@ def test_the_command_and_what_it_writes(folder):
     assert said["benchmark"] == "tofu/forget01" and said["limit"] == 2 and said["retrained"] is None
     n = {f["part"]: f["n"] for f in said["figures"] if f["name"] == "probability"}
     assert n == {"forget": 2, "retain": 2, "real_authors": 2, "world_facts": 2}
+
+
+def test_odd_rows_are_left_out_and_counted(folder):
+    rows = tiny_tofu.rows("forget", 4)
+    rows += [{**rows[0], "answer": ""}, {**rows[1], "perturbed_answer": ["one"]}, {"question": "No answer?"}]
+    (folder / "forget01_perturbed.json").write_text("\n".join(map(json.dumps, rows)))
+    held = [*tiny_tofu.rows("holdout", 4), rows[0]]
+    (folder / "holdout01.json").write_text("\n".join(map(json.dumps, held)))
+    probes = TOFU.probes(data := data_of(TOFU, folder))
+    assert [sum(p.part == part for p in probes) for part in ("forget", "holdout")] == [4, 4]
+    told = "\n".join(data.warnings)
+    assert (
+        "2 row(s) of forget01_perturbed cannot be asked and are left out; the first: forget01_perturbed.json, " in told
+    )
+    assert (
+        "1 row(s) of forget01_perturbed cannot be asked and are left out; the first: forget01_perturbed.json, " in told
+    )
+    assert "line 6: most rows have 2 wrong answers and a paraphrase" in told
+    assert "1 row(s) of holdout01 cannot be asked" in told and "also stands in forget01_perturbed" in told
 
 
 def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):

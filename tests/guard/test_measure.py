@@ -72,7 +72,7 @@ def test_rows_that_ask_nothing_are_told():
         questions([Row(None, "text", where="f.jsonl, line 1")])
     with pytest.raises(InputError, match="must be the user's"):
         questions([Row(({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}), "c")])
-    with pytest.raises(InputError, match="no word that ROUGE can see"):
+    with pytest.raises(InputError, match="no right answer of the set has a word that ROUGE sees"):
         questions([row("a", "?!")])
     assert questions([Row("Say:", "it")]) == [(({"role": "user", "content": "Say:"},), "it")]
 

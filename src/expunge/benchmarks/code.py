@@ -93,6 +93,12 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
+def _numbered(record: Record) -> Record:
+    """``record``, if its task has a number."""
+    record.number("task_id")
+    return record
+
+
 def _among(records: Sequence[Record], ids: range) -> list[Record]:
     found = [r for r in records if r.number("task_id") in ids]
     if not found:
@@ -114,10 +120,10 @@ def to_keep(records: Sequence[Record]) -> list[Row]:
 def probes(data: Data, name: str) -> list[Probe]:
     """Each task, and each of GSM8K's questions: the right answer is scored, and the model answers it."""
     if name == "mbpp":
-        tasks = [mbpp(r) for r in _among(data.records(name), MBPP_TEST)]
+        tasks = data.usable(name, _among(data.usable(name, data.records(name), _numbered), MBPP_TEST), mbpp)
     else:
-        tasks = [humaneval(r) for r in data.records(name)]
-    maths = [gsm8k(r) for r in data.records(MATHS)[:QUESTIONS]] if MATHS in data else []
+        tasks = data.usable(name, data.records(name), humaneval)
+    maths = data.usable(MATHS, data.records(MATHS)[:QUESTIONS], gsm8k) if MATHS in data else []
     out = [Probe(TASKS, i, row, {"answer": row.answer}, ANSWER, note) for i, (row, note) in enumerate(tasks)]
     return out + [Probe(MATHS, i, row, {"answer": row.answer}, ANSWER) for i, row in enumerate(maths)]
 

@@ -13,7 +13,8 @@ Ramakrishna et al. 2025, arXiv:2502.15097 and arXiv:2504.02883.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,9 @@ from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
 from expunge.evaluation import evaluate, table
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap
+from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, not_among, without_words
 from expunge.evaluation.metrics import membership
 from expunge.evaluation.metrics.lume import LUME_TERMS, lume_aggregate, lume_final, lume_mia_final, lume_values
-from expunge.evaluation.metrics.rouge import UNREADABLE, readable
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected
 from expunge.stats import auc, bootstrap
@@ -44,12 +44,11 @@ WITH_MMLU = "with MMLU accuracy it makes the final score: expunge.benchmarks.lum
 def probes(data: Data) -> list[Probe]:
     """Each row's prompt in the part of its term; with a holdout, also its documents and those to forget."""
     records = {split: data.records(split) for split in SPLITS}
-    _unique([r for split in SPLITS for r in records[split]])
+    seen: dict[str, str] = {}
     rows: dict[str, list[tuple[str, Row]]] = {term: [] for term in LUME_TERMS}
     for split in SPLITS:
-        for r in records[split]:
-            term = _term(split, r)
-            rows[term].append((r.text("id"), _row(r, term)))
+        for name, term, row in data.usable(split, records[split], partial(_placed, split, seen)):
+            rows[term].append((name, row))
     if empty := [term for term, found in rows.items() if not found]:
         raise InputError(f"LUME needs rows for each of its twelve terms; there is none for {', '.join(empty)}")
     out = [
@@ -57,7 +56,7 @@ def probes(data: Data) -> list[Probe]:
         for term, found in rows.items()
         for i, (name, row) in enumerate(found)
     ]
-    return out + (_documents(records["forget"], data.records(HOLDOUT)) if HOLDOUT in data else [])
+    return out + (_documents(data, rows, records["forget"]) if HOLDOUT in data else [])
 
 
 def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
@@ -104,11 +103,12 @@ def final(folder: str | Path, mmlu: float) -> Figure:
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
-def _unique(records: Sequence[Record]) -> None:
-    seen: dict[str, str] = {}
-    for r in records:
-        if (before := seen.setdefault(r.text("id"), r.where)) != r.where:
-            raise InputError(f"{r.where}: the id stands in {before} too; each row counts once, to forget or to retain")
+def _placed(split: str, seen: dict[str, str], record: Record) -> tuple[str, str, Row]:
+    """A row's id, its term, and what is asked; ``seen``: id -> where it stands, of the rows before."""
+    name = record.text("id")
+    if (before := seen.setdefault(name, record.where)) != record.where:
+        raise InputError(f"{record.where}: the id stands in {before} too; each row counts once, to forget or to retain")
+    return name, _term(split, record), Row(record.text("input"), record.text("output"), where=record.where)
 
 
 def _term(split: str, record: Record) -> str:
@@ -122,21 +122,22 @@ def _term(split: str, record: Record) -> str:
     return term
 
 
-def _row(record: Record, term: str) -> Row:
-    row = Row(record.text("input"), record.text("output"), where=record.where)
-    if term.endswith("regurgitation") and not readable(row.answer):
-        raise InputError(f"{record.where}: the field 'output' {UNREADABLE}")
-    return row
-
-
-def _documents(forget: Sequence[Record], holdout: Sequence[Record]) -> list[Probe]:
+def _documents(data: Data, rows: Mapping[str, Sequence[tuple[str, Row]]], forget: Sequence[Record]) -> list[Probe]:
     """The biographies to forget, put together again from both halves, and documents never seen: as plain texts."""
-    halves = [r for r in forget if _term("forget", r) == "forget_Task3_regurgitation"]
-    members = [Row(None, f"{r.text('input')} {r.text('output')}", where=r.where) for r in halves]
-    others = [Row(None, r.text("document" if "document" in r.values else "text"), where=r.where) for r in holdout]
-    no_overlap(members, others, ("forget", HOLDOUT))
-    parts = {MEMBERS: members, HOLDOUT: others}
+    members = _members(forget, {row.where for _, row in rows["forget_Task3_regurgitation"]})
+    others = data.usable(HOLDOUT, data.records(HOLDOUT), _document)
+    parts = {MEMBERS: members, HOLDOUT: not_among(data, members, others, ("forget", HOLDOUT))}
     return [Probe(part, i, row, {"answer": row.answer}) for part, rows in parts.items() for i, row in enumerate(rows)]
+
+
+def _members(forget: Sequence[Record], asked: Container[str]) -> list[Row]:
+    """The biographies to forget, of the records that stand at ``asked``."""
+    halves = [r for r in forget if r.where in asked]
+    return [Row(None, f"{r.text('input')} {r.text('output')}", where=r.where) for r in halves]
+
+
+def _document(record: Record) -> Row:
+    return Row(None, record.text("document" if "document" in record.values else "text"), where=record.where)
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
@@ -194,6 +195,11 @@ LUME = Benchmark(
     sets=(FORGET, RETAIN, DataSet(HOLDOUT, "", optional=True)),
     probes=probes,
     score=score,
+    warn=partial(
+        without_words,
+        parts=[term for term in LUME_TERMS if term.endswith("regurgitation")],
+        how="they score 0, as in the official script",
+    ),
     chat_template=False,
     max_length=2048,
     forget=FORGET,

@@ -14,7 +14,6 @@ all on European and US history; Hendrycks et al. leave out whole examples there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,16 @@ DEV = DataSet("dev", "cais/mmlu:all@dev", "dev/*_dev")
 
 def probes(data: Data, shots: int) -> list[Probe]:
     """Every question, each subject a part of its own, after the first ``shots`` examples of its subject."""
-    examples = _by_subject(data.records("dev")) if shots else {}
+    examples = _by_subject(data, "dev") if shots else {}
     out = []
-    for subject, questions in _by_subject(data.records("test")).items():
+    for subject, questions in _by_subject(data, "test").items():
         shown = examples.get(subject, [])[:shots]
+        if shots and not shown:
+            raise InputError(f"{subject} has 0 of the {shots} examples to show; is its dev file whole?")
         if len(shown) < shots:
-            raise InputError(f"{subject} has {len(shown)} of the {shots} examples to show; is its dev file whole?")
+            data.warnings.append(
+                f"{subject} is asked after {len(shown)} examples, for it has no more; others after {shots}"
+            )
         about = subject.replace("_", " ")
         out += [choice.probe(subject, i, q, about, shown) for i, q in enumerate(questions)]
     return out
@@ -77,10 +80,10 @@ def _macro(right: list[np.ndarray]) -> Figure:
     return Figure("macro_accuracy", mean(*right), n, interval.low, interval.high, "all", note)
 
 
-def _by_subject(records: Iterable[Record]) -> dict[str, list[Question]]:
+def _by_subject(data: Data, name: str) -> dict[str, list[Question]]:
     out: dict[str, list[Question]] = {}
-    for record in records:
-        out.setdefault(_subject(record), []).append(choice.question(record))
+    for subject, question in data.usable(name, data.records(name), lambda r: (_subject(r), choice.question(r))):
+        out.setdefault(subject, []).append(question)
     return out
 
 

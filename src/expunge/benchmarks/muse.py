@@ -24,6 +24,7 @@ What is to forget is ``raw@forget``, what to keep ``raw@retain1``: articles, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap
+from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, not_among, without_words
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.metrics import membership
 from expunge.evaluation.metrics.rouge import knowledge_memorisation, rouge, verbatim_memorisation
@@ -48,37 +49,42 @@ TEXTS = ("privleak_forget", "privleak_holdout")
 # -- what is asked --------------------------------------------------------------------------------------------------------
 def probes(data: Data) -> list[Probe]:
     """Questions after worked examples; beginnings to go on from; texts to be told as seen or unseen."""
-    out = [probe for part in QUESTIONS for probe in _questions(part, data.records(part), data.records(f"{part}_icl"))]
+    out = [probe for part in QUESTIONS for probe in _questions(data, part)]
     if "verbmem_forget" in data:
-        out += [_continued(i, record) for i, record in enumerate(data.records("verbmem_forget"))]
+        beginnings = data.usable("verbmem_forget", data.records("verbmem_forget"), _beginning)
+        out += [
+            Probe("verbmem", i, row, {"answer": f" {row.answer}"}, VERBMEM, continues=True)
+            for i, row in enumerate(beginnings)
+        ]
     if all(name in data for name in TEXTS):
-        seen, unseen = (_plain(data.records(name)) for name in TEXTS)
-        no_overlap(seen, unseen, TEXTS)
+        seen, unseen = (data.usable(name, data.records(name), _plain) for name in TEXTS)
+        unseen = not_among(data, seen, unseen, TEXTS)
         for part, rows in (("forget", seen), ("holdout", unseen)):
             out += [Probe(part, i, row, {"answer": row.answer}) for i, row in enumerate(rows)]
     return out
 
 
-def _questions(part: str, asked: Sequence[Record], examples: Sequence[Record]) -> list[Probe]:
-    before = "".join(f"{_question(e)}{e.text('answer')}\n\n" for e in examples)
+def _questions(data: Data, part: str) -> list[Probe]:
+    examples = data.usable(f"{part}_icl", data.records(f"{part}_icl"), _asked)
+    asked = data.usable(part, data.records(part), _asked)
+    before = "".join(f"{question}{answer}\n\n" for question, answer, _ in examples)
     return [
-        Probe(part, i, Row(before + _question(r), r.text("answer"), where=r.where), ask=KNOWMEM)
-        for i, r in enumerate(asked)
+        Probe(part, i, Row(before + question, answer, where=where), ask=KNOWMEM)
+        for i, (question, answer, where) in enumerate(asked)
     ]
 
 
-def _question(record: Record) -> str:
-    return f"Question: {record.text('question')}\nAnswer: "
+def _asked(record: Record) -> tuple[str, str, str]:
+    """The question as it is asked, its answer, and where it stands."""
+    return f"Question: {record.text('question')}\nAnswer: ", record.text("answer"), record.where
 
 
-def _continued(index: int, record: Record) -> Probe:
-    true = record.text("gt")
-    row = Row(record.text("prompt"), true, where=record.where)
-    return Probe("verbmem", index, row, {"answer": f" {true}"}, VERBMEM, continues=True)
+def _beginning(record: Record) -> Row:
+    return Row(record.text("prompt"), record.text("gt"), where=record.where)
 
 
-def _plain(records: Sequence[Record]) -> list[Row]:
-    return [Row(None, r.text("text"), where=r.where) for r in records]
+def _plain(record: Record) -> Row:
+    return Row(None, record.text("text"), where=record.where)
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
@@ -181,6 +187,7 @@ def _benchmark(corpus: str) -> Benchmark:
         sets=(*questions, *texts),
         probes=probes,
         score=score,
+        warn=partial(without_words, parts=(*QUESTIONS, "verbmem"), how="they score 0, as in MUSE's code"),
         chat_template=False,
         max_length=2048,
         forget=_set(corpus, "raw@forget"),

@@ -114,8 +114,10 @@ def probes(data: Data, name: str, *, split: bool) -> list[Probe]:
     """Each test sentence: the right answer is scored, and the model answers it."""
     records = data.records(name)
     parts: dict[str, list[Row]] = {part: [] for part in PARTS}
-    for r in _share(records, test=True) if split else records:
-        parts[PARTS[not _has_person(r)]].append(row(r))
+    for person, asked in data.usable(
+        name, _share(records, test=True) if split else records, lambda r: (_has_person(r), row(r))
+    ):
+        parts[PARTS[not person]].append(asked)
     return [Probe(part, i, r, {"answer": r.answer}, ANSWER) for part, rows in parts.items() for i, r in enumerate(rows)]
 
 

@@ -7,7 +7,8 @@ there are, which suits an untouched model or one that is to forget them all.
 Asked as in RWKU's code: one instruction before the question, the chat template, "Answer:" as the start of the answer (not
 after an affirmative suffix), greedy, at most 30 tokens, up to the end of the line.  Its code stops only where the line end
 is a token by itself, and puts a second begin-of-text token before templates that bring one; here it is one.  The release
-repeats some probes, most among neighbours; each counts as often as it stands there.
+repeats some probes, most among neighbours; each counts as often as it stands there.  A right answer without a word that
+ROUGE sees, such as one in Chinese, is counted as the paper's code does, in words between blanks.
 
 The published columns are means over people of ``compat_recall`` (FB, QA, AA: the forget levels 1 to 3; All: all probes).
 Jin et al. 2024, arXiv:2406.10890.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -26,9 +27,9 @@ import numpy as np
 from expunge.data.example import Message, Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, without_words
 from expunge.evaluation.metrics import membership, privacy
-from expunge.evaluation.metrics.rouge import RWKU_LEVELS, UNREADABLE, readable, rwku_recall
+from expunge.evaluation.metrics.rouge import RWKU_LEVELS, rwku_recall
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated
 
@@ -50,14 +51,12 @@ def probes(data: Data, person: str | None = None) -> list[Probe]:
     """
     out = []
     for level in RWKU_LEVELS:
-        for i, r in enumerate(_chosen(data, level, person)):
-            kind = _kind(r) if level == ADVERSARIAL else ""
-            out.append(Probe(level, i, _row(r, level, kind), ask=ANSWER, note=f"{kind}\t{r.text('subject')}"))
+        chosen = _chosen(data, level, person, partial(_asked, level))
+        out += [Probe(level, i, row, ask=ANSWER, note=note) for i, (row, note) in enumerate(chosen)]
     for name in TEXTS:
         if name in data:
-            for i, r in enumerate(_chosen(data, name, person)):
-                row = Row(None, r.text("text"), where=r.where)
-                out.append(Probe(name, i, row, {"answer": row.answer}, note=f"\t{r.text('subject')}"))
+            chosen = _chosen(data, name, person, _text)
+            out += [Probe(name, i, row, {"answer": row.answer}, note=note) for i, (row, note) in enumerate(chosen)]
     return out
 
 
@@ -94,19 +93,20 @@ def of(person: str) -> Benchmark:
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
-def _chosen(data: Data, name: str, person: str | None) -> list[Record]:
-    """The records of ``name``: everybody's first, everybody's second, …, people in order of their names."""
-    records = data.records(name)
+def _chosen(
+    data: Data, name: str, person: str | None, make: Callable[[Record], tuple[Row, str]]
+) -> list[tuple[Row, str]]:
+    """What ``make`` gives of ``name``: everybody's first, everybody's second, …, people in order of their names."""
+    found = data.usable(name, data.records(name), lambda r: (r.text("subject"), make(r)))
     if person is not None:
-        subject = _who(person, {r.text("subject") for r in records}, name)
-        return [r for r in records if r.text("subject") == subject]
+        subject = _who(person, {s for s, _ in found}, name)
+        return [row for s, row in found if s == subject]
     turn: Counter[str] = Counter()
     numbered = []
-    for r in records:
-        subject = r.text("subject")
-        numbered.append((turn[subject], subject, r))
+    for subject, row in found:
+        numbered.append((turn[subject], subject, row))
         turn[subject] += 1
-    return [r for _, _, r in sorted(numbered, key=lambda n: n[:2])]
+    return [row for _, _, row in sorted(numbered, key=lambda n: n[:2])]
 
 
 def _who(said: str, people: Iterable[str], name: str) -> str:
@@ -127,11 +127,15 @@ def _kind(record: Record) -> str:
     return re.sub(r"^cross.lingual.*", "cross lingual", record.text("type"))
 
 
-def _row(record: Record, level: str, kind: str) -> Row:
+def _asked(level: str, record: Record) -> tuple[Row, str]:
+    """A probe as it is asked, and its note: its adversarial type and its person."""
+    kind = _kind(record) if level == ADVERSARIAL else ""
     row = Row(_prompt(level, kind, record.text("query")), record.text("answer"), where=record.where)
-    if not readable(row.answer):
-        raise InputError(f"{record.where}: the field 'answer' {UNREADABLE}")
-    return row
+    return row, f"{kind}\t{record.text('subject')}"
+
+
+def _text(record: Record) -> tuple[Row, str]:
+    return Row(None, record.text("text"), where=record.where), f"\t{record.text('subject')}"
 
 
 def _prompt(level: str, kind: str, query: str) -> tuple[Message, ...]:
@@ -201,6 +205,7 @@ def _benchmark(name: str, person: str | None = None) -> Benchmark:
         sets=tuple(map(_set, (*RWKU_LEVELS, *TEXTS))),
         probes=partial(probes, person=person),
         score=score,
+        warn=partial(without_words, parts=RWKU_LEVELS, how="they are counted as the paper's code counts"),
         max_length=1024,
     )
 

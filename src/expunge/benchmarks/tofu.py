@@ -6,9 +6,23 @@ OpenUnlearning's; ``<split>_perturbed`` carries the answers, their paraphrase an
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, no_overlap, texts
+from expunge.data.example import Row
+from expunge.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    DataSet,
+    Figure,
+    mean_figure,
+    not_among,
+    texts,
+    without_words,
+)  # fmt: skip
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.metrics import membership
 from expunge.evaluation.metrics.rouge import Kind, rouge
@@ -25,15 +39,26 @@ END = "without the end-of-turn token, as OpenUnlearning"
 
 def probes(data: Data, size: str) -> list[Probe]:
     """Forget and utility questions with all their answers, and the holdout's right answers for membership inference."""
-    forget, holdout = data.rows(f"forget{size}_perturbed"), data.rows(f"holdout{size}")
-    no_overlap(forget, holdout, (f"forget{size}_perturbed", f"holdout{size}"))
-    asked = {"forget": forget, **{part: data.rows(name) for part, name in SETS.items()}}
+    names = {"forget": f"forget{size}_perturbed", **SETS}
+    asked = {part: _alike(data, name, data.rows(name)) for part, name in names.items()}
+    holdout = not_among(data, asked["forget"], data.rows(f"holdout{size}"), (names["forget"], f"holdout{size}"))
     out = [
         Probe(part, i, r, texts(r), ANSWER, grad_norm=("answer",) if part == "forget" else ())
         for part, found in asked.items()
         for i, r in enumerate(found)
     ]
     return out + [Probe("holdout", i, r, {"answer": r.answer}, grad_norm=("answer",)) for i, r in enumerate(holdout)]
+
+
+def _alike(data: Data, name: str, rows: Sequence[Row]) -> list[Row]:
+    """``rows`` without those that have another number of wrong answers, or no paraphrase, unlike most of them."""
+    kinds = [(len(r.perturbed), r.paraphrase is not None) for r in rows]
+    usual = Counter(kinds).most_common(1)[0][0]
+    odd = [r for r, kind in zip(rows, kinds, strict=True) if kind != usual]
+    if odd:
+        paraphrase = "a paraphrase" if usual[1] else "no paraphrase"
+        data.leave_out(name, len(odd), f"{odd[0].where}: most rows have {usual[0]} wrong answers and {paraphrase}")
+    return [r for r, kind in zip(rows, kinds, strict=True) if kind == usual]
 
 
 def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
@@ -137,6 +162,7 @@ def _benchmark(size: str) -> Benchmark:
         sets=tuple(map(_set, (f"forget{size}_perturbed", f"holdout{size}", *SETS.values()))),
         probes=lambda data: probes(data, size),
         score=score,
+        warn=partial(without_words, parts=("forget", *SETS), how="they score 0, as in OpenUnlearning's code"),
         forget=_set(f"forget{size}"),
         retain=_set(f"retain{RETAINED[size]}"),
     )

@@ -67,14 +67,17 @@ def probes(data: Data, tokens: int) -> list[Probe]:
     for name in JUDGES:
         judge(name)
     ask = Ask(max_new_tokens=tokens)
-    out = [
-        Probe(INSTRUCTIONS, i, Row(({"role": "user", "content": r.text("instruction")},), "", where=r.where), ask=ask)
-        for i, r in enumerate(data.records(INSTRUCTIONS))
-    ]
+    instructions = data.usable(INSTRUCTIONS, data.records(INSTRUCTIONS), _instruction)
+    out = [Probe(INSTRUCTIONS, i, row, ask=ask) for i, row in enumerate(instructions)]
     for kind, found in _kinds(data.records(PROMPTS) if PROMPTS in data else []).items():
         part = f"{PROMPTS}/{kind}"
-        out += [Probe(part, i, Row(r.text("text"), "", where=r.where), ask=ask) for i, r in enumerate(found)]
+        rows = data.usable(part, found, lambda r: Row(r.text("text"), "", where=r.where))
+        out += [Probe(part, i, row, ask=ask) for i, row in enumerate(rows)]
     return out + (_pieces(data.records(TEXTS)) if TEXTS in data else [])
+
+
+def _instruction(record: Record) -> Row:
+    return Row(({"role": "user", "content": record.text("instruction")},), "", where=record.where)
 
 
 def _kinds(records: Sequence[Record]) -> dict[str, list[Record]]:

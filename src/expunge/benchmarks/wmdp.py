@@ -25,9 +25,9 @@ CORPORA = "cais/wmdp-corpora"
 def probes(data: Data, areas: Iterable[str]) -> list[Probe]:
     """Every question of ``areas``, each area a part of its own."""
     return [
-        choice.probe(area, i, choice.question(record), AREAS[area])
+        choice.probe(area, i, question, AREAS[area])
         for area in areas
-        for i, record in enumerate(data.records(area))
+        for i, question in enumerate(data.usable(area, data.records(area), choice.question))
     ]
 
 

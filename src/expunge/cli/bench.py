@@ -110,7 +110,7 @@ def bench(
     if plan:
         result.show_plan({"command": "bench", **plan}, as_json=as_json)
     elif said:
-        warnings = (said.get("unlearning") or {}).get("warnings", [])
+        warnings = [*said.get("warnings", []), *(said.get("unlearning") or {}).get("warnings", [])]
         result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet, warnings=warnings)
 
 

@@ -112,7 +112,7 @@ def measure(
     with running(as_json=as_json, quiet=quiet):
         from expunge.data.sources import load_rows
         from expunge.guard.measure import measure as measured
-        from expunge.guard.measure import questions, table, to_json, write_json
+        from expunge.guard.measure import questions, table, to_json, warnings, write_json
         from expunge.guard.settings import Measured
 
         chosen = Measured(**_of(Measured, given))
@@ -132,7 +132,8 @@ def measure(
         result.show_plan(plan, as_json=as_json)
         return
     value = to_json(found, guard.settings, len(guard.targets), asked.model) | {"out": str(file)}
-    result.show(value, lambda: typer.echo(f"{table(found)}\n  {file}"), as_json=as_json, quiet=quiet)
+    told = [warning for name, rows in sets.items() for warning in warnings(name, rows)]
+    result.show(value, lambda: typer.echo(f"{table(found)}\n  {file}"), as_json=as_json, quiet=quiet, warnings=told)
 
 
 def _of(kind: Any, given: dict[str, Any]) -> dict[str, Any]:

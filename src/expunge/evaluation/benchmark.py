@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from expunge.data.example import Row, to_record
 from expunge.data.records import Record, load_records
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
+from expunge.evaluation.metrics.rouge import readable
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
 from expunge.files import write_lines
@@ -23,6 +24,7 @@ from expunge.stats import bootstrap_mean
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 Placed = TypeVar("Placed", Row, Record)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,58 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Data:
-    """Where the rows of each data set are: ``data.rows("forget01")``; ``absent``: the optional ones that are not here."""
+    """Where the rows of each data set are: ``data.rows("forget01")``; ``absent``: the optional ones that are not here.
+
+    ``warnings``: what was found in the rows that were read so far and does not keep the others from being asked.
+    """
 
     places: Mapping[str, tuple[str | Path, ...]]
     absent: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list, compare=False)
 
     def __contains__(self, name: str) -> bool:
         return name in self.places
 
     def rows(self, name: str) -> list[Row]:
-        """The rows of the data set ``name`` as questions and answers, or as texts."""
-        return self._all(name, load_rows)
+        """The rows of the data set ``name`` as questions and answers, or as texts, without those that are none."""
+        try:
+            return self._all(name, load_rows)
+        except InputError as error:
+            try:
+                return self.usable(name, self.records(name), _row)
+            except InputError:
+                raise error from None  # no row is of use, or the file cannot be read at all
 
     def records(self, name: str) -> list[Record]:
         """The same with all their columns."""
         return self._all(name, load_records)
+
+    def usable(self, name: str, records: Iterable[Record], make: Callable[[Record], Made]) -> list[Made]:
+        """What ``make`` gives of each record; one that it refuses is left out and counted among ``warnings``.
+
+        Raises the InputError of the first in a file of which ``make`` refuses every row: that is no odd row.
+        """
+        made: list[Made] = []
+        refused: dict[str, list[InputError]] = {}
+        good = set()
+        for record in records:
+            try:
+                made.append(make(record))
+                good.add(record.file)
+            except InputError as error:
+                refused.setdefault(record.file, []).append(error)
+        for file, errors in refused.items():
+            if file not in good:
+                raise errors[0]
+        if refused:
+            self.leave_out(name, sum(map(len, refused.values())), str(next(iter(refused.values()))[0]))
+        return made
+
+    def leave_out(self, name: str, count: int, reason: str) -> None:
+        """Count ``count`` rows of ``name`` among ``warnings``, once however often the rows are read."""
+        said = f"{count} row(s) of {name} cannot be asked and are left out; the first: {reason}"
+        if count and said not in self.warnings:
+            self.warnings.append(said)
 
     def _all(self, name: str, load: Callable[[str | Path], list[Placed]]) -> list[Placed]:
         """What ``load`` finds at each place; where several files share a name, messages name their folders too."""
@@ -118,7 +157,8 @@ class Benchmark:
 
     ``chat_template`` and ``max_length`` are how it asks, where the user does not say otherwise.  ``forget``, ``retain``:
     what ``expunge bench --method`` unlearns and protects, named as a ``DataSet``; None where a benchmark does not say.
-    ``taught``: what ``--teach`` teaches, where that is not the two together.
+    ``taught``: what ``--teach`` teaches, where that is not the two together.  ``warn``: what a reader of the figures is to
+    be warned of in what was collected.
     """
 
     name: str
@@ -131,6 +171,7 @@ class Benchmark:
     forget: DataSet | None = None
     retain: DataSet | None = None
     taught: DataSet | None = None
+    warn: Callable[[Collected], list[str]] = lambda found: []
 
 
 def data_of(benchmark: Benchmark, folder: str | Path | None = None) -> Data:
@@ -199,15 +240,49 @@ def mean_figure(name: str, values: np.ndarray, part: str, note: str = "") -> Fig
     return Figure(name, float(np.mean(values)), len(values), interval.low, interval.high, part, note)
 
 
-def no_overlap(first: Iterable[Row], second: Iterable[Row], names: tuple[str, str]) -> None:
-    """Raise InputError if a row stands in both sets: a holdout that was trained on is none."""
+def no_overlap(first: Iterable[Row], second: Sequence[Row], names: tuple[str, str]) -> None:
+    """Raise InputError if a row stands in both sets; :func:`not_among` leaves such rows out."""
+    data = Data({})
+    not_among(data, first, second, names)
+    if data.warnings:
+        raise InputError(f"{data.warnings[0].partition('the first: ')[2]}; the sets must not overlap")
+
+
+def not_among(data: Data, first: Iterable[Row], second: Sequence[Row], names: tuple[str, str]) -> list[Row]:
+    """The rows of ``second`` that do not stand in ``first`` too: a holdout that was trained on is none.
+
+    The others are counted among the warnings; InputError where there is no row left.
+    """
     seen = {(json.dumps(r.prompt), r.answer): r.where for r in first}
-    for row in second:
-        where = seen.get((json.dumps(row.prompt), row.answer))
-        if where is not None:
-            raise InputError(
-                f"{row.where} of {names[1]} also stands in {names[0]} ({where}); the sets must not overlap"
-            )
+    where = [seen.get((json.dumps(row.prompt), row.answer)) for row in second]
+    shared = [(row, place) for row, place in zip(second, where, strict=True) if place is not None]
+    if not shared:
+        return list(second)
+    row, place = shared[0]
+    said = f"{row.where} of {names[1]} also stands in {names[0]} ({place})"
+    if len(shared) == len(second):
+        raise InputError(f"{said}; the sets must not overlap")
+    data.leave_out(names[1], len(shared), said)
+    return [row for row, place in zip(second, where, strict=True) if place is None]
+
+
+def without_words(found: Collected, parts: Iterable[str], how: str) -> list[str]:
+    """A warning for each of ``parts`` with right answers that have no word which ROUGE sees; ``how`` they are scored."""
+    out = []
+    for part in parts:
+        expected = [a.expected for a in found.answers if a.part == part]
+        if odd := sum(not readable(text) for text in expected):
+            out.append(f"{part}: {odd} of {len(expected)} right answers have no word that ROUGE sees (a-z, 0-9); {how}")
+    return out
+
+
+def _row(record: Record) -> Row:
+    """One record as a question and answer, or as a text."""
+    try:
+        (row,) = load_rows([record.values])
+    except InputError as error:
+        raise InputError(f"{record.where}: {str(error).partition(': ')[2] or error}") from None
+    return replace(row, where=record.where)
 
 
 def to_json(figures: Iterable[Figure]) -> list[dict[str, Any]]:

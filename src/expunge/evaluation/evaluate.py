@@ -89,6 +89,7 @@ def evaluate(
     shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps beside other models
     for who, one in found.items():
         table.write(one, _scores(folder, who))
+    warnings = [*source.warnings, *benchmark.warn(found["model"])]
     names = names or {}
     facts = {who: one | {"source": names.get(one["source"], one["source"])} for who, (_, one) in said.items()}
     return write(
@@ -109,6 +110,7 @@ def evaluate(
             },
             **{k: v for k, v in dataclasses.asdict(how).items() if k not in ("device", "trust_remote_code")},
             "seconds": time.monotonic() - began,
+            "warnings": warnings,
             "versions": record.versions(),
         },
     )

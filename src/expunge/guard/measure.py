@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from expunge.data.example import Message, Row
 from expunge.errors import InputError
-from expunge.evaluation.metrics.rouge import rouge
+from expunge.evaluation.metrics.rouge import readable, rouge
 from expunge.files import check_file, reason
 from expunge.files import write_json as write_json_file
 from expunge.guard.endpoints import EndpointError
@@ -62,7 +62,7 @@ class Figures:
 def questions(rows: Sequence[Row]) -> list[tuple[tuple[Message, ...], str]]:
     """(conversation, right answer) of each row.
 
-    Raises InputError for a row of plain text, and for a right answer that ROUGE cannot read; so ask this first.
+    Raises InputError for a row of plain text, and where ROUGE can read none of the right answers; so ask this first.
     """
     out = []
     for row in rows:
@@ -72,8 +72,18 @@ def questions(rows: Sequence[Row]) -> list[tuple[tuple[Message, ...], str]]:
         if prompt[-1]["role"] != "user":
             raise InputError(f"{row.where}: the last message before the answer must be the user's")
         out.append((prompt, row.answer))
-    rouge([right for _, right in out], [""] * len(out))
+    if not any(readable(right) for _, right in out):
+        raise InputError(
+            f"{rows[0].where}: no right answer of the set has a word that ROUGE sees (it reads a-z and 0-9)"
+        )
     return out
+
+
+def warnings(name: str, rows: Sequence[Row]) -> list[str]:
+    """What a reader of the figures of the set ``name`` is to be warned of."""
+    odd = sum(not readable(row.answer) for row in rows)
+    said = f"{name}: {odd} of {len(rows)} right answers have no word that ROUGE sees (a-z, 0-9); ROUGE leaves them out"
+    return [said] if odd else []
 
 
 def measure(
@@ -110,11 +120,11 @@ def figures(trails: Sequence[Trail], right: Sequence[str], targets: Sequence[Tar
         n=len(trails),
         mentions=_share([bool(found([s], targets)) for s in shown]),
         refusals=_share([normalised(s) == normalised(refusal) for s in shown]),
-        rouge=_mean(rouge(right, shown)),
+        rouge=_mean(_rouge(right, shown)),
         calls=_mean([t.calls for t in trails]),
         seconds=_mean([t.seconds for t in trails]),
         vanilla_mentions=_share([bool(found([s], targets)) for s in vanilla]),
-        vanilla_rouge=_mean(rouge(right, vanilla)),
+        vanilla_rouge=_mean(_rouge(right, vanilla)),
     )
 
 
@@ -156,6 +166,12 @@ def write_json(found: Mapping[str, Figures], settings: Settings, targets: int, m
 
 def _shown(figure: Figure) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def _rouge(right: Sequence[str], said: Sequence[str]) -> ArrayLike:
+    """Recall of each answer whose right answer has a word that ROUGE sees."""
+    pairs = [(r, s) for r, s in zip(right, said, strict=True) if readable(r)]
+    return rouge([r for r, _ in pairs], [s for _, s in pairs])
 
 
 def _share(hits: Sequence[bool]) -> Figure:

@@ -378,10 +378,6 @@ BAD = {
     "text none": (lambda: rouge.rwku_recall([], [], compat=True), "no text to score"),
     "text nan": (lambda: rouge.rwku_recall(["a"], [NAN], compat=True), "given: entry 0 is not a text but nan"),
     "one text": (lambda: rouge.rwku_recall("a", "a", compat=True), "lists of texts, not one text"),
-    "unseen": (
-        lambda: rouge.rwku_recall(["a", "東京"], ["a", "東京"], compat=True),
-        "entry 1 has no word that ROUGE can see",
-    ),
 }
 
 
@@ -391,6 +387,13 @@ def test_bad_input_gets_one_sentence(case):
     with pytest.raises(InputError, match=says) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("scorer")
+def test_an_expected_text_without_a_word_for_rouge():
+    assert rouge.rouge(["a", "東京", "…"], ["a", "東京", "…"]).tolist() == [1, 0, 0]
+    for compat in (False, True):
+        assert rouge.rwku_recall(["東京 都", "..", "b"], ["東京 市", "x", "b"], compat=compat).tolist() == [0.5, 0, 1]
 
 
 @pytest.mark.usefixtures("scorer")

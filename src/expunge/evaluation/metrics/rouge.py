@@ -19,7 +19,6 @@ Array = NDArray[np.float64]
 Kind = Literal["rouge1", "rouge2", "rougeL"]
 Part = Literal["recall", "precision", "f1"]
 
-UNREADABLE = "has no word that ROUGE can see (it reads only a-z and 0-9)"
 RWKU_LEVELS = ("forget_level1", "forget_level2", "forget_level3", "neighbor_level1", "neighbor_level2")
 
 
@@ -39,8 +38,8 @@ def rouge(
     m: the length of the longest common subsequence of words (``rougeL``), or how many words (``rouge1``) or pairs of
     neighbouring words (``rouge2``) both have, counted as often as both have them.  Words are runs of a-z and 0-9 after
     lower-casing; ``stemmer`` cuts those of more than three letters to their stem.  The defaults are TOFU's and
-    OpenUnlearning's recall.  An empty given text scores 0; an expected text without such a word (another script, only
-    signs) is an error, for it would score 0 whatever a model wrote.
+    OpenUnlearning's recall.  An empty given text scores 0, and so does whatever is given for an expected text without
+    such a word (another script, only signs): see :func:`readable`.
 
     Hand-worked: "the cat sat" against "a cat sat down" has the common subsequence "cat sat": recall 2/3, precision 2/4,
     F1 4/7.
@@ -94,14 +93,19 @@ def rwku_recall(expected: Sequence[str], given: Sequence[str], *, compat: bool =
 
     The paper names ROUGE-L recall; its code takes it from another package, ``rouge``, which minds upper and lower
     case, keeps every sign but the full stop on its word, cuts both texts at full stops and counts each word once.
-    ``compat=True`` counts so, for comparison with published tables: "Paris," is then not "Paris".
+    ``compat=True`` counts so, for comparison with published tables: "Paris," is then not "Paris".  An expected text without
+    a word of a-z and 0-9, such as "蔡依林", is counted so in either case.
 
     Hand-worked: "Richard Bachman" against "richard bachman, I think" gives 1, with ``compat`` 0.
 
     Jin et al. 2024, §3.3, arXiv:2406.10890.
     """
     if not compat:
-        return rouge(expected, given, stemmer=False)
+        found = rouge(expected, given, stemmer=False)
+        for i, text in enumerate(expected):
+            if not readable(text):
+                found[i] = _recall_by_sentence(text, given[i].strip())
+        return found
     _check_texts(expected, given)
     return np.array([_recall_by_sentence(e, g.strip()) for e, g in zip(expected, given, strict=True)])
 
@@ -174,16 +178,14 @@ def _check_texts(expected: Sequence[str], given: Sequence[str]) -> None:
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"{name}: entry {i} is not a text but {text!r}")
-    for i, text in enumerate(expected):
-        if not readable(text):
-            raise InputError(f"expected: entry {i} {UNREADABLE}")
 
 
 def _recall_by_sentence(expected: str, given: str) -> float:
     """Recall as the package ``rouge`` 1.0.1 counts it: distinct words in any sentence pair's common subsequence."""
     right = [_words(s) for s in expected.split(".") if s]
     found = {w for e in right for g in given.split(".") if g for w in _common(e, _words(g))}
-    return len(found) / len({w for e in right for w in e})
+    words = {w for e in right for w in e}
+    return len(found) / len(words) if words else 0.0  # full stops alone: that package raises an error
 
 
 def _words(sentence: str) -> list[str]:
