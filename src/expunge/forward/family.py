@@ -15,7 +15,11 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 CACHES = ("cache", "past_key_values", "cache_params")
-BY_POSITION = ("DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer")  # the last: a layer that has no cache of its own
+BY_POSITION = (
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "DummyLayer",
+)  # the last: a layer that has no cache of its own
 
 
 def run(model: nn.Module, *, cache: Any = None, **inputs: Any) -> Any:
@@ -55,7 +59,12 @@ def by_position(model: nn.Module) -> bool:
         return False
     try:
         layers = DynamicCache(config=_plain(model).config).layers
-    except (AttributeError, KeyError, TypeError, ValueError):  # a kind of layer that transformers' own cache does not know
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a kind of layer that transformers' own cache does not know
         return False
     return all(type(layer).__name__ in BY_POSITION for layer in layers)
 

@@ -59,9 +59,7 @@ def logits(model: nn.Module, batch: Mapping[str, Any], tokens: int) -> Tensor:
     first = family.run(model, input_ids=ids[:1, :tokens], attention_mask=mask[:1, :tokens], use_cache=True)
     cache = family.cache_of(first)
     cache.batch_repeat_interleave(len(ids))
-    rest: Tensor = family.run(
-        model, cache=cache, input_ids=ids[:, tokens:], attention_mask=mask, use_cache=True
-    ).logits
+    rest: Tensor = family.run(model, cache=cache, input_ids=ids[:, tokens:], attention_mask=mask, use_cache=True).logits
     return rest
 
 

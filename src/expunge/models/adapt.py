@@ -179,7 +179,9 @@ def merged(model: PeftModel) -> Any:
         plain = without_peft_marks(model.merge_and_unload())
     if tied:
         first, last = _ends(plain)
-        same = torch.equal(first.weight, last.weight)  # nothing happened to them, or the same to both, as to trained tokens
+        same = torch.equal(
+            first.weight, last.weight
+        )  # nothing happened to them, or the same to both, as to trained tokens
         if same:
             last.weight = first.weight
         plain.config.get_text_config().tie_word_embeddings = plain.config.tie_word_embeddings = same

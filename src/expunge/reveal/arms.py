@@ -116,9 +116,7 @@ def features(
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
         given, mask = padded_left([ids[i] for i in rows], int(tokenizer.pad_token_id), device)
-        _, hidden, _ = last(
-            model, caches.empty(model), input_ids=given, attention_mask=mask, position_ids=places(mask)
-        )
+        _, hidden, _ = last(model, caches.empty(model), input_ids=given, attention_mask=mask, position_ids=places(mask))
         out |= dict(zip(rows, hidden.cpu(), strict=True))
     return torch.stack([out[i] for i in range(len(ids))])
 
