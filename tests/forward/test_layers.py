@@ -13,7 +13,8 @@ from expunge.errors import InputError
 from expunge.forward.layers import decoder_layers, hidden_after
 from expunge.forward.view import ForwardPass, see
 from expunge.method import build
-from expunge.models import attach_lora, linear_layers, train_only
+from expunge.methods.misdirection import outputs
+from expunge.models import attach_lora, lora_targets, train_only
 
 ROWS = tiny.examples(0, 4)
 
@@ -69,7 +70,7 @@ def test_a_broken_run_puts_the_model_together_again():
 
 def test_a_layer_that_does_not_exist_is_told():
     with pytest.raises(InputError, match="layer 7 does not exist: the model has 2 layers, 0 to 1"):
-        tiny.trainer(build("rmu"))
+        tiny.trainer(build("rmu", {"layer": 7}))
 
 
 def test_prompts_count_and_padding_does_not():
@@ -109,17 +110,17 @@ def test_a_reference_of_another_layer_is_refused():
 # -- which weights train ----------------------------------------------------------------------------------------------------
 def test_rmu_trains_the_down_projections_of_three_layers():
     model = deep()
-    train_only(model, build("rmu", {"layer": 3}).trainable)
+    train_only(model, outputs(model, (1, 2, 3)))
     names = [n for n, p in model.named_parameters() if p.requires_grad]
     assert names == [f"model.layers.{k}.mlp.down_proj.weight" for k in (1, 2, 3)]
-    assert linear_layers(model, build("rmu", {"layer": 1}).trainable) == [
-        "model.layers.0.mlp.down_proj",
-        "model.layers.1.mlp.down_proj",
-    ]
+    assert lora_targets(model, outputs(model, (0, 1))) == {
+        "target_modules": ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"],
+        "target_parameters": [],
+    }
 
 
 def test_a_pattern_that_matches_nothing_or_is_none_is_told():
     with pytest.raises(InputError, match=r"trainable='gate_x' matches no weight .* model.embed_tokens.weight and "):
         train_only(deep(), "gate_x")
     with pytest.raises(InputError, match="is not a regular expression"):
-        linear_layers(deep(), "(")
+        lora_targets(deep(), "(")

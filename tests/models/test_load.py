@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, TrainableTokensConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -212,7 +213,7 @@ def test_missing_weights_are_not_made_up(base: Path) -> None:
 def test_a_damaged_file(base: Path) -> None:
     with open(base / "model.safetensors", "r+b") as stream:
         stream.truncate(200)
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="damaged or cut off"):
         load(base)
 
 
@@ -345,13 +346,67 @@ def test_what_cannot_be_combined_is_saved_whole(base: Path, tmp_path: Path, capl
     torch.testing.assert_close(logits(plain), logits(live), atol=1e-5, rtol=0)
 
 
-def test_an_adapter_on_a_shared_embedding_cannot_be_merged(base: Path, tmp_path: Path) -> None:
-    """Merged into the embedding, it would change the head too."""
-    adapter = lora(AutoModelForCausalLM.from_pretrained(base), 1, target_modules=["embed_tokens", "q_proj"])
-    adapter.peft_config["default"].base_model_name_or_path = str(base)
-    adapter.save_pretrained(tmp_path / "adapter")
-    with pytest.raises(InputError, match=r"changes model\.embed_tokens, a weight that its base uses twice"):
-        load(tmp_path / "adapter")
+def resized(plain):
+    plain.resize_token_embeddings(18, mean_resizing=False)
+    return plain
+
+
+KINDS = {  # name -> (PEFT's settings, what is done to the base first)
+    "dora": (LoraConfig(target_modules="all-linear", use_dora=True), None),
+    "rslora": (LoraConfig(target_modules="all-linear", use_rslora=True), None),
+    "a saved head": (LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]), None),
+    "a saved embedding": (LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"]), None),
+    "biases": (LoraConfig(target_modules=["q_proj"], bias="all"), None),
+    "trained tokens": (LoraConfig(target_modules=["q_proj"], trainable_token_indices=[7, 2]), None),
+    "tokens alone": (TrainableTokensConfig(token_indices=[7, 2]), None),
+    "an embedding": (LoraConfig(target_modules=["q_proj", "embed_tokens"]), None),
+    "a head": (LoraConfig(target_modules=["q_proj", "lm_head"]), None),
+    "a larger vocabulary": (LoraConfig(target_modules=["q_proj"]), resized),
+    "ia3": (IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]), None),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "tied"),
+    [*((k, False) for k in ("dora", "rslora", "biases", "ia3")), *((k, True) for k in list(KINDS)[2:])],
+)
+def test_an_adapter_of_any_kind_says_what_it_says_in_peft(kind: str, tied: bool, tmp_path: Path) -> None:
+    """Merged into the base, saved whole, and with another adapter on it; a tied weight that changes at one end comes apart."""
+    tiny(tied=tied).save_pretrained(tmp_path / "base")
+    words().save_pretrained(tmp_path / "base")
+    settings, prepare = KINDS[kind]
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    live = get_peft_model(prepare(plain) if prepare else plain, copy.deepcopy(settings)).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in (p for p in live.parameters() if p.requires_grad):
+            p.add_(torch.randn_like(p) * 0.2)
+    live.save_pretrained(tmp_path / "adapter")
+    wanted, target = logits(live), load(tmp_path / "adapter")
+    assert (wanted[..., :16] - logits(tiny(tied=tied))).abs().max() > 0.01
+    torch.testing.assert_close(logits(target.model), wanted, atol=1e-5, rtol=0)
+    assert all(p.requires_grad for p in target.model.parameters())
+    save(target.model, target.tokenizer, tmp_path / "whole")
+    again, report = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", output_loading_info=True)
+    torch.testing.assert_close(logits(again), wanted, atol=1e-5, rtol=0)
+    assert not report["missing_keys"]
+    second = lora(target.model, 2, r=2)
+    wanted = logits(second)
+    save(second, target.tokenizer, tmp_path / "second", base=target)
+    torch.testing.assert_close(logits(load(tmp_path / "second").model), wanted, atol=1e-4, rtol=0)
+
+
+def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    for settings, sentence in (
+        (prompt, r"\(PROMPT_TUNING\) cannot be merged"),
+        (LoraConfig(target_modules=["q_proj"], lora_bias=True), "cannot be merged into its base .*lora_bias"),
+        (LoraConfig(target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]]), "repeats layers of its base"),
+    ):
+        made = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
+        made.save_pretrained(tmp_path / "adapter")
+        with pytest.raises(InputError, match=sentence):
+            load(tmp_path / "adapter")
 
 
 def test_concatenation_by_hand() -> None:
