@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 CHAIN = 4  # times lora.r: the rank up to which adapters on adapters add up
 
 
-
 def unlearn(
     model: Any,
     *,
