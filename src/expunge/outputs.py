@@ -216,7 +216,9 @@ def _is_leftover(name: str, layout: Layout) -> bool:
 def _check_writable(folder: Path) -> None:
     place = _nearest(folder)
     if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{place} cannot be written to: permission denied; {ELSEWHERE}")
+        fixed = hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY
+        why = "the file system is read-only" if fixed else "permission denied"
+        raise InputError(f"{place} cannot be written to: {why}; {ELSEWHERE}")
 
 
 def _nearest(folder: Path) -> Path:

@@ -10,7 +10,7 @@ import torch
 from expunge.errors import InputError
 from expunge.models.positions import positions
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.rows import encode, load_streams, no_retain_set
+from expunge.unlearning.rows import encode, load_streams, needs_retain
 from expunge.unlearning.run import method_of, planned, ready, unlearn
 
 TALK = [
@@ -128,7 +128,7 @@ def test_columns_and_template_arguments_of_a_recipe(place, tokenizer):
 
 def test_a_method_that_needs_a_retain_set_names_those_that_need_none(place):
     chosen = settings(place, [{"messages": TALK}], retain=None)
-    said = no_retain_set(method_of(chosen))
-    assert "--retain FILE" in said and "neutral.jsonl" in said
+    said = needs_retain(method_of(chosen).name)
+    assert "--retain" in said and "expunge reveal" in said
     assert {"gradient_ascent", "task_vector", "ce_u", "flat"} <= set(said.rpartition(": ")[2].split(", "))
     assert "npo" not in said.rpartition(": ")[2].split(", ")

@@ -16,7 +16,7 @@ from expunge.errors import InputError
 from expunge.models.adapt import merged
 from expunge.models.check import check_device, check_files, is_embedding, said_by, vocabulary
 from expunge.models.gguf import dequantised
-from expunge.models.loaded import Loaded, fingerprint_state
+from expunge.models.loaded import Loaded, check_generation, fingerprint_state
 from expunge.models.locate import Source, adapter_base, resolve
 from expunge.models.lora import read_adapter
 from expunge.models.tokenizer import load_tokenizer
@@ -49,6 +49,7 @@ def load(
         model = model.to(dtype)
     else:
         model, base = _load_plain(source, dtype, options | ({"revision": revision} if revision else {}))
+    check_generation(model)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code, revision=revision)
     model.name_or_path = model.config._name_or_path = base
     model = model.to(device).eval() if device is not None else model.eval()

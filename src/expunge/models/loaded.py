@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from expunge.errors import InputError
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -25,6 +27,33 @@ class Loaded:
     fingerprint: str
     adapter: str | None
     base: str
+
+
+OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+OF_BEAMS = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty", "constraints")
+
+
+def check_generation(model: Any) -> None:
+    """Unset what ``model``'s generation settings say to no effect (a temperature without sampling), for transformers refuses
+    to save such a model.  Raises InputError where it would refuse all the same.
+    """
+    from transformers import GenerationConfig
+
+    given = getattr(model, "generation_config", None)
+    if given is None:
+        return
+    plain = GenerationConfig()
+    idle = (OF_SAMPLING if not given.do_sample else ()) + (OF_BEAMS if given.num_beams in (None, 1) else ())
+    for name in idle:
+        if hasattr(given, name):
+            setattr(given, name, getattr(plain, name, None))
+    try:
+        given.validate(strict=True)
+    except ValueError as error:
+        lines = [line.strip("- ") for line in str(error).splitlines() if line.strip()]
+        raise InputError(
+            f"transformers could not save this model again: mend its generation_config.json, {' '.join(lines[:2])}"
+        ) from None
 
 
 def fingerprint_state(model: nn.Module) -> str:

@@ -81,10 +81,15 @@ def _model(record: RunRecord) -> list[Setting]:
     if trained is not None:
         share = f", {100 * trained / total:.1f} % of all" if total else ""
         lines.append(Setting("Trained parameters", f"{scale(trained)} ({count(trained)}){share}"))
+    if parent := record["parent"]:
+        lines += named(("Earlier run", parent["run"]))
     lines += code({"Trained weights": model["trains"] or None})
     lines += named(("Number format", model["dtype"]), ("Adapter", model["adapter"]))
     lines += code({"Adapter settings": model["adapter_config"] or None}) + named(("Written to", output["path"]))
-    return lines + code({"Output fingerprint": output["fingerprint"] or None})
+    if rank := output["rank"]:
+        lost = f" of {rank['sum']}, cut by SVD with a relative error of {rank['error']:.3g}" if rank["error"] else ""
+        lines.append(Setting("Rank with the earlier adapter", f"{rank['saved']}{lost}"))
+    return lines + code({"Output fingerprint": output["fingerprint"] or None, "Hash of its files": output["files"] or None})
 
 
 def _data(record: RunRecord) -> list[Setting]:
