@@ -24,6 +24,7 @@ from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
 FIGURES, SCORES = "figures.json", "scores"
+HERE = ("device", "trust_remote_code")  # of how a model is asked, which change no figure
 LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
 BESIDE = ("target", "retrained")  # the models that ``model`` stands between
 Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> what it said, and which model it was
@@ -94,7 +95,7 @@ def evaluate(
                 "fingerprint": fingerprint(probes),
                 "left_out": list(source.absent),
             },
-            **{k: v for k, v in dataclasses.asdict(how).items() if k not in ("device", "trust_remote_code")},
+            **{k: v for k, v in dataclasses.asdict(how).items() if k not in HERE and (v or k != "template_arguments")},
             "seconds": time.monotonic() - began,
             "versions": record.versions(),
         },
