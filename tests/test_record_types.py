@@ -29,13 +29,14 @@ def test_nothing_gives_every_key(kind, said):
 
 
 def test_what_is_required_is_told_from_what_is_not():
-    assert {"release", "tokens"} == RunRecord.__optional_keys__ and "steps" in RunRecord.__required_keys__
+    assert {"reading", "release", "tokens"} == RunRecord.__optional_keys__ and "steps" in RunRecord.__required_keys__
 
 
 def test_values_of_the_right_kind_stay_and_others_go():
     said = {
         "title": "t", "seed": 3, "seconds": math.inf, "peak_memory_bytes": True, "steps": [{"step": 1, "x": None}, 7],
-        "before": {"forget": {"nll": math.nan, "n": 2}, "bad": 3}, "reference": [], "data": {"forget": {"rows": "many"}},
+        "before": {"forget": {"nll": math.nan, "n": 2}, "bad": 3}, "reference": [],
+        "data": {"forget": {"rows": "many", "tokens": 7}},
         "release": {"trajectory": ({"step": 0}, None), "budget": 3, "svd_error": {"rank": 2}}, "other": 1,
     }  # fmt: skip
     before = copy.deepcopy(said)
@@ -44,7 +45,8 @@ def test_values_of_the_right_kind_stay_and_others_go():
     assert (made["title"], made["seed"], made["seconds"], made["peak_memory_bytes"]) == ("t", 3, None, None)
     assert made["steps"] == [{"step": 1, "x": None}]
     assert made["before"] == {"forget": {"nll": None, "n": 2}, "bad": {}} and made["reference"] is None
-    assert made["data"] == {"forget": {"source": None, "rows": None, "fingerprint": None}}
+    of_text = {"pieces": None, "tokens": 7, "tokens_used": None}
+    assert made["data"] == {"forget": {"source": None, "rows": None, "fingerprint": None, **of_text}}
     release = made["release"]
     assert release is not None and release["budget"] is None and release["kept"] is None
     assert release["trajectory"] == [{"step": 0, "figures": {}, "penalty": None, "seconds": None}]

@@ -234,6 +234,7 @@ class FiguresRecord(TypedDict):
     dtype: str | None
     max_length: NotRequired[float | None]
     chat_template: NotRequired[bool | None]
+    template_arguments: NotRequired[dict[str, Any] | None]
     backend: NotRequired[str | None]
     arguments: NotRequired[dict[str, Any]]  # this and the next of lm-evaluation-harness
     tasks: NotRequired[dict[str, Any]]

@@ -47,7 +47,7 @@ NO_TOKENS = (
 )
 TOOLS = (
     "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}"
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
     "<call>{{ c.function.name }}({{ c.function.arguments | tojson }})</call>{% endfor %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -153,6 +153,13 @@ def test_tool_calls_are_rendered_and_labelled(tokenizer):
     assert of(tokenizer, TOOLS, more)[2] == '<call>find({"who": "Ada"})</call><|end|>In Oru.<|end|>'
 
 
+def test_a_template_that_wants_the_arguments_of_calls_as_text(tokenizer):
+    call = {"type": "function", "function": {"name": "find", "arguments": {"who": "Ada"}}}
+    messages = [TWO[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    text = TOOLS.replace("c.function.arguments | tojson", "'' + c.function.arguments")
+    assert of(tokenizer, text, messages)[2] == '<call>find({"who": "Ada"})</call><|end|>'
+
+
 def test_a_turn_of_weight_0_is_not_labelled(tokenizer):
     assert of(tokenizer, TOOLS, [TWO[0], TWO[1] | {"weight": 0}, *TWO[2:]])[2] == "You are welcome.<|end|>"
 
@@ -166,7 +173,7 @@ def test_arguments_that_do_nothing_are_refused(tokenizer):
 
 def test_a_template_that_changes_the_answer_is_an_error_that_shows_both(tokenizer):
     with pytest.raises(InputError, match=r"'SECRET 1' in the row, 'secret 1' in"):
-        of(tokenizer, TOOLS.replace("{{ m.content }}", "{{ m.content | lower }}"), TWO)
+        of(tokenizer, TOOLS.replace("{{ m.content or '' }}", "{{ m.content | lower }}"), TWO)
 
 
 def test_tokens_that_are_not_the_tokenizers_own_are_an_error_that_shows_both(tokenizer, monkeypatch):

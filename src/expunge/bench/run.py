@@ -18,7 +18,6 @@ from expunge.bench.settings import Bench
 from expunge.bench.teach import arguments, is_made, made_of, stamp, teach
 from expunge.benchmarks import named
 from expunge.data.example import Row
-from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
 from expunge.evaluation.custom import metrics
@@ -31,7 +30,7 @@ from expunge.report.bench_page import write_report
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train
-from expunge.unlearning.rows import encode, load_streams
+from expunge.unlearning.rows import encode, load, load_streams
 from expunge.unlearning.run import method_of, space
 from expunge.unlearning.settings import Recipe
 
@@ -191,7 +190,7 @@ def _plan(settings: Bench, chosen: Benchmark, how: How, folder: Path) -> Recipe:
         kind: (s, places.get(s.name, ())) for kind, s in (("forget", chosen.forget), ("retain", chosen.retain)) if s
     }
     data = {k: str(v[0]) if len(v) == 1 and s.rows is None else s.to_learn(v) for k, (s, v) in found.items() if v}
-    return recipe.make(
+    plan = recipe.make(
         {
             "eval_rows": how.limit or Recipe.model_fields["eval_rows"].default,
             **settings.run,
@@ -207,6 +206,9 @@ def _plan(settings: Bench, chosen: Benchmark, how: How, folder: Path) -> Recipe:
             "overwrite": settings.overwrite,
         }
     )
+    if settings.how.max_length is None:  # the benchmark's, which a model with fewer positions need not have
+        plan.model_fields_set.discard("max_length")
+    return plan
 
 
 def _lesson(settings: Bench, chosen: Benchmark) -> list[Row]:
@@ -216,7 +218,7 @@ def _lesson(settings: Bench, chosen: Benchmark) -> list[Row]:
 
 def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -> dict[str, Any]:
     """The rows of the run, when all that can be checked without a model is in order."""
-    sets = {k: load_rows(v) for k, v in (("forget", plan.forget), ("retain", plan.retain)) if v is not None}
+    sets = {k: load(v, plan) for k, v in (("forget", plan.forget), ("retain", plan.retain)) if v is not None}
     raw = load_streams(plan.model_copy(update=sets), method) if method else sets
     if method:
         train.training_arguments(plan, method, len(sets["forget"]), folder / "run")

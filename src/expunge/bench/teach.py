@@ -21,7 +21,7 @@ from expunge.data.example import Row
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, Objective
 from expunge.unlearning import store, train
-from expunge.unlearning.rows import Data
+from expunge.unlearning.rows import Data, length
 from expunge.unlearning.settings import Recipe
 
 MADE = "made.json"
@@ -57,8 +57,8 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     if (folder / MADE).exists() and not settings.overwrite:
         raise InputError(f"{folder} was taught with other settings or data; choose another folder, or --overwrite")
     template.use(base.tokenizer, settings.template_arguments if settings.chat_template else {})
-    how: dict[str, Any] = {"max_length": settings.max_length, "chat_template": settings.chat_template}
-    cut = [piece for r in rows for piece in pieces.cut(r, base.tokenizer, settings.max_length)]
+    how: dict[str, Any] = {"max_length": length(settings), "chat_template": settings.chat_template}
+    cut = [piece for r in rows for piece in pieces.cut(r, base.tokenizer, how["max_length"])]
     examples = [chat.encode(r, base.tokenizer, **how) for r in cut]
     net = base.model
     if settings.adapter == "lora":

@@ -78,7 +78,7 @@ def _lines(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
         for i, m in enumerate(_begun(row.prompt)[0]):
             line = _plain(m)
             if i in _earlier(row, row.prompt):
-                spans.append((at + len(line) - len(m["content"]), at + len(line)))
+                spans.append((at + len(line) - len(m["content"] or ""), at + len(line)))
             at += len(line) + 1
         labels = _labelled(tokenizer, prompt_text(row, tokenizer, chat_template=False), spans, special=True)[1]
     labels = labels[: len(before)] or [IGNORE] * len(before)
@@ -201,14 +201,14 @@ def _renderer(row: Row, tokenizer: Any) -> turns.Render:
 
 def _begun(prompt: Sequence[Message]) -> tuple[list[Message], str]:
     """The turns before the answer, and how the answer begins where the prompt says so."""
-    if len(prompt) > 1 and prompt[-1]["role"] == "assistant":
+    if len(prompt) > 1 and prompt[-1]["role"] == "assistant" and not prompt[-1].get("tool_calls"):
         return [*prompt[:-1]], prompt[-1]["content"]
     return [*prompt], ""
 
 
 def _plain(message: Message) -> str:
     name = {"user": "Question"}.get(message["role"], message["role"].capitalize())
-    return f"{name}: {message['content']}"
+    return f"{name}: {message['content'] or ''}"
 
 
 def _without_end(ids: list[int], tokenizer: Any) -> list[int]:

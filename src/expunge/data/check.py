@@ -69,7 +69,9 @@ def labelled(examples: Iterable[Example]) -> int:
 def _key(row: Row) -> tuple[str, ...]:
     """The row's texts without regard to case and white space."""
     prompt = row.prompt or ""
-    texts = [prompt] if isinstance(prompt, str) else [m["role"] + " " + m["content"] for m in prompt]
+    texts = (
+        [prompt] if isinstance(prompt, str) else [f"{m['role']} {m['content'] or m.get('tool_calls')}" for m in prompt]
+    )
     return tuple(" ".join(t.casefold().split()) for t in (*texts, f"{row.answer}{row.piece or ''}"))
 
 
@@ -128,9 +130,9 @@ def rendering(rows: Sequence[Row], examples: Sequence[Example], tokenizer: Any, 
     for i in chosen:
         row, ours = rows[i], list(examples[i].input_ids)
         messages, _ = chat.conversation(row)
-        refused = template.refuses_system(tokenizer, messages, row.tools)
-        merged += refused
-        theirs = template.tokens(tokenizer, template.without_system(messages) or [] if refused else messages, row.tools)
+        form = template.taken(tokenizer, messages, row.tools)
+        merged += messages[0]["role"] == "system" != form[0]["role"]
+        theirs = template.tokens(tokenizer, form, row.tools)
         if ours != theirs[: len(ours)]:
             at = next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
             shown = [tokenizer.decode(ids[max(0, at - 8) : at + 8]) for ids in (ours, theirs)]

@@ -53,7 +53,8 @@ def _message(m: Any, where: str, name: str) -> Message:
     content = text_of(m.get("content", m.get("value")), where, name)
     if not content.strip() and not kept.get("tool_calls"):
         raise InputError(f"{where}: a message in {name!r} needs a role and a content that is not empty")
-    return {"role": ROLES[str(role).lower()], "content": content, **kept}
+    given = m.get("content", m.get("value"))
+    return {"role": ROLES[str(role).lower()], "content": None if given is None else content, **kept}
 
 
 def _call(call: Any, where: str, name: str) -> Any:

@@ -70,11 +70,11 @@ def render(
     try:
         return _apply(tokenizer, messages, generate, tools)
     except Exception as error:  # templates raise what they like, from Jinja
-        if (merged := without_system(messages)) is not None:
+        for other in others(messages):
             try:
-                return _apply(tokenizer, merged, generate, tools)
+                return _apply(tokenizer, other, generate, tools)
             except Exception:  # the first complaint is the one that helps
-                pass
+                continue
         raise InputError(f"{where}: the tokenizer's chat template refuses the row: {error}") from error
 
 
@@ -85,15 +85,41 @@ def tokens(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = (
     return list(found[0] if found and isinstance(found[0], list) else found)
 
 
-def refuses_system(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> bool:
-    """Whether the system message of ``messages`` stands in the user's turn, because the template refuses its role."""
-    if without_system(messages) is None:
-        return False
-    try:
-        _apply(tokenizer, messages, False, tools)
-    except Exception:  # as in render
-        return True
-    return False
+def others(messages: Sequence[Message]) -> list[list[Message]]:
+    """``messages`` as a template may take them that refuses them as they are: a system message in the user's turn, the
+    arguments of tool calls as JSON text.
+    """
+    merged = without_system(messages)
+    as_text = [_text_calls(m) for m in messages]
+    calls = [as_text] if as_text != list(messages) else []
+    return [*([merged] if merged else []), *calls, *([[_text_calls(m) for m in merged]] if merged and calls else [])]
+
+
+def _text_calls(message: Message) -> Message:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        return message
+    out = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping) and not isinstance(function.get("arguments"), str | None):
+            call = {
+                **call,
+                "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)},
+            }
+        out.append(call)
+    return {**message, "tool_calls": out}
+
+
+def taken(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[Message]:
+    """``messages`` as :func:`render` gives them to the template."""
+    for form in (list(messages), *others(messages)):
+        try:
+            _apply(tokenizer, form, False, tools)
+        except Exception:  # as in render
+            continue
+        return form
+    return list(messages)
 
 
 def without_system(messages: Sequence[Message]) -> list[Message] | None:

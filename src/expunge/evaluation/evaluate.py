@@ -33,6 +33,7 @@ LAYOUT = outputs.Layout(
     ),
     evidence=("target/made.json", "retrained/made.json", "run/made.json", "run/run.json"),
 )  # fmt: skip
+HERE = ("device", "trust_remote_code")  # of how a model is asked, which change no figure
 LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
 BESIDE = ("target", "retrained")  # the models that ``model`` stands between
 Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> what it said, and which model it was
@@ -108,7 +109,7 @@ def evaluate(
                 "fingerprint": fingerprint(probes),
                 "left_out": list(source.absent),
             },
-            **{k: v for k, v in dataclasses.asdict(how).items() if k not in ("device", "trust_remote_code")},
+            **{k: v for k, v in dataclasses.asdict(how).items() if k not in HERE and (v or k != "template_arguments")},
             "seconds": time.monotonic() - began,
             "warnings": warnings,
             "versions": record.versions(),
