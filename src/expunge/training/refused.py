@@ -184,7 +184,11 @@ def check_choice(key: str, value: Any) -> None:
     if words and isinstance(value, str) and key not in ("debug", *REASONS) and value not in words:
         meant = nearest(WORDS.get(value, value), words)
         raise InputError(f"{key}={shortened(value)}: there is none such{meant}; there are {', '.join(words)}")
-    if dict in (get_origin(kind) or kind for kind in get_args(names()[key])) and isinstance(value, str):
+    if (
+        key not in REASONS
+        and dict in (get_origin(kind) or kind for kind in get_args(names()[key]))
+        and isinstance(value, str)
+    ):
         if not value.startswith("{") and not Path(value).expanduser().is_file():
             raise InputError(f'{key}={shortened(value)} is neither JSON, such as {{"key": 1}}, nor a file')
         if value.startswith("{"):
