@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,6 @@ from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, write_combined
 from expunge.training.schedule import from_above_zero
 
-logger = logging.getLogger(__name__)
 COMBINER_FILE = "combiner.json"
 
 
@@ -370,7 +368,6 @@ class UnlearningTrainer(Trainer):
 
     def _watch(self, facts: Mapping[str, float]) -> None:
         if sentence := self.combine.watch(facts):
-            logger.warning(sentence)
             self.warnings.append(sentence)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -148,12 +148,11 @@ def run(
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
-        "warnings": [*data.warnings, *trainer.warnings],
-        **failed,
-    }
+        "warnings": [*data.warnings, *trainer.warnings, *([failed] if failed else [])],
+    } | ({"failed": failed} if failed else {})
     result = Result(net, target.tokenizer, write(log, folder), folder)
     if failed:
-        raise RunFailed(failed["failed"], record=result.record, result=result)
+        raise RunFailed(failed, record=result.record, result=result)
     return result
 
 
