@@ -91,8 +91,8 @@ def name_of(model: Any) -> str:
     if isinstance(model, str | os.PathLike):
         return os.fspath(model)
     raise InputError(
-        f"model is a {type(model).__name__}, and this takes a name or a folder; save a model in memory with save_pretrained, "
-        "its tokenizer too, and give the folder"
+        f"model is a {type(model).__name__}, and this takes a name or a folder; save a model in memory with "
+        "save_pretrained, its tokenizer too, and give the folder"
     )
 
 
