@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "expunge"
 WHOLE = {
+    "bad_inputs",
     "contract",
     "examples",
     "layout",

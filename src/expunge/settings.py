@@ -98,6 +98,16 @@ def expanded(value: Any) -> Any:
     return os.path.expanduser(value)
 
 
+def name_of(model: Any) -> str:
+    """The name or the folder of a model as text; InputError for a model in memory, which only ``unlearn`` takes."""
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    raise InputError(
+        f"model is a {type(model).__name__}, and this takes a name or a folder; save a model in memory with "
+        "save_pretrained, its tokenizer too, and give the folder"
+    )
+
+
 def check_text(values: Mapping[str, Any], where: str) -> None:
     """Raise InputError for text that no file and no model can hold, and for a path that is none."""
     for key, value in values.items():

@@ -9,7 +9,7 @@ import pytest
 from expunge import models
 from expunge.bench.teach import arguments, teach
 from expunge.data.sources import load_rows
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
 from expunge.unlearning import settings as recipe
@@ -38,6 +38,12 @@ def test_taught_rows_are_learned(workplace, adapter):
     assert nll("taught", rows) < nll("model", rows) - 0.1
     assert "Oru" not in (workplace / "taught" / "made.json").read_text()
     assert not (workplace / "taught-training").exists()
+
+
+def test_teaching_that_breaks_down_saves_nothing(workplace):
+    with pytest.raises(RunFailed, match=r"while the model is taught, so nothing is saved; lower teach.learning_rate"):
+        teach(load_rows("retain.jsonl"), settings(training=HOW | {"learning_rate": 1e6}), workplace / "taught")
+    assert not (workplace / "taught").exists() and not (workplace / "taught-training").exists()
 
 
 def test_it_is_known_by_its_settings_rows_start_and_weights(workplace, monkeypatch):

@@ -1,4 +1,4 @@
-"""What people type that cannot be: each line of ``bad_inputs.txt`` is refused, with its sentence, before any model is read."""
+"""What people type that cannot be: each line of ``bad_inputs.txt`` is refused with its sentence before a model is read."""
 
 from __future__ import annotations
 

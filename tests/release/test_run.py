@@ -22,7 +22,7 @@ from expunge import files, losses, models, record
 from expunge.combine import WeightedSum
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method, Objective
 from expunge.models.lora import orthogonality, read_adapter
 from expunge.release import Look, make, modules, override, read_file, release, steps
@@ -369,9 +369,32 @@ def test_the_retain_loss_is_watched_or_the_perplexity_of_rows(workplace):
 
 
 def test_a_model_that_is_destroyed_ends_the_loop(workplace):
-    log = go(forget_coefficient=1e30, steps=3).record
-    assert log["release"]["kept"] == 0 and "cannot be measured after step 1" in log["release"]["stopped"]
+    with pytest.raises(
+        RunFailed, match="broke down in step 1: no step was good, and unlearned/model is the target"
+    ) as told:
+        go(forget_coefficient=1e30, steps=3)
+    log = told.value.record
+    assert (
+        log["release"]["kept"] == 0
+        and log["failed"] == str(told.value)
+        and "cannot be measured after step 1" in log["release"]["stopped"]
+    )
     assert any("cannot be measured after step 1" in w for w in log["warnings"]) and log["after"] == log["before"]
+
+
+def test_a_module_whose_training_breaks_down_ends_the_loop(workplace, monkeypatch):
+    whole = modules.train
+
+    def train(net, tokenizer, rows, settings, args, frozen=None):
+        broken = "/02-forget" in str(args.output_dir)
+        return whole(net, tokenizer, rows, settings, replace(args, learning_rate=1e6) if broken else args, frozen)
+
+    monkeypatch.setattr(modules, "train", train)
+    with pytest.raises(RunFailed, match="broke down in step 2: step 1 is saved in") as told:
+        go(steps=3, max_steps=4)
+    log = told.value.record
+    assert log["release"]["kept"] == 1 and log["after"]["forget"]["nll"] > 0
+    assert any("step 2, forget module: training broke down at step" in w for w in log["warnings"])
 
 
 def test_a_cut_that_leaves_the_budget_is_warned_of(workplace):

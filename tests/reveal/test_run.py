@@ -184,7 +184,7 @@ def test_other_settings_in_the_same_folder_are_told(settings, workplace):
         ({"querys": 3}, "did you mean 'queries'"),
         ({"responses": 1}, "at least 2"),
         ({"top_p": 0}, "sampling needs"),
-        ({"temperature": float("nan")}, "sampling needs"),
+        ({"temperature": float("nan")}, "temperature must be a finite number"),
         ({"dimension": 30_000}, "dimension = 30000 does not fit"),
         ({"harvest": -1}, "harvest must be at least 0"),
         ({"shortest": 25}, "at most 24 tokens long"),

@@ -64,13 +64,12 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
     trainer = train.train(net, base.tokenizer, Data({}, {"forget": examples}, []), NLL, args)
-    if broken := trainer.health.diverged:
-        raise RunFailed(
-            f"{broken.sentence} of teaching, so nothing is saved; lower teach.learning_rate, which was {args.learning_rate:g}"
-        )
     for left in (work / "checkpoints", work):
         with contextlib.suppress(OSError):
             left.rmdir()  # empty unless the user asked for checkpoints
+    if broken := trainer.health.diverged:
+        rate = f"lower teach.learning_rate, which was {args.learning_rate:g}"
+        raise RunFailed(f"{broken.sentence} while the model is taught, so nothing is saved; {rate}")
     write = partial(models.save, net.eval(), base.tokenizer, base=base, merge=settings.merge)
     taught = store.store(write, folder.parent, None, folder.name)
     again = store.reload(taught.path, net, base.tokenizer, Data({"forget": list(rows)}, {}, []), settings)

@@ -41,5 +41,5 @@ def running(*, as_json: bool, quiet: bool) -> Iterator[None]:
     except RunFailed as error:
         if error.record and as_json:
             result.print_json(error.record)
-        warned.tell((error.record or {}).get("warnings", ()))
+        warned.tell(w for w in (error.record or {}).get("warnings", ()) if w not in str(error))
         raise

@@ -28,6 +28,7 @@ from expunge.evaluation.benchmark import Benchmark, Data, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.report import compare_page as compared
+from expunge.settings import name_of
 
 FILE = "compare.json"
 LAYOUT = outputs.Layout(
@@ -46,7 +47,7 @@ def compare(benchmark: str, methods: Iterable[str] | Mapping[str, Any], model: s
     a recipe, or a field of ``transformers.TrainingArguments`` for all (``max_steps=…``).  Raises InputError as :func:`run`.
     """
     tables = methods if isinstance(methods, Mapping) else {name: {} for name in methods}
-    return run(make({"benchmark": benchmark, "methods": tables, "model": str(model), **settings}))
+    return run(make({"benchmark": benchmark, "methods": tables, "model": name_of(model), **settings}))
 
 
 def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from expunge.release import modules, steps
 from expunge.release.measure import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
+from expunge.settings import name_of
 from expunge.training import finite
 from expunge.unlearning import describe as about_run
 from expunge.unlearning import store
@@ -62,7 +63,7 @@ def release(
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients
     are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.
     """
-    values = {"model": str(model), "forget": forget, "retain": retain, "out": str(out), **settings}
+    values = {"model": name_of(model), "forget": forget, "retain": retain, "out": str(out), **settings}
     return run(make(values), look=look)
 
 

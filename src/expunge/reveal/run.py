@@ -31,6 +31,7 @@ from expunge.reveal import arms, bandit, embed, linear, search, surrogate
 from expunge.reveal.arms import Meta
 from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer
+from expunge.settings import name_of
 
 NEUTRAL_DRAWS = 3  # times that neutral rows are drawn where too many are relevant
 LEAST_NEUTRAL = 8  # of which a mean can be taken
@@ -58,7 +59,7 @@ def reveal(model: str, **settings: Any) -> Result:
 
     Raises InputError for what is wrong in the settings before the model is loaded.
     """
-    return run(make({"model": str(model), **settings}))
+    return run(make({"model": name_of(model), **settings}))
 
 
 def run(settings: Reveal, *, command: str | None = None) -> Result:

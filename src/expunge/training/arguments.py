@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -23,9 +22,11 @@ from expunge.training.refused import (
     REASONS,
     check_choice,
     check_heeded,
+    check_optimizer_reads,
     check_together,
     check_trackers,
     habit,
+    several_processes,
     trackers,
 )
 from expunge.training.refused import names as names
@@ -90,7 +91,7 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
         made = TrainingArguments(**whole)
     except (TypeError, ValueError, ImportError, RuntimeError, OSError, NotImplementedError) as error:
         raise InputError(_reason(error, whole)) from error
-    _check_made(made)
+    _check_made(made, chosen)
     return made
 
 
@@ -110,7 +111,7 @@ def _together_on_cpu() -> dict[str, Any]:
     """What makes several processes without an accelerator train one model, not one each."""
     import torch
 
-    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
+    several = several_processes()
     accelerated = torch.accelerator.is_available()
     return {"use_cpu": True, "ddp_backend": "gloo"} if several and not accelerated else {}
 
@@ -129,7 +130,7 @@ def _reason(error: Exception, given: Mapping[str, Any]) -> str:
     return f"the training arguments do not fit: {lines[0]}"
 
 
-def _check_made(args: Any) -> None:
+def _check_made(args: Any, given: Mapping[str, Any]) -> None:
     """Raise InputError for an optimizer, a schedule or a number format that could not be had when training starts."""
     import torch
     from transformers import Trainer
@@ -139,7 +140,10 @@ def _check_made(args: Any) -> None:
         raise InputError("fp16=true needs a GPU, and there is none here; leave it out")
     try:
         if not args.optim.value.startswith(LOW_RANK_OPTIMIZERS):
+            check_optimizer_reads(args, given, Trainer.get_optimizer_cls_and_kwargs)
             Trainer.get_optimizer_cls_and_kwargs(args)
+    except InputError:
+        raise
     except (ImportError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"optim={args.optim.value} cannot be used: {str(error).strip().splitlines()[0]}") from error
     plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

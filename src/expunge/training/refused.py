@@ -5,12 +5,13 @@ All other fields do what transformers says.  A field at a value that asks for no
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -66,6 +67,24 @@ REASONS: dict[str, str] = {
 }  # fmt: skip
 TRACKERS = ("run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 OF_CHECKPOINTS = ("save_total_limit", "save_only_model", "save_on_each_node", "enable_jit_checkpoint")
+BESIDE = {  # argument -> without what other it does nothing
+    **dict.fromkeys(
+        (
+            "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
+            "dataloader_in_order",
+        ),
+        "dataloader_num_workers",
+    ),
+    "gradient_checkpointing_kwargs": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "activation_checkpointing",
+    "ignore_data_skip": "resume_from_checkpoint",
+    "restore_callback_states_from_checkpoint": "resume_from_checkpoint",
+    "fsdp_config": "fsdp",
+}  # fmt: skip
+OF_SEVERAL = (
+    "ddp_backend", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph",
+)  # fmt: skip
+OF_OPTIMIZERS = ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # not every optimizer reads them
 LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo")  # those that read optim_target_modules
 NO_SCHEDULES = ("reduce_lr_on_plateau", "greedy")  # they follow an evaluation during training
 
@@ -184,7 +203,11 @@ def check_choice(key: str, value: Any) -> None:
     if words and isinstance(value, str) and key not in ("debug", *REASONS) and value not in words:
         meant = nearest(WORDS.get(value, value), words)
         raise InputError(f"{key}={shortened(value)}: there is none such{meant}; there are {', '.join(words)}")
-    if dict in (get_origin(kind) or kind for kind in get_args(names()[key])) and isinstance(value, str):
+    if (
+        key not in REASONS
+        and dict in (get_origin(kind) or kind for kind in get_args(names()[key]))
+        and isinstance(value, str)
+    ):
         if not value.startswith("{") and not Path(value).expanduser().is_file():
             raise InputError(f'{key}={shortened(value)} is neither JSON, such as {{"key": 1}}, nor a file')
         if value.startswith("{"):
@@ -194,15 +217,43 @@ def check_choice(key: str, value: Any) -> None:
                 raise InputError(f"{key}={shortened(value)} is not JSON: {str(error)[:80]}") from None
 
 
+def check_optimizer_reads(args: Any, given: Mapping[str, Any], settings_of: Callable[[Any], Any]) -> None:
+    """Raise InputError for an argument in ``given`` that the optimizer of ``args`` does not read: ``settings_of`` (args ->
+    class and settings) gives the same without it.
+    """
+    for key in OF_OPTIMIZERS:
+        if key in given and not _asks_nothing(key, given[key]):
+            without = copy.copy(args)
+            setattr(without, key, _usual()[key])
+            if settings_of(without) == settings_of(args):
+                raise InputError(
+                    f"the training argument {key} does nothing here: optim={args.optim.value} does not read it"
+                )
+
+
+def several_processes() -> bool:
+    """Whether a launcher started more than one process."""
+    sizes = (os.environ.get(name) or "1" for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
+    return any(size.isdigit() and int(size) > 1 for size in sizes)
+
+
 def check_together(given: Mapping[str, Any]) -> None:
     """Raise InputError for arguments in ``given`` that lack what they need beside them: another argument, a package."""
-    if given.get("dataloader_persistent_workers") and not given.get("dataloader_num_workers"):
-        raise InputError("dataloader_persistent_workers does nothing here: give dataloader_num_workers with it")
-    if given.get("dataloader_prefetch_factor") and not given.get("dataloader_num_workers"):
-        raise InputError("dataloader_prefetch_factor does nothing here: give dataloader_num_workers with it")
+    for key, beside in BESIDE.items():
+        if key in given and not _asks_nothing(key, given[key]) and not given.get(beside):
+            raise InputError(f"the training argument {key} does nothing here: give {beside} with it")
+    for key, strategy in (("logging_steps", "logging_strategy"), ("save_steps", "save_strategy")):
+        kind = str(getattr(given.get(strategy), "value", given.get(strategy, "steps")))
+        if key in given and kind != "steps":
+            raise InputError(f"{key} does nothing with {strategy}={kind}; leave out one of the two")
+    if given.get("warmup_steps") and given.get("lr_scheduler_type") == "constant":
+        raise InputError("warmup_steps does nothing with lr_scheduler_type=constant; say constant_with_warmup")
+    for key in OF_SEVERAL:
+        if given.get(key) is not None and not several_processes():
+            raise InputError(f"{key} is of several processes, and this is one: start it with torchrun, or leave it out")
     if given.get("deepspeed") and find_spec("deepspeed") is None:
         raise InputError("the training argument deepspeed needs the package deepspeed: pip install deepspeed")
-    if given.get("fsdp") and int(os.environ.get("WORLD_SIZE") or 1) < 2:
+    if given.get("fsdp") and not several_processes():
         raise InputError(
             "fsdp shards a model over several processes, and this is one: start it with torchrun, or leave it out"
         )

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,8 +35,6 @@ from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, write_combined
 from expunge.training.schedule import from_above_zero
-
-logger = logging.getLogger(__name__)
 
 
 class UnlearningTrainer(Trainer):
@@ -374,7 +371,6 @@ class UnlearningTrainer(Trainer):
 
     def _watch(self, facts: Mapping[str, float]) -> None:
         if sentence := self.combine.watch(facts):
-            logger.warning(sentence)
             self.warnings.append(sentence)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -31,12 +31,12 @@ def measured(trainer: Any, look: Callable[[], dict[str, Any]], folder: Path) -> 
     )
 
 
-def failed(trainer: Any, saved: str | Path) -> dict[str, str]:
-    """The record's ``failed``, the sentence of a run that broke down and whose last good weights are ``saved``; else {}."""
+def failed(trainer: Any, saved: str | Path) -> str | None:
+    """The sentence of a run that broke down and whose last good weights are ``saved``; None for one that did not."""
     broken = trainer.health.diverged
     if broken is None:
-        return {}
-    return {"failed": f"{broken.sentence}; the weights after step {broken.good} are in {saved}; {remedy(trainer)}"}
+        return None
+    return f"{broken.sentence}; the weights after step {broken.good} are in {saved}; {remedy(trainer)}"
 
 
 def remedy(trainer: Any) -> str:

@@ -47,10 +47,10 @@ def unlearn(
     """Make ``model`` forget ``forget`` and keep ``retain``; writes ``out`` and returns what it wrote.
 
     ``model``: hub id, folder, GGUF file or PEFT adapter folder, or a model of transformers or PEFT in memory, of which a
-    copy is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where it is
-    not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of dicts or
-    of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a value such
-    as ``methods.blur_npo(beta=0.1)``.
+    copy is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where
+    it is not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of
+    dicts or of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a
+    value such as ``methods.blur_npo(beta=0.1)``.
     ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
@@ -157,7 +157,7 @@ def _carried_out(
         final = again.model
         after = measure(final, target.tokenizer, data, settings)  # of what was cut
     failed = outcome.failed(trainer, stored.path)
-    problems = [p for p in (failed.get("failed"), stored.problem, again.problem) if p]
+    problems = [p for p in (failed, stored.problem, again.problem) if p]
     log = {
         "command": record.renamed(command, settings.names),
         "title": settings.title,
@@ -191,8 +191,7 @@ def _carried_out(
             *unmoved(before["figures"], after["figures"]),
             *problems,
         ],
-        **failed,
-    }
+    } | ({"failed": failed} if failed else {})
     return finish(Result(final, target.tokenizer, log, stored.folder), problems)
 
 
