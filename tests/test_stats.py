@@ -336,3 +336,69 @@ def test_ratio_bad_input():
         stats.ratio_bootstrap([], [])
     with pytest.raises(InputError, match="level must lie"):
         stats.ratio_bootstrap([1], [1], level=1)
+
+
+# -- intervals of shares --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("n", [1, 2, 10, 400])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_share_at_an_end_has_the_exact_interval(n, value):
+    found = stats.bounded_mean([value] * n)
+    exact = scipy.stats.binomtest(int(value * n), n).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
+    assert 0 <= found.low < found.high <= 1
+
+
+def test_bounded_means():
+    hits = [1, 0, 0, 1, 0]
+    assert stats.bounded_mean(hits) == stats.clopper_pearson(2, 5)
+    graded = [0.2, 0.9, 0.4]
+    assert stats.bounded_mean(graded) == stats.bootstrap_mean(graded)
+    q = 1 - 0.025 ** (1 / 10)
+    same = stats.bounded_mean([0.25] * 10)
+    assert (same.low, same.high) == pytest.approx((0.25 - q * 0.25, 0.25 + q * 0.75))
+    apart = stats.bounded_mean([0.0] * 10, -1, 1)  # two models that agree on ten questions
+    assert (apart.low, apart.high) == pytest.approx((-q, q))
+    with pytest.raises(InputError, match=r"must lie between 0 and 1, and one is 1\.5"):
+        stats.bounded_mean([0.5, 1.5])
+
+
+def test_the_interval_of_a_constant_covers():
+    """Over 2000 samples of 8 from a share of 0.3, of which some have no hit, the interval holds it as often as said."""
+    rng = np.random.default_rng(0)
+    kept = [stats.bounded_mean(rng.random(8) < 0.3) for _ in range(2000)]
+    assert np.mean([i.low <= 0.3 <= i.high for i in kept]) >= 0.95
+
+
+def test_an_auc_of_an_end_has_a_width():
+    found = stats.auc_interval([0, 0.1, 0.2], [1, 2, 3, 4])
+    assert (found.low, found.high) == pytest.approx((0.025 ** (1 / 3), 1))
+    found = stats.auc_interval([1.0] * 5, [1.0] * 9)  # all ties
+    assert 0 < found.low < 0.5 < found.high < 1
+    a, b = [0.1, 0.5, 0.9, 0.3], [0.4, 0.8, 1.0]
+    assert stats.auc_interval(a, b) == stats.bootstrap(stats.auc, a, b)
+
+
+def test_a_statistic_of_means():
+    def mean(*means):
+        return float(np.mean(means))
+
+    rng = np.random.default_rng(1)
+    a, b = rng.random(20), rng.random(30)
+    same = stats.bootstrap(lambda *s: float(np.mean([np.mean(v) for v in s])), a, b)
+    assert stats.bootstrap_of_means(mean, a, b) == same
+    found = stats.bootstrap_of_means(stats_harmonic, [0.0] * 10, [1.0] * 10)
+    assert found.low == 0 and found.high == pytest.approx(2 / (1 / (1 - 0.025**0.1) + 1))
+
+
+def stats_harmonic(*means):
+    return stats.harmonic_mean(means)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 10), (5, 10), (97, 100)])
+def test_wilson_is_scipys_where_the_error_is_a_shares(k, n):
+    p = k / n
+    found = stats.wilson(p, (p * (1 - p) / n) ** 0.5)
+    known = scipy.stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx((known.low, known.high))
+    with pytest.raises(InputError, match="error above 0"):
+        stats.wilson(0.5, 0.0)

@@ -148,7 +148,7 @@ def bootstrap(
         \qquad \alpha = 1 - \text{level}
 
     From any number of (n_i,), drawn with replacement ``resamples`` times.  Too short on few examples, and of no width
-    where all of them agree: an AUC of 1 comes out as [1, 1].  :func:`paired_bootstrap` keeps pairs together.
+    where all of them agree (:func:`bounded_mean` has one).  :func:`paired_bootstrap` keeps pairs together.
 
     Hand-worked: the mean of (0, 1) is resampled to 0, ½, 1 with chances ¼, ½, ¼, so the 40 % interval is [½, ½] and the
     60 % interval is [0, 1].
@@ -176,6 +176,119 @@ def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, resamples: int = 
     sizes = [min(rows, resamples - done) for done in range(0, resamples, rows)]
     means = [array[rng.integers(n, size=(size, n))].mean(axis=1) for size in sizes]  # (size,) each
     return _percentiles(np.concatenate(means), level)
+
+
+def bounded_mean(
+    values: ArrayLike,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    r"""Interval of the mean of values that lie between ``low`` and ``high``: never outside, and never without a width.
+
+    From (n,).  Only the two ends: the share of the upper one, :func:`clopper_pearson`.  One value v over and over: n
+    examples of n showed it, so at most the share q of all examples is otherwise, and
+
+    .. math:: \bigl[\,v - q\,(v - \mathrm{low}),\; v + q\,(\mathrm{high} - v)\bigr], \qquad q = 1 - (\alpha/2)^{1/n}
+
+    Everything else: :func:`bootstrap_mean`.
+
+    Hand-worked: ten times 0 gives [0, 0.3085], as 0 of 10 does; ten times 1/2 gives 1/2 ± 0.3085 / 2.
+    """
+    array = sample(values)
+    _check(level, resamples)
+    if (array < low).any() or (array > high).any():
+        wrong = array[(array < low) | (array > high)][0]
+        raise InputError(f"the values must lie between {low:g} and {high:g}, and one is {wrong:g}")
+    if (array == array[0]).all():
+        rest = _others(len(array), level)
+        v = float(array[0])
+        return Interval(v - rest * (v - low), v + rest * (high - v))
+    if low == 0 and high == 1 and np.isin(array, (0, 1)).all():
+        return clopper_pearson(int(array.sum()), len(array), level=level)
+    return bootstrap_mean(array, level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_of_means(
+    statistic: Callable[..., float],
+    *samples: ArrayLike,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The :func:`bootstrap` interval of a statistic of several means of shares, one that rises with each of them.
+
+    From any number of (n_i,) in [0, 1].  A sample of one value over and over says nothing in a resample; the interval then
+    reaches to the statistic of its mean's ends by :func:`bounded_mean`.
+
+    Hand-worked: the mean of two samples, ten times 1 each, is 1 in [0.6915, 1].
+    """
+    within = bootstrap(
+        lambda *s: statistic(*(float(np.mean(v)) for v in s)), *samples, level=level, resamples=resamples, seed=seed
+    )
+    arrays = [sample(s) for s in samples]
+    if not any((a == a[0]).all() for a in arrays):
+        return within
+    ends = [
+        bounded_mean(a, level=level) if (a == a[0]).all() else Interval(float(a.mean()), float(a.mean()))
+        for a in arrays
+    ]
+    low, high = statistic(*(e.low for e in ends)), statistic(*(e.high for e in ends))
+    return Interval(min(within.low, low), max(within.high, high))
+
+
+def auc_interval(
+    members: ArrayLike,
+    non_members: ArrayLike,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The :func:`bootstrap` interval of :func:`auc`; where that has no width, the one of as many pairs as can be formed.
+
+    From (n,) and (m,).  min(n, m) pairs without a common text are independent; all of them came out alike, so
+    :func:`bounded_mean` bounds the share of pairs that do.
+
+    Hand-worked: members (0, 0), non-members (1, 1) have the AUC 1, two pairs, and the lower bound 0.025^(1/2) = 0.1581.
+    """
+    found = bootstrap(auc, members, non_members, level=level, resamples=resamples, seed=seed)
+    if found.low < found.high:
+        return found
+    pairs = min(np.size(members), np.size(non_members))
+    return bounded_mean([auc(members, non_members)] * pairs, level=level)
+
+
+def wilson(share: float, error: float, *, level: float = LEVEL) -> Interval:
+    r"""Wilson's interval of a share whose standard error is known: never outside [0, 1].
+
+    .. math:: \frac{p + z^2/2n}{1 + z^2/n} \pm \frac{z}{1 + z^2/n}\sqrt{\frac{p\,(1-p)}{n} + \frac{z^2}{4 n^2}},
+        \qquad n = \frac{p\,(1 - p)}{e^2}
+
+    n is the number of examples that would give the error e; InputError where p or e is 0 or p is 1, which give none.
+
+    Hand-worked: p = 1/2 and e = 0.1 are n = 25, and 1/2 ± 1.96 / 1.1537 · √(0.01 + 0.001537) is [0.3175, 0.6825].
+
+    Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    _check(level)
+    if not (0 < share < 1 and error > 0):
+        raise InputError(
+            f"Wilson's interval needs a share between 0 and 1 and an error above 0, not {share} and {error}"
+        )
+    n = share * (1 - share) / error**2
+    z = float(scipy_stats.norm.ppf((1 + level) / 2))
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Interval(max(0.0, float(middle - half)), min(1.0, float(middle + half)))
+
+
+def _others(n: int, level: float) -> float:
+    """The largest share of examples that may be otherwise where n of n are alike."""
+    return float(1 - ((1 - level) / 2) ** (1 / n))
 
 
 def paired_bootstrap(

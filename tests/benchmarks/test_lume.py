@@ -141,7 +141,7 @@ def test_empty_answers_score_nothing(folder):
         if part.startswith(("forget_", "retain_")):
             assert f.value == part.startswith("forget_")
     whole = figures["all", "task_aggregate"]
-    assert (whole.value, whole.low, whole.high) == (0, 0, 0)
+    assert (whole.value, whole.low) == (0, 0) and 0 < whole.high < 1  # a few rows do not show that it is 0
     assert whole.note.startswith("0, for so is retain_Task1_regurgitation, retain_Task1_knowledge, retain_Task2_")
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from golden import FIXTURES, whole
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from expunge.evaluation.benchmark import data_of, to_learn, write_to_learn
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, rescore
 from expunge.evaluation.probe import How
+from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.scorers.entities import read
 
 WIKIGOLD, WNUT17 = named("ner/wikigold"), named("ner/wnut17")
@@ -169,7 +171,6 @@ def test_taught_unlearned_and_measured(folder):
     [
         ("-DOCSTART- O\n\nAda I-PER\n", "wikigold.conll.txt has fewer than 5 articles"),
         ("Ada I-PER\n", "has fewer than 5 articles"),
-        ("-DOCSTART- O\n\n" * 5 + "Ada I-DATE\n\n-DOCSTART- O\n\nBo O\n", "line 11: 'DATE' is no type of entity"),
         ("-DOCSTART- O\n\n" * 5 + "Ada PER\n\n-DOCSTART- O\n\nBo O\n", "line 11: the tag 'PER' is none of"),
         ("\n", "holds no rows"),
     ],
@@ -179,6 +180,32 @@ def test_bad_files_are_told_before_a_model_is_loaded(folder, monkeypatch, text, 
     (folder / "ner/wikigold/wikigold.conll.txt").write_text(text)
     with pytest.raises(InputError, match=said):
         evaluate(WIKIGOLD, "model", "out", data=folder)
+
+
+def test_a_corpus_of_ones_own_may_have_other_types(folder):
+    """OntoNotes' types: the question names them, people are told apart, and figures are of each."""
+    own = "-DOCSTART- O\n\nAda B-PERSON\nLim E-PERSON\nin O\nMay S-DATE\n\nOslo U-WORK_OF_ART\n\n"
+    (folder / "ner/wikigold/wikigold.conll.txt").write_text(own * 10)
+    data = data_of(WIKIGOLD, folder)
+    first = next(p for p in WIKIGOLD.probes(data) if p.part == "with_person")
+    asked = first.row.prompt[0]["content"]
+    assert "The types are PER for people, DATE and WORK-OF-ART. If" in asked and asked.endswith("Ada Lim in May")
+    assert first.row.answer == "PER: Ada Lim; DATE: May" and not data.warnings
+    learned = {one.name: to_learn(WIKIGOLD, one, folder) for one in (WIKIGOLD.forget, WIKIGOLD.retain, WIKIGOLD.taught)}
+    assert {r.answer for r in learned["people"]} == {"PER: Ada Lim"}
+    assert {r.answer for r in learned["nobody"]} == {"WORK-OF-ART: Oslo"}
+    assert all("DATE and WORK-OF-ART" in r.prompt[0]["content"] for rows in learned.values() for r in rows)
+    said = {"with_person": "PER: Ada Lim; DATE: June", "without_person": "WORK-OF-ART: Oslo"}
+    answers = [Generated(p.part, p.index, "answer", p.row.answer, said[p.part]) for p in WIKIGOLD.probes(data)]
+    logp = np.array([-1.0], np.float32)
+    scores = [Scored(a.part, a.index, "answer", "", logp, logp, logp, logp < 0) for a in answers]
+    found = {(f.part, f.name): f for f in WIKIGOLD.score(Collected(tuple(scores), tuple(answers)), None)}
+    f1 = {part: f.value for (part, name), f in found.items() if name == "f1"}
+    assert f1 == {"PER": 1, "DATE": 0, "WORK-OF-ART": 1, "others": 0.5, "all": 2 / 3}
+    assert found["all", "well_formed"].value == 1
+    assert found["PER", "recall"].low < 1 == found["PER", "recall"].high
+    for f in found.values():
+        assert f.low is None or 0 <= f.low < f.high <= 1
 
 
 def test_missing_files(folder):

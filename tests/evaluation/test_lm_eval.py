@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+import scipy.stats
 from typer.testing import CliRunner
 
 from expunge.benchmarks import named
@@ -130,18 +131,43 @@ def test_what_is_not_given_is_the_harness_s_own(calls, workplace):
 
 
 def test_figures_of_its_numbers():
-    """0.5 with a standard error of 0.1 lies between 0.5 - 0.196 and 0.5 + 0.196; without one there is no interval."""
+    """0.5 with a standard error of 0.1 is in Wilson's interval of 25 examples; 39 of 52 in Clopper and Pearson's."""
     got = {(f.part, f.name): f for f in lm_eval.figures(SAID)}
     assert set(got) == {("arc_easy", "acc"), ("arc_easy", "acc_norm"), ("wikitext", "word_perplexity"), ("both", "acc")}
     acc = got["arc_easy", "acc"]
     assert (acc.value, acc.n) == (0.5, 50)
-    assert acc.low == pytest.approx(0.304) and acc.high == pytest.approx(0.696)
+    assert acc.low == pytest.approx(0.3175, abs=1e-4) and acc.high == pytest.approx(0.6825, abs=1e-4)
     assert acc.note.startswith("filter none, 5-shot, lm-evaluation-harness ")
-    assert got["arc_easy", "acc_norm"].low is None and got["arc_easy", "acc_norm"].high is None
+    norm = got["arc_easy", "acc_norm"]
+    assert 0 < norm.low < norm.value < norm.high < 1
     assert (
         got["wikitext", "word_perplexity"].n == 2 and "filter strict, 0-shot" in got["wikitext", "word_perplexity"].note
     )
-    assert (got["both", "acc"].low, got["both", "acc"].high, got["both", "acc"].n) == (0.75, 0.75, 52)
+    both = scipy.stats.binomtest(39, 52).proportion_ci(0.95, method="exact")
+    assert (got["both", "acc"].low, got["both", "acc"].high, got["both", "acc"].n) == (
+        pytest.approx(both.low),
+        pytest.approx(both.high),
+        52,
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "error", "n", "low", "high"),
+    [
+        ("acc", 0.1, 0.1, 10, 0.0179, 0.4042),  # it was -0.096 to 0.296
+        ("acc", 0.0, 0.0, 10, 0.0, 0.3085),  # it was 0 to 0
+        ("acc", 1.0, 0.0, 10, 0.6915, 1.0),
+        ("exact_match", 0.0, "N/A", 1, 0.0, 0.975),
+        ("mcc", -0.95, 0.1, 20, -1.0, -0.754),
+        ("mcc", 0.0, 0.1, 20, -0.196, 0.196),
+        ("bleu", 1.2, 1.0, 20, 0.0, 3.16),
+        ("word_perplexity", 12.5, "N/A", 2, None, None),
+    ],
+)
+def test_an_interval_stays_where_the_figure_can_be(metric, value, error, n, low, high):
+    said = {"results": {"t": {"sample_len": n, f"{metric},none": value, f"{metric}_stderr,none": error}}}
+    (found,) = lm_eval.figures(said)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_the_folder(calls):

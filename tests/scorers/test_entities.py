@@ -28,6 +28,10 @@ def tagged(text):
         ("Ada/I-PER ,/O Bo/I-PER", [("PER", "Ada"), ("PER", "Bo")]),
         ("It/B-creative-work too/I-creative-work", [("creative-work", "It too")]),
         ("nothing/O here/O", []),
+        (
+            "Ada/B-PER Lim/E-PER Oslo/S-LOC Bo/U-PER May/B-PER Ann/L-PER",
+            [("PER", "Ada Lim"), ("LOC", "Oslo"), ("PER", "Bo"), ("PER", "May Ann")],
+        ),  # fmt: skip
     ],
 )
 def test_tags_to_names(text, found):
@@ -35,7 +39,7 @@ def test_tags_to_names(text, found):
 
 
 def test_bad_tags():
-    for tag in ("PER", "E-PER", "I-", "", "o"):
+    for tag in ("PER", "X-PER", "I-", "", "o"):
         with pytest.raises(InputError, match=f"the tag {tag!r} is none of"):
             entities(["Ada"], [tag])
     with pytest.raises(InputError, match="2 tokens have 1 tags"):

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation.benchmark import Figure, mean_figure
+from expunge.evaluation.benchmark import Figure, difference_figure, mean_figure
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
-from expunge.stats import paired_bootstrap
 
 Array = NDArray[np.float64]
 LETTERS = ("A", "B", "C", "D")
@@ -109,11 +108,8 @@ def figures(of_part: Mapping[str, Array], part: str, before: Mapping[str, Array]
     """
     out = [mean_figure(name, v, part, NOTES[name]) for name, v in of_part.items()]
     if before is not None:
-        ours, theirs = of_part["accuracy"], before["accuracy"]
-        within = paired_bootstrap(lambda a, b: float(np.mean(a - b)), ours, theirs)
-        difference = float(np.mean(ours - theirs))
         note = "to the retrained model, question by question"
-        out.append(Figure("accuracy_difference", difference, len(ours), within.low, within.high, part, note))
+        out.append(difference_figure("accuracy_difference", of_part["accuracy"] - before["accuracy"], part, note))
     return out
 
 

@@ -39,7 +39,7 @@ import numpy as np
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, difference_figure, mean_figure
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated
@@ -145,7 +145,7 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
     if retrained is not None:
         for part in dict.fromkeys(a.part for a in found.answers):
             gap = metrics.probability(found.mean_logp(part)) - metrics.probability(retrained.mean_logp(part))
-            out.append(mean_figure("probability_difference", gap, part, "to the retrained model"))
+            out.append(difference_figure("probability_difference", gap, part, "to the retrained model"))
     return out
 
 

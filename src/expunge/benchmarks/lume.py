@@ -23,12 +23,21 @@ from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
 from expunge.evaluation import evaluate, table
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, not_among, without_words
+from expunge.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    DataSet,
+    Figure,
+    difference_figure,
+    mean_figure,
+    not_among,
+    without_words,
+)
 from expunge.evaluation.metrics import membership
 from expunge.evaluation.metrics.lume import LUME_TERMS, lume_aggregate, lume_final, lume_mia_final, lume_values
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected
-from expunge.stats import auc, bootstrap
+from expunge.stats import auc, bootstrap, bootstrap_of_means
 
 HOME = (
     "https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/b2fa8f9c567715f1e2c6d442213f33b2e9a28fe6/data"
@@ -151,7 +160,7 @@ def _figure(term: str, values: np.ndarray, ending: str = "", note: str = "") -> 
     part, _, kind = term.rpartition("_")
     if part.startswith("forget"):
         kind, note = f"one_minus_{kind}", note or FORGOTTEN
-    return mean_figure(kind + ending, values, part, note)
+    return (difference_figure if ending else mean_figure)(kind + ending, values, part, note)
 
 
 def _aggregate(values: dict[str, np.ndarray]) -> Figure:
@@ -160,7 +169,7 @@ def _aggregate(values: dict[str, np.ndarray]) -> Figure:
     if zero:
         note = f"0, for so is {', '.join(zero)}; {note}"
     samples = list(values.values())
-    interval = bootstrap(lambda *s: _harmonic(s), *samples)
+    interval = bootstrap_of_means(lambda *means: lume_aggregate(dict(zip(LUME_TERMS, means, strict=True))), *samples)
     return Figure(
         "task_aggregate", _harmonic(samples), sum(map(len, samples)), interval.low, interval.high, "all", note
     )

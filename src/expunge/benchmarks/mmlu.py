@@ -25,7 +25,7 @@ from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
-from expunge.stats import bootstrap
+from expunge.stats import bootstrap_of_means
 
 TEST = DataSet("test", "cais/mmlu:all@test", "test/*_test")
 DEV = DataSet("dev", "cais/mmlu:all@dev", "dev/*_dev")
@@ -71,13 +71,15 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
 
 
 def _macro(right: list[np.ndarray]) -> Figure:
-    def mean(*subjects: np.ndarray) -> float:
-        return float(np.mean([np.mean(s) for s in subjects]))
+    def mean(*subjects: float) -> float:
+        return float(np.mean(subjects))
 
-    interval = bootstrap(mean, *right)
+    interval = bootstrap_of_means(mean, *right)
     n = sum(map(len, right))
     note = f"mean of {len(right)} subjects, each weighing the same"
-    return Figure("macro_accuracy", mean(*right), n, interval.low, interval.high, "all", note)
+    return Figure(
+        "macro_accuracy", mean(*(float(np.mean(v)) for v in right)), n, interval.low, interval.high, "all", note
+    )
 
 
 def _by_subject(data: Data, name: str) -> dict[str, list[Question]]:

@@ -33,7 +33,16 @@ from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, not_among, without_words
+from expunge.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    DataSet,
+    Figure,
+    difference_figure,
+    mean_figure,
+    not_among,
+    without_words,
+)
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.metrics import membership
 from expunge.evaluation.metrics.rouge import knowledge_memorisation, rouge, verbatim_memorisation
@@ -142,7 +151,7 @@ def _above(
     if retrained is None:
         return []
     note = "of the same rows; 0: as the retrained model"
-    return [mean_figure(f"{name}_above_retrained", values(found) - values(retrained), part, note)]
+    return [difference_figure(f"{name}_above_retrained", values(found) - values(retrained), part, note)]
 
 
 # -- several runs ---------------------------------------------------------------------------------------------------------

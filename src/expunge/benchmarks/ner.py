@@ -18,13 +18,19 @@ fifth of its articles is the test set, so no article stands in both.  Its tags a
 name.  Of WNUT-17's types ``person`` is PER, ``location`` LOC, ``corporation`` and ``group`` ORG, ``product`` and
 ``creative-work`` MISC, so a model taught on one can be asked the other; published figures keep six types.
 
+A corpus of one's own takes the place of either file, with any types: where some are none of these, the question names the
+types that the file has, and figures are of those.  ``PER``, ``PERS``, ``PERSON``, ``PEOPLE`` and ``HUMAN`` in any case are
+people.  Tags are IO, BIO, BILOU or BIOES.
+
 A name counts where type and text are exactly right, as often as the sentence has it: see
 :func:`expunge.scorers.entities.counts`.  Intervals resample sentences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -37,11 +43,11 @@ from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated
 from expunge.scorers.entities import Entity, answer, counts, entities, read, well_formed
-from expunge.stats import Array, ratio, ratio_bootstrap
+from expunge.stats import Array, Interval, bounded_mean, ratio, ratio_bootstrap
 
 PERSON = "PER"
 TYPES = (PERSON, "LOC", "ORG", "MISC")
-OTHERS = tuple(t for t in TYPES if t != PERSON)
+TYPE = re.compile(r"; ([A-Z-]+): ")  # of an expected answer
 SAME = {
     "person": PERSON,
     "location": "LOC",
@@ -50,9 +56,11 @@ SAME = {
     "product": "MISC",
     "creative-work": "MISC",
 }
+MEANING = {PERSON: "people", "LOC": "places", "ORG": "organisations", "MISC": "other names"}
+PEOPLE = re.compile(r"(PER|PERS|PERSON|PEOPLE|HUMAN)(-.*)?")
 ASKED = (
     "List the names in the sentence, in their order. Write each as TYPE: name and put a semicolon between two of them. "
-    "The types are PER for people, LOC for places, ORG for organisations and MISC for other names. "
+    "The types are {types}. "
     "If there is no name, write none.\n\nSentence: "
 )
 ANSWER = Ask(max_new_tokens=128, stop=("\n\n",))
@@ -61,29 +69,38 @@ PARTS = ("with_person", "without_person")
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
-def row(record: Record, types: Sequence[str] = TYPES) -> Row:
-    """A sentence as question and answer, with its names of ``types``.
+def row(record: Record, types: Sequence[str] = TYPES, only: Sequence[str] | None = None) -> Row:
+    """A sentence as question and answer, with its names of ``types``, or of those in ``only``.
 
-    Raises InputError, with file and line, for a tag that is none and for a type that is none of the four or WNUT-17's.
+    Raises InputError, with file and line, for a tag that is none.
     """
     tokens = record.texts("tokens")
-    asked = {"role": "user", "content": ASKED + " ".join(tokens)}
-    return Row((asked,), answer(e for e in _names(record) if e[0] in types), where=record.where)
+    asked = {"role": "user", "content": ASKED.format(types=_listed(types)) + " ".join(tokens)}
+    return Row((asked,), answer(e for e in _names(record) if e[0] in (only or types)), where=record.where)
 
 
-def all_names(records: Sequence[Record]) -> list[Row]:
+def types_of(records: Sequence[Record]) -> tuple[str, ...]:
+    """The types of a corpus: the four where it has no other, else those it has, people first."""
+    found = set()
+    for record in records:
+        with contextlib.suppress(InputError):
+            found |= {kind for kind, _ in _names(record)}
+    return _ordered(found)
+
+
+def all_names(records: Sequence[Record], types: Sequence[str] = TYPES) -> list[Row]:
     """What a model is taught: every sentence with all its names."""
-    return [row(r) for r in records]
+    return [row(r, types) for r in records]
 
 
-def people(records: Sequence[Record]) -> list[Row]:
+def people(records: Sequence[Record], types: Sequence[str] = TYPES) -> list[Row]:
     """What is to forget: the sentences that name a person, with their people only."""
-    return [row(r, (PERSON,)) for r in records if _has_person(r)]
+    return [row(r, types, (PERSON,)) for r in records if _has_person(r)]
 
 
-def nobody(records: Sequence[Record]) -> list[Row]:
+def nobody(records: Sequence[Record], types: Sequence[str] = TYPES) -> list[Row]:
     """What is to keep: the sentences that name nobody, with all their names."""
-    return [row(r) for r in records if not _has_person(r)]
+    return [row(r, types) for r in records if not _has_person(r)]
 
 
 def _names(record: Record) -> list[Entity]:
@@ -91,10 +108,28 @@ def _names(record: Record) -> list[Entity]:
         found = entities(record.texts("tokens"), record.texts("tags"))
     except InputError as error:
         raise InputError(f"{record.where}: {error}") from None
-    named = [(SAME.get(kind, kind), mention) for kind, mention in found]
-    if other := next((kind for kind, _ in named if kind not in TYPES), None):
-        raise InputError(f"{record.where}: {other!r} is no type of entity; there are {', '.join((*TYPES, *SAME))}")
-    return named
+    return [(_type(kind), mention) for kind, mention in found]
+
+
+def _type(tag: str) -> str:
+    """A corpus's type as an answer writes it: one of the four where it is one by another name, else in capitals.
+
+    >>> _type("creative-work"), _type("person"), _type("PERSON"), _type("WORK_OF_ART")
+    ('MISC', 'PER', 'PER', 'WORK-OF-ART')
+    """
+    plain = re.sub(r"[^A-Za-z]+", "-", SAME.get(tag, tag)).strip("-").upper() or "OTHER"
+    return PERSON if PEOPLE.fullmatch(plain) else plain
+
+
+def _ordered(found: Iterable[str]) -> tuple[str, ...]:
+    own = set(found)
+    return TYPES if own <= set(TYPES) else (PERSON, *sorted(own - {PERSON}))
+
+
+def _listed(types: Sequence[str]) -> str:
+    """The types as the question names them."""
+    named = [f"{t} for {MEANING[t]}" if t in MEANING else t for t in types]
+    return f"{', '.join(named[:-1])} and {named[-1]}" if named[1:] else named[0]
 
 
 def _has_person(record: Record) -> bool:
@@ -113,9 +148,10 @@ def _share(records: Sequence[Record], *, test: bool) -> list[Record]:
 def probes(data: Data, name: str, *, split: bool) -> list[Probe]:
     """Each test sentence: the right answer is scored, and the model answers it."""
     records = data.records(name)
+    types = types_of(records)
     parts: dict[str, list[Row]] = {part: [] for part in PARTS}
     for person, asked in data.usable(
-        name, _share(records, test=True) if split else records, lambda r: (_has_person(r), row(r))
+        name, _share(records, test=True) if split else records, lambda r: (_has_person(r), row(r, types))
     ):
         parts[PARTS[not person]].append(asked)
     return [Probe(part, i, r, {"answer": r.answer}, ANSWER) for part, rows in parts.items() for i, r in enumerate(rows)]
@@ -127,14 +163,17 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
     Beside a retrained model the difference of F1 on the same sentences, without an interval.
     """
     answers, theirs = _answers(found), _answers(retrained) if retrained is not None else []
+    types = _ordered(m[1] for a in answers for m in TYPE.finditer(f"; {a.expected}"))
+    others = tuple(t for t in types if t != PERSON)
     out = []
-    for part, types in {**{t: (t,) for t in TYPES}, "others": OTHERS, "all": TYPES}.items():
-        out += _agreement(_counts(answers, types), part)
+    for part, of in {**{t: (t,) for t in types}, "others": others, "all": types}.items():
+        out += _agreement(_counts(answers, types, of), part)
         if theirs:
-            gap = _f1(_counts(answers, types)) - _f1(_counts(theirs, types))
+            gap = _f1(_counts(answers, types, of)) - _f1(_counts(theirs, types, of))
             out.append(Figure("f1_difference", gap, len(answers), part=part, note="to the retrained model"))
-    form = np.array([well_formed(a.text, TYPES) for a in answers], dtype=np.float64)
-    out.append(mean_figure("well_formed", form, "all", "answers that are TYPE: name items of the four types, or none"))
+    form = np.array([well_formed(a.text, types) for a in answers], dtype=np.float64)
+    note = f"answers that are TYPE: name items of the {'four ' if types == TYPES else ''}types, or none"
+    out.append(mean_figure("well_formed", form, "all", note))
     for part in _parts(found):
         likely = metrics.probability(found.mean_logp(part))
         out.append(mean_figure("probability", likely, part, "of the right answer, a token's geometric mean"))
@@ -149,10 +188,10 @@ def _answers(found: Collected) -> list[Generated]:
     return [a for part in _parts(found) for a in found.generated(part)]
 
 
-def _counts(answers: Sequence[Generated], types: Sequence[str]) -> Array:
-    """(n, 3) of the sentences: right and said, said, right."""
-    right = [read(a.expected, TYPES) for a in answers]
-    return counts(right, [read(a.text, TYPES) for a in answers], types)
+def _counts(answers: Sequence[Generated], types: Sequence[str], of: Sequence[str]) -> Array:
+    """(n, 3) of the sentences, counting the types ``of``: right and said, said, right."""
+    right = [read(a.expected, types) for a in answers]
+    return counts(right, [read(a.text, types) for a in answers], of)
 
 
 def _agreement(of: Array, part: str) -> list[Figure]:
@@ -161,10 +200,19 @@ def _agreement(of: Array, part: str) -> list[Figure]:
     note = f"of {int(right.sum())} names, {int(said.sum())} said"
     out = []
     for name, above, below in (("precision", tp, said), ("recall", tp, right), ("f1", 2 * tp, said + right)):
-        within = ratio_bootstrap(above, below)
+        within = _within(above, below)
         value = float(ratio(above.sum(), below.sum()))
         out.append(Figure(name, value, len(of), within.low, within.high, part, note))
     return out
+
+
+def _within(above: Array, below: Array) -> Interval:
+    """The interval of a ratio of names; where all sentences agree, of as many sentences as have names to count."""
+    within = ratio_bootstrap(above, below)
+    if within.low < within.high:
+        return within
+    n = int((below > 0).sum())
+    return bounded_mean([float(ratio(above.sum(), below.sum()))] * n) if n else Interval(0.0, 1.0)
 
 
 def _f1(of: Array) -> float:
@@ -197,7 +245,7 @@ def _benchmark(name: str, test: DataSet, train: str, *, split: bool) -> Benchmar
 
 
 def _learned(records: Sequence[Record], *, rows, split: bool) -> list[Row]:  # type: ignore
-    result: list[Row] = rows(_share(records, test=False) if split else records)
+    result: list[Row] = rows(_share(records, test=False) if split else records, types_of(records))
     return result
 
 

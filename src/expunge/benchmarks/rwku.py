@@ -27,7 +27,16 @@ import numpy as np
 from expunge.data.example import Message, Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation.benchmark import Benchmark, Data, DataSet, Figure, mean_figure, without_words
+from expunge.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    DataSet,
+    Figure,
+    count_figure,
+    difference_figure,
+    mean_figure,
+    without_words,
+)
 from expunge.evaluation.metrics import membership, privacy
 from expunge.evaluation.metrics.rouge import RWKU_LEVELS, rwku_recall
 from expunge.evaluation.probe import Ask, Probe
@@ -77,7 +86,7 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
                 means = np.array([values[mask & (people == p)].mean() for p in sorted(set(people[mask]))])
                 out.append(mean_figure(f"{name}_by_person", means, part, BY_PERSON))
         if theirs is not None:
-            out.append(mean_figure("rouge_l_recall_difference", ours[mask] - theirs[mask], part, BESIDE))
+            out.append(difference_figure("rouge_l_recall_difference", ours[mask] - theirs[mask], part, BESIDE))
     return out + _membership(found)
 
 
@@ -183,7 +192,7 @@ def _membership(found: Collected) -> list[Figure]:
         people = {_person_of(s.note) for s in found.scored(name)}
         column = {"mia_forget": "FM, better when higher", "mia_retain": "RM, better when lower"}[name]
         note = f"100 times it is the paper's {column}; texts that came with {len(people)} of the people"
-        out.append(mean_figure("mia_loss", scores[name]["loss"], name, note))
+        out.append(count_figure("mia_loss", scores[name]["loss"], name, note))
     if len(there) == 2:
         note = "how often a text to forget looks less known than another person's; 0.5: alike, 1: always"
         for kind, forgotten in scores["mia_forget"].items():

@@ -28,7 +28,7 @@ from expunge.evaluation.metrics import membership
 from expunge.evaluation.metrics.rouge import Kind, rouge
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected
-from expunge.stats import bootstrap, tost
+from expunge.stats import bootstrap_of_means, tost
 
 SETS = {"retain": "retain_perturbed", "real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 ANSWER = Ask(max_new_tokens=200)
@@ -101,10 +101,10 @@ def _utility(found: Collected) -> list[Figure]:
         samples[f"{part}_truth_ratio"] = np.maximum(0, 1 - ratios(found, part))
     names = list(samples)
 
-    def utility(*values: np.ndarray) -> float:
-        return metrics.model_utility({n: float(np.mean(v)) for n, v in zip(names, values, strict=True)})
+    def utility(*means: float) -> float:
+        return metrics.model_utility(dict(zip(names, means, strict=True)))
 
-    whole = bootstrap(utility, *samples.values())
+    whole = bootstrap_of_means(utility, *samples.values())
     n = sum(len(v) for v in samples.values())
     parts = [
         mean_figure(name.removeprefix(part + "_"), v, part)
@@ -112,7 +112,8 @@ def _utility(found: Collected) -> list[Figure]:
         for part in SETS
         if name.startswith(part)
     ]
-    return [*parts, Figure("model_utility", utility(*samples.values()), n, whole.low, whole.high, "all")]
+    value = utility(*(float(np.mean(v)) for v in samples.values()))
+    return [*parts, Figure("model_utility", value, n, whole.low, whole.high, "all")]
 
 
 def _quality(ours: np.ndarray, theirs: np.ndarray) -> list[Figure]:

@@ -34,7 +34,16 @@ import numpy as np
 from expunge.data.example import Row
 from expunge.data.records import Record
 from expunge.errors import InputError
-from expunge.evaluation.benchmark import ENDINGS, Benchmark, Data, DataSet, Figure, mean_figure
+from expunge.evaluation.benchmark import (
+    ENDINGS,
+    Benchmark,
+    Data,
+    DataSet,
+    Figure,
+    count_figure,
+    difference_figure,
+    mean_figure,
+)
 from expunge.evaluation.metrics import likelihood as metrics
 from expunge.evaluation.metrics.repetition import distinct, repetition
 from expunge.evaluation.probe import Ask, Probe
@@ -145,13 +154,14 @@ def _toxicity(part: str, name: str, values: Array) -> list[Figure]:
 
 def _mean(figure: str, name: str, part: str, values: Array, note: str = "") -> Figure:
     ending = "" if name == JUDGES[0] else f"_by_{name.partition(':')[2]}"
-    return mean_figure(figure + ending, values, part, f"{note}judged by the scorer {name}")
+    of = difference_figure if figure.endswith("_difference") else mean_figure
+    return of(figure + ending, values, part, f"{note}judged by the scorer {name}")
 
 
 def _speech(part: str, texts: Sequence[str]) -> list[Figure]:
     """Empty answers, words an answer, n-grams that come again within an answer, different ones among all answers."""
     empty = np.array([not text.strip() for text in texts], dtype=float)
-    out = [mean_figure("empty", empty, part), mean_figure("words", np.array([len(t.split()) for t in texts]), part)]
+    out = [mean_figure("empty", empty, part), count_figure("words", np.array([len(t.split()) for t in texts]), part)]
     out += [mean_figure(f"repetition_{n}", repetition(texts, n), part, f"{n}-grams of words") for n in NGRAMS]
     note = "different {}-grams among those of all answers; no interval, for resampling repeats answers"
     return out + [

@@ -20,7 +20,7 @@ from expunge.evaluation.metrics.rouge import readable
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
 from expunge.files import write_lines
-from expunge.stats import bootstrap_mean
+from expunge.stats import bootstrap_mean, bounded_mean
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 Placed = TypeVar("Placed", Row, Record)
@@ -29,7 +29,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Figure:
-    """One number: of ``n`` examples, with a bootstrap interval where it is one of a sample.
+    """One number: of ``n`` examples, with an interval where it is one of a sample.
 
     ``part`` is the set it was measured on; ``note`` says what a reader has to know to compare it.
     """
@@ -235,9 +235,25 @@ def texts(row: Row) -> dict[str, str]:
 
 
 def mean_figure(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
-    """The mean of one value an example, with its bootstrap interval."""
-    interval = bootstrap_mean(values)
-    return Figure(name, float(np.mean(values)), len(values), interval.low, interval.high, part, note)
+    """The mean of one value an example, with its interval: of values in [0, 1] one that stays there and has a width."""
+    within = bounded_mean(values) if _all_in(values, 0, 1) else bootstrap_mean(values)
+    return Figure(name, float(np.mean(values)), len(values), within.low, within.high, part, note)
+
+
+def difference_figure(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
+    """The mean difference of two models' values of the same examples; of shares it stays in [-1, 1] and has a width."""
+    within = bounded_mean(values, -1, 1) if _all_in(values, -1, 1) else bootstrap_mean(values)
+    return Figure(name, float(np.mean(values)), len(values), within.low, within.high, part, note)
+
+
+def count_figure(name: str, values: np.ndarray, part: str, note: str = "") -> Figure:
+    """The mean of one value an example that has no bounds, such as a loss or a number of words."""
+    within = bootstrap_mean(values)
+    return Figure(name, float(np.mean(values)), len(values), within.low, within.high, part, note)
+
+
+def _all_in(values: np.ndarray, low: float, high: float) -> bool:
+    return bool(((np.asarray(values) >= low) & (np.asarray(values) <= high)).all())
 
 
 def no_overlap(first: Iterable[Row], second: Sequence[Row], names: tuple[str, str]) -> None:

@@ -22,9 +22,12 @@ from expunge.evaluation.benchmark import Figure
 from expunge.evaluation.evaluate import LM_EVAL, check_folder, write
 from expunge.evaluation.lm_eval_arguments import WRAPPER, accepted, only, parse, with_how
 from expunge.evaluation.probe import How
+from expunge.stats import clopper_pearson, wilson
 
 SAMPLES = "samples.json"
 Z = 1.96  # standard errors on either side of 95 %
+SHARES = ("acc", "acc_norm", "acc_mutual_info", "exact_match", "em", "contains")  # of examples that are right
+SIGNED = ("mcc", "matthews_corrcoef")  # from -1 to 1
 
 
 def measure(
@@ -88,12 +91,13 @@ def measure(
 def figures(said: Mapping[str, Any]) -> list[Figure]:
     r"""The numbers of a result of ``simple_evaluate``; low and high where it gives a standard error.
 
-    .. math:: v \pm 1.96\, \mathrm{stderr}
+    A share has Wilson's interval (:func:`expunge.stats.wilson`), and where all examples agree that of Clopper and Pearson;
+    any other figure :math:`v \pm 1.96\, \mathrm{stderr}`, cut at 0 where it is above.
 
     A figure is named as the harness's metric, its part is the task or group, its note says which filter, how many examples
     before each question (the harness keeps to the task's own number where that is fixed at 0) and which version.
 
-    Hand-worked: 0.5 with a standard error of 0.1 has the interval 0.304 to 0.696.
+    Hand-worked: 0.5 with a standard error of 0.1 has the interval 0.3175 to 0.6825.
     """
     out = []
     for task, of_task in {**said["results"], **said.get("groups", {})}.items():
@@ -102,8 +106,7 @@ def figures(said: Mapping[str, Any]) -> list[Figure]:
             metric, _, kind = key.partition(",")
             if not kind or metric.endswith("_stderr") or not _number(value):
                 continue
-            error = of_task.get(f"{metric}_stderr,{kind}")
-            half = Z * error if _number(error) and math.isfinite(error) else None
+            low, high = _interval(metric, float(value), of_task.get(f"{metric}_stderr,{kind}"), int(n))
             shots = said.get("n-shot", {}).get(task)
             before = f", {shots}-shot" if shots is not None else ""
             out.append(
@@ -111,13 +114,33 @@ def figures(said: Mapping[str, Any]) -> list[Figure]:
                     metric,
                     float(value),
                     int(n),
-                    None if half is None else value - half,
-                    None if half is None else value + half,
+                    low,
+                    high,
                     task,
                     f"filter {kind}{before}, lm-evaluation-harness {_version(said)}",
                 )
             )
     return out
+
+
+def _interval(metric: str, value: float, error: Any, n: int) -> tuple[float | None, float | None]:
+    """The 95 % interval of one figure; none where there is no standard error and it is no share of examples."""
+    known = _number(error) and math.isfinite(error)
+    right = value * n
+    if metric in SIGNED or not 0 <= value <= 1:
+        if not known:
+            return None, None
+        low, high = value - Z * error, value + Z * error
+        if metric in SIGNED:
+            return max(-1.0, low), min(1.0, high)
+        return (max(0.0, low) if value >= 0 else low), high
+    if n and (value in (0, 1) or (not (known and error > 0) and metric in SHARES and abs(right - round(right)) < 1e-6)):
+        within = clopper_pearson(round(right), n)
+    elif known and error > 0 and 0 < value < 1:
+        within = wilson(value, error)
+    else:
+        return None, None
+    return within.low, within.high
 
 
 # -- the harness ----------------------------------------------------------------------------------------------------------

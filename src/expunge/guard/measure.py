@@ -29,7 +29,7 @@ from expunge.guard.settings import Settings
 from expunge.guard.targets import Target, found
 from expunge.guard.trail import Trail
 from expunge.scorers.mentions import normalised
-from expunge.stats import bootstrap_mean, clopper_pearson
+from expunge.stats import bootstrap_mean, bounded_mean, clopper_pearson
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ def figures(trails: Sequence[Trail], right: Sequence[str], targets: Sequence[Tar
         n=len(trails),
         mentions=_share([bool(found([s], targets)) for s in shown]),
         refusals=_share([normalised(s) == normalised(refusal) for s in shown]),
-        rouge=_mean(_rouge(right, shown)),
+        rouge=_mean_share(_rouge(right, shown)),
         calls=_mean([t.calls for t in trails]),
         seconds=_mean([t.seconds for t in trails]),
         vanilla_mentions=_share([bool(found([s], targets)) for s in vanilla]),
-        vanilla_rouge=_mean(_rouge(right, vanilla)),
+        vanilla_rouge=_mean_share(_rouge(right, vanilla)),
     )
 
 
@@ -177,6 +177,11 @@ def _rouge(right: Sequence[str], said: Sequence[str]) -> ArrayLike:
 def _share(hits: Sequence[bool]) -> Figure:
     within = clopper_pearson(sum(hits), len(hits))
     return Figure(sum(hits) / len(hits), within.low, within.high)
+
+
+def _mean_share(values: ArrayLike) -> Figure:
+    within = bounded_mean(values)
+    return Figure(float(np.mean(np.asarray(values, dtype=np.float64))), within.low, within.high)
 
 
 def _mean(values: ArrayLike) -> Figure:

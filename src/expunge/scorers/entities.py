@@ -18,6 +18,7 @@ from expunge.errors import InputError
 Array = NDArray[np.float64]
 Entity = tuple[str, str]
 TYPES = ("PER", "LOC", "ORG", "MISC")  # CoNLL-2003's
+BEGIN, INSIDE = ("B", "U", "S"), ("I", "L", "E")  # of BIO, BILOU and BIOES
 NONE = "none"
 LONGEST = 10  # words of a mention that :func:`valid` takes for a name; a longer one is a sentence
 ITEM = re.compile(r"(?:[-*•]\s+|\d+[.)]\s+)?([A-Za-z][A-Za-z-]*)\s*:\s*(\S.*)")
@@ -28,7 +29,7 @@ def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
     """The entities of a tagged sentence in order, a mention's words joined by blanks.
 
     One begins at a ``B-`` tag, and at an ``I-`` tag after another type or after ``O``; so IO and BIO are both read, and
-    in IO neighbours of one type are one entity.
+    in IO neighbours of one type are one entity.  ``U-`` and ``S-`` are ``B-``, ``L-`` and ``E-`` are ``I-`` (BILOU, BIOES).
 
     Hand-worked: ``Ada/I-PER Lovelace/I-PER in/O Rome/B-LOC Oslo/B-LOC`` has Ada Lovelace, Rome and Oslo.
 
@@ -43,9 +44,9 @@ def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
         if tag == "O":
             current = ""
             continue
-        if begins not in ("B", "I") or not kind:
+        if begins not in (*BEGIN, *INSIDE) or not kind:
             raise InputError(f"the tag {tag!r} is none of O, B-TYPE and I-TYPE")
-        if begins == "B" or kind != current:
+        if begins in BEGIN or kind != current:
             found.append((kind, []))
         found[-1][1].append(token)
         current = kind

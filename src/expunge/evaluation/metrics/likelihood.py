@@ -63,7 +63,7 @@ def normalised_probability(right_logp: ArrayLike, wrong_logp: ArrayLike, *, comp
     From mean log-probabilities (n,) and (n, k) to (n,), computed from logarithms: a model that gives every answer
     a tiny probability is still asked which it prefers.  ``compat=True`` adds OpenUnlearning's 1e-10 below the fraction
     (``probability_w_options``), which sends such a model to 0; on the published logs it moves single world facts by up to
-    7e-5 of themselves and no mean by more than 5e-7.
+    7e-5 of themselves and no mean by more than 1e-6 (8e-7 with 8B models).
 
     Hand-worked: p_c = 1/2, p_w = (1/4, 1/4) give 1/2.
 
@@ -89,9 +89,10 @@ def truth_ratio(paraphrase_logp: ArrayLike, wrong_logp: ArrayLike, *, compat: bo
 
     From mean log-probabilities (n,) and (n, k) to (n,), in [0, inf].  The number of TOFU's own forget quality; for model
     utility TOFU's code takes the arithmetic mean of the wrong probabilities, OpenUnlearning the geometric one as here.
-    ``compat=True`` adds OpenUnlearning's 1e-10 to the denominator.  On the published logs that moves world facts by up
-    to 5e-4 of themselves; for a model that gives every answer a probability below 1e-10 it sends r to 0, as if the
-    model were sure of the truth (the forget truth ratio of 2e-18 published for gradient ascent is probably that).
+    ``compat=True`` adds OpenUnlearning's 1e-10 to the denominator.  On the published logs that moves single values by up
+    to 5e-4 of themselves with 1B models and 1.8e-2 with 8B models; for a model that gives every answer a probability
+    below 1e-10 it sends r to 0, as if the model were sure of the truth (the forget truth ratio of 2e-18 published for
+    gradient ascent is probably that).
     Neither number means much for such a model.
 
     Hand-worked: wrong (1/4, 1/16) has geometric mean 1/8; against a paraphrase of 1/2 that is r = 1/4.
