@@ -14,8 +14,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from expunge.data import chat, sources
-from expunge.evaluation.figures import figures, probes
 from expunge.evaluation.collect.one_pass import collect
+from expunge.evaluation.figures import figures, probes
 from expunge.models import load
 from expunge.unlearning.run import unlearn
 

@@ -79,5 +79,5 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def _plain(model: nn.Module) -> Any:
     """The transformers model inside its wrappers (DDP, ``torch.compile``, PEFT)."""
-    inner = unwrap(model)
+    inner: Any = unwrap(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
