@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -189,6 +189,7 @@ def sampled(
     distinct = list(dict.fromkeys(prompts))
     owner = torch.tensor([distinct.index(p) for p in prompts], device=device)
     ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
+    sampling = replace(sampling, max_new_tokens=family.left(model, ids.shape[1], sampling.max_new_tokens))
     cache: Any = caches.empty(model)
     logits, _, cache = last(model, cache, input_ids=ids, attention_mask=mask, position_ids=places(mask))
     if caches.plain(cache):

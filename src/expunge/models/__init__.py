@@ -4,7 +4,16 @@
 ``adapt`` says what of it trains, ``lora`` does the arithmetic of adapters, ``save`` writes what came out.
 """
 
-from expunge.models.adapt import adapted, add, attach_lora, detach_lora, lora_targets, train_only, trainable
+from expunge.models.adapt import (
+    adapted,
+    add,
+    attach_lora,
+    detach_lora,
+    lora_targets,
+    train_only,
+    trainable,
+    without_experts,
+)
 from expunge.models.load import load
 from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.locate import ALIAS, Source, resolve
@@ -26,4 +35,5 @@ __all__ = [
     "save_adapter",
     "train_only",
     "trainable",
+    "without_experts",
 ]
