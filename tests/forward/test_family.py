@@ -7,8 +7,9 @@ import tiny_families
 import torch
 
 from expunge.data.example import Row
-from expunge.evaluation.collect import score
-from expunge.evaluation.probe import Probe
+from expunge.errors import InputError
+from expunge.evaluation.collect import one_pass, score
+from expunge.evaluation.probe import Ask, Probe
 from expunge.forward import family
 from expunge.forward.view import logits_at
 from expunge.generation import greedy, sample
@@ -82,3 +83,25 @@ def _greedy(model, prompt, n):
         out = model(input_ids=torch.tensor([ids]), use_cache=False, **family.without_routers(model))
         ids.append(int(out.logits[0, -1].argmax()))
     return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_an_answer_ends_where_the_positions_do(name, model_of, tokenizer):
+    """256 positions: a prompt of 250 tokens leaves room for 6."""
+    model, prompt, how = model_of(name), tuple(range(5, 255)), sample.Sampling(0.0, 1.0, 40)
+    assert family.positions(model) == 256
+    (said,) = sample.sampled(model, tokenizer, [prompt], how, {-1}, None)
+    assert said.tokens == tuple(_greedy(model, prompt, 6))
+    probe = Probe("a", 0, Row("", ""), {}, Ask(40))
+    coded = [score.Coded(probe, prompt, (), (), True), score.Coded(probe, prompt[1:], (), (), True)]
+    with torch.no_grad():
+        (_, met) = score.run_reusing(model, coded, 0, None)
+    texts = [a.text for a in one_pass._decoded(model, tokenizer, [(probe, m) for m in met if m])]
+    alone = [tokenizer.decode(_until(_greedy(model, p, 256 - len(p)), {0})) for p in (prompt, prompt[1:])]
+    assert texts == [a.strip() for a in alone]
+    with pytest.raises(InputError, match="a prompt of 256 tokens is longer than the model's 256 positions"):
+        sample.sampled(model, tokenizer, [tuple(range(5, 261))], how, {0}, None)
+
+
+def test_computed_positions_have_no_end(model_of):
+    assert family.positions(model_of("llama")) is None and family.left(model_of("llama"), 10**6, 40) == 40

@@ -185,10 +185,11 @@ def test_devices(monkeypatch, whole):
     for device in ("banana", "", "gpu", "CPU"):
         with pytest.raises(InputError, match=f"there is no device '{device}'; say cpu, cuda"):
             check_device(device)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(InputError, match="the device cuda is not to be had: this machine has no accelerator"):
         load(whole, device="cuda")
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     check_device("cuda:1")
     with pytest.raises(InputError, match="cuda:2 is not to be had: this machine has 2 of type cuda"):

@@ -371,7 +371,7 @@ KINDS = {  # name -> (PEFT's settings, what is done to the base first)
     [*((k, False) for k in ("dora", "rslora", "biases", "ia3")), *((k, True) for k in list(KINDS)[2:])],
 )
 def test_an_adapter_of_any_kind_says_what_it_says_in_peft(kind: str, tied: bool, tmp_path: Path) -> None:
-    """Merged into the base, saved whole, and with another adapter on it; a tied weight that changes at one end comes apart."""
+    """Merged, saved whole, and with another adapter on it; a tied weight that changes at one end comes apart."""
     tiny(tied=tied).save_pretrained(tmp_path / "base")
     words().save_pretrained(tmp_path / "base")
     settings, prepare = KINDS[kind]

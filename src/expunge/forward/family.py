@@ -14,6 +14,8 @@ from typing import Any
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
+from expunge.errors import InputError
+
 CACHES = ("cache", "past_key_values", "cache_params")
 BY_POSITION = (
     "DynamicLayer",
@@ -69,6 +71,25 @@ def by_position(model: nn.Module) -> bool:
     return all(type(layer).__name__ in BY_POSITION for layer in layers)
 
 
+def positions(model: nn.Module) -> int | None:
+    """How many positions ``model`` has an embedding for; None where it computes them, and so has no last one."""
+    plain = _plain(model)
+    config = getattr(plain, "config", None)
+    most = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
+    if not most:
+        return None
+    tables = (m for m in plain.modules() if isinstance(m, nn.Embedding) and m is not plain.get_input_embeddings())
+    return most if any(most <= m.num_embeddings <= most + 2 for m in tables) else None  # OPT has two rows more
+
+
+def left(model: nn.Module, prompt: int, wanted: int) -> int:
+    """How many of ``wanted`` tokens fit behind a prompt of ``prompt``; InputError where that is none."""
+    most = positions(model)
+    if most is not None and prompt >= most:
+        raise InputError(f"a prompt of {prompt} tokens is longer than the model's {most} positions; shorten it")
+    return wanted if most is None else min(wanted, most - prompt)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The model under DDP, FSDP or ``torch.compile``."""
     if not (
@@ -83,5 +104,5 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def _plain(model: nn.Module) -> Any:
     """The transformers model inside its wrappers (DDP, ``torch.compile``, PEFT)."""
-    inner = unwrap(model)
+    inner: Any = unwrap(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -189,7 +189,8 @@ def sampled(
     distinct = list(dict.fromkeys(prompts))
     owner = torch.tensor([distinct.index(p) for p in prompts], device=device)
     ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
-    cache = caches.empty(model)
+    sampling = replace(sampling, max_new_tokens=family.left(model, ids.shape[1], sampling.max_new_tokens))
+    cache: Any = caches.empty(model)
     logits, _, cache = last(model, cache, input_ids=ids, attention_mask=mask, position_ids=places(mask))
     if caches.plain(cache):
         width = ids.shape[1]
@@ -253,7 +254,7 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) 
 
 
 def last(model: nn.Module, cache: Any, **inputs: Any) -> tuple[Tensor, Tensor, Any]:
-    """(B, V) logits and (B, D) last hidden states in fp32, at the last position of each row, and the cache with them in it."""
+    """(B, V) logits and (B, D) last hidden states in fp32, at the last position of each row, and the cache after it."""
     given = inputs.get("input_ids", inputs.get("inputs_embeds"))
     assert given is not None
     keep = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)

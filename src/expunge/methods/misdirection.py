@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -41,12 +42,12 @@ def rmu(
 ) -> Method:
     """Representation misdirection: steer the forget texts' activations at a layer, keep those of the retain texts.
 
-    Li et al. 2024; layer 7 of 32, coefficient 6.5, retain weight (α) 1200 and learning rate 5e-5 are the published values for
-    Zephyr-7B.  ``layer="auto"`` is the one at that depth.  The coefficient is an activation's length, so it has to grow with
-    the model's own: ``"auto"`` is 5 times the median length of the forget texts' activations at the layer, measured before
-    the first step.  Trains what writes the MLPs' output (``down_proj``, ``c_proj``, ``dense_4h_to_h``, experts too) of the
-    layer and the two below it, as there; ``trainable`` is another regular expression on weights' names; ``direction_seed``
-    draws the direction.  No layer above is run, forward or backward.
+    Li et al. 2024; layer 7 of 32, coefficient 6.5, retain weight (α) 1200 and learning rate 5e-5 are the published values
+    for Zephyr-7B.  ``layer="auto"`` is the one at that depth.  The coefficient is an activation's length, so it has to grow
+    with the model's own: ``"auto"`` is 5 times the median length of the forget texts' activations at the layer, measured
+    before the first step.  Trains what writes the MLPs' output (``down_proj``, ``c_proj``, ``dense_4h_to_h``, experts too)
+    of the layer and the two below it, as there; ``trainable`` is another regular expression on weights' names;
+    ``direction_seed`` draws the direction.  No layer above is run, forward or backward.
     """
     return _misdirection(layer, steering_coefficient, trainable, direction_seed, WeightedSum(1.0, retain_weight))
 
@@ -75,9 +76,10 @@ def blur_rmu(
 def _misdirection(
     layer: int | Auto, coefficient: float | Auto, trainable: str | None, seed: int, combine: Combiner
 ) -> Method:
-    """The method; what it leaves to the model is chosen by :attr:`~expunge.method.Method.fit`."""
+    """The method; what is left to the model is chosen by ``fit``, and no number until then."""
     at = 0 if layer == "auto" else layer
-    steer = partial(losses.steering, layer=at, steering_coefficient=coefficient, seed=seed)
+    length = math.nan if coefficient == "auto" else coefficient
+    steer = partial(losses.steering, layer=at, steering_coefficient=length, seed=seed)
     match = partial(losses.activation_matching, layer=at)
     return Method(
         {

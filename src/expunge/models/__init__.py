@@ -5,7 +5,16 @@
 much that will be.
 """
 
-from expunge.models.adapt import adapted, add, attach_lora, detach_lora, lora_targets, train_only, trainable
+from expunge.models.adapt import (
+    adapted,
+    add,
+    attach_lora,
+    detach_lora,
+    lora_targets,
+    train_only,
+    trainable,
+    without_experts,
+)
 from expunge.models.load import load
 from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.locate import ALIAS, Source, resolve
@@ -31,5 +40,6 @@ __all__ = [
     "save_adapter",
     "train_only",
     "trainable",
+    "without_experts",
     "written_bytes",
 ]

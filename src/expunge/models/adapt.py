@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,20 @@ def train_only(model: nn.Module, pattern: str) -> None:
     chosen = set(_matching((name for name, _ in model.named_parameters()), pattern))
     for name, p in model.named_parameters():
         p.requires_grad_(name in chosen)
+
+
+def without_experts(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """LoRA's ``settings`` with "all-linear" written out where ``model`` has experts in one tensor, whose update is no sum of
+    products that could be added to a weight.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    experts = any(p.ndim == 3 and not name.endswith(".weight") for name, p in model.named_parameters())
+    if not experts or settings["target_modules"] != "all-linear":
+        return dict(settings)
+    out = {*fused_projections(model)} | {n for n, m in model.named_modules() if m is model.get_output_embeddings()}
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return {**settings, "target_modules": [name for name in names if name not in out]}
 
 
 def lora_targets(model: nn.Module, pattern: str) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ def check_files(source: Source, *, trust_remote_code: bool = False) -> None:
 
 def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
     """Raise InputError for a ``config.json`` that is broken, names no model, or one that is no causal language model."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     config = read_json(folder / "config.json", what="model's settings", remedy=AGAIN)
@@ -53,7 +53,7 @@ def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
         raise InputError(f'{folder / "config.json"} says no "model_type", such as "llama"; {AGAIN}')
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return _check_values(folder)
-    if kind in CONFIG_MAPPING_NAMES:
+    if kind in CONFIG_MAPPING:
         raise InputError(f"{folder} is a {kind} model, which is no causal language model; give one that writes text on")
     raise InputError(
         f"{folder}: this transformers knows no model type {kind!r}{nearest(kind, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}; "
@@ -133,8 +133,8 @@ def check_ids(size: int | None, ids: Iterable[int], tokenizer: Any, where: str) 
         if i >= size:
             raise InputError(
                 f"the tokenizer of {where} has the token {tokenizer.convert_ids_to_tokens(int(i))!r} with the number {i}, "
-                f"and the model has embeddings for {size} tokens only; take the model's own tokenizer, or resize the model's "
-                "embeddings (resize_token_embeddings) and save it"
+                f"and the model has embeddings for {size} tokens only; take the model's own tokenizer, or resize the "
+                "model's embeddings (resize_token_embeddings) and save it"
             )
 
 
@@ -157,7 +157,7 @@ def check_device(device: Any) -> None:
         raise InputError(f"there is no device {str(device)!r}; say cpu, cuda, cuda:0 or mps") from None
     if found.type == "cpu":
         return
-    here = torch.accelerator.current_accelerator(check_available=True)
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     kind = here.type if here else "none"
     count = torch.accelerator.device_count() if here else 0
     if found.type != kind or (found.index or 0) >= count:

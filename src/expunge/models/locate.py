@@ -108,8 +108,8 @@ def _no_weights(path: Path, expected: str) -> str:
     pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
     if pickled:
         return (
-            f"{path} holds its weights as a pickle ({pickled}), which can run code; if you trust it, load it in transformers "
-            "and save it again, which writes safetensors."
+            f"{path} holds its weights as a pickle ({pickled}), which can run code; if you trust it, load it in "
+            "transformers and save it again, which writes safetensors."
         )
     return f"The folder {path} holds no weights: {expected} is missing."
 

@@ -98,7 +98,9 @@ def train(
     frozen: Adapter | None = None,
 ) -> Module:
     """A fresh module trained on ``rows``, apart from ``frozen`` if that is given; ``net`` is left as it was."""
-    wrapped: Any = models.attach_lora(net, **settings.run.lora.model_dump(), seed=args.seed).to(args.device)
+    wrapped: Any = models.attach_lora(
+        net, **models.without_experts(net, settings.run.lora.model_dump()), seed=args.seed
+    ).to(args.device)
     pairs = input_factors(wrapped, frozen) if frozen else []
     trainer = unlearning_train.train(
         wrapped, tokenizer, Data({}, {"forget": list(rows)}, []), method(pairs, settings.orthogonality), args

@@ -251,7 +251,9 @@ def _load(settings: Release, device: Any, updates: Sequence[Adapter] = ()) -> mo
 
 def _check_modules(net: Any, settings: Release) -> None:
     """Raise InputError where what a module learns could not be added to the weights."""
-    _, empty = models.detach_lora(models.attach_lora(net, **settings.run.lora.model_dump()))
+    _, empty = models.detach_lora(
+        models.attach_lora(net, **models.without_experts(net, settings.run.lora.model_dump()))
+    )
     models.adapted(net, empty)
 
 

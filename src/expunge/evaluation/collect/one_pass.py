@@ -26,6 +26,7 @@ from expunge.evaluation.collect.facts import Facts, taken
 from expunge.evaluation.collect.score import Coded, Met
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated, Scored, join
+from expunge.forward import family
 from expunge.forward.view import IGNORE
 from expunge.generation import decode
 from expunge.generation import greedy as generate
@@ -197,7 +198,8 @@ def _decoded(model: nn.Module, tokenizer: Any, waiting: Sequence[tuple[Probe, Me
     starts = []
     for probe, met in waiting:
         assert probe.ask is not None
-        limit = probe.ask.max_new_tokens
+        prompt = met.keys[0][0].shape[2] - len(met.said) + 1
+        limit = family.left(model, prompt, probe.ask.max_new_tokens)
         starts.append(decode.Start(met.said[:limit], met.keys, limit, done(probe.ask)))
     for (probe, _), said in zip(waiting, decode.decode(model, starts), strict=True):
         yield answered(probe, tokenizer, _text(tokenizer, said))
