@@ -92,6 +92,16 @@ def test_an_output_beside_its_inputs_is_fine(place):
     assert outputs.check("forget", RUN, inputs=inputs) == Path("forget")
 
 
+def test_an_output_file_replaces_a_result_only(place):
+    write("forget.json", '[{"question": "Who?", "answer": "Ada"}]')
+    write("notes.json", "not JSON")
+    write("result.json", '{"figures": {}}')
+    for name in ("forget.json", "notes.json"):
+        with pytest.raises(InputError, match=f"{name} holds what expunge did not write"):
+            outputs.check_file(name)
+    assert [outputs.check_file(n) for n in ("result.json", "new.json")] == [Path("result.json"), Path("new.json")]
+
+
 # -- what is in the folder ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["notes.txt", ".git/config", "sub/a", "model2/config.json"])
 def test_a_folder_with_something_else_is_refused_unless_overwrite_allows_it(place, name):
@@ -233,6 +243,9 @@ def test_a_failed_run_leaves_no_empty_folder(place):
         with pytest.raises(ZeroDivisionError):
             fail(out)
     assert not Path("a").exists() and not list(Path("there").iterdir())
+    with outputs.claimed("a", RUN) as folder:
+        (folder / "checkpoints/01-forget").mkdir(parents=True)
+    assert not Path("a").exists()
     with pytest.raises(ZeroDivisionError):
         fail("a/b", "alternates.json")
     assert Path("a/b/alternates.json").exists() and outputs.check("a/b", RUN)

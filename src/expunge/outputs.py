@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge import lock
+from expunge import files, lock
 from expunge.errors import InputError
 from expunge.files import PathLike, check_folder, read_json, reason
 
@@ -97,6 +97,14 @@ def check_apart(folder: Path, inputs: Mapping[str, Any]) -> None:
                 raise InputError(
                     f"{folder}: the output folder {relation} the {what} {path}, which expunge never writes over; {ELSEWHERE}"
                 )
+
+
+def check_file(file: PathLike) -> Path:
+    """The output file ``file``; raises InputError where it cannot be written, or holds what expunge did not write."""
+    path = files.check_file(path_of(file))
+    if path.is_file() and path.stat().st_size and not _is_record(path):
+        raise InputError(f"{path} holds what expunge did not write and will not replace; name another file")
+    return path
 
 
 def check_space(folder: Path, needed: int | None) -> None:
@@ -267,6 +275,7 @@ def claimed(out: PathLike, layout: Layout, *, overwrite: bool = False, resumable
         sweep(folder, layout)
         yield folder
     finally:
+        _remove_empty_within(folder, layout)
         entries = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
         lock.release(held, keep=layout.marker not in entries and bool(entries - {lock.FILE}))
         _remove_empty(new)
@@ -299,6 +308,14 @@ def sweep(folder: Path, layout: Layout) -> None:
 
 def _previous(file: Path) -> Path:
     return file.with_suffix(".previous.json")
+
+
+def _remove_empty_within(folder: Path, layout: Layout) -> None:
+    """Remove the folders of ``layout`` that nothing was written into."""
+    for name in (e.rstrip("/") for e in layout.entries if e.endswith("/")):
+        for inner, *_ in os.walk(folder / name, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(inner)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -47,8 +47,8 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", 
 def write(record: Mapping[str, Any], path: PathLike) -> Path:
     """Write a record to ``path`` (the file, or the folder that holds ``run.json``) and return the file.
 
-    NaN and infinities become null.  Keys: ``schema, expunge, created, command, title, method, model, output,
-    data, training, seed, versions, platform, device, steps, tokens, before, after, reference, reference_name,
+    NaN and infinities become null.  Keys: ``schema, expunge, created, command, title, method, model, parent,
+    output, data, training, seed, versions, platform, device, steps, tokens, before, after, reference, reference_name,
     examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
     cannot be said in JSON; an earlier file then stays as it was.
     """
@@ -132,9 +132,9 @@ def complete(kind: type[Record], said: Any) -> Record:
     """``said`` with every key of ``kind``, here and in what it holds: what is missing or of another kind is None or empty,
     a number that is not finite is None.  A complete record stays as it is.
 
-    >>> from expunge.record_types import OutputInfo
-    >>> complete(OutputInfo, {"path": "model", "other": 1})
-    {'path': 'model', 'fingerprint': None}
+    >>> from expunge.record_types import ModelFacts
+    >>> complete(ModelFacts, {"source": "model", "other": 1})
+    {'source': 'model', 'fingerprint': None}
     """
     if isinstance(said, _Complete) and said.kind is kind:
         return cast("Record", said)

@@ -233,6 +233,12 @@ def test_a_log_is_for_its_owner_and_holds_every_step(guarded, tmp_path):
     ]
     with pytest.raises(InputError, match="cannot be written"):
         appender(tmp_path / "no" / "log")
+    appender(file)(answer(guard, ASK))
+    for other in ('{"question": "Who?", "answer": "Ada"}\n', "Ada Oru\n", "3\n"):
+        file.write_text(other)
+        with pytest.raises(InputError, match="holds something other than trails"):
+            appender(file)
+        assert file.read_text() == other
 
 
 def test_a_trail_for_a_person(guarded):

@@ -144,7 +144,7 @@ def _of(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
 def _figures_file(out: str, *, overwrite: bool) -> Path:
     """Where the figures go; InputError where they cannot, or where earlier ones lie in the folder."""
     from expunge.evaluation.evaluate import FIGURES, check_folder
-    from expunge.files import check_file
+    from expunge.outputs import check_file
 
     if out.endswith(".json") and not Path(out).is_dir():
         return check_file(out)

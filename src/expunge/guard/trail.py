@@ -76,8 +76,22 @@ def appender(path: str | Path) -> Callable[[Trail], None]:
             files.append_line(path, asdict(trail) | {"calls": trail.calls}, mode=files.PRIVATE)
 
     with as_input_error():
+        if _is_other(path):
+            raise InputError(f"the log {path} holds something other than trails of queries; name another file")
         files.check_appendable(path, mode=files.PRIVATE)
     return write
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is there that does not begin with a trail."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        first = stream.readline()
+    try:
+        return "outcome" not in json.loads(first)
+    except (ValueError, TypeError, RecursionError):
+        return True
 
 
 def readable(trail: Trail) -> str:

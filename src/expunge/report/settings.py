@@ -89,7 +89,9 @@ def _model(record: RunRecord) -> list[Setting]:
     if rank := output["rank"]:
         lost = f" of {rank['sum']}, cut by SVD with a relative error of {rank['error']:.3g}" if rank["error"] else ""
         lines.append(Setting("Rank with the earlier adapter", f"{rank['saved']}{lost}"))
-    return lines + code({"Output fingerprint": output["fingerprint"] or None, "Hash of its files": output["files"] or None})
+    return lines + code(
+        {"Output fingerprint": output["fingerprint"] or None, "Hash of its files": output["files"] or None}
+    )
 
 
 def _data(record: RunRecord) -> list[Setting]:

@@ -66,7 +66,7 @@ def _other_folders(folder: Path) -> Iterator[Path]:
     for parent in (folder.absolute().parent, Path(tempfile.gettempdir()), Path.home()):
         place = parent / name
         try:
-            place.mkdir()
+            place.mkdir(mode=0o700)
         except OSError:
             continue
         yield place
