@@ -108,6 +108,10 @@ def measure(
     ],
     retain: Annotated[str, typer.Option(help="Questions about other things, with right answers.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of each set: a quick look.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART=COLUMN,…", help="Which column is what, such as question=Frage,answer=Antwort."),
+    ] = None,
     out: Annotated[
         str, typer.Option(help="Folder for figures.json, which holds no text; a name in .json is a file.")
     ] = "guarded",
@@ -121,9 +125,11 @@ def measure(
         from expunge.data.sources import load_rows
         from expunge.guard.measure import measure as measured
         from expunge.guard.measure import questions, table, to_json, write_json
+        from expunge.settings import checked_mapping
 
         file = _figures_file(out, overwrite=overwrite)
-        sets = {"forget": load_rows(forget, limit=limit), "retain": load_rows(retain, limit=limit)}
+        how: dict[str, Any] = {"limit": limit, "columns": checked_mapping(columns or [])}
+        sets = {"forget": load_rows(forget, **how), "retain": load_rows(retain, **how)}
         for rows in sets.values():
             questions(rows)
         asked, guard, write = _checked(given, dry_run=dry_run)
