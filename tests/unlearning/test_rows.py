@@ -85,7 +85,7 @@ def test_a_token_without_an_embedding_is_told_before_the_model_is_loaded(place, 
     n = len(tokenizer)
     assert vocabulary(str(tmp_path / "model")) == n - 2
     with pytest.raises(
-        InputError, match=rf"row 2: the token '<\|extra_1\|>' has the number {n - 1}, .* for {n - 2} tokens"
+        InputError, match=rf"row 2: the token '<\|extra_1\|>' has the number {n - 1}, .* for {n - 2}: take"
     ):
         ready(settings(place, rows, model=str(tmp_path / "model")))
 

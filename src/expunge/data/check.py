@@ -122,8 +122,8 @@ def vocabulary(rows: Sequence[Row], examples: Sequence[Example], tokenizer: Any,
     for row, example in zip(rows, examples, strict=True):
         if size is not None and (most := max(example.input_ids, default=0)) >= size:
             raise InputError(
-                f"{row.where}: the token {tokenizer.decode([most])!r} has the number {most}, and the model has embeddings for "
-                f"{size} tokens: take the tokenizer that belongs to the model, or save it after "
+                f"{row.where}: the token {tokenizer.decode([most])!r} has the number {most}, and the model has "
+                f"embeddings for {size}: take the tokenizer that belongs to the model, or save it after "
                 "model.resize_token_embeddings(len(tokenizer))"
             )
 
