@@ -49,6 +49,8 @@ def load_rows(
     """
     how = shapes.How(dict(columns or {}), assistant_turns)
     known.check_mapping(how.columns)
+    if assistant_turns not in shapes.TURNS:
+        raise InputError(f"assistant_turns must be {' or '.join(shapes.TURNS)}, not {assistant_turns!r}")
     said: list[str] = [] if warnings is None else warnings
     rows: list[Row] = []
     idle: dict[str, int] = {}
