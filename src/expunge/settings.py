@@ -225,6 +225,14 @@ def mapping(value: Any) -> Any:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+def checked_mapping(value: Any) -> dict[str, str]:
+    """:func:`mapping` of a command's own option; InputError for what is none."""
+    try:
+        return dict(mapping(value)) if value else {}
+    except PydanticCustomError as error:
+        raise InputError(f"{value if isinstance(value, str) else ', '.join(value)!r}: {error.message()}") from None
+
+
 def scalars(value: Any) -> Any:
     """:func:`mapping`, its texts read as true, false, null or a number where they are one.
 

@@ -63,6 +63,11 @@ def test_earlier_turns():
     assert not load_rows([asked])[0].every_turn and not load_rows([{"messages": MESSAGES}])[0].every_turn
 
 
+def test_turns_are_all_or_last():
+    with pytest.raises(InputError, match="assistant_turns must be all or last, not 'lats'"):
+        load_rows([{"messages": MESSAGES}], assistant_turns="lats")
+
+
 def test_what_is_not_used_is_named_once():
     said: list[str] = []
     load_rows([{"text": "a", "labels": 1, "id": i, "": i, "note": ""} for i in range(3)], warnings=said)
@@ -121,6 +126,7 @@ def test_columns_that_are_not_there(columns, said):
         ({"history": ["x"], "question": "Who?", "answer": "Ada."}, "list of pairs"),
         ({"a" * 500: "x"}, "found 'a{40}…'"),
         ({"chosen": "a", "rejected": "b"}, "no known columns"),
+        ({"prompt": "Who?", "chosen": "a", "rejected": "b"}, "'completion' is missing.*--columns prompt=COLUMN,comp"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_read(raw, said):

@@ -130,6 +130,11 @@ def test_todays_date_is_one_date_a_run_and_can_be_given(tokenizer, monkeypatch):
         template.use(tokenizer, {"strftime_now": "yesterday"})
 
 
+def test_a_conversation_that_the_assistant_begins(tokenizer):
+    greeting = [{"role": "assistant", "content": "Hello."}, *TWO]
+    assert of(tokenizer, TOOLS, greeting)[2] == "Hello.<|end|>SECRET 1<|end|>You are welcome.<|end|>"
+
+
 def test_a_template_without_special_tokens(tokenizer):
     row, whole, labelled = of(tokenizer, NO_TOKENS, TWO)
     assert labelled == "SECRET 1You are welcome." and whole.endswith("Assistant: You are welcome.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from expunge.errors import InputError
-from expunge.models.positions import positions
+from expunge.models.positions import positions, vocabulary
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.rows import encode, load_streams, needs_retain
 from expunge.unlearning.run import method_of, planned, ready, unlearn
@@ -74,6 +75,19 @@ def test_no_more_than_the_models_own_positions(place):
         InputError, match=r"max_length = 512 is more than the 256 positions of .*model; set max_length=256"
     ):
         ready(settings(place, [{"text": LONG}], max_length=512))
+
+
+def test_a_token_without_an_embedding_is_told_before_the_model_is_loaded(place, tmp_path, tokenizer):
+    shutil.copytree(place / "model", tmp_path / "model")
+    tokenizer.add_tokens(["<|extra_0|>", "<|extra_1|>"])
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"question": "Which?", "answer": "None."}, {"question": "Which?", "answer": "The code is <|extra_1|>."}]
+    n = len(tokenizer)
+    assert vocabulary(str(tmp_path / "model")) == n - 2
+    with pytest.raises(
+        InputError, match=rf"row 2: the token '<\|extra_1\|>' has the number {n - 1}, .* for {n - 2}: take"
+    ):
+        ready(settings(place, rows, model=str(tmp_path / "model")))
 
 
 def test_refusals_stand_beside_every_piece_and_every_turn(place, tokenizer):

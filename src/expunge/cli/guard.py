@@ -114,10 +114,12 @@ def measure(
         from expunge.guard.measure import measure as measured
         from expunge.guard.measure import questions, table, to_json, warnings, write_json
         from expunge.guard.settings import Measured
+        from expunge.settings import checked_mapping
 
         chosen = Measured(**_of(Measured, given))
         file = _figures_file(chosen.out, overwrite=chosen.overwrite)
-        sets = {name: load_rows(getattr(chosen, name), limit=chosen.limit) for name in ("forget", "retain")}
+        how: dict[str, Any] = {"limit": chosen.limit, "columns": checked_mapping(list(chosen.columns))}
+        sets = {name: load_rows(getattr(chosen, name), **how) for name in ("forget", "retain")}
         for rows in sets.values():
             questions(rows)
         asked, guard, write = _checked(given, dry_run=dry_run)

@@ -117,6 +117,17 @@ def _truncation(rows: Sequence[Row], examples: Sequence[Example], name: str, max
     return [f"{cut} answer(s) of the {name} set are cut at max_length={max_length} tokens"] if cut else []
 
 
+def vocabulary(rows: Sequence[Row], examples: Sequence[Example], tokenizer: Any, size: int | None) -> None:
+    """Raise InputError for a token that a model with embeddings for ``size`` tokens does not know."""
+    for row, example in zip(rows, examples, strict=True):
+        if size is not None and (most := max(example.input_ids, default=0)) >= size:
+            raise InputError(
+                f"{row.where}: the token {tokenizer.decode([most])!r} has the number {most}, and the model has "
+                f"embeddings for {size}: take the tokenizer that belongs to the model, or save it after "
+                "model.resize_token_embeddings(len(tokenizer))"
+            )
+
+
 # -- the chat template ----------------------------------------------------------------------------------------------------
 def rendering(rows: Sequence[Row], examples: Sequence[Example], tokenizer: Any, name: str) -> list[str]:
     """Compare the tokens of some conversations with what the tokenizer's own ``apply_chat_template`` gives.

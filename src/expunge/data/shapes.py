@@ -18,6 +18,7 @@ from expunge.data.messages import from_json, messages, whole
 from expunge.errors import InputError
 
 PLAIN = (("prompt", "completion"), ("input", "output"))  # raw text before and after, unless the first is a list
+DEPTH = 3  # of a row in a row
 TURNS = ("all", "last")  # of a conversation's assistant turns, which are labelled
 Columns = dict[str, tuple[str, Any]]  # plain name -> (name as it stands, value)
 
@@ -30,7 +31,7 @@ class How:
     turns: str = "all"
 
 
-def parse(raw: Any, where: str, how: How | None = None) -> tuple[Row, list[str]]:
+def parse(raw: Any, where: str, how: How | None = None, *, inside: int = 0) -> tuple[Row, list[str]]:
     """The row, and the names of the columns that hold something and are not used.
 
     Raises InputError with the place for a row that is none of the known kinds, and for a field that is missing or empty.
@@ -40,8 +41,8 @@ def parse(raw: Any, where: str, how: How | None = None) -> tuple[Row, list[str]]
         raise InputError(f"{where}: a row must be an object with named fields, this is a {type(raw).__name__}")
     given = columns.named(raw, how.columns, where)
     kind = _kind(given)
-    if kind is None and (inner := _inner(raw)) is not None:
-        return parse(inner, where, how)
+    if kind is None and inside < DEPTH and (inner := _inner(raw)) is not None:
+        return parse(inner, where, how, inside=inside + 1)
     columns.unknown(raw, where, known=EXTRAS if kind else columns.KNOWN)
     if kind is None:
         raise InputError(_unreadable(raw, given, where, how))
@@ -205,7 +206,8 @@ def _unreadable(raw: Mapping[str, Any], given: Columns, where: str, how: How) ->
         if have:
             missing = next((name for name in pair if name not in given), pair[-1])
             return (
-                f"{where}: the field {missing!r} is missing; a row has {' and '.join(pair)} (the row has {_names(raw)})"
+                f"{where}: the field {missing!r} is missing; a row has {' and '.join(pair)} (this one has {_names(raw)}); "
+                f"name others with --columns {pair[0]}=COLUMN,{pair[1]}=COLUMN"
             )
     return (
         f"{where}: no known columns (found {_names(raw)}); a row is question/answer, prompt/completion, messages or text; "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.data import columns as known
-from expunge.data import formats, shapes
+from expunge.data import formats, remote, shapes
 from expunge.data.example import Row
 from expunge.data.formats import ENDINGS, Placed
 from expunge.errors import InputError
@@ -49,6 +49,8 @@ def load_rows(
     """
     how = shapes.How(dict(columns or {}), assistant_turns)
     known.check_mapping(how.columns)
+    if assistant_turns not in shapes.TURNS:
+        raise InputError(f"assistant_turns must be {' or '.join(shapes.TURNS)}, not {assistant_turns!r}")
     said: list[str] = [] if warnings is None else warnings
     rows: list[Row] = []
     idle: dict[str, int] = {}
@@ -96,20 +98,20 @@ def raw(source: Any, split: str, warnings: list[str] | None = None) -> Iterator[
     """The rows of ``source`` as they stand, each with its place; for what a source may be see :func:`load_rows`."""
     said: list[str] = [] if warnings is None else warnings
     if isinstance(source, str) and source.startswith(("https://", "http://")):
-        yield from _url(source, split)
+        yield from remote.at(source, split)
     elif isinstance(source, str | Path):
         yield from _path(source, split, said)
     elif hasattr(source, "to_dict") and hasattr(source, "iloc"):  # a pandas DataFrame
         whole = source.astype(object).where(source.notna(), None)
-        yield from _items(whole.to_dict("records"), "the data frame")
+        yield from remote.items(whole.to_dict("records"), "the data frame")
     elif isinstance(source, Mapping) and split in source:  # a datasets.DatasetDict
-        yield from _items(source[split], f"split {split}")
+        yield from remote.items(source[split], f"split {split}")
     elif isinstance(source, Mapping) and all(isinstance(v, list | tuple) for v in source.values()) and source:
-        yield from _items(formats.listed({k: list(v) for k, v in source.items()}), "the data set")
+        yield from remote.items(formats.listed({k: list(v) for k, v in source.items()}), "the data set")
     elif isinstance(source, Mapping):
         raise InputError(f"the data set has no split {split!r}; it has {', '.join(map(str, source)) or 'nothing'}")
     elif isinstance(source, Iterable) and not isinstance(source, bytes):
-        yield from _items(source, "the data set")
+        yield from remote.items(source, "the data set")
     else:
         raise InputError(f"rows cannot come from a {type(source).__name__}; give a path, a data set or a list")
 
@@ -133,12 +135,7 @@ def _path(source: str | Path, split: str, warnings: list[str]) -> Iterator[Place
     elif _looks_like_a_path(source):
         raise InputError(f"there is no file {path}{_beside(path)}")
     else:
-        yield from _hub(str(source), split)
-
-
-def _items(source: Iterable[Any], name: str) -> Iterator[Placed]:
-    for i, row in enumerate(source, 1):
-        yield f"{name}, row {i}", row
+        yield from remote.hub(str(source), split)
 
 
 def _folder(path: Path, split: str, warnings: list[str]) -> Iterator[Placed]:
@@ -148,7 +145,7 @@ def _folder(path: Path, split: str, warnings: list[str]) -> Iterator[Placed]:
         try:
             data = load_from_disk(str(path))
         except Exception as error:  # of datasets and pyarrow
-            raise InputError(f"the folder {path} holds no whole data set: {_first_line(error)}") from None
+            raise InputError(f"the folder {path} holds no whole data set: {remote.first_line(error)}") from None
         yield from raw(data, split)
         return
     try:
@@ -180,42 +177,6 @@ def _split_of(file: Path) -> str | None:
     """The split that a file's name says, as the hub's data sets have it: ``train-00000-of-00002.parquet``."""
     words = re.split(r"[-_.\s]", file.name.split(".")[0].lower())
     return next((SPLITS[w] for w in words if w in SPLITS), None)
-
-
-def _hub(name: str, split: str) -> Iterator[Placed]:
-    from datasets import load_dataset
-
-    name, _, named_split = name.partition("@")
-    repository, _, config = name.partition(":")
-    try:
-        data = load_dataset(repository, config or None, split=named_split or split)
-    except Exception as error:  # the hub client has many; each is told in one sentence
-        raise InputError(
-            f"the data set {name!r} is no file here and could not be had from the hub: {_first_line(error)}"
-        ) from error
-    yield from _items(data, name)
-
-
-def _url(address: str, split: str) -> Iterator[Placed]:
-    from datasets import load_dataset
-
-    if page := re.fullmatch(r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)/?", address):
-        yield from _hub(page[1], split)
-        return
-    place = address.split("?")[0].split("#")[0]
-    kinds = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-    kind = kinds.get(formats.kind(place))
-    if kind is None:
-        raise InputError(f"{address} is of no known kind; rows at an address come as {', '.join(kinds)}")
-    try:
-        data = load_dataset(kind, data_files=address, split="train")
-    except Exception as error:
-        raise InputError(f"{address} could not be had: {_first_line(error)}") from error
-    yield from _items(data, Path(place).name)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _looks_like_a_path(source: str | Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +27,7 @@ def separated(file: IO[str], name: str, *, tab: bool = False) -> Iterator[tuple[
         separator = "\t" if tab else _separator(first)
     table = csv.DictReader(file, delimiter=separator)
     try:
+        _no_name_twice(table.fieldnames or (), name)
         for row in table:
             where = f"{name}, line {table.line_num}"
             if None in row or None in row.values():
@@ -34,6 +35,12 @@ def separated(file: IO[str], name: str, *, tab: bool = False) -> Iterator[tuple[
             yield where, row
     except csv.Error as error:
         raise InputError(f"{name}, line {table.line_num}: not CSV ({error})") from None
+
+
+def _no_name_twice(names: Sequence[str], file: str) -> None:
+    twice = next((n for i, n in enumerate(names) if n and n in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"{file}: two columns are called {twice[:40]!r}; rename one of them")
 
 
 def _separator(header: str) -> str:
@@ -62,6 +69,9 @@ def workbook(path: Path) -> Iterator[tuple[str, Any]]:
         rows = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
         header = [str(n).strip() if n is not None else "" for n in next(rows, ())]
         cells = [list(row) for row in rows]
+        _no_name_twice(header, path.name)
+    except InputError:
+        raise
     except Exception as error:  # zip files and XML are broken in many ways
         raise InputError(f"{path.name} is not an Excel workbook, or is broken ({type(error).__name__})") from None
     for i, row in enumerate(cells, 2):

@@ -63,6 +63,8 @@ def _span(render: Render, messages: Sequence[Message], i: int, whole: str, last:
 
 def _begin(render: Render, earlier: Sequence[Message], whole: str, before: str, where: str) -> int:
     """Where the turn after ``earlier`` begins in ``whole``; ``before``: the rendering up to its content."""
+    if not earlier:  # no generation prompt to ask for
+        return len(before)
     asked = render(earlier, True)
     if whole.startswith(asked):
         return len(asked)

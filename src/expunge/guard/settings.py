@@ -123,6 +123,13 @@ class Measured:
     forget: Annotated[str, Field(description="Questions about the targets, with right answers: JSONL, CSV, Parquet, …")]
     retain: Annotated[str, Field(description="Questions about other things, with right answers.")]
     limit: Annotated[int | None, Field(ge=1, description="Only the first rows of each set: a quick look.")] = None
+    columns: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Which column is what, such as question=Frage,answer=Antwort.",
+            json_schema_extra={"metavar": "PART=COLUMN,…"},
+        ),
+    ] = ()
     out: Annotated[
         str, Field(description="Folder for figures.json, which holds no text; a name in .json is a file.")
     ] = "guarded"

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 
 from expunge import models
-from expunge.data import template
+from expunge.data import pieces, template
 from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
 from expunge.unlearning.measure import evenly, measure
-from expunge.unlearning.rows import Data
+from expunge.unlearning.rows import Data, length
 
 Figures = Mapping[str, Mapping[str, float]]
 Seen = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}
@@ -62,8 +62,9 @@ def _perplexity(net: Any, tokenizer: Any, rows: Sequence[Any], settings: Release
     from expunge.evaluation.collect.one_pass import collect
     from expunge.evaluation.figures import figures, probes
 
-    asked = probes("utility", evenly(rows, settings.run.eval_rows))
-    how: dict[str, Any] = {"max_length": settings.run.max_length, "chat_template": settings.run.chat_template}
+    how: dict[str, Any] = {"max_length": length(settings.run), "chat_template": settings.run.chat_template}
+    cut = [piece for row in rows for piece in pieces.cut(row, tokenizer, how["max_length"])]
+    asked = probes("utility", evenly(cut, settings.run.eval_rows))
     found = figures(collect(net, tokenizer, asked, **how), "utility")
     return found | {"perplexity": math.exp(min(found["nll"], 700.0))}  # e^700 is near the largest float
 

@@ -11,7 +11,7 @@ from expunge.data import chat, check, pieces, refusals, sources, template
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import Method, entries
-from expunge.models.positions import positions
+from expunge.models.positions import positions, vocabulary
 from expunge.unlearning.settings import Recipe
 
 
@@ -103,6 +103,7 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe, warni
     """
     template.use(tokenizer, settings.template_arguments if settings.chat_template else {})
     most = length(settings)
+    size = vocabulary(settings.model, trust_remote_code=settings.trust_remote_code)
     whole = {s: [check.uncut(r, tokenizer, chat_template=settings.chat_template) for r in of] for s, of in raw.items()}
     said = check.check(
         raw["forget"],
@@ -112,6 +113,8 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe, warni
         max_length=most,
         examples=whole,
     )
+    for s in raw:
+        check.vocabulary(raw[s], whole[s], tokenizer, size)
     rows: dict[str, list[Row]] = {s: [] for s in raw}
     examples: dict[str, list[Example]] = {s: [] for s in raw}
     for s in raw:
