@@ -29,7 +29,11 @@ def test_nothing_gives_every_key(kind, said):
 
 
 def test_what_is_required_is_told_from_what_is_not():
-    assert {"release", "tokens"} == RunRecord.__optional_keys__ and "steps" in RunRecord.__required_keys__
+    assert {
+        "private_files",
+        "release",
+        "tokens",
+    } == RunRecord.__optional_keys__ and "steps" in RunRecord.__required_keys__
 
 
 def test_values_of_the_right_kind_stay_and_others_go():

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from expunge import __version__
-from expunge.cli import bench, compare, demo, guard, methods, release, reveal, run, show
+from expunge.cli import bench, cache, compare, demo, guard, methods, release, reveal, run, show
 from expunge.cli.options import Commands
 
 app = typer.Typer(
@@ -45,3 +45,4 @@ app.command("bench")(bench.bench)
 app.command("compare")(compare.command)
 app.command("rescore")(bench.rescore)
 app.command("demo")(demo.command)
+app.command("cache")(cache.command)

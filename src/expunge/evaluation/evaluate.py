@@ -102,6 +102,7 @@ def evaluate(
             **{k: v for k, v in dataclasses.asdict(how).items() if k not in ("device", "trust_remote_code")},
             "seconds": time.monotonic() - began,
             "warnings": warnings,
+            "private_files": [f"{_scores(Path(), who).as_posix()}/" for who in found],
             "versions": record.versions(),
         },
     )

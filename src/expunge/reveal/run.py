@@ -99,6 +99,7 @@ def run(settings: Reveal, *, command: str | None = None) -> Result:
         "dropped": found.dropped,
         "best": max((e.scores for e in queries), key=lambda scores: scores["score"]),
         "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
+        "private_files": [name for name in FILES if name != RECORD and (folder / name).exists()],
         "output": files.sha256_file(folder / REVEALED),
     }
     files.write_json(folder / RECORD, said)
