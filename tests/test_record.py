@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,22 @@ def test_write_then_read_gives_the_same_record_with_its_schema(tmp_path: Path):
     assert file == tmp_path / "run.json"
     expected = {"schema": 1, "title": "Zoë", "steps": [{"step": 1, "cosine": -0.5}], "seed": 0}
     assert record.read(tmp_path) == record.read(file) == expected
+
+
+def test_a_record_that_quotes_answers_is_for_its_owner_alone(tmp_path):
+    plain = record.write({"examples": []}, tmp_path / "run.json")
+    assert stat.S_IMODE(plain.stat().st_mode) & 0o077 == 0o666 & ~umask() & 0o077
+    (tmp_path / "alternates.json").touch()
+    (tmp_path / "steps").mkdir()
+    file = record.write({"examples": [{"set": "forget"}]}, tmp_path / "run.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert record.read(tmp_path)["private_files"] == ["run.json", "report.html", "alternates.json", "steps/"]
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_what_json_cannot_say_becomes_null_or_a_plain_value(tmp_path: Path):

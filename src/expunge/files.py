@@ -256,6 +256,14 @@ def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def private_folder(folder: Path) -> Path:
+    """Make ``folder`` if it is not there; its owner alone may look into it (mode 700)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(OSError):  # another user's, or a file system without modes
+        os.chmod(folder, 0o700)
+    return folder
+
+
 def sha256_file(path: PathLike) -> str:
     """``sha256:<hex>`` of a file's bytes."""
     with open(path, "rb") as stream:

@@ -52,7 +52,16 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
     cannot be said in JSON; an earlier file then stays as it was.
     """
-    return files.write_json(_file(path), {**record, "schema": SCHEMA})
+    file = _file(path)
+    quoted = private_files(record, file.parent)
+    said = {**record, "schema": SCHEMA, **({"private_files": quoted} if quoted else {})}
+    return files.write_json(file, said, mode=files.PRIVATE if record.get("examples") else files.ORDINARY)
+
+
+def private_files(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """What in a run's ``folder`` quotes forget data or what a model answered to it; for its owner alone (mode 600)."""
+    quoted = [FILE, "report.html"] if record.get("examples") else []
+    return [*quoted, *(name for name in ("alternates.json", "steps/") if (folder / name).exists())]
 
 
 def read(path: PathLike) -> dict[str, Any]:

@@ -158,6 +158,7 @@ class RunRecord(TypedDict):
     release: NotRequired[ReleaseInfo | None]
     seconds: float | None
     warnings: list[Any]
+    private_files: NotRequired[list[str]]  # of mode 600: they quote forget data, or what a model answered to it
     versions: dict[str, Any]
     platform: str | None
     peak_memory_bytes: float | None
@@ -240,6 +241,7 @@ class FiguresRecord(TypedDict):
     tasks: NotRequired[dict[str, Any]]
     seconds: float | None
     warnings: NotRequired[list[str]]
+    private_files: NotRequired[list[str]]
     versions: dict[str, Any]
     figures: list[FigureInfo]
     beside: dict[str, list[FigureInfo]]
@@ -355,6 +357,7 @@ class RevealRecord(TypedDict):
     dropped: NotRequired[dict[str, int]]
     best: NotRequired[dict[str, float]]
     seconds: NotRequired[float]
+    private_files: NotRequired[list[str]]
     output: NotRequired[str]
 
 

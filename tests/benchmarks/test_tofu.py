@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import tiny_tofu
 import torch
 from typer.testing import CliRunner
 
+from expunge import cache
 from expunge.benchmarks import BENCHMARKS, named
 from expunge.cli import app
 from expunge.errors import InputError
@@ -148,6 +151,18 @@ def test_the_command_and_what_it_writes(folder):
     assert said["benchmark"] == "tofu/forget01" and said["limit"] == 2 and said["retrained"] is None
     n = {f["part"]: f["n"] for f in said["figures"] if f["name"] == "probability"}
     assert n == {"forget": 2, "retain": 2, "real_authors": 2, "world_facts": 2}
+
+
+def test_what_quotes_the_data_is_for_its_owner_alone(folder):
+    evaluate(TOFU, "model", "out", data=folder)
+    entry = next((Path("cache") / "scores").glob("[0-9a-f]*"))
+    for place in (Path("out/scores"), entry):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        files = [file for file in place.iterdir() if file.is_file()]
+        assert len(files) >= 2 and {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert read("out")["private_files"] == ["scores/"]
+    n = len(TOFU.probes(data_of(TOFU, folder)))
+    assert [(e.what, e.busy) for e in cache.entries()] == [(f"answers of model to {n} questions", True)]
 
 
 def test_odd_rows_are_left_out_and_counted(folder):

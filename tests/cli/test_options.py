@@ -43,6 +43,7 @@ SHARED = {
     "bench": TRAINS | {"dtype"},
     "compare": TRAINS | {"dtype"},
     "rescore": {"quiet", "json"},
+    "cache": {"quiet", "json", "dry-run"},
     "demo": TRAINS | {"dtype"},
     "guard ask": {"seed", "device", "dtype", "chat-template", "quiet", "json", "dry-run"},
     "guard serve": {"seed", "device", "dtype", "chat-template", "quiet", "dry-run"},

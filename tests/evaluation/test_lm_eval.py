@@ -138,8 +138,7 @@ def test_figures_of_its_numbers():
     assert (acc.value, acc.n) == (0.5, 50)
     assert acc.low == pytest.approx(0.3175, abs=1e-4) and acc.high == pytest.approx(0.6825, abs=1e-4)
     assert acc.note.startswith("filter none, 5-shot, lm-evaluation-harness ")
-    norm = got["arc_easy", "acc_norm"]
-    assert 0 < norm.low < norm.value < norm.high < 1
+    assert got["arc_easy", "acc_norm"].low is None and got["arc_easy", "acc_norm"].high is None
     assert (
         got["wikitext", "word_perplexity"].n == 2 and "filter strict, 0-shot" in got["wikitext", "word_perplexity"].note
     )
@@ -154,7 +153,7 @@ def test_figures_of_its_numbers():
 @pytest.mark.parametrize(
     ("metric", "value", "error", "n", "low", "high"),
     [
-        ("acc", 0.1, 0.1, 10, 0.0179, 0.4042),  # it was -0.096 to 0.296
+        ("acc", 0.1, 0.1, 10, 0.0166, 0.4227),  # it was -0.096 to 0.296
         ("acc", 0.0, 0.0, 10, 0.0, 0.3085),  # it was 0 to 0
         ("acc", 1.0, 0.0, 10, 0.6915, 1.0),
         ("exact_match", 0.0, "N/A", 1, 0.0, 0.975),

@@ -31,7 +31,7 @@ def tagged(text):
         (
             "Ada/B-PER Lim/E-PER Oslo/S-LOC Bo/U-PER May/B-PER Ann/L-PER",
             [("PER", "Ada Lim"), ("LOC", "Oslo"), ("PER", "Bo"), ("PER", "May Ann")],
-        ),  # fmt: skip
+        ),
     ],
 )
 def test_tags_to_names(text, found):

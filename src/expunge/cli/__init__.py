@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from expunge import __version__
-from expunge.cli import bench, compare, demo, fingerprint, guard, methods, release, reveal, run, show
+from expunge.cli import bench, cache, compare, demo, fingerprint, guard, methods, release, reveal, run, show
 from expunge.cli.unexpected import App
 
 app = typer.Typer(
@@ -46,3 +46,4 @@ app.command("compare")(compare.command)
 app.command("rescore")(bench.rescore)
 app.command("fingerprint")(fingerprint.command)
 app.command("demo")(demo.command)
+app.command("cache")(cache.command)

@@ -19,7 +19,7 @@ from expunge.errors import InputError
 from expunge.evaluation.metrics.rouge import readable
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
-from expunge.files import write_lines
+from expunge.files import PRIVATE, write_lines
 from expunge.stats import bootstrap_mean, bounded_mean
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
@@ -213,7 +213,7 @@ def write_to_learn(benchmark: Benchmark, out: str | Path, folder: str | Path | N
     rows = {kind: to_learn(benchmark, one, folder) for kind, one in kinds.items() if one}
     Path(out).mkdir(parents=True, exist_ok=True)
     for kind, found in rows.items():
-        write_lines(Path(out) / f"{kind}.jsonl", map(to_record, found))
+        write_lines(Path(out) / f"{kind}.jsonl", map(to_record, found), mode=PRIVATE)
     return {kind: len(found) for kind, found in rows.items()}
 
 

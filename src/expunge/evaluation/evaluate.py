@@ -112,6 +112,7 @@ def evaluate(
             **{k: v for k, v in dataclasses.asdict(how).items() if k not in HERE and (v or k != "template_arguments")},
             "seconds": time.monotonic() - began,
             "warnings": warnings,
+            "private_files": [f"{_scores(Path(), who).as_posix()}/" for who in found],
             "versions": record.versions(),
         },
     )

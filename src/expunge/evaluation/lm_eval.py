@@ -78,13 +78,15 @@ def measure(
             "arguments": given,
             "tasks": {"versions": said.get("versions", {}), "examples": said.get("n-shot", {})},
             "data": {"source": str(data) if data else "the harness's own"},
+            "private_files": [SAMPLES] if said.get("samples") else [],
             "dtype": how.dtype,
             "seconds": time.monotonic() - began,
             "versions": {**record.versions(), "lm_eval": _version(said)},
         },
     )
     if said.get("samples"):
-        files.replace_text(folder / SAMPLES, json.dumps(said["samples"], ensure_ascii=False, default=str) + "\n")
+        text = json.dumps(said["samples"], ensure_ascii=False, default=str) + "\n"
+        files.replace_text(folder / SAMPLES, text, mode=files.PRIVATE)
     return found
 
 

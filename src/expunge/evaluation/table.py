@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.errors import InputError
-from expunge.files import replacing_file
+from expunge.files import PRIVATE, private_folder, replacing_file
 
 SCORES, ANSWERS = "scores.parquet", "answers.parquet"
 
@@ -119,9 +119,8 @@ def join(tables: Iterable[Collected]) -> Collected:
 
 
 def write(table: Collected, folder: str | os.PathLike[str]) -> Path:
-    """Write both files into ``folder``, each in one piece, and return it."""
-    out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    """Write both files into ``folder``, each in one piece, and return it; for their owner alone: they quote the data."""
+    out = private_folder(Path(folder))
     _write(out / SCORES, table.scores, Scored)
     _write(out / ANSWERS, table.answers, Generated)
     return out
@@ -160,7 +159,7 @@ def _write(file: Path, rows: Sequence[Any], kind: type) -> None:
     names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     data = pa.table({name: [getattr(r, name) for r in rows] for name in names}, schema=schema)
-    with replacing_file(file) as temporary:
+    with replacing_file(file, mode=PRIVATE) as temporary:
         pq.write_table(data, temporary)
 
 

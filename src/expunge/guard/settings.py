@@ -127,7 +127,7 @@ class Measured:
         tuple[str, ...],
         Field(
             description="Which column is what, such as question=Frage,answer=Antwort.",
-            json_schema_extra={"metavar": "PART=COLUMN,…"},
+            json_schema_extra={"metavar": "PART=COLUMN,…", "repeated": True},
         ),
     ] = ()
     out: Annotated[

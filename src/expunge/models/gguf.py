@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from importlib import util
 from pathlib import Path
 
+from expunge import cache
 from expunge.errors import InputError
 from expunge.files import cache_folder, replacing
 
@@ -22,11 +24,14 @@ def dequantised(file: Path) -> Path:
         stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}"
+    cache.hold(folder)
     if not (folder / "config.json").is_file():
         if util.find_spec("gguf") is None:
             raise InputError(f"Reading {file.name} needs the package gguf: pip install expunge[gguf].")
         with replacing(folder, keep_existing=not folder.exists()) as fresh:
             _convert(file, fresh)
+        if told := cache.trim():
+            print(f"expunge: {told}", file=sys.stderr)
     return folder
 
 

@@ -224,7 +224,7 @@ def made_of(
 
 def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> list[Step]:
     """The steps of an interrupted run that can be gone on from."""
-    folder.mkdir(exist_ok=True)
+    files.private_folder(folder)
     try:
         return steps.read(folder, key)
     except InputError:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from expunge.files import replace_text
+from expunge.files import ORDINARY, PRIVATE, replace_text
 from expunge.record import complete
 from expunge.record_types import RunRecord
 from expunge.report import format as words
@@ -29,7 +29,8 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     be missing.
     """
     given = Path(path)
-    return replace_text(given / FILE if given.is_dir() else given, render(record))
+    mode = PRIVATE if record.get("examples") else ORDINARY  # it quotes them
+    return replace_text(given / FILE if given.is_dir() else given, render(record), mode=mode)
 
 
 def render(said: Mapping[str, Any]) -> str:

@@ -110,6 +110,7 @@ def _carried_out(settings: Reveal, given: Scorer | None, folder: Path, command: 
         "warnings": _warnings(len(rows), found.dropped),
         "best": max((e.scores for e in queries), key=lambda scores: scores["score"]),
         "seconds": said.get("seconds", 0.0) + time.monotonic() - began,
+        "private_files": [name for name in FILES if name != RECORD and (folder / name).exists()],
         "output": files.sha256_file(folder / REVEALED),
     }
     files.write_json(folder / RECORD, said)

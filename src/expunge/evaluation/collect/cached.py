@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
-from expunge import models
+from expunge import cache, files, models
 from expunge.data import template
 from expunge.errors import InputError
 from expunge.evaluation import table
@@ -59,6 +60,8 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
         asked.append(how.backend)
     folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
     facts = {"source": name, "fingerprint": loaded.fingerprint}
+    if state.is_main_process:
+        cache.hold(folder)
     known = [(folder / table.ANSWERS).exists()]  # written last
     broadcast_object_list(known)  # the main process decides for all
     if known[0]:
@@ -70,7 +73,11 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     ) as bar:
         found = _ask(loaded, probes, how, lambda n: bar.update(n * state.num_processes))
     if state.is_main_process:
+        files.private_folder(folder)
+        cache.describe(folder, {"model": os.path.basename(os.path.normpath(name)), "questions": len(probes)})
         table.write(found, folder)
+        if told := cache.trim():
+            print(f"expunge: {told}", file=sys.stderr)
     return found, facts
 
 
