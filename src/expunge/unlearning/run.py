@@ -19,7 +19,7 @@ from expunge.models.locate import resolve
 from expunge.models.tokenizer import load_tokenizer
 from expunge.unlearning import describe, outcome, train
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.given import NOTHING, Given, from_python
+from expunge.unlearning.given import NOTHING, Given, from_python, one_display
 from expunge.unlearning.measure import answers_shown, measure
 from expunge.unlearning.result import Result as Result
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
@@ -62,7 +62,8 @@ def unlearn(
         called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
         raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
     values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
-    done = run(recipe.make(values), method=own, given=given)
+    with one_display():
+        done = run(recipe.make(values), method=own, given=given)
     for warning in done.record["warnings"]:
         logger.warning(warning)
     return done
@@ -148,7 +149,12 @@ def run(
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
-        "warnings": [*data.warnings, *trainer.warnings, *([failed] if failed else [])],
+        "warnings": [
+            *data.warnings,
+            *trainer.warnings,
+            *outcome.useless(after, before, net),
+            *([failed] if failed else []),
+        ],
     } | ({"failed": failed} if failed else {})
     result = Result(net, target.tokenizer, write(log, folder), folder)
     if failed:
