@@ -10,7 +10,6 @@ from typing import Any
 
 from expunge.errors import InputError, RunFailed
 
-
 WORSE = 1.5  # times the loss of a guess among all tokens: no model that writes anything of sense is there
 
 
