@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from expunge.cli import app
+from expunge.training.trainer import UnlearningTrainer
 from expunge.unlearning import run as unlearning
 
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "use_cpu=true", "max_steps=2"]
@@ -90,6 +91,17 @@ def test_debug_shows_the_traceback(workplace, monkeypatch, at):
 def test_errors_that_are_known_say_what_to_do(failing, error, said, code):
     done = failing(error)
     assert done.exit_code == code and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_breaks_off_leaves_no_empty_folder(workplace, monkeypatch):
+    def interrupted(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(UnlearningTrainer, "train", interrupted)
+    done = call(*RUN, "--method", "npo", "--out", "there")
+    assert done.exit_code == 130 and done.stderr.endswith("expunge: interrupted\n") and not Path("there").exists()
+    Path("there").mkdir()
+    assert call(*RUN, "--method", "npo", "--out", "there").exit_code == 130 and Path("there").exists()
 
 
 def test_an_argument_that_is_no_text(workplace):

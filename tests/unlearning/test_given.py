@@ -84,8 +84,9 @@ def test_callbacks_hear_of_every_step(workplace):
     assert own.steps == 2
 
 
-def test_a_result_shows_its_figures(workplace):
+def test_a_result_shows_its_figures(workplace, capsys):
     done = go("model")
+    assert "Writing model shards" not in capsys.readouterr().err
     before, after = done.record["before"]["forget"]["probability"], done.record["after"]["forget"]["probability"]
     assert f"forget {before:.3g} -> {after:.3g}; retain " in repr(done) and "LlamaForCausalLM" not in repr(done)
     assert f"<td>{before:.3g}</td><td>{after:.3g}</td>" in done._repr_html_()

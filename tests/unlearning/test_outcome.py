@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -119,6 +120,16 @@ def test_a_model_that_is_broken_is_refused_before_it_is_trained(workplace):
         InputError, match=r"model is broken: its weight model.layers.1.mlp.up_proj.weight holds numbers"
     ):
         go()
+
+
+def test_a_model_that_is_worse_than_a_guess_is_warned_of(workplace):
+    before = go(max_steps=1).record
+    assert not [w for w in before["warnings"] if "of no use" in w]
+    log = go(method="gradient_ascent", lr=0.5, max_steps=12, out="ruined").record
+    assert log["after"]["retain"]["nll"] > 1.5 * math.log(257)
+    assert [
+        w for w in log["warnings"] if w.startswith("the unlearned model is of no use: its loss on the retain set is")
+    ]
 
 
 def test_one_step_moves_the_model(workplace):

@@ -29,6 +29,7 @@ LONGEST = 300  # characters of an error's own words in a sentence
 CLICK: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
 OURS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
 _OUT: ContextVar[Path | None] = ContextVar("out", default=None)
+_FRESH: ContextVar[bool] = ContextVar("fresh", default=False)  # whether the output folder was not there before
 
 
 class App(Commands):
@@ -51,6 +52,7 @@ class App(Commands):
 def writes_to(folder: str | os.PathLike[str]) -> None:
     """Say where the command that runs puts what it makes: an unexpected error is logged there, if the folder is there."""
     _OUT.set(Path(folder))
+    _FRESH.set(not Path(folder).exists())
 
 
 def check_text(typed: Sequence[str]) -> None:
@@ -88,6 +90,7 @@ def guarded(*, debug: bool = False) -> Iterator[None]:
         _say(sentence(error, None if debug else _logged(error)))
         raise typer.Exit(1) from None
     finally:
+        _sweep()
         _OUT.reset(token)
 
 
@@ -128,5 +131,21 @@ def _logged(error: Exception) -> Path | None:
     return None
 
 
+def _sweep() -> None:
+    """Remove what a command that broke off left empty."""
+    out = _OUT.get()
+    for folder in (out / "checkpoints", out) if out and _FRESH.get() else ():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _close_bars() -> None:
+    """End the lines of progress bars that stand half-way."""
+    if tqdm := getattr(sys.modules.get("tqdm.std"), "tqdm", None):
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
+
+
 def _say(text: str) -> None:
+    _close_bars()
     typer.secho(f"expunge: {text}", fg=typer.colors.RED, err=True)

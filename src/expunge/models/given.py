@@ -66,8 +66,8 @@ def from_memory(model: Any, tokenizer: Any, *, dtype: torch.dtype = torch.float3
     base = name_of(model)
     if isinstance(own, PeftModel):
         base = name_of(own.get_base_model())
-        merged: Any = own.to(torch.float32).merge_and_unload()
-        own = without_peft_marks(merged)
+        peft: Any = own.to(torch.float32)
+        own = without_peft_marks(peft.merge_and_unload())
     own = own.to(dtype)
     own = own.to(device) if device is not None else own
     own.requires_grad_(True)

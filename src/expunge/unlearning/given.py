@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,20 @@ class Given:
 
 
 NOTHING = Given()
+
+
+@contextlib.contextmanager
+def one_display() -> Iterator[None]:
+    """Without transformers' own bars for reading and writing weights, so that a run shows one bar at a time."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def from_python(

@@ -10,6 +10,8 @@ from typing import Any
 
 from expunge.errors import InputError, RunFailed
 
+WORSE = 1.5  # times the loss of a guess among all tokens: no model that writes anything of sense is there
+
 
 def measured(trainer: Any, look: Callable[[], dict[str, Any]], folder: Path) -> dict[str, Any]:
     """What ``look`` says of the model that ``trainer`` trained, or of its last good weights where it broke down.
@@ -37,6 +39,18 @@ def failed(trainer: Any, saved: str | Path) -> str | None:
     if broken is None:
         return None
     return f"{broken.sentence}; the weights after step {broken.good} are in {saved}; {remedy(trainer)}"
+
+
+def useless(after: Mapping[str, Any], before: Mapping[str, Any], model: Any) -> list[str]:
+    """A warning where ``model`` became far worse on the retain set than a guess among all its tokens would be."""
+    guess = math.log(model.config.get_text_config().vocab_size)
+    then, now = (((seen["figures"].get("retain") or {}).get("nll") or 0.0) for seen in (before, after))
+    if now < max(WORSE * guess, then):
+        return []
+    return [
+        f"the unlearned model is of no use: its loss on the retain set is {now:.3g}, and a guess among all its tokens has "
+        f"{guess:.3g}; lower learning_rate, or train for fewer steps"
+    ]
 
 
 def remedy(trainer: Any) -> str:

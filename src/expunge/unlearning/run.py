@@ -22,7 +22,7 @@ from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, outcome, store, train
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.given import NOTHING, Given, from_python
+from expunge.unlearning.given import NOTHING, Given, from_python, one_display
 from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.result import Result as Result
 from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
@@ -66,7 +66,8 @@ def unlearn(
         called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
         raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
     values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
-    done = run(recipe.make(values), method=own, given=given)
+    with one_display():
+        done = run(recipe.make(values), method=own, given=given)
     for warning in done.record["warnings"]:
         logger.warning(warning)
     return done
@@ -189,6 +190,7 @@ def _carried_out(
             *(chain.warnings if chain else ()),
             *again.warnings,
             *unmoved(before["figures"], after["figures"]),
+            *outcome.useless(after, before, net),
             *problems,
         ],
     } | ({"failed": failed} if failed else {})
