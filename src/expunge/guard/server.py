@@ -2,7 +2,8 @@
 
 It checks no key and keeps no conversation.  On a loopback address it answers only to that address's names, so that a web
 page in a browser cannot reach it by a name of its own, and only to JSON.  Where an agent fails, so does the answer: what the
-model said is never sent before it was checked.
+model said is never sent before it was checked.  A request's head has 10 seconds, its body 30 and a MiB; at most
+64 connections are open at once.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Any
 
 from expunge.data.example import Message
 from expunge.errors import InputError
+from expunge.guard.connections import CONNECTIONS, HEAD_SECONDS, protocol
 from expunge.guard.endpoints import EndpointError
 from expunge.guard.pipeline import Guard, answer
 from expunge.guard.trail import Trail
 
 LIMIT = 1 << 20  # bytes of a request
+BODY_SECONDS = 30.0  # for a request's body to come
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 REFUSED = ("tools", "functions", "response_format", "logprobs", "audio")  # what would be silently wrong to leave aside
 
@@ -74,12 +77,14 @@ def app(
     log: Callable[[Trail], None] | None = None,
     hosts: tuple[str, ...] = (),
     limit: int = LIMIT,
+    body_seconds: float = BODY_SECONDS,
 ) -> Any:
     """The Starlette application; ``hosts``: the names it answers to, any where there are none; ``log`` gets every trail.
 
     Raises InputError where starlette is missing.
     """
     check_installed()
+    import anyio
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
@@ -93,7 +98,9 @@ def app(
 
     def wrong(message: str, status: int) -> Response:
         kind = "invalid_request_error" if status < 500 else "api_error"
-        return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+        said = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+        unread = {"connection": "close"} if status in (408, 413) else None  # the rest of the request may never come
+        return JSONResponse(said, status, headers=unread)
 
     async def models(request: Request) -> Response:
         row = {"id": name, "object": "model", "created": began, "owned_by": "expunge"}
@@ -103,10 +110,13 @@ def app(
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return wrong("the request must have the content type application/json", 400)
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                return wrong(f"the request is longer than {limit} bytes", 413)
+        with anyio.move_on_after(body_seconds) as within:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    return wrong(f"the request is longer than {limit} bytes", 413)
+        if within.cancelled_caught:
+            return wrong(f"the request was not whole within {body_seconds:g} seconds", 408)
         try:
             asked = read_request(bytes(body))
             trail = await run_in_threadpool(_answered, guard, asked, log)
@@ -165,12 +175,24 @@ def check_installed() -> None:
         raise InputError("a server needs starlette and uvicorn: pip install 'expunge[guard]'")
 
 
-def uvicorn_server(application: Any, host: str, port: int) -> Any:
-    """A server that is not yet running.  It logs nothing: tracebacks hold texts."""
+def uvicorn_server(
+    application: Any, host: str, port: int, *, head_seconds: float = HEAD_SECONDS, connections: int = CONNECTIONS
+) -> Any:
+    """A server that is not yet running.  It logs nothing: tracebacks hold texts.  For the limits see
+    :mod:`expunge.guard.connections`.
+    """
     check_installed()
     import uvicorn
 
-    return uvicorn.Server(uvicorn.Config(application, host=host, port=port, log_level="critical", server_header=False))
+    config = uvicorn.Config(
+        application,
+        host=host,
+        port=port,
+        http=protocol(head_seconds, connections),
+        log_level="critical",
+        server_header=False,
+    )
+    return uvicorn.Server(config)
 
 
 def _answered(guard: Guard, asked: Asked, log: Callable[[Trail], None] | None) -> Trail:

@@ -14,13 +14,15 @@ file system is read-only, but for the working folder).  Where it does not: Pytho
 send, which code that means to can get round; a child that makes a session of its own lives on; and the code may write and
 delete wherever you may.
 
-Nowhere contained: *reading*.  The code can read every file that you can, ``/proc`` with its list of processes too, and
+Contained where bwrap (bubblewrap) is installed and works: reading.  The code sees the system's libraries, this Python and
+its own folder.  Without bwrap: the code can read every file that you can, ``/proc`` with its list of processes too, and
 print it.  Nor *sockets that are files*: where namespaces are to be had, it can talk to any service of this machine that
 listens on one and lets its user in (Docker's, a desktop's, an agent's of keys).
 
 The number of processes is at most 32 (threads count).  Linux counts only the sandbox's own where namespaces are to be
 had; elsewhere the user's whole number, so that code can start none at all.  For root there is no such limit: run as root,
-the sandbox becomes the user nobody if that one can read the Python installation, and stays root if not.
+the sandbox becomes the user nobody if that one can read the Python installation; if not, it uses bwrap, and without that it
+stays root and says so on standard error.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 from expunge.errors import InputError
+from expunge.scorers import bubblewrap
 
 MIB = 1 << 20
 LEAST_MEMORY = 64 * MIB  # Python itself needs about half of it
@@ -65,6 +69,7 @@ def run(source: str, *, stdin: str = "", seconds: float = 5, memory: int = 512 *
     'cba\\n'
     """
     check_system()
+    _warn_of_root()
     if not 0 < seconds < float("inf"):
         raise InputError(f"the time limit must be a number of seconds above 0, not {seconds}")
     if memory < LEAST_MEMORY:
@@ -79,7 +84,10 @@ def run(source: str, *, stdin: str = "", seconds: float = 5, memory: int = 512 *
         given.write(stdin.encode("utf-8", "replace"))
         given.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(CONFINE), folder, str(seconds), str(memory)],
+            [
+                *bubblewrap.command(folder, CONFINE),
+                *(sys.executable, "-I", "-S", "-B", str(CONFINE), folder, str(seconds), str(memory)),
+            ],
             stdin=given,
             stdout=out,
             stderr=err,
@@ -95,6 +103,13 @@ def run(source: str, *, stdin: str = "", seconds: float = 5, memory: int = 512 *
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return Outcome(status == 0, status is None, _error(status, _tail(err), seconds), _head(out))
+
+
+@cache
+def _warn_of_root() -> None:
+    """Say once that the code runs as root, where it does."""
+    if said := bubblewrap.as_root():
+        print(f"expunge: warning: {said}", file=sys.stderr)
 
 
 def check_system() -> None:
