@@ -119,9 +119,12 @@ def test_weights_of_another_model_are_refused(harm, sentence, model):
         load(model)
 
 
-def test_buffers_of_old_checkpoints_are_no_weights(model):
+def test_buffers_of_old_checkpoints_and_towers_beside_the_model_are_left_out(model):
     weights(model, lambda s: s.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}))
     weights(model, lambda s: s.update({"model.layers.0.self_attn.masked_bias": torch.ones(1, dtype=torch.int8)}))
+    weights(
+        model, lambda s: s.update({f"model.{k}.0.weight": torch.ones(1) for k in ("visual", "vision_tower", "mtp")})
+    )
     assert load(model).model.config.num_hidden_layers == 2
 
 
