@@ -197,3 +197,19 @@ def test_devices(monkeypatch, whole):
     check_device("cuda:1")
     with pytest.raises(InputError, match="cuda:2 is not to be had: this machine has 2 of type cuda"):
         check_device("cuda:2")
+
+
+def test_a_third_model_is_checked_before_the_first_is_loaded(model, tmp_path):
+    from expunge.unlearning import run
+    from expunge.unlearning import settings as recipe
+
+    shutil.copytree(model, tmp_path / "third")
+    cut(tmp_path / "third" / "model.safetensors", 3000)
+    values = {
+        "model": str(model),
+        "forget": [{"text": "One."}],
+        "method": "gradient_ascent",
+        "out": str(tmp_path / "out"),
+    }
+    with pytest.raises(InputError, match=r"third/model\.safetensors is damaged or cut off"):
+        run.planned(recipe.make(values | {"compare_with": str(tmp_path / "third")}))

@@ -15,7 +15,8 @@ from typing import Any
 from expunge import __version__, files, record
 from expunge.errors import InputError
 from expunge.method import Method, build
-from expunge.models.check import check_device
+from expunge.models.check import check_device, check_files
+from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, train
 from expunge.unlearning import settings as recipe
@@ -154,6 +155,8 @@ def ready(settings: Recipe, method: Method | None = None) -> tuple[Method, Data,
     tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings)
     check_device(settings.device)
+    if settings.compare_with:
+        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
     check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
     return method, data, train.training_arguments(settings, method, len(raw["forget"]), folder)
 
