@@ -14,7 +14,6 @@ from launch import once
 
 from expunge import stats
 from expunge.benchmarks import tofu
-from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 
 SECRET = "zanzibar"
@@ -33,8 +32,9 @@ def rows(kind: str, n: int, paraphrase: bool = True, secret: str = ""):
 def prepare(workplace: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """``tofu/`` with all of a benchmark's files and ``retrained``; a cache of its own; short answers, few resamples."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
-    monkeypatch.setattr(privacy, "bootstrap", partial(stats.bootstrap, resamples=20))  # no test here is of its numbers
-    monkeypatch.setattr(tofu, "bootstrap", partial(stats.bootstrap, resamples=20))
+    short = partial(stats.bootstrap, resamples=20)  # no test here is of its numbers
+    for module in (stats, tofu):
+        monkeypatch.setattr(module, "bootstrap", short)
     monkeypatch.setattr(tofu, "ANSWER", Ask(8))
     forget = rows("forget", 4, secret=f" {SECRET}")
     files = {

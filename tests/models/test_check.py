@@ -119,9 +119,12 @@ def test_weights_of_another_model_are_refused(harm, sentence, model):
         load(model)
 
 
-def test_buffers_of_old_checkpoints_are_no_weights(model):
+def test_buffers_of_old_checkpoints_and_towers_beside_the_model_are_left_out(model):
     weights(model, lambda s: s.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}))
     weights(model, lambda s: s.update({"model.layers.0.self_attn.masked_bias": torch.ones(1, dtype=torch.int8)}))
+    weights(
+        model, lambda s: s.update({f"model.{k}.0.weight": torch.ones(1) for k in ("visual", "vision_tower", "mtp")})
+    )
     assert load(model).model.config.num_hidden_layers == 2
 
 
@@ -194,3 +197,19 @@ def test_devices(monkeypatch, whole):
     check_device("cuda:1")
     with pytest.raises(InputError, match="cuda:2 is not to be had: this machine has 2 of type cuda"):
         check_device("cuda:2")
+
+
+def test_a_third_model_is_checked_before_the_first_is_loaded(model, tmp_path):
+    from expunge.unlearning import run
+    from expunge.unlearning import settings as recipe
+
+    shutil.copytree(model, tmp_path / "third")
+    cut(tmp_path / "third" / "model.safetensors", 3000)
+    values = {
+        "model": str(model),
+        "forget": [{"text": "One."}],
+        "method": "gradient_ascent",
+        "out": str(tmp_path / "out"),
+    }
+    with pytest.raises(InputError, match=r"third/model\.safetensors is damaged or cut off"):
+        run.planned(recipe.make(values | {"compare_with": str(tmp_path / "third")}))

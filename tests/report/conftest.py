@@ -201,7 +201,6 @@ def home(tmp_path_factory) -> Iterator[Path]:
 
     from expunge import methods, stats  # noqa: F401  methods fills their table
     from expunge.benchmarks import tofu
-    from expunge.evaluation.metrics import privacy
     from expunge.evaluation.probe import Ask
 
     folder = tmp_path_factory.mktemp("finished")
@@ -223,8 +222,9 @@ def home(tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
-        for module in (privacy, tofu):
-            patch.setattr(module, "bootstrap", partial(stats.bootstrap, resamples=20))
+        short = partial(stats.bootstrap, resamples=20)
+        for module in (stats, tofu):
+            patch.setattr(module, "bootstrap", short)
         patch.setattr(tofu, "ANSWER", Ask(8))
         yield folder
 

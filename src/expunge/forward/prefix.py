@@ -43,11 +43,17 @@ def usable(model: nn.Module, batch: Mapping[str, Any]) -> int:
     tokens = int(batch.get("prefix", 0))
     if not tokens or batch["input_ids"].device.type != "cpu":
         return 0
-    if getattr(model, "is_gradient_checkpointing", False):  # it switches the cache off
+    if _checkpointed(model):  # it switches the cache off
         return 0
     if not hasattr(model, "_expunge_shares_prefix"):
         model._expunge_shares_prefix = _proven(model, batch, tokens)  # type: ignore[assignment]
     return tokens if model._expunge_shares_prefix else 0
+
+
+def _checkpointed(model: nn.Module) -> bool:
+    """Whether activations are computed again in the backward pass; transformers has given that another name."""
+    new = getattr(model, "is_activation_checkpointing", None)
+    return bool(getattr(model, "is_gradient_checkpointing", False) if new is None else new)
 
 
 def logits(model: nn.Module, batch: Mapping[str, Any], tokens: int) -> Tensor:

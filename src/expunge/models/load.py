@@ -21,7 +21,10 @@ from expunge.models.locate import Source, adapter_base, resolve
 from expunge.models.lora import read_adapter
 from expunge.models.tokenizer import load_tokenizer
 
-HARMLESS = re.compile(r"(rotary_emb\.inv_freq|masked_bias)$")  # buffers that old checkpoints store
+# Buffers that old checkpoints store, and what stands beside the language model in one that also sees, hears or drafts.
+HARMLESS = re.compile(
+    r"(rotary_emb\.inv_freq|masked_bias)$|(^|\.)(visual|vision\w*|audio\w*|multi_modal_projector|mm_projector|mtp)\."
+)
 
 
 def load(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from expunge import models, outputs, record
+from expunge import files, models, outputs, record
 from expunge.data import template
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows

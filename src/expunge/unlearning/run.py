@@ -17,7 +17,11 @@ from expunge import __version__, files, outputs, record
 from expunge.data import template
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
+<<<<<<< HEAD
 from expunge.models.check import check_device
+=======
+from expunge.models.check import check_device, check_files
+>>>>>>> h-models
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, outcome, store, train
@@ -241,6 +245,8 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings, warnings)
     check_device(settings.device)
+    if settings.compare_with:
+        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
     check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
     outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
