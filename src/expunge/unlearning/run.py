@@ -17,11 +17,7 @@ from expunge import __version__, files, outputs, record
 from expunge.data import template
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, build
-<<<<<<< HEAD
-from expunge.models.check import check_device
-=======
 from expunge.models.check import check_device, check_files
->>>>>>> h-models
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, outcome, store, train
