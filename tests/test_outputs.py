@@ -216,6 +216,9 @@ def test_a_folder_that_cannot_be_made_is_one_sentence_and_leaves_nothing(place, 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
+    with pytest.raises(InputError, match="file name too long"), outputs.claimed("a/b" + "x" * 300, RUN):
+        pass
+    assert not Path("a").exists()
     monkeypatch.setattr(lock, "acquire", refuse)
     with pytest.raises(InputError, match="cannot be written to: permission denied"), outputs.claimed("a/b", RUN):
         pass

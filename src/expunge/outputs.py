@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fnmatch
 import os
 import re
@@ -320,8 +319,5 @@ def _remove_empty_within(folder: Path, layout: Layout) -> None:
 
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        try:
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                return
