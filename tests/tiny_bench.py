@@ -14,6 +14,7 @@ from launch import once
 
 from expunge import stats
 from expunge.benchmarks import tofu
+from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 
 SECRET = "zanzibar"
@@ -32,9 +33,10 @@ def rows(kind: str, n: int, paraphrase: bool = True, secret: str = ""):
 def prepare(workplace: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """``tofu/`` with all of a benchmark's files and ``retrained``; a cache of its own; short answers, few resamples."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
-    short = partial(stats.bootstrap, resamples=20)  # no test here is of its numbers
-    for module in (stats, tofu):
-        monkeypatch.setattr(module, "bootstrap", short)
+    monkeypatch.setattr(
+        privacy, "auc_interval", partial(stats.auc_interval, resamples=20)
+    )  # no test here is of its numbers
+    monkeypatch.setattr(tofu, "bootstrap_of_means", partial(stats.bootstrap_of_means, resamples=20))
     monkeypatch.setattr(tofu, "ANSWER", Ask(8))
     forget = rows("forget", 4, secret=f" {SECRET}")
     files = {

@@ -20,6 +20,12 @@ from expunge.scorers.sandbox import MIB, run
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS")
 
 
+@pytest.fixture(autouse=True)
+def without_bwrap(monkeypatch):
+    """Of the sandbox itself, with or without bwrap on this machine."""
+    monkeypatch.setattr(sandbox.bubblewrap, "command", lambda *_: [])
+
+
 def has_namespaces():
     """Whether an ordinary user can make them here, asked of util-linux."""
     program = shutil.which("unshare")

@@ -35,6 +35,7 @@ runpy.run_path("main.py", run_name="__main__")
 def main() -> None:
     folder, seconds, memory = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     os.chdir(folder)
+    os.environ.pop("PWD", None)  # bwrap sets it
     become_nobody(folder)
     die_with_parent()
     if sys.platform == "linux" and namespaces(folder):
