@@ -64,8 +64,8 @@ def from_memory(model: Any, tokenizer: Any, *, dtype: torch.dtype = torch.float3
     check(model)
     own: Any = copy.deepcopy(model)
     base = name_of(model)
-    if isinstance(own, PeftModel):
-        base = name_of(own.get_base_model())
+    if isinstance(model, PeftModel):
+        base = name_of(model.get_base_model())
         peft: Any = own.to(torch.float32)
         own = without_peft_marks(peft.merge_and_unload())
     own = own.to(dtype)
@@ -78,7 +78,7 @@ def check(model: Any, *, adapter: bool = False) -> None:
     """Raise InputError for a ``model`` in memory that cannot be unlearned, or of which no ``adapter`` could be saved."""
     from peft import PeftModel
 
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if not hasattr(plain, "generate") or not hasattr(plain, "config") or plain.get_output_embeddings() is None:
         raise InputError(
             f"model is a {type(model).__name__}; give a causal language model of transformers or PEFT, or a name"
