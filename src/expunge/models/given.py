@@ -64,8 +64,8 @@ def from_memory(model: Any, tokenizer: Any, *, dtype: torch.dtype = torch.float3
     check(model)
     own: Any = copy.deepcopy(model)
     base = name_of(model)
-    if isinstance(own, PeftModel):
-        base = name_of(own.get_base_model())
+    if isinstance(model, PeftModel):
+        base = name_of(model.get_base_model())
         peft: Any = own.to(torch.float32)
         own = without_peft_marks(peft.merge_and_unload())
     own = own.to(dtype)
