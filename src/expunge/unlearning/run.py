@@ -139,7 +139,11 @@ def run(
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
         "seconds": time.monotonic() - began,
-        "warnings": [*data.warnings, *trainer.warnings, *unmoved(before["figures"], after["figures"])],
+        "warnings": [
+            *data.warnings,
+            *trainer.warnings,
+            *unmoved(before["figures"], after["figures"], method.parameters),
+        ],
     }
     return Result(net, target.tokenizer, write(log, folder), folder)
 
