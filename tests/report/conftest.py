@@ -272,16 +272,16 @@ def compare_folder(home: Path) -> Path:
     shared = {"benchmark": "tofu/forget01", "data": str(home / "tofu"), "limit": 3, "model": str(home / "model")}
     shared |= {"retrained": str(home / "retrained"), "adapter": "lora", "training": SETTINGS, "seeds": [0]}
     with pytest.MonkeyPatch.context() as patch:
-        from expunge.unlearning import run as of_run
+        from expunge.unlearning import train as training
 
-        own = of_run.train
+        own = training.train
 
         def train(net: Any, tokenizer: Any, data: Any, method: Any, *args: Any, **how: Any) -> Any:
             if method.name == "pdu":
                 raise RuntimeError("it broke")
             return own(net, tokenizer, data, method, *args, **how)
 
-        patch.setattr(of_run, "train", train)
+        patch.setattr(training, "train", train)
         made = settings.make(shared | {"out": str(home / "compare"), "methods": methods})
         run(made, command="expunge compare r.toml")
     return home / "compare"
