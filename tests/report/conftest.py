@@ -201,6 +201,7 @@ def home(tmp_path_factory) -> Iterator[Path]:
 
     from expunge import methods, stats  # noqa: F401  methods fills their table
     from expunge.benchmarks import tofu
+    from expunge.evaluation.metrics import privacy
     from expunge.evaluation.probe import Ask
 
     folder = tmp_path_factory.mktemp("finished")

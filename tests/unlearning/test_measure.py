@@ -25,5 +25,14 @@ def test_the_forget_figure_decides(before, after, said):
     assert not said or said in warnings[0]
 
 
+def test_the_methods_own_parameters_are_named():
+    figures = {"forget": {"nll": 2.0}}
+    assert (
+        "a lower retain_weight, a larger steering_coefficient or another"
+        in unmoved(figures, figures, ["layer", "retain_weight", "steering_coefficient"])[0]
+    )
+    assert "retain_weight" not in unmoved(figures, figures, ["beta"])[0]
+
+
 def test_a_model_that_cannot_be_measured_is_no_unmoved_one():
     assert unmoved({"forget": {"nll": 2.0}}, {}) == []

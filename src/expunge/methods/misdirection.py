@@ -45,9 +45,12 @@ def rmu(
     Li et al. 2024; layer 7 of 32, coefficient 6.5, retain weight (α) 1200 and learning rate 5e-5 are the published values
     for Zephyr-7B.  ``layer="auto"`` is the one at that depth.  The coefficient is an activation's length, so it has to grow
     with the model's own: ``"auto"`` is 5 times the median length of the forget texts' activations at the layer, measured
-    before the first step.  Trains what writes the MLPs' output (``down_proj``, ``c_proj``, ``dense_4h_to_h``, experts too)
-    of the layer and the two below it, as there; ``trainable`` is another regular expression on weights' names;
-    ``direction_seed`` draws the direction.  No layer above is run, forward or backward.
+    before the first step.  A retain weight of 1200 suits forget and retain texts of different kinds, as in WMDP; it holds
+    everything where they are alike: lower it then.
+
+    Trains what writes the MLPs' output (``down_proj``, ``c_proj``, ``dense_4h_to_h``, experts too) of the layer and the
+    two below it, as there; ``trainable`` is another regular expression on weights' names; ``direction_seed`` draws the
+    direction.  No layer above is run, forward or backward.
     """
     return _misdirection(layer, steering_coefficient, trainable, direction_seed, WeightedSum(1.0, retain_weight))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from expunge.data import chat
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
+HINTS = {
+    "retain_weight": "a lower retain_weight",
+    "steering_coefficient": "a larger steering_coefficient",
+    "budget": "a larger budget",
+}  # parameter -> which way it has to go for more to be forgotten
 LEAST_CHANGE = 0.01  # of the forget set's negative log-likelihood: below, nothing has moved
 
 
@@ -49,8 +54,12 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
     }
 
 
-def unmoved(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A warning where the forget set is as well known after a run as before it, or better.
+def unmoved(
+    before: Mapping[str, Mapping[str, float]],
+    after: Mapping[str, Mapping[str, float]],
+    parameters: Iterable[str] = (),
+) -> list[str]:
+    """A warning where the forget set is as well known after a run as before it, or better; ``parameters``: the method's.
 
     >>> unmoved({"forget": {"nll": 2.0}}, {"forget": {"nll": 2.5}})
     []
@@ -60,10 +69,11 @@ def unmoved(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mappi
     was, now = before["forget"]["nll"], after["forget"]["nll"]
     if now - was >= LEAST_CHANGE * max(was, LEAST_CHANGE):
         return []
+    ways = ["a higher learning_rate", "more steps", *(HINTS[name] for name in parameters if name in HINTS)]
     how = "as well as" if now - was > -LEAST_CHANGE * max(was, LEAST_CHANGE) else "better than"
     return [
         f"nothing was forgotten: the model knows the forget set {how} before (mean negative log-likelihood {was:.4g}, now "
-        f"{now:.4g}); try a higher learning_rate, more steps or another method"
+        f"{now:.4g}); try {', '.join(ways)} or another method"
     ]
 
 

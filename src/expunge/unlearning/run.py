@@ -189,7 +189,7 @@ def _carried_out(
             *trainer.warnings,
             *(chain.warnings if chain else ()),
             *again.warnings,
-            *unmoved(before["figures"], after["figures"]),
+            *unmoved(before["figures"], after["figures"], method.parameters),
             *outcome.useless(after, before, net),
             *problems,
         ],
