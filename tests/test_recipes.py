@@ -13,7 +13,7 @@ from expunge.evaluation.benchmark import data_of
 from expunge.method import build
 from expunge.training.arguments import arguments, defaults
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.run import method_of
+from expunge.unlearning.ready import method_of
 
 ALL = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 BENCHES = [p for p in ALL if p.stem.startswith("bench_")]

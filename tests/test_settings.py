@@ -12,8 +12,9 @@ from expunge.errors import InputError
 from expunge.reveal import settings as reveal
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
+from expunge.unlearning.ready import method_of
 from expunge.unlearning.rows import load_streams
-from expunge.unlearning.run import method_of, unlearn
+from expunge.unlearning.run import unlearn
 
 TOML = """
 model = "m"

@@ -200,8 +200,8 @@ def test_devices(monkeypatch, whole):
 
 
 def test_a_third_model_is_checked_before_the_first_is_loaded(model, tmp_path):
-    from expunge.unlearning import run
     from expunge.unlearning import settings as recipe
+    from expunge.unlearning.ready import planned
 
     shutil.copytree(model, tmp_path / "third")
     cut(tmp_path / "third" / "model.safetensors", 3000)
@@ -212,4 +212,4 @@ def test_a_third_model_is_checked_before_the_first_is_loaded(model, tmp_path):
         "out": str(tmp_path / "out"),
     }
     with pytest.raises(InputError, match=r"third/model\.safetensors is damaged or cut off"):
-        run.planned(recipe.make(values | {"compare_with": str(tmp_path / "third")}))
+        planned(recipe.make(values | {"compare_with": str(tmp_path / "third")}))

@@ -11,8 +11,9 @@ import torch
 from expunge.errors import InputError
 from expunge.models.positions import positions, vocabulary
 from expunge.unlearning import settings as recipe
+from expunge.unlearning.ready import method_of, planned, ready
 from expunge.unlearning.rows import encode, load_streams, needs_retain
-from expunge.unlearning.run import method_of, planned, ready, unlearn
+from expunge.unlearning.run import unlearn
 
 TALK = [
     {"role": r, "content": c}

@@ -30,8 +30,8 @@ from expunge.report.bench_page import write_report
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train
+from expunge.unlearning.ready import method_of, space
 from expunge.unlearning.rows import encode, load, load_streams
-from expunge.unlearning.run import method_of, space
 from expunge.unlearning.settings import Recipe
 
 

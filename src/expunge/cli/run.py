@@ -48,12 +48,13 @@ def command(
         pairs += [f"method.{p}" for p in parameter or []]
         chosen = recipe.make(recipe.override(values | given, pairs), where)
         from expunge.cli.quiet import quiet as hush
-        from expunge.unlearning import run as unlearning
+        from expunge.unlearning.ready import planned
+        from expunge.unlearning.run import run
 
         hush()
         writes_to(chosen.out)
-        plan = unlearning.planned(chosen) if dry_run else None
-        done = None if dry_run else unlearning.run(chosen, command=result.command_line())
+        plan = planned(chosen) if dry_run else None
+        done = None if dry_run else run(chosen, command=result.command_line())
     if plan:
         result.show_plan({"command": "run", **plan}, as_json=as_json)
     elif done:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from expunge.unlearning import ready
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 
@@ -46,7 +47,7 @@ def demo(out: str | Path, *, say: bool = True, **options: Any) -> dict[str, Any]
 def planned(out: str | Path, **options: Any) -> dict[str, Any]:
     """What :func:`demo` would do; raises InputError as it does, and writes nothing."""
     with as_file(files("expunge.demo")) as here:
-        plans = [unlearning_run.planned(recipe_of(name, here, out, **options)) for name in RUNS]
+        plans = [ready.planned(recipe_of(name, here, out, **options)) for name in RUNS]
     return plans[0] | {
         "method": [plan["method"] for plan in plans],
         "steps": [plan["steps"] for plan in plans],

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, files, outputs, record
+from expunge import outputs, record
 from expunge.data import template
-from expunge.errors import InputError, RunFailed
-from expunge.method import Method, build
-from expunge.models.check import check_device, check_files
-from expunge.models.locate import resolve
-from expunge.models.tokenizer import check_tokens, load_tokenizer
+from expunge.errors import InputError
+from expunge.method import Method
 from expunge.unlearning import describe, outcome, store, train
 from expunge.unlearning import settings as recipe
+from expunge.unlearning.finish import finish
 from expunge.unlearning.given import NOTHING, Given, from_python, one_display
 from expunge.unlearning.measure import answers_shown, measure, unmoved
+from expunge.unlearning.ready import ready
 from expunge.unlearning.result import Result as Result
-from expunge.unlearning.rows import Data, encode, load_streams, with_alternates
+from expunge.unlearning.rows import Data, with_alternates
 from expunge.unlearning.settings import Recipe
 
 logger = logging.getLogger(__name__)
@@ -204,106 +201,3 @@ def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> 
     if chain and chain.adapter:
         return models.save_adapter(chain.adapter, net, target.tokenizer, place, base=replace(target, adapter=None))
     return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)
-
-
-def finish(result: Result, problems: Sequence[str]) -> Result:
-    """``result`` with its record written; raises RunFailed for ``problems``, with what was written kept."""
-    folder = result.folder
-    if not outputs.main_process():
-        return result
-    try:
-        written = write(result.record, folder)
-    except OSError as error:
-        raise RunFailed(
-            f"{folder / record.FILE} cannot be written ({files.reason(error)}); the weights are in {folder / 'model'}",
-            record=result.record,
-            result=result,
-        ) from error
-    whole = replace(result, record=written)
-    if problems:
-        raise RunFailed(
-            f"the run failed: {'; '.join(problems)} (record: {folder / record.FILE})", record=written, result=whole
-        )
-    return whole
-
-
-def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING) -> tuple[Method, Data, Any]:
-    """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
-
-    Raises InputError for what a person has to mend; writes nothing.
-    """
-    method = method_of(settings, method)
-    folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
-    if settings.compare_with:
-        resolve(settings.compare_with)
-    warnings: list[str] = []
-    raw = load_streams(settings, method, warnings)
-    tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    data = encode(raw, tokenizer, settings, warnings)
-    check_device(settings.device)
-    if settings.compare_with:
-        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
-    check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
-    args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
-    outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
-    return method, data, args
-
-
-def inputs_of(settings: Recipe) -> dict[str, Any]:
-    """What the run reads: what it is -> where it is, which the output must lie apart from."""
-    return {
-        "model": settings.model,
-        "forget set": settings.forget,
-        "retain set": settings.retain,
-        "holdout set": settings.holdout,
-        "model to compare with": settings.compare_with,
-    }
-
-
-def space(settings: Recipe, *, checkpoint: bool = False) -> int | None:
-    """About how many bytes the run will write; None where nobody knows."""
-    from expunge.models.size import written_bytes
-
-    rank = settings.lora.r if settings.adapter else None
-    return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoint=checkpoint)
-
-
-def planned(settings: Recipe) -> dict[str, Any]:
-    """What :func:`run` would do; raises InputError as it does, and writes nothing."""
-    from expunge.training.arguments import total_steps
-
-    method, data, args = ready(settings)
-    return {
-        "model": settings.model,
-        "data": {name: len(rows) for name, rows in data.given.items()},
-        "tokens": describe.shares(data),
-        "method": method.name,
-        "steps": total_steps(args, len(data.rows["forget"])),
-        "out": settings.out,
-    }
-
-
-def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Stamp ``log`` with versions and write ``run.json`` and ``report.html`` into ``folder``."""
-    from expunge.report import write_report
-
-    stamped = {
-        "schema": record.SCHEMA,
-        "expunge": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **log,
-        "versions": record.versions(),
-        "platform": platform.platform(),
-        "peak_memory_bytes": record.peak_memory_bytes(),
-    }
-    write_report(stamped, folder / "report.html")
-    record.write(stamped, folder / "run.json")  # last: a folder with run.json is a whole run
-    return stamped
-
-
-def method_of(settings: Recipe, method: Method | None = None) -> Method:
-    """The recipe's method, or ``method`` in its place, with the optimizer that the recipe asks for."""
-    from expunge.training.arguments import optimized
-
-    made = method or build(settings.method, settings.parameters)
-    return optimized(made, settings.optimizer, settings.optimizer_parameters, settings.training)

@@ -1,0 +1,79 @@
+"""What a run checks before a model is loaded: method, data, training arguments, output folder; and its plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge import outputs, record
+from expunge.method import Method, build
+from expunge.models.check import check_device, check_files
+from expunge.models.locate import resolve
+from expunge.models.tokenizer import check_tokens, load_tokenizer
+from expunge.unlearning import describe, train
+from expunge.unlearning.given import NOTHING, Given
+from expunge.unlearning.rows import Data, encode, load_streams
+from expunge.unlearning.settings import Recipe
+
+
+def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING) -> tuple[Method, Data, Any]:
+    """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
+
+    Raises InputError for what a person has to mend; writes nothing.
+    """
+    method = method_of(settings, method)
+    folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
+    if settings.compare_with:
+        resolve(settings.compare_with)
+    warnings: list[str] = []
+    raw = load_streams(settings, method, warnings)
+    tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    data = encode(raw, tokenizer, settings, warnings)
+    check_device(settings.device)
+    if settings.compare_with:
+        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
+    check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
+    args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
+    outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
+    return method, data, args
+
+
+def inputs_of(settings: Recipe) -> dict[str, Any]:
+    """What the run reads: what it is -> where it is, which the output must lie apart from."""
+    return {
+        "model": settings.model,
+        "forget set": settings.forget,
+        "retain set": settings.retain,
+        "holdout set": settings.holdout,
+        "model to compare with": settings.compare_with,
+    }
+
+
+def space(settings: Recipe, *, checkpoint: bool = False) -> int | None:
+    """About how many bytes the run will write; None where nobody knows."""
+    from expunge.models.size import written_bytes
+
+    rank = settings.lora.r if settings.adapter else None
+    return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoint=checkpoint)
+
+
+def planned(settings: Recipe) -> dict[str, Any]:
+    """What :func:`expunge.unlearning.run.run` would do; raises InputError as it does, and writes nothing."""
+    from expunge.training.arguments import total_steps
+
+    method, data, args = ready(settings)
+    return {
+        "model": settings.model,
+        "data": {name: len(rows) for name, rows in data.given.items()},
+        "tokens": describe.shares(data),
+        "method": method.name,
+        "steps": total_steps(args, len(data.rows["forget"])),
+        "out": settings.out,
+    }
+
+
+def method_of(settings: Recipe, method: Method | None = None) -> Method:
+    """The recipe's method, or ``method`` in its place, with the optimizer that the recipe asks for."""
+    from expunge.training.arguments import optimized
+
+    made = method or build(settings.method, settings.parameters)
+    return optimized(made, settings.optimizer, settings.optimizer_parameters, settings.training)
