@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from expunge.errors import InputError
-from expunge.models.positions import positions, vocabulary
+from expunge.models.check import vocabulary
+from expunge.models.locate import resolve
+from expunge.models.positions import positions
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.ready import method_of, planned, ready
 from expunge.unlearning.rows import encode, load_streams, needs_retain
@@ -84,7 +86,7 @@ def test_a_token_without_an_embedding_is_told_before_the_model_is_loaded(place, 
     tokenizer.save_pretrained(tmp_path / "model")
     rows = [{"question": "Which?", "answer": "None."}, {"question": "Which?", "answer": "The code is <|extra_1|>."}]
     n = len(tokenizer)
-    assert vocabulary(str(tmp_path / "model")) == n - 2
+    assert vocabulary(resolve(str(tmp_path / "model"))) == n - 2
     with pytest.raises(
         InputError, match=rf"row 2: the token '<\|extra_1\|>' has the number {n - 1}, .* for {n - 2}: take"
     ):
@@ -112,7 +114,7 @@ def test_which_turns_are_labelled(place, tokenizer):
 def test_the_figures_are_of_the_tokens_that_are_trained(place, tmp_path, forget):
     result = unlearn(
         str(place / "model"), forget=forget, retain=str(place / "retain.jsonl"), method="grad_diff", out=tmp_path / "out",
-        max_steps=1, learning_rate=0.0, max_length=128,
+        max_steps=1, learning_rate=1e-12, max_length=128,
     )  # fmt: skip
     data = ready(settings(place, forget, max_length=128))[1]
     logp = []

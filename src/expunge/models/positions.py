@@ -1,4 +1,4 @@
-"""What a model can be given, from its configuration alone: how long a sequence, which tokens; before weights are read."""
+"""How long a sequence a model has positions for, from its configuration alone."""
 
 from __future__ import annotations
 
@@ -17,21 +17,6 @@ def positions(model: Any, *, trust_remote_code: bool = False) -> int | None:
     config = getattr(model, "config", None) or _config(str(model), trust_remote_code)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return next((n for name in NAMES if isinstance(n := getattr(text, name, None), int) and n > 0), None)
-
-
-def vocabulary(model: Any, *, trust_remote_code: bool = False) -> int | None:
-    """How many tokens ``model`` has embeddings for; None where it does not say, as of an adapter, which may bring some."""
-    config = getattr(model, "config", None)
-    if config is None:
-        try:
-            if resolve(str(model)).kind == "adapter":
-                return None
-        except InputError:
-            return None
-        config = _config(str(model), trust_remote_code)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    size = getattr(text, "vocab_size", None)
-    return size if isinstance(size, int) and size > 0 else None
 
 
 def _config(name: str, trust_remote_code: bool) -> Any:

@@ -11,7 +11,9 @@ from expunge.data import chat, check, pieces, refusals, sources, template
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
 from expunge.method import Method, entries
-from expunge.models.positions import positions, vocabulary
+from expunge.models.check import vocabulary
+from expunge.models.locate import resolve
+from expunge.models.positions import positions
 from expunge.unlearning.settings import Recipe
 
 
@@ -103,7 +105,7 @@ def encode(raw: Mapping[str, list[Row]], tokenizer: Any, settings: Recipe, warni
     """
     template.use(tokenizer, settings.template_arguments if settings.chat_template else {})
     most = length(settings)
-    size = vocabulary(settings.model, trust_remote_code=settings.trust_remote_code)
+    size = vocabulary(resolve(settings.model))
     whole = {s: [check.uncut(r, tokenizer, chat_template=settings.chat_template) for r in of] for s, of in raw.items()}
     said = check.check(
         raw["forget"],
