@@ -1,19 +1,35 @@
-"""One rank of the two-process tests: ``torchrun ddp_worker.py ROWS.json FOLDER`` writes what each row's training leaves."""
+"""One rank of the session's two-process launch: ``torchrun ddp_worker.py FOLDER`` leaves there what each training and each
+benchmark gave."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import bench_worker
 import tiny
 import torch
+from method_rows import LR, PARAMETERS, ROWS
 
 from expunge.method import build
 from expunge.training.arguments import optimized
 from expunge.training.curvature import inner
+
+
+def row(method: str, sophia: dict[str, Any], learning_rate: float = LR) -> dict[str, Any]:
+    parameters = PARAMETERS.get(method, {})
+    return {"method": method, "parameters": parameters, "sophia": sophia, "learning_rate": learning_rate}
+
+
+FIRST_ORDER = {name: row(name, {}) for name in dict(ROWS) if not build(name, PARAMETERS.get(name, {})).optimizer}
+# Steps so small that a coordinate whose clipped sign is a matter of rounding moves no other coordinate's gradient.
+SOPHIA = {
+    "blur_npo-gauss_newton": row("blur_npo", {"every": 2, "rho": 300}, 1e-4),
+    "grad_diff-hutchinson": row("grad_diff", {"curvature": "hutchinson", "every": 1, "rho": 30}, 1e-4),
+    "soul_npo-squared_gradient": row("soul_npo", {"curvature": "squared_gradient", "every": 1, "rho": 30}, 1e-4),
+}
 
 
 def left_by(row: dict[str, Any], **arguments: Any) -> dict[str, torch.Tensor]:
@@ -32,6 +48,8 @@ def left_by(row: dict[str, Any], **arguments: Any) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    rows, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    for name, row in rows.items():
-        torch.save(left_by(row, ddp_backend="gloo"), folder / f"{name}.{os.environ['RANK']}.pt")
+    folder, rank = Path(sys.argv[1]).resolve(), os.environ["RANK"]
+    for name, one in (FIRST_ORDER | SOPHIA).items():
+        torch.save(left_by(one, ddp_backend="gloo"), folder / f"{name}.{rank}.pt")
+    torch.distributed.destroy_process_group()
+    bench_worker.run(folder / "bench", rank)

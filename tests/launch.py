@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import bench_worker
 import pytest
 from filelock import FileLock
 
@@ -63,3 +64,15 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
             make(folder)
             done.touch()
     return folder
+
+
+def launched(factory: pytest.TempPathFactory) -> Path:
+    """The folder that the session's one launch of two processes left its results in; ``said`` is what went wrong."""
+
+    def launch(folder: Path) -> None:
+        (folder / "bench").mkdir()
+        bench_worker.prepare(folder / "bench", free_port)
+        ended = two_processes([str(TESTS / "ddp_worker.py"), "."], folder)
+        (folder / "said").write_text("\n".join(f"{status}: {errors[-3000:]}" for status, _, errors in ended))
+
+    return once(factory, "two-processes", launch)

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from ddp_worker import left_by
-from launch import TESTS, once, two_processes
-from method_rows import LR, PARAMETERS, ROWS
-
-from expunge.method import build
-
-
-def row(method, sophia, learning_rate=LR):
-    parameters = PARAMETERS.get(method, {})
-    return {"method": method, "parameters": parameters, "sophia": sophia, "learning_rate": learning_rate}
-
-
-FIRST_ORDER = {name: row(name, {}) for name in dict(ROWS) if not build(name, PARAMETERS.get(name, {})).optimizer}
-# Steps so small that a coordinate whose clipped sign is a matter of rounding moves no other coordinate's gradient.
-SOPHIA = {
-    "blur_npo-gauss_newton": row("blur_npo", {"every": 2, "rho": 300}, 1e-4),
-    "grad_diff-hutchinson": row("grad_diff", {"curvature": "hutchinson", "every": 1, "rho": 30}, 1e-4),
-    "soul_npo-squared_gradient": row("soul_npo", {"curvature": "squared_gradient", "every": 1, "rho": 30}, 1e-4),
-}
+from ddp_worker import FIRST_ORDER, SOPHIA, left_by
+from launch import launched
 
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory):
     """What each of two processes left, by row; a row that was not reached fails with what the launch said."""
-
-    def launch(folder):
-        (folder / "rows.json").write_text(json.dumps(FIRST_ORDER | SOPHIA))
-        ended = two_processes([str(TESTS / "ddp_worker.py"), "rows.json", "."], folder)
-        (folder / "said").write_text("\n".join(f"{status}: {errors[-3000:]}" for status, _, errors in ended))
-
-    folder = once(tmp_path_factory, "two-processes", launch)
+    folder = launched(tmp_path_factory)
 
     def of(name):
         files = [folder / f"{name}.{rank}.pt" for rank in range(2)]
