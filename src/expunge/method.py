@@ -136,9 +136,12 @@ class Entry:
         return (inspect.getdoc(self.make) or "").split("\n", 1)[0]
 
     @property
-    def streams(self) -> tuple[str, ...]:
-        """The rows it reads with its default parameters: forget, retain, alternate."""
-        return self.make().streams
+    def streams(self) -> tuple[str, ...] | None:
+        """The rows it reads with its default parameters: forget, retain, alternate; None where those make no method."""
+        try:
+            return self.make().streams
+        except (InputError, AttributeError, TypeError):
+            return None
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def _check_finite(made: BaseModel, where: str) -> None:
 def check_filled(values: Mapping[str, Any], where: str) -> None:
     """Raise InputError for the first text without a character: a name or a path that a shell variable left empty."""
     for key, value in values.items():
-        if isinstance(value, str) and not value.strip():
+        texts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(text, str) and not text.strip() for text in texts):
             raise InputError(
                 f"{where}: {key} is an empty text; give a value, or leave it out (an unset shell variable?)"
             )

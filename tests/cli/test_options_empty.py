@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pydoc
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -50,7 +51,7 @@ def text_options(command):
     for kind in COMMANDS[command][1]:
         for name, field in described(pydoc.locate(kind)).items():
             option = "--" + name.replace("_", "-")
-            if f"{option} " in shown and _plain(field.annotation) is str:
+            if re.search(rf"^\s+{option} ", shown, re.MULTILINE) and _plain(field.annotation) is str:
                 yield option
 
 

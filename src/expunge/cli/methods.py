@@ -38,7 +38,8 @@ def command(as_json: Json = False) -> None:
     table.add_column(no_wrap=True)
     for row in entries().values():
         about = Text(row.summary.replace("``", ""))
-        about.append(f"\nneeds {needs(row.streams)}")
+        if row.streams:
+            about.append(f"\nneeds {needs(row.streams)}")
         if row.defaults:
             about.append("\n" + ", ".join(f"{k}={v}" for k, v in row.defaults.items()), style="dim")
         table.add_row(row.name, about, "\n".join(filter(None, (row.paper, row.status))))

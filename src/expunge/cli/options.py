@@ -97,7 +97,9 @@ def _option(name: str, field: FieldInfo, default: Any, required: bool) -> inspec
     declared = [flag] if kind is bool and default is False else []
     if default is True:
         usual = f"  [default: {flag.removeprefix('--')}]"
-    elif required or default == {} or any(default is nothing for nothing in (None, False, PydanticUndefined, ...)):
+    elif (
+        required or default in ({}, ()) or any(default is nothing for nothing in (None, False, PydanticUndefined, ...))
+    ):
         usual = ""
     else:
         usual = f"  [default: {default}]"

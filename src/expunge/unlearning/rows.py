@@ -69,7 +69,7 @@ def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = 
 
 def needs_retain(name: str) -> str:
     """What a person is told who gives the method ``name`` no retain set: ways to have one, and methods that need none."""
-    free = [row.name for row in entries().values() if "retain" not in row.streams]
+    free = [row.name for row in entries().values() if row.streams and "retain" not in row.streams]
     return (
         f"the method {name} protects a retain set; give rows of what must stay with --retain (rows like the forget rows "
         "that are not to be forgotten; `expunge reveal` writes neutral ones, `expunge release --self-retain 64` makes its "

@@ -137,7 +137,7 @@ class Recipe(BaseModel):
     title: str | None = None
     device: str | None = Field(None, description="Where the model runs, such as cuda.")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Number format of the weights that do not train; bfloat16 needs --adapter lora."
+        "float32", description="Number format of the weights that do not train; bfloat16 is for LoRA."
     )
     overwrite: bool = Field(False, description="Write over an earlier run in the folder.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")

@@ -20,7 +20,10 @@ def test_two_processes_give_what_one_gives(tmp_path_factory, tmp_path, monkeypat
     notes = [[place / f"{out}-{rank}" for rank in "01"] for out in OUTS]
     first, again = [[file.read_text().split() if file.exists() else [] for file in files] for files in notes]
     figures_and_page = ["replace_text", "replace_text"]
-    assert first == [["collect", "replace_text", "write", "write", *figures_and_page], ["collect"]]  # of the cache: whose, then what
+    assert first == [
+        ["collect", "replace_text", "write", "write", *figures_and_page],
+        ["collect"],
+    ]  # of the cache: whose, then what
     assert again == [["write", *figures_and_page], []]  # from the cache
     assert (place / "stdout-0").read_text().count("probability") == len(OUTS) and (place / "stdout-1").read_text() == ""
     assert read(place / "two")["figures"] == read(place / "again")["figures"]
