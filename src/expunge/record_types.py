@@ -211,6 +211,7 @@ class UnlearningInfo(TypedDict):
     steps: float | None
     seconds: float | None
     record: str | None
+    warnings: NotRequired[list[str]]
 
 
 @final
@@ -295,6 +296,7 @@ class ComparedRun(TypedDict):
     versions: NotRequired[dict[str, Any]]
     fingerprint: NotRequired[str | None]
     record: NotRequired[str | None]
+    warnings: NotRequired[list[str]]
 
 
 class ComparedModel(TypedDict):
@@ -359,6 +361,7 @@ class RevealRecord(TypedDict):
     seconds: NotRequired[float]
     private_files: NotRequired[list[str]]
     output: NotRequired[str]
+    warnings: NotRequired[list[str]]
 
 
 class MadeRecord(TypedDict):
