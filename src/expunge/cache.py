@@ -50,7 +50,10 @@ class Entry:
 
 # -- use ------------------------------------------------------------------------------------------------------------------
 def hold(folder: Path) -> None:
-    """Keep the entry ``folder`` from being taken away until this process ends, and note that it was used now."""
+    """Keep the entry ``folder`` from being taken away until this process ends, and note that it was used now.
+
+    Raises OSError where the cache cannot be written to.
+    """
     if folder not in _HELD:
         files.private_folder(folder.parent)
         stream = open(_lock_of(folder), "a", encoding="utf-8")  # noqa: SIM115  open to the process' end
@@ -63,6 +66,11 @@ def hold(folder: Path) -> None:
 def describe(folder: Path, about: Mapping[str, Any]) -> None:
     """Note beside an entry's files what they are of, for :func:`entries`."""
     files.write_json(folder / ABOUT, about, mode=files.PRIVATE)
+
+
+def unusable(error: OSError) -> str:
+    """How a message says that the cache cannot be written to."""
+    return f"the cache {files.cache_folder()} cannot be written to ({files.reason(error)})"
 
 
 def _lock_of(folder: Path) -> Path:

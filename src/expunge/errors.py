@@ -40,8 +40,16 @@ def shortened(value: Any) -> str:
 def nearest(word: str, words: Iterable[str]) -> str:
     """How a message goes on after a name that is none of ``words``: with the one that was meant, or not at all.
 
-    >>> nearest("retian", ["forget", "retain"]), nearest("x", ["forget"])
-    (", did you mean 'retain'?", '')
+    >>> nearest("retian", ["forget", "retain"]), nearest("x", ["forget"]), nearest("BLUR-NPO", ["npo", "blur_npo"])
+    (", did you mean 'retain'?", '', ", did you mean 'blur_npo'?")
     """
-    close = difflib.get_close_matches(word, list(words), n=1)
+    known = list(words)
+    plain = {_plain(name): name for name in reversed(known)}
+    close = difflib.get_close_matches(word, known, n=1) or [
+        plain[name] for name in difflib.get_close_matches(_plain(word), list(plain), n=1)
+    ]
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")

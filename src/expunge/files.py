@@ -256,6 +256,17 @@ def replacing(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def expanded(path: PathLike) -> Path:
+    """``path`` with ``~`` and ``~NAME`` as the home folder; raises InputError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        first = Path(path).parts[0]
+        raise InputError(
+            f"{os.fspath(path)}: there is no home folder {first}; write it in full, or ./{first} for a file of that name"
+        ) from None
+
+
 def private_folder(folder: Path) -> Path:
     """Make ``folder`` if it is not there; its owner alone may look into it (mode 700)."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -290,5 +301,5 @@ def sha256_folder(path: PathLike, pattern: str = "**/*") -> str:
 def cache_folder() -> Path:
     """``$EXPUNGE_CACHE``, else ``$XDG_CACHE_HOME/expunge``, else ``~/.cache/expunge``."""
     if own := os.environ.get("EXPUNGE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "expunge"
+        return expanded(own)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "expunge"

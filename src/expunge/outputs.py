@@ -31,6 +31,7 @@ IGNORED = (
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}(\.old|\.tmp)?")  # of files.replacing and files.replacing_file
 OF_WEIGHTS = ("model", "target", "retrained")  # folders that are replaced whole
 WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.py", "merges.txt", "vocab.txt", "spiece.*")
+RECORDS = ("run.json", "figures.json", "compare.json", "reveal.json", "guard.json")  # of finished results
 OF_A_RECORD = {"schema", "expunge", "figures", "made_of", "settings", "best_model_checkpoint"}
 ELSEWHERE = "choose another output folder"
 
@@ -84,7 +85,7 @@ def path_of(out: PathLike) -> Path:
         check_folder(text)
     if "\0" in text:
         raise InputError(f"{text!r} is no path: it holds a null character; {ELSEWHERE}")
-    return Path(text).expanduser()
+    return files.expanded(text)
 
 
 def check_apart(folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -128,7 +129,7 @@ def _local(place: Any) -> list[Path]:
     if not isinstance(place, str | os.PathLike) or not os.fspath(place).strip():
         return []
     with contextlib.suppress(OSError, ValueError, InputError):
-        path = Path(place).expanduser()
+        path = files.expanded(place)
         if path.exists():
             return [path, *_base(path)]
     return []
@@ -165,6 +166,8 @@ def _check_entries(folder: Path, layout: Layout, *, overwrite: bool) -> None:
     if not folder.is_dir():
         return
     ours = is_ours(folder, layout)
+    if not ours and (other := _other_result(folder)):
+        raise InputError(f"{folder} holds {other}, a result of another command of expunge; {ELSEWHERE}")
     for entry in sorted(folder.iterdir()):
         if _ignored(entry.name, layout):
             continue
@@ -198,6 +201,10 @@ def is_ours(folder: Path, layout: Layout) -> bool:
         return True
     patterns = (layout.marker, str(_previous(Path(layout.marker))), *layout.evidence)
     return any(_is_record(file) for pattern in patterns for file in folder.glob(pattern))
+
+
+def _other_result(folder: Path) -> str | None:
+    return next((name for name in RECORDS if _is_record(folder / name)), None)
 
 
 def _is_record(file: Path) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from expunge import files
 from expunge.errors import InputError, nearest
 
 Kind = Literal["method", "loss", "combiner", "metric", "scorer", "benchmark"]
@@ -61,7 +62,7 @@ def is_file(spec: str) -> bool:
 def of_file(kind: Kind, spec: str) -> tuple[Any, Path]:
     """What ``FILE.py:NAME`` names, and the file; InputError where there is no such function, file or name."""
     path, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
-    file = Path(path).expanduser()
+    file = files.expanded(path)
     if not name:
         raise InputError(f"the {kind} {spec!r} names no function; write {path.rstrip(':')}:FUNCTION")
     if not file.is_file():
@@ -90,13 +91,13 @@ def run(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f": {error}" if isinstance(error, ImportError) else ""
         raise InputError(f"{file} cannot be run: {type(error).__name__}{line(error, file)}{said}") from error
     return module
 
 
-def line(error: Exception, file: Path) -> str:
+def line(error: BaseException, file: Path) -> str:
     """Where in ``file`` the error arose, as a message goes on; never the error's own text, which may quote data."""
     number, step = 0, error.__traceback__
     while step is not None:

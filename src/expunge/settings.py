@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from expunge import files
 from expunge.errors import InputError, nearest, shortened
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -96,7 +97,7 @@ def expanded(value: Any) -> Any:
     """
     if not isinstance(value, str) or not value.startswith("~"):
         return value
-    return os.path.expanduser(value)
+    return str(files.expanded(value))
 
 
 def name_of(model: Any) -> str:
@@ -268,7 +269,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
     A file that ends in ``.yaml`` or ``.yml`` is YAML, any other TOML; the same keys and tables in both.
     """
-    file = Path(path).expanduser()
+    file = files.expanded(path)
     if file.is_dir():
         raise InputError(f"{file} is a folder; a recipe is a file that ends in {', '.join(RECIPES)}")
     kind = "YAML" if file.suffix in (".yaml", ".yml") else "TOML"

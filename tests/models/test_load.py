@@ -295,7 +295,9 @@ def test_trainable_counts_by_hand() -> None:
     assert trainable(tiny(tied=False)) == (1256, 1256)
 
 
-@pytest.mark.parametrize("settings", [{"target_modules": "nothing_like_it"}, {"r": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": "nothing_like_it"}, {"target_modules": ["q_proj", "vproj"]}, {"r": 0}]
+)
 def test_lora_that_cannot_be_attached(settings: dict) -> None:
     with pytest.raises(InputError, match="cannot be attached"):
         attach_lora(tiny(), **settings)

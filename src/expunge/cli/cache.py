@@ -9,6 +9,7 @@ import typer
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet
+from expunge.settings import check_filled
 
 
 def command(
@@ -33,6 +34,7 @@ def command(
         from expunge import cache, files
         from expunge.errors import InputError
 
+        check_filled({"older_than": older_than, "keep": keep}, "the command line")
         if (older_than or keep) and not clear:
             raise InputError("--older-than and --keep say what --clear takes away; add --clear")
         limits: dict[str, Any] = {"older_than": cache.seconds(older_than) if older_than else None}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from expunge import files
 from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.options import Json
@@ -56,7 +57,7 @@ def model_of(place: str) -> str:
     """``place``, or the model in it where it is a run's folder."""
     from expunge import record
 
-    folder = Path(place).expanduser()
+    folder = files.expanded(place)
     if not (folder / record.FILE).is_file() or (folder / "config.json").exists():
         return place
     output = record.read(folder).get("output") or {}
@@ -67,7 +68,7 @@ def recorded_of(place: str, dtype: str) -> tuple[str | None, str | None]:
     """The folder of the run that wrote ``place``, and the fingerprint in its record, if it is of that number format."""
     from expunge import record
 
-    folder = Path(place).expanduser().parent
+    folder = files.expanded(place).parent
     if not (folder / record.FILE).is_file():
         return None, None
     output = record.read(folder).get("output") or {}

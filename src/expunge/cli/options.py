@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.core import TyperGroup
 
-from expunge.cli.errors import exit_on_input_error
 from expunge.settings import check_filled, described_fields
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, and nothing else.")]
@@ -54,8 +53,7 @@ def from_settings(
                         options[key] = _option(key, field, (defaults or {}).get(key, field.default), key in required)
 
             def command(**values: Any) -> None:
-                with exit_on_input_error():
-                    check_filled(values, "the command line")
+                check_filled(values, "the command line")
                 given = {name: values.pop(name) for name in options}
                 body({name: value for name, value in given.items() if value not in (None, [])}, **values)
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from expunge.cli import result
-from expunge.cli.errors import exit_on_input_error
 from expunge.cli.options import Json
 from expunge.settings import check_filled
 
@@ -19,13 +18,12 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Explain one method: its objectives with their formulas, how they meet, its defaults and its source."""
-    with exit_on_input_error():
-        check_filled({"method": method}, "the command line")
-        page = describe(method)
-        if as_json:
-            result.print_json({"name": method, "page": page})
-        else:
-            typer.echo(page)
+    check_filled({"method": method}, "the command line")
+    page = describe(method)
+    if as_json:
+        result.print_json({"name": method, "page": page})
+    else:
+        typer.echo(page)
 
 
 def describe(name: str) -> str:

@@ -1,7 +1,8 @@
 """The last guard of every command: whatever goes wrong is one sentence on standard error, never a traceback.
 
 The traceback goes to ``error.log`` in the command's output folder, or to a file of its own among the temporary files;
-``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C.
+``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C.  With
+``--json`` the sentence is printed on standard output too, as ``error`` of an object with the ``exit_code``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import sys
 import tempfile
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from expunge.cli import warned
+from expunge.cli import result, warned
 from expunge.cli.options import Commands
 from expunge.errors import InputError, RunFailed
 from expunge.files import PRIVATE, replace_text
@@ -44,7 +45,7 @@ class App(Commands):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that is named."""
-        with guarded(debug=ctx.meta["debug"]):
+        with guarded(debug=ctx.meta["debug"], as_json="--json" in ctx.meta["typed"]):
             check_text(ctx.meta["typed"])
             return super().invoke(ctx)
 
@@ -67,7 +68,7 @@ def check_text(typed: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def guarded(*, debug: bool = False) -> Iterator[None]:
+def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[None]:
     """Turn whatever ends the block into its sentence and exit code; see the module."""
     token = _OUT.set(None)
     try:
@@ -76,19 +77,15 @@ def guarded(*, debug: bool = False) -> Iterator[None]:
     except OURS:
         raise
     except InputError as error:
-        _say(str(error))
-        raise typer.Exit(2) from None
+        raise _ended(str(error), 2, as_json) from None
     except RunFailed as error:
-        _say(str(error))
-        raise typer.Exit(1) from None
+        raise _ended(str(error), 1, as_json, error.record) from None
     except KeyboardInterrupt:
-        _say("interrupted")
-        raise typer.Exit(130) from None
+        raise _ended("interrupted", 130, as_json) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _say(sentence(error, None if debug else _logged(error)))
-        raise typer.Exit(1) from None
+        raise _ended(sentence(error, None if debug else _logged(error)), 1, as_json) from None
     finally:
         _sweep()
         _OUT.reset(token)
@@ -146,6 +143,10 @@ def _close_bars() -> None:
             bar.close()
 
 
-def _say(text: str) -> None:
+def _ended(text: str, code: int, as_json: bool, record: Mapping[str, Any] | None = None) -> typer.Exit:
+    """How a command ends that came to nothing, once that is said; ``record``: what it wrote all the same."""
     _close_bars()
     typer.secho(f"expunge: {text}", fg=typer.colors.RED, err=True)
+    if as_json:
+        result.print_json({**(record or {}), "error": text, "exit_code": code})
+    return typer.Exit(code)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from expunge import files
 from expunge.data import columns as known
 from expunge.data import formats, remote, shapes
 from expunge.data.example import Row
@@ -119,8 +120,8 @@ def raw(source: Any, split: str, warnings: list[str] | None = None) -> Iterator[
 def _path(source: str | Path, split: str, warnings: list[str]) -> Iterator[Placed]:
     if not str(source).strip() or source == Path():
         raise InputError("the name of a data set is empty; give a file, a folder or a hub name")
+    path = files.expanded(source)
     try:
-        path = Path(source).expanduser()
         is_folder, is_file, is_there = path.is_dir(), path.is_file(), os.path.lexists(path)
     except (OSError, RuntimeError, ValueError):
         raise InputError(f"{str(source)[:60]!r}… is no name of a file; give a file, a folder or a hub name") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import InputError
+from expunge.errors import InputError, nearest
 from expunge.models.lora import Adapter, factors
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def attach_lora(
     """
     from peft import LoraConfig, get_peft_model
 
+    check_targets(model, target_modules)
     fused = fused_projections(model) if target_modules == "all-linear" else []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|fan_in_fan_out)")  # :func:`merged` unties
@@ -57,6 +58,22 @@ def attach_lora(
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
             raise InputError(f"{what} cannot be attached: {reason}.") from error
+
+
+def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
+    """Raise InputError for the first of LoRA's ``target_modules`` that is no layer of ``model``: PEFT passes over it."""
+    names = [name for name, _ in model.named_modules() if name]
+    ends = [f".{name}" for name in names]
+    if isinstance(targets, str):
+        missing = [] if targets == "all-linear" or any(re.fullmatch(targets, n) for n in names) else [targets]
+    else:
+        missing = [t for t in targets if not any(end.endswith(f".{t}") for end in ends)]
+    if missing:
+        linear = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear))
+        raise InputError(
+            f"LoRA cannot be attached to {missing[0]!r} (target_modules): the model has no such layer"
+            f"{nearest(missing[0], linear)}; its linear layers are {', '.join(linear)}"
+        )
 
 
 def fused_projections(model: nn.Module) -> list[str]:

@@ -24,7 +24,12 @@ def dequantised(file: Path) -> Path:
         stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     folder = cache_folder() / "models" / f"{file.stem}-{digest[:16]}"
-    cache.hold(folder)
+    try:
+        cache.hold(folder)
+    except OSError as error:
+        raise InputError(
+            f"{cache.unusable(error)}, and {file.name} must be unpacked there; set EXPUNGE_CACHE to another folder"
+        ) from error
     if not (folder / "config.json").is_file():
         if util.find_spec("gguf") is None:
             raise InputError(f"Reading {file.name} needs the package gguf: pip install expunge[gguf].")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from expunge.errors import InputError
-from expunge.files import read_json
+from expunge.files import expanded, read_json
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def resolve(name: str | os.PathLike[str], *, revision: str | None = None) -> Sou
     if text == ALIAS:
         file = wheel_file()
         return Source("gguf", str(file), ALIAS_HUB) if file else _from_hub(ALIAS_HUB, revision)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         return _folder(path.resolve())
     if path.is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.errors import InputError
-from expunge.files import is_foreign, read_json, replacing
+from expunge.files import expanded, is_foreign, read_json, replacing
 from expunge.models.adapt import merged
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, read_adapter
 
@@ -122,7 +122,7 @@ def adapter_of(model: PeftModel) -> Adapter:
 
 def _checked_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder in full; InputError if anything but a model stands there."""
-    path = Path(folder).expanduser().resolve()
+    path = expanded(folder).resolve()
     if is_foreign(path, MARKERS):
         raise InputError(f"{path} exists and is no model's folder; give another folder for the output.")
     return path

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expunge.errors import InputError, nearest, shortened
 from expunge.method import Method
+from expunge.settings import check_filled
 from expunge.sophia import OPTIMIZERS, Settings
 from expunge.training.refused import (
     LOW_RANK_OPTIMIZERS,
@@ -98,6 +99,7 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
 def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` with the fields' types; raises InputError for what is unknown, does not fit or would do nothing."""
     chosen = {key: parse(key, value) for key, value in given.items()}
+    check_filled(given, "the training arguments")
     check_heeded(chosen)
     for key, value in chosen.items():
         check_range(key, value)

@@ -31,7 +31,7 @@ def located(named: Any, folder: str | Path | None) -> Path | None:
     if not named or text.lower() in ("false", "none", ""):
         return None
     if text.lower() != "true":
-        return Path(text).expanduser()
+        return files.expanded(text)
     newest = get_last_checkpoint(str(folder)) if folder and Path(folder).is_dir() else None
     if newest is None:
         raise InputError(

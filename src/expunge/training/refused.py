@@ -13,9 +13,9 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from expunge import files
 from expunge.errors import InputError, nearest, shortened
 
 _EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
@@ -208,7 +208,7 @@ def check_choice(key: str, value: Any) -> None:
         and dict in (get_origin(kind) or kind for kind in get_args(names()[key]))
         and isinstance(value, str)
     ):
-        if not value.startswith("{") and not Path(value).expanduser().is_file():
+        if not value.startswith("{") and not files.expanded(value).is_file():
             raise InputError(f'{key}={shortened(value)} is neither JSON, such as {{"key": 1}}, nor a file')
         if value.startswith("{"):
             try:

@@ -70,7 +70,7 @@ def describe_output(path: Path, again: Any, chain: Any, settings: Recipe) -> dic
 
 def parent_of(settings: Recipe, fingerprint: str) -> tuple[dict[str, Any] | None, list[str]]:
     """The earlier run that wrote the model, and a warning where the weights are not the ones that its record names."""
-    place = Path(settings.model).expanduser()
+    place = files.expanded(settings.model)
     if not place.is_dir() or not (place.parent / record.FILE).is_file():
         return None, []
     try:

@@ -18,6 +18,8 @@ from expunge.settings import check_keys, check_pairs, checked, full_names, mappi
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
 
+LAYER = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")  # the name of a layer, or its end
+
 
 def _expression(text: str) -> str:
     try:
@@ -27,8 +29,16 @@ def _expression(text: str) -> str:
     return text
 
 
-def _modules(value: str | list[str]) -> str | list[str]:
-    return _expression(value) if isinstance(value, str) else value
+def _modules(value: Any) -> Any:
+    """Names of layers as a list, however they are written; "all-linear" and a regular expression as they are.
+
+    >>> _modules("q_proj,v_proj"), _modules('["q_proj"]'), _modules("q_proj"), _modules(".*q_proj"), _modules("all-linear")
+    (['q_proj', 'v_proj'], ['q_proj'], ['q_proj'], '.*q_proj', 'all-linear')
+    """
+    if not isinstance(value, str) or value == "all-linear":
+        return value
+    names = [name.strip(" \"'") for name in re.sub(r"^\s*\[(.*)\]\s*$", r"\1", value).split(",")]
+    return names if all(map(LAYER.fullmatch, names)) else _expression(value)
 
 
 def _rows(value: Any) -> Any:
@@ -49,7 +59,7 @@ class Adapter(BaseModel):
     r: int = Field(16, gt=0, le=65536)
     alpha: float = Field(32, gt=0, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: Annotated[str | list[str], AfterValidator(_modules)] = "all-linear"
+    target_modules: Annotated[str | list[str], BeforeValidator(_modules)] = "all-linear"
 
 
 class Recipe(BaseModel):

@@ -54,6 +54,8 @@ def check_fit(model: Any, settings: Recipe, method: Method) -> None:
     if what := reference.layer_read(method.objectives):
         with layers.up_to(model, what.layer):
             pass
+    if settings.adapter == "lora":
+        models.check_targets(model, settings.lora.target_modules)
     if pattern := _chosen(settings, method):
         (models.lora_targets if settings.adapter == "lora" else models.train_only)(model, pattern)
 

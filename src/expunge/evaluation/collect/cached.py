@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,8 @@ from expunge.files import cache_folder
 from expunge.models.check import check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 
+logger = logging.getLogger(__name__)
+REMEDY = "set EXPUNGE_CACHE to another folder"
 FORMAT = 3  # of what is collected: a new one makes older caches unread
 
 
@@ -60,8 +65,7 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
         asked.append(how.backend)
     folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
     facts = {"source": name, "fingerprint": loaded.fingerprint}
-    if state.is_main_process:
-        cache.hold(folder)
+    held = state.is_main_process and _held(folder)
     known = [(folder / table.ANSWERS).exists()]  # written last
     broadcast_object_list(known)  # the main process decides for all
     if known[0]:
@@ -72,13 +76,33 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
         total=total, desc=f"asking {os.path.basename(os.path.normpath(name))}", leave=False, disable=quiet
     ) as bar:
         found = _ask(loaded, probes, how, lambda n: bar.update(n * state.num_processes))
-    if state.is_main_process:
-        files.private_folder(folder)
-        cache.describe(folder, {"model": os.path.basename(os.path.normpath(name)), "questions": len(probes)})
-        table.write(found, folder)
-        if told := cache.trim():
-            print(f"expunge: {told}", file=sys.stderr)
+    if held:
+        _keep(found, folder, {"model": os.path.basename(os.path.normpath(name)), "questions": len(probes)})
     return found, facts
+
+
+def _held(folder: Path) -> bool:
+    """Whether the cache's entry ``folder`` can be used; a warning says where it cannot."""
+    try:
+        cache.hold(folder)
+    except OSError as error:
+        logger.warning("%s, so answers are not kept for another time; %s", cache.unusable(error), REMEDY)
+        return False
+    return True
+
+
+def _keep(found: table.Collected, folder: Path, about: dict[str, Any]) -> None:
+    """Write ``found`` to the cache; a cache that is full costs nothing but a warning."""
+    try:
+        files.private_folder(folder)
+        cache.describe(folder, about)
+        table.write(found, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        logger.warning("%s, so answers are not kept for another time; %s", cache.unusable(error), REMEDY)
+        return
+    if told := cache.trim():
+        print(f"expunge: {told}", file=sys.stderr)
 
 
 def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
