@@ -79,7 +79,9 @@ def _read(kind: tuple[str, ...], given: Columns, where: str) -> tuple[Row, list[
     value = from_json(given[first][1]) if first in (*MESSAGES, "prompt") else given[first][1]
     if first in MESSAGES:
         said = _system(messages(value, where, given[first][0]), given, where)
-        return _conversation(said[:-1], said[-1:], given, where), [first, *SYSTEM, "tools"]
+        said = _trained(said, where)
+        row = _conversation(said[:-1], said[-1:], given, where)
+        return replace(row, begun=said[-2]["role"] != "assistant"), [first, *SYSTEM, "tools"]
     if kind == (first,):
         return Row(None, _text(given, first, where), where=where), [first]
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -100,9 +102,21 @@ def _read(kind: tuple[str, ...], given: Columns, where: str) -> tuple[Row, list[
     return row, [*kind, "context", *further, "history", *SYSTEM, "tools"]
 
 
+def _trained(said: list[Message], where: str) -> list[Message]:
+    """``said`` up to the last answer that is to be trained on: not one of the weight 0, as in OpenAI's files."""
+    if said[-1]["role"] != "assistant" or said[-1].get("weight") != 0:
+        return said
+    last = max((i for i, m in enumerate(said) if m["role"] == "assistant" and m.get("weight") != 0), default=0)
+    if not last:
+        raise InputError(f"{where}: every message of the assistant has the weight 0, so nothing is to be trained on")
+    return said[: last + 1]
+
+
 def _every_turn(row: Row, kind: tuple[str, ...], how: How) -> bool:
     """Whether earlier assistant turns are labelled: not where the row itself says what the prompt is."""
-    earlier = any(m["role"] == "assistant" for m in (row.prompt or ())[:-1] if isinstance(m, dict))
+    earlier = any(
+        m["role"] == "assistant" for m in (row.prompt or ())[: -1 if row.begun else None] if isinstance(m, dict)
+    )
     return earlier and how.turns == "all" and kind[0] in (*MESSAGES, "question", "instruction", "query")
 
 
