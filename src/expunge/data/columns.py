@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from expunge.errors import InputError, nearest
@@ -67,7 +68,12 @@ def normal(name: Any) -> str:
     >>> normal(" Paraphrased Answer"), normal("\\ufeffQuestion:")
     ('paraphrased_answer', 'question')
     """
-    return re.sub(r"[\s\-]+", "_", str(name).strip("\ufeff \t\r\n\"':?").casefold())
+    return _normal(str(name))
+
+
+@lru_cache(maxsize=4096)  # every row has the same
+def _normal(name: str) -> str:
+    return re.sub(r"[\s\-]+", "_", name.strip("\ufeff \t\r\n\"':?").casefold())
 
 
 def _inside(raw: Mapping[str, Any], name: str) -> Any:

@@ -33,8 +33,8 @@ def rendered(
     Raises InputError where the template does not show a turn, or shows another.
     """
     whole = render(messages, False)
-    last = _split(render, messages, len(messages) - 1, where)[1].rstrip("\n ")
-    spans = [_span(render, messages, i, whole, last, where, tokens) for i in turns]
+    final = _split(render, messages, len(messages) - 1, where)
+    spans = [_span(render, messages, i, whole, final, where, tokens) for i in turns]
     if begun:
         begin, end = spans[-1]
         at = whole.find(begun, begin, end)
@@ -66,11 +66,18 @@ def end_of_turn(render: Render, messages: Sequence[Message], where: str) -> str:
 
 
 def _span(
-    render: Render, messages: Sequence[Message], i: int, whole: str, last: str, where: str, tokens: Sequence[str]
+    render: Render,
+    messages: Sequence[Message],
+    i: int,
+    whole: str,
+    final: tuple[str, str],
+    where: str,
+    tokens: Sequence[str],
 ) -> Span:
-    """The characters of message ``i`` in ``whole``; ``last``: how the last turn ends."""
+    """The characters of message ``i`` in ``whole``; ``final``: what stands around the content of the last message."""
     message = messages[i]
-    before, after = _split(render, messages, i, where)
+    last = final[1].rstrip("\n ")
+    before, after = final if i == len(messages) - 1 else _split(render, messages, i, where)
     begin = _begin(render, messages[:i], whole, before, where)
     for name in _called(message):
         if name not in whole[begin:]:
