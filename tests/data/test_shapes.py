@@ -174,3 +174,16 @@ def test_a_function_call_of_openais_older_form_is_a_tool_call():
 def test_preference_data_say_which_answer_is_to_be_forgotten(raw, columns):
     (row,) = load_rows([raw], columns=columns | {"alternate": "chosen"})
     assert row.prompt[-1]["content"] == "Who?" and row.alternate == "Eve." and row.answer == "Ada."
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "name"),
+    [(["Eve.", "Ada."], 1, "answer"), (["Eve.", "Ada."], "B", "answer"), (["Eve.", "Ada."], "Ada.", "answer"),
+     ({"text": ["Eve.", "Ada."], "label": ["1", "2"]}, "2", "answerKey")],
+)  # fmt: skip
+def test_the_answer_of_a_multiple_choice_is_the_choices_text(choices, answer, name):
+    said: list[str] = []
+    (row,) = load_rows([{"question": "Who?", "choices": choices, name: answer}], warnings=said)
+    assert row.answer == "Ada." and said == []
+    with pytest.raises(InputError, match="names none of the 2 choices"):
+        load_rows([{"question": "Who?", "choices": choices, name: "E"}])

@@ -11,7 +11,19 @@ from typing import Any
 from expunge.errors import InputError, nearest
 
 QUESTION = ("question", "instruction", "prompt", "query", "problem", "user", "human", "q", "input")
-ANSWER = ("answer", "response", "output", "completion", "answers", "solution", "reply", "assistant", "gpt", "a")
+ANSWER = (
+    "answer",
+    "response",
+    "output",
+    "completion",
+    "answers",
+    "solution",
+    "reply",
+    "assistant",
+    "gpt",
+    "a",
+    "answerkey",
+)
 TEXT = ("text", "content", "document", "passage", "article", "story")
 MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog")
 SYSTEM = ("system", "system_prompt", "system_message")
@@ -34,7 +46,9 @@ PARTS = (
     *EXTRAS,
 )
 KNOWN = tuple(
-    dict.fromkeys([*PARTS, "instruction", "response", "output", "query", "conversations", "paraphrased_question"])
+    dict.fromkeys(
+        [*PARTS, "instruction", "response", "output", "query", "conversations", "paraphrased_question", "answerkey"]
+    )
 )
 NAMELESS = re.compile(r"(unnamed:_\d+|__index_level_\d+__|)$")  # what pandas writes for a row's number
 INNER = ("data", "row", "record", "example", "sample", "item", "fields")  # a row in a row

@@ -19,6 +19,7 @@ from expunge.errors import InputError
 
 PLAIN = (("prompt", "completion"), ("input", "output"))  # raw text before and after, unless the first is a list
 TOOLS = ("tools", "functions")
+LETTERS = "ABCDEFGHIJ"  # of choices
 DEPTH = 3  # of a row in a row
 TURNS = ("all", "last")  # of a conversation's assistant turns, which are labelled
 Columns = dict[str, tuple[str, Any]]  # plain name -> (name as it stands, value)
@@ -100,7 +101,15 @@ def _read(kind: tuple[str, ...], given: Columns, where: str) -> tuple[Row, list[
     asked += [_text(given, name, where) for name in further]
     before = [*_history(given, where), {"role": "user", "content": "\n\n".join(asked)}]
     row = Row(tuple(_system(before, given, where)), answer, where=where, tools=_tools(given, where))
-    return row, [*kind, "context", *further, "history", *SYSTEM, *TOOLS]
+    return row, [
+        *kind,
+        "context",
+        *(["choices"] if second in ("answer", "answerkey") else []),
+        *further,
+        "history",
+        *SYSTEM,
+        *TOOLS,
+    ]
 
 
 def _trained(said: list[Message], where: str) -> list[Message]:
@@ -173,9 +182,28 @@ def _answer(given: Columns, name: str, where: str) -> str:
     value = given[name][1]
     value = value.get("text", value) if isinstance(value, Mapping) else value
     value = value.tolist() if hasattr(value, "tolist") else value
+    if "choices" in given and name in ("answer", "answerkey"):
+        return _text({name: (given[name][0], _chosen(from_json(given["choices"][1]), value, where))}, name, where)
     if isinstance(value, Sequence) and not isinstance(value, str) and value and isinstance(value[0], str):
         return _text({name: (given[name][0], value[0])}, name, where)
     return _text({name: (given[name][0], value)}, name, where)
+
+
+def _chosen(choices: Any, answer: Any, where: str) -> Any:
+    """The text of the choice that ``answer`` names by its place, its letter or its label; else ``answer``."""
+    labels: Any = list(LETTERS)
+    if isinstance(choices, Mapping):  # ARC's
+        labels, choices = choices.get("label", labels), choices.get("text")
+    if not isinstance(choices, Sequence) or isinstance(choices, str) or answer in choices:
+        return answer
+    place = answer if isinstance(answer, int) and not isinstance(answer, bool) else None
+    if isinstance(answer, str):
+        place = [*labels].index(answer) if answer in labels else int(answer) if answer.isdecimal() else None
+    if place is None or not 0 <= place < len(choices):
+        raise InputError(
+            f"{where}: the answer names none of the {len(choices)} choices, by its place from 0, letter or text"
+        )
+    return choices[place]
 
 
 def _text(given: Columns, name: str, where: str) -> str:

@@ -65,7 +65,7 @@ def attach_lora(
     return net
 
 
-def _check_placed(net: nn.Module, wanted: set[str]) -> None:
+def _check_placed(net: Any, wanted: set[str]) -> None:
     """Raise InputError where PEFT put factors on other modules than ``wanted``, as it does in families with experts."""
     names = {name.replace(".base_layer", "") for name, module in net.named_modules() if hasattr(module, "lora_A")}
     placed = {name.removeprefix("base_model.model.") for name in names}
