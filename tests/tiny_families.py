@@ -65,6 +65,19 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
          "max_position_embeddings": 256} | _ENDS,
     ),
     "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 2} | _ENDS),
+    "llama4": (
+        "Llama4TextConfig",
+        _PLAIN | {"num_local_experts": 2, "intermediate_size_mlp": 48, "interleave_moe_layer_step": 1,
+                  "attention_chunk_size": 16},
+    ),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        _PLAIN | {
+            "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+            "moe_intermediate_size": 24, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 1, "head_dim": 8, "num_key_value_heads": 2,
+        },
+    ),
     "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8} | _ENDS),
 }  # fmt: skip
 CONTRACT = tuple(FAMILIES)[:10]  # one of each kind; the others are members of a kind

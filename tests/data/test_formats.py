@@ -160,3 +160,22 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "opened", refuse)
     with pytest.raises(InputError, match=r"a\.jsonl cannot be read: permission denied"):
         load_rows(tmp_path / "a.jsonl")
+
+
+def test_files_of_another_kind_than_their_name(tmp_path):
+    rows = [{"question": "Who?", "answer": "Ada."}, {"question": "Where?", "answer": "Oru."}]
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    (tmp_path / "list.jsonl").write_text(json.dumps(rows, indent=2))
+    for name in ("packed.jsonl", "list.jsonl"):
+        assert [r.answer for r in load_rows(tmp_path / name)] == ["Ada.", "Oru."]
+    (tmp_path / "bad.jsonl").write_text('{"text": "a",}\n')
+    with pytest.raises(InputError, match=r"line 1: not JSON \(.*at column 14\)"):
+        load_rows(tmp_path / "bad.jsonl")
+
+
+def test_the_blank_lines_of_a_text_in_parquet_are_no_rows(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["", " = Title = \n", ""]}), tmp_path / "wiki.parquet")
+    assert [r.answer for r in load_rows(tmp_path / "wiki.parquet")] == [" = Title = \n"]

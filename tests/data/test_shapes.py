@@ -110,7 +110,9 @@ def test_columns_that_are_not_there(columns, said):
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        ({"question": None, "answer": "Ada."}, "the field 'question' is missing"),
+        ({"question": None, "answer": "Ada."}, "the field 'question' is null"),
+        ({"question": "Who?", "answer": {"value": "Ada."}}, "it is a dict; .*--columns answer=answer.value"),
+        ({"question": "Who?", "answers": {"text": []}}, "a list that is empty"),
         ({"question": "Who?", "answer": True}, "'answer' must be text, it is a bool"),
         ({"question": "Who?", "answer": float("nan")}, "'answer' must be text, it is a float"),
         ({"question": "Who?", "answer": "half \ud83d of it"}, r"'answer' holds half of a character \(U\+D83D"),
@@ -125,10 +127,63 @@ def test_columns_that_are_not_there(columns, said):
         ({"messages": []}, "list of messages"),
         ({"history": ["x"], "question": "Who?", "answer": "Ada."}, "list of pairs"),
         ({"a" * 500: "x"}, "found 'a{40}…'"),
-        ({"chosen": "a", "rejected": "b"}, "no known columns"),
-        ({"prompt": "Who?", "chosen": "a", "rejected": "b"}, "'completion' is missing.*--columns prompt=COLUMN,comp"),
+        ({"chosen": "a", "rejected": "b"}, "--columns text=rejected,alternate=chosen"),
+        ({"chosen": MESSAGES, "rejected": MESSAGES}, "--columns messages=rejected,alternate=chosen"),
+        ({"prompt": "Who?", "chosen": "a", "rejected": "b"}, r"--columns question=prompt,answer=rejected,alternate=chosen"),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_read(raw, said):
     with pytest.raises(InputError, match=said):
         load_rows([raw])
+
+
+@pytest.mark.parametrize(
+    "roles", [("Human:", "Assistant:"), ("prompter", "assistant"), ("<|user|>", "chatbot"), ("Q", "A")]
+)
+def test_roles_as_people_write_them(roles):
+    (row,) = load_rows(
+        [{"messages": [{"role": r, "content": c} for r, c in zip(roles, ["Who?", "Ada."], strict=True)]}]
+    )
+    assert row.prompt == ({"role": "user", "content": "Who?"},) and row.answer == "Ada."
+
+
+def test_a_system_message_may_be_empty():
+    (row,) = load_rows([{"messages": [{"role": "system", "content": ""}, *MESSAGES]}])
+    assert row.prompt[0] == {"role": "system", "content": ""}
+
+
+def test_a_function_call_of_openais_older_form_is_a_tool_call():
+    call = {"role": "assistant", "content": None, "function_call": {"name": "find", "arguments": '{"who": "Ada"}'}}
+    (row,) = load_rows([{"messages": [MESSAGES[0], call], "functions": [{"name": "find"}]}])
+    assert row.message["tool_calls"] == [
+        {"type": "function", "function": {"name": "find", "arguments": {"who": "Ada"}}}
+    ]
+    assert row.tools == ({"type": "function", "function": {"name": "find"}},)
+
+
+@pytest.mark.parametrize(
+    ("raw", "columns"),
+    [
+        ({"prompt": "Who?", "chosen": "Eve.", "rejected": "Ada."}, {"question": "prompt", "answer": "rejected"}),
+        (
+            {"chosen": [MESSAGES[0], {"role": "assistant", "content": "Eve."}], "rejected": MESSAGES},
+            {"messages": "rejected"},
+        ),
+    ],
+)
+def test_preference_data_say_which_answer_is_to_be_forgotten(raw, columns):
+    (row,) = load_rows([raw], columns=columns | {"alternate": "chosen"})
+    assert row.prompt[-1]["content"] == "Who?" and row.alternate == "Eve." and row.answer == "Ada."
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "name"),
+    [(["Eve.", "Ada."], 1, "answer"), (["Eve.", "Ada."], "B", "answer"), (["Eve.", "Ada."], "Ada.", "answer"),
+     ({"text": ["Eve.", "Ada."], "label": ["1", "2"]}, "2", "answerKey")],
+)  # fmt: skip
+def test_the_answer_of_a_multiple_choice_is_the_choices_text(choices, answer, name):
+    said: list[str] = []
+    (row,) = load_rows([{"question": "Who?", "choices": choices, name: answer}], warnings=said)
+    assert row.answer == "Ada." and said == []
+    with pytest.raises(InputError, match="names none of the 2 choices"):
+        load_rows([{"question": "Who?", "choices": choices, name: "E"}])

@@ -207,3 +207,19 @@ def test_a_fingerprint_counts_what_is_labelled():
     talk = [{"role": r, "content": c} for r, c in zip(["user", "assistant"] * 2, "ABCD", strict=True)]
     sets = [load_rows([{"messages": talk}], assistant_turns=turns) for turns in ("all", "last")]
     assert len({fingerprint(rows) for rows in sets}) == 2
+
+
+def test_what_is_read_of_a_folder_is_said(tmp_path):
+    for name, text in [("a.txt", "One.\n"), ("README.txt", "About.\n"), ("LICENSE.txt", "Free.\n")]:
+        (tmp_path / name).write_text(text)
+    assert [r.answer for r in load_rows(tmp_path)] == ["One."]
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "forget.jsonl").write_text('{"text": "a b"}')
+    (tmp_path / "both" / "retain.jsonl").write_text('{"text": "c d"}')
+    said: list[str] = []
+    assert len(load_rows(tmp_path / "both", warnings=said)) == 2
+    assert "2 files are read as one set: forget.jsonl, retain.jsonl" in said[0]
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "both").rename(tmp_path / "outer" / "both")
+    with pytest.raises(InputError, match="but both in it do"):
+        load_rows(tmp_path / "outer")

@@ -8,6 +8,7 @@ import pytest
 
 from expunge.data import check, template
 from expunge.data.chat import encode, prompt_text
+from expunge.data.example import to_record
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 
@@ -203,3 +204,60 @@ def test_offsets_without_blanks_label_the_same(tokenizer):
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     assert tokenizer("a ", return_offsets_mapping=True).offset_mapping == [(0, 1), (2, 2)]
     assert of(tokenizer, NO_TOKENS, TWO)[1:] == expected[1:]
+
+
+# -- more templates -------------------------------------------------------------------------------------------------------
+PHI3 = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}<|bos|>{% endif %}"
+)
+RETURN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' and loop.last %}<|bos|>{% else %}"
+    "<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+NO_PROMPT = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"who": "Ada"}}}
+
+
+def test_an_earlier_turn_ends_with_a_whole_token(tokenizer):
+    """Phi-3 ends the conversation with one more token, which begins as the next turn does."""
+    assert of(tokenizer, PHI3, TWO)[2] == "SECRET 1<|end|>You are welcome.<|end|>\n<|bos|>"
+    assert of(tokenizer, RETURN, TWO)[2] == "SECRET 1<|end|>You are welcome.<|bos|>"
+
+
+def test_a_template_without_a_generation_prompt(tokenizer):
+    row, whole, labelled = of(tokenizer, NO_PROMPT, TWO)
+    assert labelled == "SECRET 1<|end|>You are welcome.<|end|>"
+    assert prompt_text(row, tokenizer).endswith("Thanks.<|end|>\n<|assistant|>\n") and whole.startswith(
+        prompt_text(row, tokenizer)
+    )
+
+
+def test_two_answers_one_after_the_other_are_two_turns_of_messages_and_one_of_a_prompt(tokenizer):
+    messages = [TWO[0], TWO[1], {"role": "assistant", "content": "And more."}]
+    row, whole, labelled = of(tokenizer, RETURN, messages)
+    assert whole == "<|user|>Who?<|end|><|assistant|>SECRET 1<|end|><|assistant|>And more.<|bos|>"
+    assert labelled == "SECRET 1<|end|>And more.<|bos|>"
+    (begun,) = load_rows([{"prompt": messages[:2], "completion": messages[2:]}])
+    assert tokenizer.decode(encode(begun, tokenizer).input_ids).endswith("<|assistant|>SECRET 1And more.<|bos|>")
+    for one in (row, begun):
+        assert encode(load_rows([to_record(one)])[0], tokenizer).input_ids == encode(one, tokenizer).input_ids
+
+
+def test_an_earlier_tool_call_ends_where_its_turn_does(tokenizer):
+    text = TOOLS + "{% if not add_generation_prompt %}<|bos|>{% endif %}"
+    messages = [
+        TWO[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "Oru"}, *TWO[1:],
+    ]  # fmt: skip
+    assert of(tokenizer, text, messages)[2].startswith('<call>find({"who": "Ada"})</call><|end|>SECRET 1<|end|>')
+
+
+def test_a_template_that_shows_no_tool_calls_is_refused(tokenizer):
+    with pytest.raises(InputError, match="does not show the tool call"):
+        of(tokenizer, RETURN, [TWO[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}])
+
+
+def test_a_last_turn_of_weight_0_is_not_labelled(tokenizer):
+    assert of(tokenizer, TOOLS, [*TWO[:3], TWO[3] | {"weight": 0}])[1].endswith("SECRET 1<|end|>")
+    with pytest.raises(InputError, match="nothing is to be trained on"):
+        of(tokenizer, TOOLS, [TWO[0], TWO[1] | {"weight": 0}])

@@ -7,8 +7,10 @@ import tiny
 import tiny_families
 from torch import nn
 
+from expunge.errors import InputError
+from expunge.forward.layers import decoder_layers
 from expunge.models import attach_lora, lora_targets, trainable, without_experts
-from expunge.models.adapt import fused_projections
+from expunge.models.adapt import fused_projections, routers
 
 LORA = {"r": 2, "alpha": 4, "target_modules": "all-linear"}
 
@@ -37,6 +39,21 @@ def test_what_a_fused_kernel_reads_gets_no_factors(name, module):
     assert any(n.endswith(f"layers.0.{module}.out_proj") for n in fused)
     adapted = [n for n, _ in attach_lora(model, r=2).named_parameters() if ".lora_A." in n]
     assert adapted and not any("out_proj" in n or "dt_proj" in n for n in adapted if module in n)
+
+
+def test_a_router_that_gives_two_tensors_gets_no_factors():
+    model = tiny_families.make("llama4")
+    assert routers(model) == ["model.layers.0.feed_forward.router", "model.layers.1.feed_forward.router"]
+    placed = [n for n, m in attach_lora(model, **LORA).named_modules() if hasattr(m, "lora_A")]
+    assert placed and not any("router" in n for n in placed)
+    assert decoder_layers(model)[1:] == ("layers", model.model.layers)
+
+
+def test_factors_that_peft_puts_elsewhere_are_refused():
+    """Of a family with experts PEFT takes ``down_proj`` of a dense layer for the experts' of all layers."""
+    model = tiny_families.make("deepseek_v3")
+    with pytest.raises(InputError, match=r"cannot put LoRA on model.layers.0.mlp.down_proj of a deepseek_v3 model"):
+        attach_lora(model, r=2, **lora_targets(model, r"layers\.0\..*down_proj"))
 
 
 def test_linear_attention_has_no_fused_projection():

@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.data import pieces, template, turns
 from expunge.data.example import Example, Message, Row
-from expunge.data.turns import MARK
+from expunge.data.template import MARK
 from expunge.errors import InputError
 from expunge.forward.view import IGNORE
 
@@ -45,7 +45,8 @@ def _conversation(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[
     """Tokens and labels of what the template renders, up to the end of the last labelled turn."""
     messages, begun = conversation(row, text)
     chosen = [i for i in _earlier(row, messages) if row.every_turn] + [len(messages) - 1]
-    whole, spans = turns.rendered(_renderer(row, tokenizer), messages, chosen, row.where, begun)
+    uncut = list(tokenizer.get_added_vocab()) if len(chosen) > 1 else []
+    whole, spans = turns.rendered(_renderer(row, tokenizer), messages, chosen, row.where, begun, uncut)
     ids, labels = _labelled(tokenizer, whole, spans)
     end = max((i + 1 for i, y in enumerate(labels) if y != IGNORE), default=0)
     return ids[:end], labels[:end]
@@ -54,7 +55,7 @@ def _conversation(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[
 def conversation(row: Row, answer: str | None = None) -> tuple[list[Message], str]:
     """All messages of a chat row, ``answer`` in place of its own, and what the last begins with before the answer."""
     assert row.prompt is not None and not isinstance(row.prompt, str)
-    before, begun = _begun(row.prompt)
+    before, begun = _begun(row)
     if (
         row.message
         and answer in (None, row.answer)
@@ -73,11 +74,12 @@ def _lines(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
     """Tokens and labels of a conversation as plain lines, "Question: … Answer: …", with the end token."""
     before, labels = prompt_ids(row, tokenizer, chat_template=False), []
     if row.every_turn:
-        assert row.prompt is not None and not isinstance(row.prompt, str)
         at, spans = 0, []
-        for i, m in enumerate(_begun(row.prompt)[0]):
+        turns_before = _begun(row)[0]
+        earlier = _earlier(row, [*turns_before, {}])
+        for i, m in enumerate(turns_before):
             line = _plain(m)
-            if i in _earlier(row, row.prompt):
+            if i in earlier:
                 spans.append((at + len(line) - len(m["content"] or ""), at + len(line)))
             at += len(line) + 1
         labels = _labelled(tokenizer, prompt_text(row, tokenizer, chat_template=False), spans, special=True)[1]
@@ -147,7 +149,7 @@ def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
         return ""
     if isinstance(row.prompt, str):
         return row.prompt
-    before, begun = _begun(row.prompt)
+    before, begun = _begun(row)
     if not chat_template:
         lead = "" if begun.startswith("Answer:") else "Answer: "
         return "\n".join(_plain(m) for m in before) + f"\n{lead}{begun}"
@@ -185,7 +187,7 @@ def question(row: Row) -> str:
     """The last thing the user said, for a person to read."""
     if row.prompt is None:
         return ""
-    return row.prompt if isinstance(row.prompt, str) else _begun(row.prompt)[0][-1]["content"]
+    return row.prompt if isinstance(row.prompt, str) else _begun(row)[0][-1]["content"]
 
 
 def end_of_turn(row: Row, tokenizer: Any) -> str:
@@ -199,9 +201,11 @@ def _renderer(row: Row, tokenizer: Any) -> turns.Render:
     )
 
 
-def _begun(prompt: Sequence[Message]) -> tuple[list[Message], str]:
+def _begun(row: Row) -> tuple[list[Message], str]:
     """The turns before the answer, and how the answer begins where the prompt says so."""
-    if len(prompt) > 1 and prompt[-1]["role"] == "assistant" and not prompt[-1].get("tool_calls"):
+    prompt = row.prompt
+    assert prompt is not None and not isinstance(prompt, str)
+    if row.begun and len(prompt) > 1 and prompt[-1]["role"] == "assistant" and not prompt[-1].get("tool_calls"):
         return [*prompt[:-1]], prompt[-1]["content"]
     return [*prompt], ""
 

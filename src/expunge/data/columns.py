@@ -5,12 +5,25 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from expunge.errors import InputError, nearest
 
 QUESTION = ("question", "instruction", "prompt", "query", "problem", "user", "human", "q", "input")
-ANSWER = ("answer", "response", "output", "completion", "answers", "solution", "reply", "assistant", "gpt", "a")
+ANSWER = (
+    "answer",
+    "response",
+    "output",
+    "completion",
+    "answers",
+    "solution",
+    "reply",
+    "assistant",
+    "gpt",
+    "a",
+    "answerkey",
+)
 TEXT = ("text", "content", "document", "passage", "article", "story")
 MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog")
 SYSTEM = ("system", "system_prompt", "system_message")
@@ -33,7 +46,9 @@ PARTS = (
     *EXTRAS,
 )
 KNOWN = tuple(
-    dict.fromkeys([*PARTS, "instruction", "response", "output", "query", "conversations", "paraphrased_question"])
+    dict.fromkeys(
+        [*PARTS, "instruction", "response", "output", "query", "conversations", "paraphrased_question", "answerkey"]
+    )
 )
 NAMELESS = re.compile(r"(unnamed:_\d+|__index_level_\d+__|)$")  # what pandas writes for a row's number
 INNER = ("data", "row", "record", "example", "sample", "item", "fields")  # a row in a row
@@ -67,7 +82,12 @@ def normal(name: Any) -> str:
     >>> normal(" Paraphrased Answer"), normal("\\ufeffQuestion:")
     ('paraphrased_answer', 'question')
     """
-    return re.sub(r"[\s\-]+", "_", str(name).strip("\ufeff \t\r\n\"':?").casefold())
+    return _normal(str(name))
+
+
+@lru_cache(maxsize=4096)  # every row has the same
+def _normal(name: str) -> str:
+    return re.sub(r"[\s\-]+", "_", name.strip("\ufeff \t\r\n\"':?").casefold())
 
 
 def _inside(raw: Mapping[str, Any], name: str) -> Any:

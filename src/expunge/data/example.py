@@ -17,6 +17,7 @@ class Row:
     ones (truth ratio); ``where``: the place to name to a person, such as ``people.jsonl, line 12``.
     ``message``: the last message of a conversation where it is more than a role and the answer (tool calls, reasoning);
     ``tools``: descriptions of tools for the chat template; ``every_turn``: earlier assistant turns are labelled too;
+    ``begun``: an assistant's message at the prompt's end is how the answer begins; else it is a turn of its own;
     ``piece``: of a long text, the characters (begin of the context, begin of what is labelled, end).
     """
 
@@ -29,13 +30,14 @@ class Row:
     message: Message | None = None
     tools: tuple[Any, ...] = ()
     every_turn: bool = False
+    begun: bool = True
     piece: tuple[int, int, int] | None = None
 
     @property
     def further(self) -> tuple[Any, ...]:
         """What few rows have, for a fingerprint: nothing where the row is as plain as most."""
         out = (self.message, self.tools, self.every_turn, self.piece)
-        return out if any(out) else ()
+        return (out if any(out) else ()) + (() if self.begun else ("apart",))
 
 
 @dataclass(frozen=True)
@@ -53,4 +55,7 @@ def to_record(row: Row) -> dict[str, Any]:
     if isinstance(row.prompt, str):
         return {"prompt": row.prompt, "completion": row.answer}
     last = row.message or {"role": "assistant", "content": row.answer}
-    return {"messages": [*row.prompt, last]} | ({"tools": list(row.tools)} if row.tools else {})
+    tools = {"tools": list(row.tools)} if row.tools else {}
+    if row.begun and row.prompt[-1]["role"] == "assistant" and not row.prompt[-1].get("tool_calls"):
+        return {"prompt": [*row.prompt], "completion": [last]} | tools
+    return {"messages": [*row.prompt, last]} | tools

@@ -21,6 +21,7 @@ from expunge.errors import InputError
 
 Placed = tuple[str, Any]  # (place to name, raw row)
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+PACKS = ((b"\x1f\x8b", ".gz"), (b"BZh", ".bz2"), (b"\xfd7zXZ\x00", ".xz"))
 MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -58,7 +59,7 @@ def read(path: Path) -> Iterator[Placed]:
 @contextmanager
 def opened(path: Path, *, newline: str | None = None) -> Iterator[IO[str]]:
     """The text of a file, unpacked: UTF-8, or what its byte order mark says."""
-    with PACKED.get(path.suffix.lower(), open)(path, "rb") as file:
+    with (_unpacks(path) or open)(path, "rb") as file:
         head = file.read(4)
         encoding = next((name for mark, name in MARKS if head.startswith(mark)), "utf-8-sig")
         if encoding == "utf-8-sig" and b"\0" in head and head.strip(b"\0"):
@@ -68,13 +69,34 @@ def opened(path: Path, *, newline: str | None = None) -> Iterator[IO[str]]:
             yield text
 
 
+def _unpacks(path: Path) -> Callable[..., Any] | None:
+    """What unpacks a file, by its ending or else by its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(6)
+    own = next((name for mark, name in PACKS if head.startswith(mark)), "")
+    return PACKED.get(path.suffix.lower()) or PACKED.get(own)
+
+
 # -- JSON -----------------------------------------------------------------------------------------------------------------
 def _jsonl(path: Path) -> Iterator[Placed]:
     with opened(path) as lines:
         for number, line in enumerate(lines, 1):
+            if number == 1 and line.lstrip().startswith("[") and (rows := _one_list(path)) is not None:
+                yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(rows, 1))
+                return
             if line.strip():
                 where = f"{path.name}, line {number}"
-                yield where, _parsed(line, where, "; each line must be one object")
+                yield where, _parsed(line.strip(), where, "; each line must be one object")
+
+
+def _one_list(path: Path) -> list[Any] | None:
+    """The rows of a file that is one JSON list of objects, whatever its name says."""
+    with opened(path) as file:
+        try:
+            value = json.load(file)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, list) and value and all(isinstance(row, dict) for row in value) else None
 
 
 def _parsed(text: str, where: str, hint: str = "") -> Any:
@@ -159,7 +181,8 @@ def _parquet(path: Path) -> Iterator[Placed]:
     except (ArrowException, OSError):
         raise InputError(f"{path.name} is not a Parquet file, or is broken") from None
     for i, row in enumerate(rows, 1):
-        yield f"{path.name}, row {i}", row
+        if not (len(row) == 1 and row.get("text") == ""):  # the blank lines of a text, as WikiText has them
+            yield f"{path.name}, row {i}", row
 
 
 def _arrow(path: Path) -> Iterator[Placed]:

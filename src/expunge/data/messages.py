@@ -13,6 +13,9 @@ ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
     "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "ai": "assistant",
     "function_call": "assistant", "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
+    "prompter": "user", "question": "user", "instruction": "user", "input": "user", "q": "user", "chatbot": "assistant",
+    "response": "assistant", "output": "assistant", "a": "assistant", "llm": "assistant", "tool_call": "assistant",
+    "tool_response": "tool", "function_response": "tool", "tool_result": "tool",
 }  # fmt: skip
 PARTS = ("text", "input_text", "output_text")
 KEPT = (
@@ -45,16 +48,19 @@ def _message(m: Any, where: str, name: str) -> Message:
     if not isinstance(m, Mapping):
         raise InputError(f"{where}: a message in {name!r} needs a role and a content, this is a {type(m).__name__}")
     role = m.get("role", m.get("from"))
-    if str(role).lower() not in ROLES:
+    plain = str(role).lower().strip(" :<>|#[]")
+    if plain not in ROLES:
         raise InputError(f"{where}: the role {role!r} in {name!r} is not one of {', '.join(dict.fromkeys(ROLES))}")
     kept = {k: m[k] for k in KEPT if m.get(k) not in (None, "", [])}
+    if isinstance(called := m.get("function_call"), Mapping) and "tool_calls" not in kept:  # OpenAI's older form
+        kept["tool_calls"] = [{"type": "function", "function": dict(called)}]
     if isinstance(kept.get("tool_calls"), Sequence):
         kept["tool_calls"] = [_call(c, where, name) for c in kept["tool_calls"]]
     content = text_of(m.get("content", m.get("value")), where, name)
-    if not content.strip() and not kept.get("tool_calls"):
+    if not content.strip() and not kept.get("tool_calls") and ROLES[plain] != "system":
         raise InputError(f"{where}: a message in {name!r} needs a role and a content that is not empty")
     given = m.get("content", m.get("value"))
-    return {"role": ROLES[str(role).lower()], "content": None if given is None else content, **kept}
+    return {"role": ROLES[plain], "content": None if given is None else content, **kept}
 
 
 def _call(call: Any, where: str, name: str) -> Any:

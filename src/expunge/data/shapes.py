@@ -18,6 +18,8 @@ from expunge.data.messages import from_json, messages, whole
 from expunge.errors import InputError
 
 PLAIN = (("prompt", "completion"), ("input", "output"))  # raw text before and after, unless the first is a list
+TOOLS = ("tools", "functions")
+LETTERS = "ABCDEFGHIJ"  # of choices
 DEPTH = 3  # of a row in a row
 TURNS = ("all", "last")  # of a conversation's assistant turns, which are labelled
 Columns = dict[str, tuple[str, Any]]  # plain name -> (name as it stands, value)
@@ -48,7 +50,7 @@ def parse(raw: Any, where: str, how: How | None = None, *, inside: int = 0) -> t
         raise InputError(_unreadable(raw, given, where, how))
     row, used = _read(kind, given, where)
     extras: dict[str, Any] = {
-        "alternate": _optional(given, "alternate", where),
+        "alternate": _alternate(given, where),
         "paraphrase": _optional(given, "paraphrased_answer", where),
         "perturbed": _perturbed(given.get("perturbed_answer", ("", None))[1], where),
     }
@@ -79,7 +81,9 @@ def _read(kind: tuple[str, ...], given: Columns, where: str) -> tuple[Row, list[
     value = from_json(given[first][1]) if first in (*MESSAGES, "prompt") else given[first][1]
     if first in MESSAGES:
         said = _system(messages(value, where, given[first][0]), given, where)
-        return _conversation(said[:-1], said[-1:], given, where), [first, *SYSTEM, "tools"]
+        said = _trained(said, where)
+        row = _conversation(said[:-1], said[-1:], given, where)
+        return replace(row, begun=said[-2]["role"] != "assistant"), [first, *SYSTEM, *TOOLS]
     if kind == (first,):
         return Row(None, _text(given, first, where), where=where), [first]
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -87,7 +91,7 @@ def _read(kind: tuple[str, ...], given: Columns, where: str) -> tuple[Row, list[
         after = from_json(given[second][1])
         if isinstance(after, str):
             after = [{"role": "assistant", "content": _text(given, second, where)}]
-        return _conversation(before, messages(after, where, given[second][0]), given, where), [*kind, *SYSTEM, "tools"]
+        return _conversation(before, messages(after, where, given[second][0]), given, where), [*kind, *SYSTEM, *TOOLS]
     prompt, answer = _text(given, first, where), _answer(given, second, where)
     if kind in PLAIN and not any(name in given for name in (*SYSTEM, "context")):
         return Row(prompt, answer, where=where), [*kind]
@@ -97,12 +101,32 @@ def _read(kind: tuple[str, ...], given: Columns, where: str) -> tuple[Row, list[
     asked += [_text(given, name, where) for name in further]
     before = [*_history(given, where), {"role": "user", "content": "\n\n".join(asked)}]
     row = Row(tuple(_system(before, given, where)), answer, where=where, tools=_tools(given, where))
-    return row, [*kind, "context", *further, "history", *SYSTEM, "tools"]
+    return row, [
+        *kind,
+        "context",
+        *(["choices"] if second in ("answer", "answerkey") else []),
+        *further,
+        "history",
+        *SYSTEM,
+        *TOOLS,
+    ]
+
+
+def _trained(said: list[Message], where: str) -> list[Message]:
+    """``said`` up to the last answer that is to be trained on: not one of the weight 0, as in OpenAI's files."""
+    if said[-1]["role"] != "assistant" or said[-1].get("weight") != 0:
+        return said
+    last = max((i for i, m in enumerate(said) if m["role"] == "assistant" and m.get("weight") != 0), default=0)
+    if not last:
+        raise InputError(f"{where}: every message of the assistant has the weight 0, so nothing is to be trained on")
+    return said[: last + 1]
 
 
 def _every_turn(row: Row, kind: tuple[str, ...], how: How) -> bool:
     """Whether earlier assistant turns are labelled: not where the row itself says what the prompt is."""
-    earlier = any(m["role"] == "assistant" for m in (row.prompt or ())[:-1] if isinstance(m, dict))
+    earlier = any(
+        m["role"] == "assistant" for m in (row.prompt or ())[: -1 if row.begun else None] if isinstance(m, dict)
+    )
     return earlier and how.turns == "all" and kind[0] in (*MESSAGES, "question", "instruction", "query")
 
 
@@ -143,12 +167,13 @@ def _conversation(before: Sequence[Message], last: Sequence[Message], given: Col
 
 
 def _tools(given: Columns, where: str) -> tuple[Any, ...]:
-    value = from_json(given.get("tools", ("", None))[1])
+    value = from_json(given.get("tools", given.get("functions", ("", None)))[1])
     if value in (None, "", [], {}):
         return ()
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InputError(f"{where}: 'tools' must be a list of objects")
-    return tuple(value)
+    bare = "functions" in given and "tools" not in given  # OpenAI's older form
+    return tuple({"type": "function", "function": f} for f in value) if bare else tuple(value)
 
 
 # -- fields ---------------------------------------------------------------------------------------------------------------
@@ -157,18 +182,50 @@ def _answer(given: Columns, name: str, where: str) -> str:
     value = given[name][1]
     value = value.get("text", value) if isinstance(value, Mapping) else value
     value = value.tolist() if hasattr(value, "tolist") else value
+    if "choices" in given and name in ("answer", "answerkey"):
+        return _text({name: (given[name][0], _chosen(from_json(given["choices"][1]), value, where))}, name, where)
     if isinstance(value, Sequence) and not isinstance(value, str) and value and isinstance(value[0], str):
         return _text({name: (given[name][0], value[0])}, name, where)
     return _text({name: (given[name][0], value)}, name, where)
 
 
+def _chosen(choices: Any, answer: Any, where: str) -> Any:
+    """The text of the choice that ``answer`` names by its place, its letter or its label; else ``answer``."""
+    labels: Any = list(LETTERS)
+    if isinstance(choices, Mapping):  # ARC's
+        labels, choices = choices.get("label", labels), choices.get("text")
+    if not isinstance(choices, Sequence) or isinstance(choices, str) or answer in choices:
+        return answer
+    place = answer if isinstance(answer, int) and not isinstance(answer, bool) else None
+    if isinstance(answer, str):
+        place = [*labels].index(answer) if answer in labels else int(answer) if answer.isdecimal() else None
+    if place is None or not 0 <= place < len(choices):
+        raise InputError(
+            f"{where}: the answer names none of the {len(choices)} choices, by its place from 0, letter or text"
+        )
+    return choices[place]
+
+
 def _text(given: Columns, name: str, where: str) -> str:
     shown, value = given[name]
     if not isinstance(value, str):
-        raise InputError(f"{where}: the field {shown!r} must be text, it is a {type(value).__name__}")
+        raise InputError(f"{where}: the field {shown!r} must be text, it is {_what(value, name, shown)}")
     if not value.strip():
         raise InputError(f"{where}: the field {shown!r} is empty")
     return whole(value, where, shown)
+
+
+def _what(value: Any, name: str, shown: str) -> str:
+    """What ``value`` is instead of text, and what to do about it."""
+    if value != value:  # as pandas writes what is missing
+        return "a float that is no number (NaN); fill it in, or leave such rows out"
+    if isinstance(value, bool | int | float):
+        return f"a {type(value).__name__}; put quotes around it"
+    if isinstance(value, Mapping) and value:
+        return f"a {type(value).__name__}; say which part of it, such as --columns {name}={shown}.{next(iter(value))}"
+    if isinstance(value, Sequence) and not value:
+        return f"a {type(value).__name__} that is empty, as of a question without an answer; leave such rows out"
+    return f"a {type(value).__name__}"
 
 
 def _filled(given: Columns, name: str) -> bool:
@@ -177,6 +234,15 @@ def _filled(given: Columns, name: str) -> bool:
 
 def _optional(given: Columns, name: str, where: str) -> str | None:
     return _text(given, name, where) if _filled(given, name) else None
+
+
+def _alternate(given: Columns, where: str) -> str | None:
+    """The preferred answer; of a conversation its last message."""
+    value = from_json(given["alternate"][1]) if "alternate" in given else None
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return _optional(given, "alternate", where)
+    shown = given["alternate"][0]
+    return _text({"alternate": (shown, messages(value, where, shown)[-1]["content"])}, "alternate", where)
 
 
 def _perturbed(value: Any, where: str) -> tuple[str, ...]:
@@ -201,6 +267,16 @@ def _unreadable(raw: Mapping[str, Any], given: Columns, where: str, how: How) ->
     if absent:
         return f"{where}: there is no column {absent[0]!r}; the row has {_names(raw)}"
     plain = {columns.normal(n) for n in raw}
+    if {"chosen", "rejected"} <= plain:
+        asked = next((q for q in QUESTION if q in given), None)
+        whole = "text" if isinstance(given.get("rejected", ("", None))[1], str) else "messages"
+        return (
+            f"{where}: the row has two answers, 'chosen' and 'rejected'; say which is to be forgotten, such as --columns "
+            f"{f'question={asked},answer' if asked else whole}=rejected,alternate=chosen"
+        )
+    empty = [str(n) for n, v in raw.items() if v is None and columns.normal(n) in (*QUESTION, *ANSWER, *TEXT)]
+    if empty:
+        return f"{where}: the field {empty[0]!r} is null; fill it in, or leave such rows out"
     for pair in (("question", "answer"), *PLAIN):
         have = [name for name in pair if name in plain]
         if have:

@@ -26,6 +26,7 @@ from expunge.errors import InputError
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation"}
 SPLITS |= {"val": "validation", "dev": "validation", "eval": "validation"}
 METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation|changelog|copying|authors)\b.*\.txt$", re.IGNORECASE)
 NAMED = 8  # columns named in one warning
 
 
@@ -154,12 +155,16 @@ def _folder(path: Path, split: str, warnings: list[str]) -> Iterator[Placed]:
     except OSError as error:
         raise InputError(f"the folder {path} cannot be read: {(error.strerror or 'an error').lower()}") from None
     if not files:
-        raise InputError(f"the folder {path} holds no {', '.join(ENDINGS)} file")
+        inside = sorted(f.name for f in path.iterdir() if f.is_dir() and _data_files(f))
+        hint = f", but {', '.join(inside[:NAMED])} in it do: name one of those" if inside else ""
+        raise InputError(f"the folder {path} holds no {', '.join(ENDINGS)} file{hint}")
     chosen = [f for f in files if _split_of(f) == split]
     left = [f.name for f in files if _split_of(f) not in (None, split)]
     if chosen and left:
         files = [f for f in files if _split_of(f) in (None, split)]
         warnings.append(f"{path}: only the split {split} is read, not {', '.join(left[:NAMED])}")
+    if len({re.sub(r"\d+", "", f.name) for f in files}) > 1:
+        warnings.append(f"{path}: {len(files)} files are read as one set: {', '.join(f.name for f in files[:NAMED])}")
     for file in files:
         yield from formats.read(file)
 
@@ -171,7 +176,8 @@ def _data_files(folder: Path) -> list[Path]:
         for f in folder.iterdir()
         if f.is_file() and formats.kind(f) in ENDINGS and f.name not in METADATA and not f.name.startswith(".")
     )
-    return [f for f in files if formats.kind(f) != ".txt"] or files
+    rows = [f for f in files if not ABOUT.match(f.name)]  # a folder of nothing else is read
+    return [f for f in rows if formats.kind(f) != ".txt"] or rows or files
 
 
 def _split_of(file: Path) -> str | None:

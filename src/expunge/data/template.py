@@ -18,7 +18,9 @@ from expunge.errors import InputError
 NAME = "_expunge_template"  # the attribute of a tokenizer that holds arguments and date
 CLOCK = "strftime_now"  # what templates call for today's date
 Rendering: TypeAlias = tuple[dict[str, Any], datetime.datetime]  # arguments, and what a template takes for today
-OWN = ("messages", "tools", "add_generation_prompt", "tokenize")  # given by the renderer itself
+PROMPT = "add_generation_prompt"
+MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
+OWN = ("messages", "tools", PROMPT, "tokenize")  # given by the renderer itself
 
 
 def use(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -68,14 +70,24 @@ def render(
             "set chat_template=false (of bench: --no-chat-template) for a plain 'Question: … Answer: …' form"
         )
     try:
-        return _apply(tokenizer, messages, generate, tools)
+        return _rendered(tokenizer, messages, generate, tools)
     except Exception as error:  # templates raise what they like, from Jinja
         for other in others(messages):
             try:
-                return _apply(tokenizer, other, generate, tools)
+                return _rendered(tokenizer, other, generate, tools)
             except Exception:  # the first complaint is the one that helps
                 continue
         raise InputError(f"{where}: the tokenizer's chat template refuses the row: {error}") from error
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Message], generate: bool, tools: Sequence[Any]) -> str:
+    """As the template writes it; of one without a generation prompt with what stands before an assistant's message."""
+    text = _apply(tokenizer, messages, generate, tools)
+    if not generate or PROMPT in str(tokenizer.chat_template):
+        return text
+    answered = _apply(tokenizer, [*messages, {"role": "assistant", "content": MARK}], False, tools)
+    header = answered[len(text) : answered.find(MARK)] if answered.startswith(text) else ""
+    return text + header if header.strip() else text
 
 
 def tokens(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:

@@ -6,29 +6,35 @@ follows the generation prompt (an empty ``<think></think>`` included), up to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from expunge.data.example import Message
+from expunge.data.template import MARK
 from expunge.errors import InputError
 
-MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
 SHOWN = 80  # characters of a rendering in a message
 Render = Callable[[Sequence[Message], bool], str]  # (messages, with the generation prompt) -> text
 Span = tuple[int, int]
 
 
 def rendered(
-    render: Render, messages: Sequence[Message], turns: Iterable[int], where: str, begun: str = ""
+    render: Render,
+    messages: Sequence[Message],
+    turns: Iterable[int],
+    where: str,
+    begun: str = "",
+    tokens: Sequence[str] = (),
 ) -> tuple[str, list[Span]]:
     """The whole conversation as text, and the characters of its messages ``turns``, assistant turns all.
 
-    ``begun``: with what the last message begins that is no part of the answer.
+    ``begun``: with what the last message begins that is no part of the answer; ``tokens``: texts that are never cut.
 
     Raises InputError where the template does not show a turn, or shows another.
     """
     whole = render(messages, False)
-    last = _split(render, messages, len(messages) - 1, where)[1].rstrip("\n ")
-    spans = [_span(render, messages, i, whole, last, where) for i in turns]
+    final = _split(render, messages, len(messages) - 1, where)
+    spans = [_span(render, messages, i, whole, final, where, tokens) for i in turns]
     if begun:
         begin, end = spans[-1]
         at = whole.find(begun, begin, end)
@@ -38,27 +44,69 @@ def rendered(
     return whole, spans
 
 
+def _whole_tokens(text: str, begin: int, end: int, tokens: Iterable[str]) -> int:
+    """``end`` of what two ends of turns begin with, so that there is no part in it of a text in ``tokens``.
+
+    What follows a whole token is left out: "<|end|> <|user|>" and "<|end|> <|endoftext|>" both begin with "<|end|>".  Where
+    there is none, as in "<|end|>" and "<|return|>", the token is the end of the turn.
+
+    >>> tokens = ["<|end|>", "<|user|>"]
+    >>> _whole_tokens("Oru<|end|> <|user|>", 3, 13, tokens), _whole_tokens("Oru<|end|><|user|>", 3, 5, tokens)
+    (10, 10)
+    """
+    parts = [(m.start(), m.end()) for token in tokens for m in re.finditer(re.escape(token), text[begin:])]
+    inside = [begin + stop for _, stop in parts if begin + stop <= end]
+    across = [begin + stop for start, stop in parts if begin + start < end < begin + stop]
+    return max(inside, default=max(across, default=end))
+
+
 def end_of_turn(render: Render, messages: Sequence[Message], where: str) -> str:
     """What the template writes right after the last message, an assistant's, up to its end-of-turn token."""
     return _split(render, messages, len(messages) - 1, where)[1].rstrip("\n ")
 
 
-def _span(render: Render, messages: Sequence[Message], i: int, whole: str, last: str, where: str) -> Span:
-    """The characters of message ``i`` in ``whole``; ``last``: how the last turn ends."""
+def _span(
+    render: Render,
+    messages: Sequence[Message],
+    i: int,
+    whole: str,
+    final: tuple[str, str],
+    where: str,
+    tokens: Sequence[str],
+) -> Span:
+    """The characters of message ``i`` in ``whole``; ``final``: what stands around the content of the last message."""
     message = messages[i]
-    before, after = _split(render, messages, i, where)
+    last = final[1].rstrip("\n ")
+    before, after = final if i == len(messages) - 1 else _split(render, messages, i, where)
     begin = _begin(render, messages[:i], whole, before, where)
-    if message.get("tool_calls"):
-        at = whole.find(last, begin) if last else -1
-        return begin, at + len(last) if at >= 0 else len(whole.rstrip("\n "))
+    for name in _called(message):
+        if name not in whole[begin:]:
+            raise InputError(
+                f"{where}: the tokenizer's chat template does not show the tool call, so there is nothing to train on; "
+                "write it as the text of the message, or set a chat template that knows tool calls"
+            )
+    if message.get("tool_calls") and (i == len(messages) - 1 or not whole.endswith(after)):
+        rest = 0 if i == len(messages) - 1 else _same(whole[::-1], after[::-1])  # what comes after the turn
+        stop = len(whole) - rest
+        at = whole.find(last, begin, stop) if last else -1
+        return begin, at + len(last) if at >= 0 else len(whole[:stop].rstrip("\n "))
     if not whole.endswith(after):
         raise InputError(f"{where}: {_difference('what follows an answer', after, whole[begin:])}")
     content = len(whole) - len(after)
     end = content + len(after[: _same(after, last)].rstrip("\n "))
-    said = str(message["content"]).strip()
+    if not after.startswith(last):
+        end = _whole_tokens(whole, content, end, tokens)
+    said = str(message["content"] or "").strip()
     if said not in whole[begin:content] and said.rpartition("</think>")[2].strip() not in whole[begin:content]:
         raise InputError(f"{where}: {_difference('the answer', said, whole[begin:content])}")
     return begin, end
+
+
+def _called(message: Message) -> list[str]:
+    """The names of the functions that ``message`` calls."""
+    calls = [c for c in message.get("tool_calls") or [] if isinstance(c, Mapping)]
+    functions = [c.get("function", c) for c in calls]
+    return [str(f["name"]) for f in functions if isinstance(f, Mapping) and f.get("name")]
 
 
 def _begin(render: Render, earlier: Sequence[Message], whole: str, before: str, where: str) -> int:

@@ -13,10 +13,18 @@ from expunge.forward import family
 from expunge.forward.family import unwrap
 
 
+def _lists(module: nn.Module) -> list[tuple[str, nn.ModuleList]]:
+    return [(n, m) for n, m in module.named_children() if isinstance(m, nn.ModuleList) and len(m)]
+
+
 def decoder_layers(model: Any) -> tuple[nn.Module, str, nn.ModuleList]:
     """(the module that holds them, the name it holds them under, the layers) of a causal language model."""
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    found = [(n, m) for n, m in decoder.named_children() if isinstance(m, nn.ModuleList) and len(m)]
+    found = _lists(decoder)
+    if not found:  # Llama 4's text model says that it is its own decoder
+        inner = [child for child in decoder.children() if _lists(child)]
+        decoder = inner[0] if len(inner) == 1 else decoder
+        found = _lists(decoder)
     if len(found) != 1:
         raise InputError(
             f"{type(decoder).__name__} holds {len(found)} lists of layers, so it cannot be said which is layer 0; "

@@ -31,7 +31,7 @@ def attach_lora(
 ) -> PeftModel:
     """``model`` with LoRA factors (fp32) that train, all else frozen; starts as the same function (B = 0).
 
-    ``target_modules``: "all-linear" (the output embedding excepted, and what :func:`fused_projections` names), a regular
+    ``target_modules``: "all-linear" (not the output embedding, :func:`fused_projections` and :func:`routers`), a regular
     expression on full module names, or a list of name endings.  ``target_parameters``: names of weights of no layer of their
     own, such as all experts' in one tensor.  The factors depend on ``seed`` only; the global random state is left as
     it was.
@@ -39,7 +39,10 @@ def attach_lora(
     from peft import LoraConfig, get_peft_model
 
     check_targets(model, target_modules)
-    fused = fused_projections(model) if target_modules == "all-linear" else []
+    whole = {name for name, _ in model.named_modules()}
+    named = not isinstance(target_modules, str) and whole.issuperset(target_modules)
+    wanted = {*target_modules, *(name.rpartition(".")[0] for name in target_parameters)} if named else set()
+    fused = [*fused_projections(model), *routers(model)] if target_modules == "all-linear" else []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|fan_in_fan_out)")  # :func:`merged` unties
         torch.manual_seed(seed)
@@ -53,11 +56,26 @@ def attach_lora(
                 target_parameters=list(target_parameters) or None,
                 task_type="CAUSAL_LM",
             )
-            return get_peft_model(model, config, autocast_adapter_dtype=True)
+            net = get_peft_model(model, config, autocast_adapter_dtype=True)
         except ValueError as error:
             reason = str(error).split("\n")[0].rstrip(".")
             what = f"LoRA (r={r}, target_modules={target_modules!r})"
             raise InputError(f"{what} cannot be attached: {reason}.") from error
+    if wanted:
+        _check_placed(net, wanted)
+    return net
+
+
+def _check_placed(net: Any, wanted: set[str]) -> None:
+    """Raise InputError where PEFT put factors on other modules than ``wanted``, as it does in families with experts."""
+    names = {name.replace(".base_layer", "") for name, module in net.named_modules() if hasattr(module, "lora_A")}
+    placed = {name.removeprefix("base_model.model.") for name in names}
+    if placed != wanted:
+        raise InputError(
+            f"PEFT cannot put LoRA on {', '.join(sorted(wanted - placed)[:3]) or 'these weights alone'} of a "
+            f"{net.config.model_type} model: it takes the experts of all layers in their place; train without --adapter "
+            "lora, or choose other weights"
+        )
 
 
 def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
@@ -83,6 +101,12 @@ def fused_projections(model: nn.Module) -> list[str]:
     return [name for block in blocks for end in ("out_proj", "dt_proj") if (name := f"{block}.{end}") in inside]
 
 
+def routers(model: nn.Module) -> list[str]:
+    """The linear layers that give more than one tensor, as a router of Llama 4 does, so that nothing can be added to it."""
+    linear = [(name, type(module)) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name, kind in linear if "router" in kind.__name__.lower()]
+
+
 def train_only(model: nn.Module, pattern: str) -> None:
     """Freeze every weight of ``model`` but those whose name ``pattern``, a regular expression, is found in.
 
@@ -102,7 +126,9 @@ def without_experts(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     experts = any(p.ndim == 3 and not name.endswith(".weight") for name, p in model.named_parameters())
     if not experts or settings["target_modules"] != "all-linear":
         return dict(settings)
-    out = {*fused_projections(model)} | {n for n, m in model.named_modules() if m is model.get_output_embeddings()}
+    out = {*fused_projections(model), *routers(model)} | {
+        n for n, m in model.named_modules() if m is model.get_output_embeddings()
+    }
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     return {**settings, "target_modules": [name for name in names if name not in out]}
 
