@@ -76,3 +76,14 @@ def test_another_answer_of_a_piece_is_encoded_whole(tokenizer):
 
 def test_doctests():
     assert doctest.testmod(pieces).attempted == 1 and not doctest.testmod(pieces).failed
+
+
+@pytest.mark.parametrize("length", range(20, 40))
+def test_an_end_token_is_labelled_once_wherever_the_last_cut_falls(tokenizer, length):
+    end = ("<|end|>", tokenizer.convert_tokens_to_ids("<|end|>"))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|end|>", special_tokens=[end]
+    )
+    examples = [encode(row, tokenizer) for row in pieces.cut(Row(None, "a" * length), tokenizer, 8)]
+    assert [y for e in examples for y in e.labels if y != -100] == tokenizer("a" * length).input_ids
+    assert max(len(e.input_ids) for e in examples) <= 8

@@ -82,7 +82,7 @@ def _forward(starts: Sequence[int], at: int, most: int) -> int:
 def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int], int]:
     """Tokens, the character at which each begins, and how many at the beginning are the tokenizer's own.
 
-    A character of several tokens is where all of them begin; the tokenizer's own at the end begin at the text's end.
+    A character of several tokens is where all of them begin; the tokenizer's own at the end belong to the last.
     """
     coded = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, return_special_tokens_mask=True)
     mask = coded.special_tokens_mask
@@ -94,7 +94,7 @@ def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int], int]:
         if i < lead:
             starts.append(0)
         elif i >= len(mask) - tail:
-            starts.append(len(text))
+            starts.append(starts[-1] if starts else 0)
         else:
             starts.append(max(starts[-1] if starts else 0, min(start, reached)))
             reached = max(reached, end)
