@@ -70,7 +70,7 @@ def check(
         return path_of(out)
     folder = check_folder(path_of(out))
     check_apart(folder, inputs or {})
-    with _told_of_the_path(folder):
+    with _refusing_paths(folder):
         if not resumable:
             check_folder(folder, marker=layout.marker, overwrite=overwrite, found=layout.existing)
         _check_entries(folder, layout, overwrite=overwrite)
@@ -91,7 +91,7 @@ def path_of(out: PathLike) -> Path:
 def check_apart(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Raise InputError if ``folder`` is, holds or lies in one of ``inputs``, links followed or not."""
     with_bases = [(what, path) for what, place in inputs.items() for path in _local(place)]
-    with _told_of_the_path(folder):
+    with _refusing_paths(folder):
         for what, path in with_bases:
             if relation := _relation(folder, path):
                 raise InputError(
@@ -249,7 +249,7 @@ def _amount(n: int) -> str:
 
 
 @contextmanager
-def _told_of_the_path(folder: Path) -> Iterator[None]:
+def _refusing_paths(folder: Path) -> Iterator[None]:
     """A path that the system refuses (a name too long, a loop of links) as a sentence."""
     try:
         yield

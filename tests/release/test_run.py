@@ -370,7 +370,7 @@ def test_the_retain_loss_is_watched_or_the_perplexity_of_rows(workplace):
 
 def test_a_model_that_is_destroyed_ends_the_loop(workplace):
     with pytest.raises(
-        RunFailed, match="broke down in step 1: no step was good, and .*unlearned/model is the target"
+        RunFailed, match=r"broke down in step 1: no step was good, and .*unlearned/model is the target"
     ) as told:
         go(forget_coefficient=1e30, steps=3)
     log = told.value.record

@@ -44,7 +44,7 @@ def standard(settings: Release, sets: Mapping[str, Any]) -> Look:
     return Look(lambda _: {}, utility=watched if settings.utility is None else ("utility", "perplexity"))
 
 
-def looker(look: Look | None, tokenizer: Any, data: Data, settings: Release, watched: Sequence[Any]) -> Seen:
+def measurer(look: Look | None, tokenizer: Any, data: Data, settings: Release, watched: Sequence[Any]) -> Seen:
     """What looks at a model: ``look``, or the figures of ``expunge run`` and the perplexity on the utility rows."""
     if look:
         return lambda net: {"figures": look.measure(net), "answers": {}}

@@ -22,7 +22,7 @@ from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release import describe as about
 from expunge.release import modules, steps
-from expunge.release.measure import Look, Seen, budget, compared, inside, looker, standard, stopped, tell
+from expunge.release.measure import Look, Seen, budget, compared, inside, measurer, standard, stopped, tell
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.settings import name_of
@@ -97,7 +97,7 @@ def _carried_out(
     if settings.self_retain:
         raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
         data = encode(raw, tokenizer, plan, data.warnings)
-    seen = looker(look, tokenizer, data, settings, watched)
+    seen = measurer(look, tokenizer, data, settings, watched)
     chosen = look or standard(settings, raw)
     third = compared(settings, seen, args.device)
     taken = sum(s.seconds for s in past)  # by an earlier, interrupted run

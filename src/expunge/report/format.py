@@ -1,7 +1,7 @@
 """Looking a figure up in a record that may lack it, and saying a number in words: the one place that formats.
 
 A record may lack any part (a run without evaluation, an older writer), so everything is looked up with
-``look`` or ``number``, and a missing or non-finite figure becomes a dash.
+``lookup`` or ``number``, and a missing or non-finite figure becomes a dash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MONTHS = (
 
 
 # -- looking things up ---------------------------------------------------------------------------------------
-def look(record: Any, *keys: str) -> Any:
+def lookup(record: Any, *keys: str) -> Any:
     """record[key][key]…, or None as soon as something is missing."""
     for key in keys:
         record = record.get(key) if isinstance(record, Mapping) else None
@@ -29,7 +29,7 @@ def look(record: Any, *keys: str) -> Any:
 
 def number(record: Any, *keys: str) -> float | None:
     """The finite number found there, or None."""
-    found = look(record, *keys)
+    found = lookup(record, *keys)
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         return None
     return found
@@ -37,7 +37,7 @@ def number(record: Any, *keys: str) -> float | None:
 
 def mappings(record: Any, key: str) -> list[Mapping[str, Any]]:
     """The dicts in the list found there; an empty list if there is none."""
-    found = look(record, key)
+    found = lookup(record, key)
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list | tuple) else []
 
 

@@ -17,7 +17,7 @@ from expunge.report.format import (
     cell,
     count,
     duration,
-    look,
+    lookup,
     number,
     percent,
     plain,
@@ -182,7 +182,7 @@ def figures(said: Any, name: str) -> Table:
 def _own_figures(models: Iterable[Any], name: str) -> list[tuple[str, str, str]]:
     """The figures of one set that come from metrics of the user's, as :data:`FIGURES` has the usual ones."""
     usual = [key for key, *_ in FIGURES]
-    keys = dict.fromkeys(key for of in models for key in look(of, name) or () if key not in usual)
+    keys = dict.fromkeys(key for of in models for key in lookup(of, name) or () if key not in usual)
     return [(key, key, "a metric of the user's") for key in keys]
 
 

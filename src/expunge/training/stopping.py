@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from expunge.errors import InputError
 from expunge.method import Activations, Method
 
-LOOK = 16  # steps whose rows a look takes at most: forward only, they cost less than three steps of two losses
+CHECK_STEPS = 16  # steps whose rows a look takes at most: forward only, they cost less than three steps of two losses
 
 
 def check(method: Method) -> None:
@@ -42,12 +42,12 @@ def _steers(method: Method) -> bool:
     return any(isinstance(o.reference, Activations) for o in method.objectives.values())
 
 
-def rows_to_look_at(forget_rows: int, rows_a_step: int) -> Sequence[int]:
-    """Which forget rows a look takes: all, or as many as ``LOOK`` steps take, evenly spread.
+def rows_to_check(forget_rows: int, rows_a_step: int) -> Sequence[int]:
+    """Which forget rows a look takes: all, or as many as ``CHECK_STEPS`` steps take, evenly spread.
 
     Hand-worked: of 100 rows with one row a step, 0, 6, 12, 18, 25, …, 93.
     """
-    n = min(forget_rows, LOOK * rows_a_step)
+    n = min(forget_rows, CHECK_STEPS * rows_a_step)
     return [i * forget_rows // n for i in range(n)]
 
 

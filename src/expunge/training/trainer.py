@@ -215,7 +215,7 @@ class UnlearningTrainer(Trainer):
             )
         args, forget = self.args, self.train_dataset.streams[objective.on[0]]
         step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rows = [forget[i] for i in stopping.rows_to_look_at(len(forget), step)]
+        rows = [forget[i] for i in stopping.rows_to_check(len(forget), step)]
         self.stop = stopping.StopAtLevel(level, partial(self._look, name, rows), name)
         self.add_callback(self.stop)
 

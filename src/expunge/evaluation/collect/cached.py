@@ -55,7 +55,7 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     state = processes()
     if how.backend == "vllm" and state.num_processes > 1:
         raise InputError("the backend vllm runs in one process; start it without a launcher")
-    _can_be_asked(name, probes, how)
+    _check_probes(name, probes, how)
     loaded = load(name, how)
     asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
     asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
@@ -105,7 +105,7 @@ def _keep(found: table.Collected, folder: Path, about: dict[str, Any]) -> None:
         print(f"expunge: {told}", file=sys.stderr)
 
 
-def _can_be_asked(name: str, probes: Sequence[Probe], how: How) -> None:
+def _check_probes(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
     check_device(how.device)
     tokenizer = template.use(load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments)
