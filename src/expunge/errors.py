@@ -34,7 +34,7 @@ def shortened(value: Any) -> str:
     >>> shortened("x" * 1000)[:20], shortened(3)
     ("'xxxxxxxxxxxxxxxxxxx", '3')
     """
-    return _SHORT.repr(value)
+    return " ".join(_SHORT.repr(value).split())
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

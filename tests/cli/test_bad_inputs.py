@@ -46,6 +46,7 @@ FILES = {
     "zero.toml": 'model = "model"\nforget = "forget.jsonl"\ntraining = 3\n',
     "r.yaml": "benchmark: tofu/forget01\nmodel: model\ndata: tofu\nmethods: {pdu: {}, npo: {}}\nmax_steps: 2\n",
     "targets.txt": "Ada\n",
+    "exits.py": "import sys\n\nsys.exit(3)\n",
 }
 ROWS = [
     tuple(part.strip() for part in line.split(" | ", 2))

@@ -129,3 +129,12 @@ def test_warnings_are_printed_at_the_end_each_once(workplace):
             import json
 
             assert json.loads(done.stdout)["warnings"] == told
+
+
+def test_a_failure_is_an_object_with_json(workplace):
+    import json
+
+    done = call(*RUN, "learning_rate=1e6", "max_steps=4", "--json")
+    assert done.exit_code == 1 and f"expunge: {json.loads(done.stdout)['error']}" in done.stderr
+    refused = call(*RUN, "--method", "nothing", "--json")
+    assert refused.exit_code == 2 and not refused.stdout

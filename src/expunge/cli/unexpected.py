@@ -2,7 +2,7 @@
 
 The traceback goes to ``error.log`` in the command's output folder, or to a file of its own among the temporary files;
 ``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C.  With
-``--json`` the sentence is printed on standard output too, as ``error`` of an object with the ``exit_code``.
+``--json`` what failed is an object on standard output too, the sentence its ``error``; what is refused prints none.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[None]:
     except OURS:
         raise
     except InputError as error:
-        raise _ended(str(error), 2, as_json) from None
+        raise _ended(str(error), 2) from None
     except RunFailed as error:
         raise _ended(str(error), 1, as_json, error.record) from None
     except KeyboardInterrupt:
-        raise _ended("interrupted", 130, as_json) from None
+        raise _ended("interrupted", 130) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -143,10 +143,10 @@ def _close_bars() -> None:
             bar.close()
 
 
-def _ended(text: str, code: int, as_json: bool, record: Mapping[str, Any] | None = None) -> typer.Exit:
+def _ended(text: str, code: int, as_json: bool = False, record: Mapping[str, Any] | None = None) -> typer.Exit:
     """How a command ends that came to nothing, once that is said; ``record``: what it wrote all the same."""
     _close_bars()
     typer.secho(f"expunge: {text}", fg=typer.colors.RED, err=True)
     if as_json:
-        result.print_json({**(record or {}), "error": text, "exit_code": code})
+        result.print_json({**(record or {}), "error": text})
     return typer.Exit(code)

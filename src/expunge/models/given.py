@@ -14,6 +14,7 @@ from expunge.models.loaded import Loaded, fingerprint_state
 from expunge.models.tokenizer import load_tokenizer
 
 IN_MEMORY = "a model in memory"
+ROUNDING = 0.01  # of the largest weight of a tensor: what bfloat16 loses, at most
 
 
 def is_model(value: Any) -> bool:
@@ -92,3 +93,18 @@ def check(model: Any, *, adapter: bool = False) -> None:
             "an adapter is saved for a base that can be loaded again, and this model is in memory only; save it with "
             "save_pretrained and give the folder, or say merge=True"
         )
+
+
+def check_base(own: Loaded, base: Loaded) -> None:
+    """Raise InputError where ``own``, a model in memory, has other weights than ``base``, which its adapter is to be loaded
+    on: number formats may differ, no more.
+    """
+    theirs = base.model.state_dict()
+    for name, weight in own.model.state_dict().items():
+        other = theirs.get(name)
+        near = other is not None and other.shape == weight.shape
+        if not near or (weight.to("cpu") - other.to("cpu")).abs().max() > ROUNDING * other.abs().max():
+            raise InputError(
+                f"an adapter is saved for the base {own.source}, and the model in memory has other weights ({name}); save "
+                "it with save_pretrained and give the folder, or say merge=True"
+            )

@@ -128,6 +128,13 @@ HABITS = {
     "rank": "it is lora.r",
     "alpha": "it is lora.alpha, or a parameter of the method, -p alpha=…",
     "target_modules": "it is lora.target_modules",
+    "peft_config": "it is adapter=lora with lora.r, lora.alpha, lora.dropout and lora.target_modules",
+    "lora_config": "it is adapter=lora with lora.r, lora.alpha, lora.dropout and lora.target_modules",
+    "args": "give the fields of TrainingArguments by name, such as learning_rate=1e-5",
+    "training_args": "give the fields of TrainingArguments by name, such as learning_rate=1e-5",
+    "train_dataset": "they are forget and retain",
+    "eval_dataset": "figures are measured on forget and retain, before and after (eval_rows says on how many rows)",
+    "max_rows": "it is limit",
     "steps": "it is max_steps",
     "num_epochs": "it is num_train_epochs",
     "grad_accum": "it is gradient_accumulation_steps",
@@ -198,6 +205,13 @@ def check_choice(key: str, value: Any) -> None:
     """Raise InputError where ``key`` is one of several words and ``value`` is none of them, or no JSON where it begins as
     such.
     """
+    if key in ("log_level", "log_level_replica"):
+        from transformers.training_args import trainer_log_levels
+
+        if value not in trainer_log_levels:
+            meant = nearest(str(value), trainer_log_levels)
+            levels = ", ".join(trainer_log_levels)
+            raise InputError(f"{key}={shortened(value)}: there is none such{meant}; there are {levels}")
     kinds = [kind for kind in get_args(names()[key]) if isinstance(kind, type)]
     words = [str(one.value) for kind in kinds if issubclass(kind, enum.Enum) for one in kind]
     if words and isinstance(value, str) and key not in ("debug", *REASONS) and value not in words:

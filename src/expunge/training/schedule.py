@@ -25,5 +25,8 @@ def from_above_zero(schedule: Any, warmup: int) -> None:
 
 def _warmed(shape: Callable[[int], float], warmup: int, step: int) -> float:
     if step >= warmup:
-        return shape(step)
+        try:
+            return shape(step)
+        except ZeroDivisionError:  # polynomial, where no step is left after the warm-up
+            return 0.0
     return 1.0 if step == warmup - 1 else shape(step + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,14 @@ class Given:
             return None
         import torch
 
-        from expunge.models.given import from_memory
+        from expunge import models
+        from expunge.models.given import check_base, from_memory
 
         dtype = getattr(torch, settings.dtype)
-        return from_memory(self.model, self.tokenizer, dtype=dtype, device=settings.device)
+        own = from_memory(self.model, self.tokenizer, dtype=dtype, device=settings.device)
+        if settings.adapter and not settings.merge:
+            check_base(own, models.load(own.source, dtype=dtype, trust_remote_code=settings.trust_remote_code))
+        return own
 
 
 NOTHING = Given()
@@ -49,12 +53,23 @@ def one_display() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def with_gradients() -> Iterator[None]:
+    """With gradients, whatever the caller switched off."""
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 def from_python(
-    model: Any, tokenizer: Any, callbacks: Sequence[Any], settings: Mapping[str, Any]
+    model: Any, tokenizer: Any, callbacks: Any, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Given]:
     """``settings`` with the model's name, and what is in memory; raises InputError for what is none of its kind."""
     from transformers import TrainerCallback
 
+    settings = {key: _plain(value) for key, value in settings.items()}
+    callbacks = callbacks if isinstance(callbacks, list | tuple) else [] if callbacks is None else [callbacks]
     for one in callbacks:
         if not isinstance(one, TrainerCallback) and not (isinstance(one, type) and issubclass(one, TrainerCallback)):
             raise InputError(f"callbacks holds a {type(one).__name__}; give objects of transformers.TrainerCallback")
@@ -76,3 +91,10 @@ def from_python(
 
     found = tokenizer_of(tokenizer, model, trust_remote_code=trusted)
     return {**settings, "model": name}, Given(own, found, tuple(callbacks))
+
+
+def _plain(value: Any) -> Any:
+    """A number format or a device of torch's as its name."""
+    import torch
+
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype | torch.device) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from expunge.method import Method
 from expunge.unlearning import describe, outcome, store, train
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.finish import finish
-from expunge.unlearning.given import NOTHING, Given, from_python, one_display
+from expunge.unlearning.given import NOTHING, Given, from_python, one_display, with_gradients
 from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.ready import ready
 from expunge.unlearning.result import Result as Result
@@ -57,13 +58,14 @@ def unlearn(
     loaded wherever that is possible.
     """
     chosen, given = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
-    values = {"forget": forget, "retain": retain, "out": str(out), **chosen}
+    place = os.fspath(out) if isinstance(out, os.PathLike) else out
+    values = {"forget": forget, "retain": retain, "out": place, **chosen}
     own = None if isinstance(method, str) else method
     if own is not None and not isinstance(own, Method):
         called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
         raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
     values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
-    with one_display():
+    with one_display(), with_gradients():
         done = run(recipe.make(values), method=own, given=given)
     for warning in done.record["warnings"]:
         logger.warning(warning)

@@ -18,6 +18,7 @@ from expunge.settings import check_keys, check_pairs, checked, full_names, mappi
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
 
+SUCH = {"lora": "lora.r=8", "training": "learning_rate=1e-5"}
 LAYER = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")  # the name of a layer, or its end
 
 
@@ -43,6 +44,12 @@ def _modules(value: Any) -> Any:
 
 def _rows(value: Any) -> Any:
     """Rows in memory as they are read: texts as rows of text, a table of pandas' as its rows, an iterator as a list."""
+    if hasattr(value, "read"):
+        raise PydanticCustomError("rows", "it is an open file; give its name")
+    if isinstance(value, list | tuple) and value and all(map(_is_file, value)):
+        raise PydanticCustomError("rows", "they are names of files; give one file, or the folder that holds them")
+    if isinstance(value, Mapping) and value and all(isinstance(v, str) for v in value.values()):
+        raise PydanticCustomError("rows", "it is one row; put it into a list")
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
         return value.to_dict("records")
     if isinstance(value, Iterator):
@@ -50,6 +57,13 @@ def _rows(value: Any) -> Any:
     if isinstance(value, list | tuple) and value and all(isinstance(row, str) for row in value):
         return [{"text": row} for row in value]
     return value
+
+
+def _is_file(value: Any) -> bool:
+    try:
+        return isinstance(value, Path) or (isinstance(value, str) and len(value) < 4096 and Path(value).is_file())
+    except (OSError, ValueError):  # a long text, say
+        return False
 
 
 class Adapter(BaseModel):
@@ -192,6 +206,11 @@ def _check_heeded(made: Recipe, where: str) -> None:
                 f"{where}: merge does nothing without an adapter, whole weights are saved anyway; say adapter = lora "
                 "(--adapter lora) too, or leave it out"
             )
+    if made.max_rank and (made.adapter is None or made.merge):
+        raise InputError(
+            f"{where}: max_rank is of the adapter that is saved, and whole weights are; say adapter = lora (--adapter lora) "
+            "without merge, or leave it out"
+        )
     if made.trainable and "target_modules" in made.lora.model_fields_set:
         raise InputError(f"{where}: trainable and lora.target_modules say the same thing; leave out one of the two")
     if made.compare_name and not made.compare_with:
@@ -260,7 +279,11 @@ def override(
     for pair in pairs:
         key, value = split_pair(pair)
         table, dot, name = key.partition(".")
-        if dot and table in TABLES:
+        if key in ("method.name", "optimizer.name"):
+            out[table] = value
+        elif key in ("lora", "training"):
+            raise InputError(f"{key} is a table; write its keys one by one, such as {SUCH[key]}")
+        elif dot and table in TABLES:
             out[TABLES[table]][name] = value
         elif key in Recipe.model_fields and key not in TABLES.values():
             out[key] = value
