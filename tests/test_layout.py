@@ -47,11 +47,24 @@ def test_a_script_written_against_0_1_finds_its_names():
     from expunge.compare import compare
     from expunge.evaluation import benchmark, evaluate, metrics, probe, rouge, table
     from expunge.forward import ForwardPass, see
-    from expunge.models import load, save
+    from expunge.models import linear_layers, load, save
     from expunge.release import Release, release, run
     from expunge.trainer import UnlearningTrainer
 
-    functions = (unlearn, named, compare, see, load, save, release, run, methods.pdu, method.build, losses.npo)
+    functions = (
+        unlearn,
+        named,
+        compare,
+        see,
+        linear_layers,
+        load,
+        save,
+        release,
+        run,
+        methods.pdu,
+        method.build,
+        losses.npo,
+    )
     assert all(inspect.isfunction(f) for f in functions)
     assert all(
         inspect.isclass(c) for c in (InputError, Result, ForwardPass, Release, UnlearningTrainer, combine.Bilevel)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from expunge import methods, models, outputs, record, unlearn
 from expunge.cli import app
 from expunge.errors import InputError, RunFailed
+from expunge.unlearning import store
 
 FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
 PDU = {"method": methods.pdu(multiplier=2.0, warmup=0.0, step_size=0.1), "save_strategy": "steps", "save_steps": 2}
@@ -111,6 +112,27 @@ def test_weights_that_cannot_be_saved_are_kept_somewhere_else(workplace, monkeyp
     log = record.read(kept)
     assert log["after"]["forget"]["n"] == 3 and "cannot be written" in log["warnings"][-1]
     assert content(workplace / "unlearned") == before and not list(workplace.glob("expunge-rescued*"))
+
+
+def test_weights_are_kept_where_there_is_neither_a_home_nor_a_folder_for_temporary_files(tmp_path, monkeypatch):
+    def absent():
+        raise RuntimeError("Could not determine home directory.")
+
+    def full():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    def write(place):
+        if place.parent == tmp_path / "out":
+            raise OSError(28, "No space left on device")
+        place.mkdir()
+        return place
+
+    monkeypatch.setattr(Path, "home", absent)
+    monkeypatch.setattr("tempfile.gettempdir", full)
+    kept = store.store(write, tmp_path / "out", None)
+    assert kept.path.is_dir() and kept.folder.parent == tmp_path and "the weights are in" in kept.problem
+    with pytest.raises(RunFailed, match="nor can any other folder"):
+        store.store(lambda place: (_ for _ in ()).throw(OSError(28, "No space left on device")), tmp_path / "out", None)
 
 
 def test_weights_that_no_folder_takes_are_told(workplace, monkeypatch):

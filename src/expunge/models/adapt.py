@@ -150,6 +150,11 @@ def lora_targets(model: nn.Module, pattern: str) -> dict[str, list[str]]:
     }
 
 
+def linear_layers(model: nn.Module, pattern: str) -> list[str]:
+    """The linear layers among :func:`lora_targets`."""
+    return lora_targets(model, pattern)["target_modules"]
+
+
 def _matching(names: Iterable[str], pattern: str) -> list[str]:
     """``names`` that ``pattern`` is found in."""
     try:

@@ -17,6 +17,7 @@ from expunge.release.settings import Release
 from expunge.release.steps import Step
 from expunge.unlearning.measure import evenly, measure
 from expunge.unlearning.rows import Data, length
+from expunge.unlearning.settings import Recipe
 
 Figures = Mapping[str, Mapping[str, float]]
 Seen = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}
@@ -74,14 +75,19 @@ def compared(settings: Release, seen: Seen, device: Any) -> dict[str, Any] | Non
     plan = settings.run
     if plan.compare_with is None:
         return None
-    third = models.load(
-        plan.compare_with,
+    return seen(loaded(plan.compare_with, plan, device).model)
+
+
+def loaded(name: str, plan: Recipe, device: Any) -> models.Loaded:
+    """The model ``name`` in the number format of ``plan``, its tokenizer rendering as ``plan`` says."""
+    found = models.load(
+        name,
         dtype=getattr(torch, plan.dtype),
         device=plan.device or device,
         trust_remote_code=plan.trust_remote_code,
     )
-    template.use(third.tokenizer, plan.template_arguments if plan.chat_template else {})
-    return seen(third.model)
+    template.use(found.tokenizer, plan.template_arguments if plan.chat_template else {})
+    return found
 
 
 def budget(start: Step, settings: Release, look: Look) -> float | None:

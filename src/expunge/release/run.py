@@ -11,10 +11,7 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from expunge import files, models, outputs, record
-from expunge.data import template
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
@@ -22,7 +19,7 @@ from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release import describe as about
 from expunge.release import modules, steps
-from expunge.release.measure import Look, Seen, budget, compared, inside, measurer, standard, stopped, tell
+from expunge.release.measure import Look, Seen, budget, compared, inside, loaded, measurer, standard, stopped, tell
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.settings import name_of
@@ -239,14 +236,7 @@ def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> list[Step
 
 def _load(settings: Release, device: Any, updates: Sequence[Adapter] = ()) -> models.Loaded:
     """The target with ``updates`` added to its weights, one after the other."""
-    plan = settings.run
-    target = models.load(
-        plan.model,
-        dtype=getattr(torch, plan.dtype),
-        device=plan.device or device,
-        trust_remote_code=plan.trust_remote_code,
-    )
-    template.use(target.tokenizer, plan.template_arguments if plan.chat_template else {})
+    target = loaded(settings.run.model, settings.run, device)
     for update in updates:
         models.add(target.model, update)
     return target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,10 +12,10 @@ from expunge.errors import InputError, RunFailed
 WORSE = 1.5  # times the loss of a guess among all tokens: no model that writes anything of sense is there
 
 
-def measured(trainer: Any, look: Callable[[], dict[str, Any]], folder: Path) -> dict[str, Any]:
+def measured(trainer: Any, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What ``look`` says of the model that ``trainer`` trained, or of its last good weights where it broke down.
 
-    Raises RunFailed where no step was good: nothing is saved then, and an empty ``folder`` is removed.
+    Raises RunFailed where no step was good: nothing is saved then.
     """
     if not trainer.health.diverged:
         if found := _finite(look):
@@ -24,9 +23,6 @@ def measured(trainer: Any, look: Callable[[], dict[str, Any]], folder: Path) -> 
         trainer.go_back("a figure of the model that came out")
     if trainer.health.diverged.good and (found := _finite(look)):
         return found
-    for empty in (folder / "checkpoints", folder):
-        with contextlib.suppress(OSError):
-            empty.rmdir()
     raise RunFailed(
         f"{trainer.health.diverged.sentence}, and no step before it was good, so nothing is saved and the model is as it "
         f"was; {remedy(trainer)}"

@@ -23,15 +23,13 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     method = method_of(settings, method)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
     if settings.compare_with:
-        resolve(settings.compare_with)
+        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
     warnings: list[str] = []
     raw = load_streams(settings, method, warnings)
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings, warnings)
     check_device(settings.device)
-    if settings.compare_with:
-        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
-    check_tokens(settings.model, tokenizer, (i for rows in data.examples.values() for e in rows for i in e.input_ids))
+    check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
     outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
     return method, data, args

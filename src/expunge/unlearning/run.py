@@ -55,7 +55,8 @@ def unlearn(
     three there is a short name, ``lr``, ``epochs`` and ``batch_size``).
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
-    loaded wherever that is possible.
+    loaded wherever that is possible, and :class:`~expunge.errors.RunFailed` for a run that began and broke down, or whose
+    weights could not be saved where they belong; what was written all the same is its ``result``.
     """
     chosen, given = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
     place = os.fspath(out) if isinstance(out, os.PathLike) else out
@@ -142,10 +143,9 @@ def _carried_out(
         start_loss=train.start_loss_of(method, before["figures"]),
         callbacks=given.callbacks,
     )
-    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings), folder)
-
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
+    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
     chain = None
     if settings.adapter and not settings.merge:
         chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)

@@ -63,11 +63,16 @@ def store(write: Callable[[Path], Path], folder: Path, layout: Layout | None, na
 def _other_folders(folder: Path) -> Iterator[Path]:
     """New folders that may take what ``folder`` does not: beside it, for temporary files, at home."""
     name = f"expunge-rescued-{uuid.uuid4().hex[:6]}"
-    for parent in (folder.absolute().parent, Path(tempfile.gettempdir()), Path.home()):
-        place = parent / name
+    parents: tuple[Callable[[], Path], ...] = (
+        lambda: folder.absolute().parent,
+        lambda: Path(tempfile.gettempdir()),
+        Path.home,
+    )
+    for parent in parents:
         try:
+            place = parent() / name
             place.mkdir(mode=0o700)
-        except OSError:
+        except (OSError, RuntimeError):  # there may be no folder for temporary files, and no home
             continue
         yield place
 
