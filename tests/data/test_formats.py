@@ -24,9 +24,9 @@ DEEP = "[" * 200_000
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(LINES.encode())),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
-        ("a.json.gz", gzip.compress(json.dumps(QA).encode())),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
+        ("a.json.gz", gzip.compress(json.dumps(QA).encode(), mtime=0)),
         ("a.jsonl.bz2", bz2.compress(LINES.encode())),
         ("a.jsonl.xz", lzma.compress(LINES.encode())),
         ("a.ndjson", LINES.encode()),
@@ -128,7 +128,7 @@ def test_a_workbook(tmp_path, monkeypatch):
         ("a.txt", b"\n\n", "holds no rows"),
         ("a.jsonl.gz", b"", "holds no rows"),
         ("a.jsonl.gz", LINES.encode(), "no whole gz file"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "no whole gz file"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "no whole gz file"),
         ("a.jsonl.bz2", b"BZh9x", "a.jsonl.bz2"),
         ("a.jsonl.xz", b"no", "no whole xz file"),
         ("a.parquet", b"", "is not a Parquet file"),
@@ -164,7 +164,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 def test_files_of_another_kind_than_their_name(tmp_path):
     rows = [{"question": "Who?", "answer": "Ada."}, {"question": "Where?", "answer": "Oru."}]
-    (tmp_path / "packed.jsonl").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0))
     (tmp_path / "list.jsonl").write_text(json.dumps(rows, indent=2))
     for name in ("packed.jsonl", "list.jsonl"):
         assert [r.answer for r in load_rows(tmp_path / name)] == ["Ada.", "Oru."]
