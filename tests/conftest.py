@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import gc
 import io
+import json
+import shutil
 from types import SimpleNamespace
 
 import accelerate.utils.imports
@@ -86,19 +88,26 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch, tokenizer):
-    """An empty folder to run in that holds ``model/``, ``forget.jsonl`` (3 rows) and ``retain.jsonl`` (5 rows)."""
-    import json
-
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """The folder of a tiny model with its tokenizer, saved once; a test takes a copy."""
     import tiny
 
+    words = tiny_tokenizer.make()
+    m = tiny.model(vocab_size=len(words))
+    m.generation_config.eos_token_id = words.eos_token_id
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    m.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, tiny_model):
+    """An empty folder to run in that holds ``model/``, ``forget.jsonl`` (3 rows) and ``retain.jsonl`` (5 rows)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    m = tiny.model(vocab_size=len(tokenizer))
-    m.generation_config.eos_token_id = tokenizer.eos_token_id
-    m.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    shutil.copytree(tiny_model, tmp_path / "model")
     for name, rows in (("forget", QUESTIONS[:3]), ("retain", QUESTIONS[3:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path
