@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import tiny_bench
 import tiny_tofu
 import torch
 from typer.testing import CliRunner
@@ -38,12 +39,23 @@ def folder(workplace, tokenizer, monkeypatch):
     return tiny_tofu.write(workplace / "tofu")
 
 
+@pytest.fixture
+def asked(folder, tmp_path_factory):
+    """``folder`` where both models' answers are in the cache."""
+
+    def ask():
+        evaluate(TOFU, "model", "out", data=folder, retrained="retrained")
+
+    tiny_bench.copied(tmp_path_factory, "tofu", folder.parent, ask, "cache")
+    return folder
+
+
 def by_name(figures):
     return {(f.part, f.name): f for f in figures}
 
 
-def test_figures_are_what_the_table_says(folder):
-    figures = by_name(evaluate(TOFU, "model", "out", data=folder, retrained="retrained"))
+def test_figures_are_what_the_table_says(asked):
+    figures = by_name(evaluate(TOFU, "model", "out", data=asked, retrained="retrained"))
     found = table.read("out/scores")
     right, wrong = found.mean_logp("forget", "paraphrase"), found.mean_logps("forget", "wrong")
     assert wrong.shape == (4, 2)
@@ -75,16 +87,16 @@ def test_figures_are_what_the_table_says(folder):
     assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
 
 
-def test_what_an_earlier_evaluation_left_is_not_scored_again(folder):
-    evaluate(TOFU, "model", "out", data=folder, retrained="retrained")
-    alone = evaluate(TOFU, "model", "out", data=folder, overwrite=True)
+def test_what_an_earlier_evaluation_left_is_not_scored_again(asked):
+    evaluate(TOFU, "model", "out", data=asked, retrained="retrained")
+    alone = evaluate(TOFU, "model", "out", data=asked, overwrite=True)
     assert "privleak" not in {f.name for f in alone}
-    assert not (folder.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == alone
+    assert not (asked.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == alone
 
 
-def test_one_row_gives_all_but_the_equivalence_test(folder):
+def test_one_row_gives_all_but_the_equivalence_test(asked):
     how = How(limit=1)
-    names = {f.name for f in evaluate(TOFU, "model", "out", data=folder, retrained="retrained", how=how)}
+    names = {f.name for f in evaluate(TOFU, "model", "out", data=asked, retrained="retrained", how=how)}
     assert "forget_quality" in names and "truth_ratio_difference" not in names
 
 
@@ -124,9 +136,9 @@ def test_a_model_is_asked_once(folder, monkeypatch):
         evaluate(TOFU, "model", "out", data=folder)
 
 
-def test_rescoring_needs_no_torch(folder):
-    figures = evaluate(TOFU, "model", "out", data=folder, retrained="retrained")
-    before = (folder.parent / "out" / "figures.json").read_text()
+def test_rescoring_needs_no_torch(asked):
+    figures = evaluate(TOFU, "model", "out", data=asked, retrained="retrained")
+    before = (asked.parent / "out" / "figures.json").read_text()
     code = (
         "import sys\n"
         "class Absent:\n"
@@ -138,7 +150,7 @@ def test_rescoring_needs_no_torch(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "model_utility" in done.stdout, done.stderr
-    assert (folder.parent / "out" / "figures.json").read_text() == before
+    assert (asked.parent / "out" / "figures.json").read_text() == before
     assert rescore(named, "out") == figures
 
 
