@@ -26,6 +26,8 @@ from expunge import combine
 from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
+from expunge.forward import padding
+from expunge.forward.transfer import to_device
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective, fitted
 from expunge.models import lora as adapters
@@ -66,6 +68,7 @@ class UnlearningTrainer(Trainer):
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
         self._began = time.perf_counter()  # of the optimizer step
+        padding.settle(self.model.to(self.args.device), max(self._first_rows(), key=len))
         self.reference = reference.build(
             self.model,
             method.objectives,
@@ -115,6 +118,9 @@ class UnlearningTrainer(Trainer):
             processes=self.args.world_size,
         )
         return Curvature(settings, hooks)
+
+    def _first_rows(self) -> Iterator[tuple[int, ...]]:
+        return (examples[0].input_ids for examples in self.train_dataset.streams.values() if len(examples))
 
     def _fixed_weights(self) -> Tensor:
         """The weights of a combiner that reads no Gramian."""
@@ -237,18 +243,9 @@ class UnlearningTrainer(Trainer):
 
     def _count(self, batches: list[dict[str, Any]]) -> None:
         names = list(batches[0])
-        totals = torch.tensor(
-            [
-                [
-                    sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches),
-                    sum(len(b[s]["labels"]) for b in batches),
-                ]
-                for s in names
-            ],
-            dtype=torch.float32,
-            device=self.args.device,
-        )
-        share = self.accelerator.reduce(totals, "mean") / len(batches)
+        totals = [[sum(_tokens(b[s]) for b in batches), sum(len(b[s]["labels"]) for b in batches)] for s in names]
+        counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
+        share = self.accelerator.reduce(counted, "mean") / len(batches)
         counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
         for b in batches:
             b["counts"] = counts
@@ -378,3 +375,8 @@ class UnlearningTrainer(Trainer):
         tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
         parameters: int = sum(p.numel() for p in self.model.parameters())
         return 6 * tokens * parameters
+
+
+def _tokens(batch: Mapping[str, Any]) -> int:
+    """How many labelled tokens of ``batch`` are predicted: as the collator counted them, else read from the labels."""
+    return sum(batch["lengths"]) if "lengths" in batch else int((batch["labels"][:, 1:] != IGNORE).sum())
