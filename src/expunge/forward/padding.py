@@ -72,12 +72,11 @@ def _proven(model: nn.Module, ids: Sequence[int]) -> bool:
     model.eval()
     try:
         masked = family.run(model, input_ids=rows, attention_mask=mask, use_cache=False).logits.float()
-        try:
-            with _one_text_a_row():
-                free = family.run(model, input_ids=rows, use_cache=False).logits.float()
-        except Exception as error:  # a model with a forward pass of its own, which may fail in any way of its own
-            log.debug("the attention mask stays, for the model needs one: %r", error)
-            return False
+        with _one_text_a_row():
+            free = family.run(model, input_ids=rows, use_cache=False).logits.float()
+    except Exception as error:  # a model with a forward pass of its own, which may fail in any way of its own
+        log.debug("the attention mask stays, for the model needs one: %r", error)
+        return False
     finally:
         model.train(training)
     gap = torch.cat([(free - masked)[0], (free - masked)[1, :half]])

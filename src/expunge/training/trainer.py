@@ -54,6 +54,8 @@ class UnlearningTrainer(Trainer):
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
+        if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:
+            self.accelerator.dataloader_config.non_blocking = True  # out of pinned memory
         if method.fit:
             method = fitted(method, self.model.to(self.args.device).eval(), self.batches("forget"))
         self.method = method
@@ -62,13 +64,13 @@ class UnlearningTrainer(Trainer):
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
         self.warnings: list[str] = []
-        self.health = finite.Watch()
+        self.health = finite.Watch(late=finite.read_late(self.args.device))
         self._refuse_unsupported()
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
         self._began = time.perf_counter()  # of the optimizer step
-        padding.settle(self.model.to(self.args.device), max(self._first_rows(), key=len))
+        padding.settle(self.model, max(self._first_rows(), key=len))
         self.reference = reference.build(
             self.model,
             method.objectives,
@@ -317,9 +319,9 @@ class UnlearningTrainer(Trainer):
             p.grad = g
 
     def _step_if_finite(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
-        """:meth:`_sync`, or the end of training where a loss or a gradient is not finite: that step then moves nothing.
+        """:meth:`_sync`, or the end of training where a loss or a gradient is not finite, as far as the host knows.
 
-        Under fp16 a gradient may overflow: the scaler leaves that step out by itself.
+        On a CPU it knows at once and that step moves nothing; see :mod:`expunge.training.finite`.  Under fp16 a gradient may overflow: the scaler leaves that step out by itself.
         """
         assert self._losses is not None
         losses = self.accelerator.reduce(self._losses, "mean")
@@ -358,10 +360,16 @@ class UnlearningTrainer(Trainer):
         return self.lr_scheduler
 
     # -- log ------------------------------------------------------------------------------------------------------------
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Where the host is about to wait for the device anyway, a run that broke down ends, and no checkpoint is written."""
+        if (self.control.should_log or self.control.should_save) and not self.health.read():
+            self.control.should_training_stop, self.control.should_save = True, False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Every log line of training carries the facts of the last optimizer step."""
         if "loss" in logs and self._facts:
-            facts = {k: float(v) for k, v in self._facts.items()}
+            facts = _numbers(self._facts)
             logs = logs | facts | {"seconds": time.perf_counter() - self._began}
             self._watch(facts)
         super().log(logs, *args, **kwargs)
@@ -380,3 +388,15 @@ class UnlearningTrainer(Trainer):
 def _tokens(batch: Mapping[str, Any]) -> int:
     """How many labelled tokens of ``batch`` are predicted: as the collator counted them, else read from the labels."""
     return sum(batch["lengths"]) if "lengths" in batch else int((batch["labels"][:, 1:] != IGNORE).sum())
+
+
+def _numbers(facts: Mapping[str, Tensor]) -> dict[str, float]:
+    """The numbers of scalars: one copy to the host for each device."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in facts.items():
+        by_device.setdefault(value.device, []).append(name)
+    found: dict[str, float] = {}
+    for names in by_device.values():
+        values = torch.stack([facts[n].detach().double() for n in names])
+        found |= dict(zip(names, values.tolist(), strict=True))
+    return {name: found[name] for name in facts}
