@@ -54,6 +54,7 @@ class UnlearningTrainer(Trainer):
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
+        self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
         if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:
             self.accelerator.dataloader_config.non_blocking = True  # out of pinned memory
         if method.fit:
