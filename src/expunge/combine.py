@@ -94,7 +94,7 @@ class WeightedSum(Combiner):
 
     def weights(self, losses: Tensor, gram: Tensor | None = None) -> Tensor:
         """The two constants, cut to the number of objectives."""
-        return losses.new_tensor([self.forget, self.retain])[: len(losses)]
+        return torch.stack([losses.new_full((), w) for w in (self.forget, self.retain)[: len(losses)]])
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class PCGrad(Combiner):
         """1 - min(0, ⟨g_f, g_r⟩) / ‖g‖² for each of the two."""
         norms, conflict = _two(self, gram)
         zero = norms <= TINY
-        return 1 - torch.where(zero, 0.0, conflict.clamp(max=0) / norms.where(~zero, torch.ones_like(norms)))
+        return 1 - (conflict.clamp(max=0) / norms.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,7 @@ class MGDA(Combiner):
         (ff, rr), fr = _two(self, gram)
         apart = ff + rr - 2 * fr
         equal = apart <= TINY
-        alpha = ((rr - fr) / apart.where(~equal, torch.ones_like(apart))).clamp(0, 1)
-        alpha = torch.where(equal, 0.5, alpha)
+        alpha = ((rr - fr) / apart.masked_fill(equal, 1.0)).clamp(0, 1).masked_fill(equal, 0.5)
         return torch.stack([alpha, 1 - alpha])
 
 
@@ -204,7 +203,7 @@ class NormalizedDifference(Combiner):
         assert gram is not None
         squared = gram.diagonal()
         zero = squared <= TINY
-        return torch.where(zero, 0.0, squared.where(~zero, torch.ones_like(squared)).rsqrt())
+        return squared.masked_fill(zero, 1.0).rsqrt().masked_fill(zero, 0.0)
 
 
 @dataclass(frozen=True)
@@ -330,4 +329,6 @@ class PrimalDual(Combiner):
         self.budget, self.warmup_steps = state["budget"], state["warmup_steps"]
 
     def _value(self, device: torch.device | None = None) -> Tensor:
-        return torch.as_tensor(self._lambda, dtype=torch.float32, device=device)
+        if isinstance(self._lambda, Tensor):
+            return self._lambda.to(device, torch.float32)
+        return torch.full((), self._lambda, dtype=torch.float32, device=device)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expunge.forward import kernels
+from expunge.forward.transfer import to_device
 from expunge.forward.view import ForwardPass
 
 
@@ -134,7 +135,7 @@ def steering(x: ForwardPass, *, layer: int, steering_coefficient: float, seed: i
     """
     h = x.hidden(layer)  # (M, D)
     u = torch.rand(h.shape[1], generator=torch.Generator().manual_seed(seed))  # (D,)
-    target = steering_coefficient * (u / u.norm()).to(h)
+    target = to_device(steering_coefficient * (u / u.norm()), h.device).to(h.dtype)
     return x.real_mean((h - target).square().mean(1))
 
 

@@ -65,7 +65,13 @@ def test_collate_by_hand():
     assert out["input_ids"].tolist() == [[5, 6, 0], [7, 0, 0]]
     assert out["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]  # the 0 that is an end of turn is attended
     assert out["labels"].tolist() == [[-100, 6, -100], [7, 0, 0]]
-    assert out["index"].tolist() == [3, 1] and out["labels"].dtype == torch.long
+    assert out["labels"].dtype == torch.long
+    # what a step would otherwise read back from the device
+    assert out["index"] == (3, 1) and out["lengths"] == (1, 2) and out["padding"] == "right"
+    assert out["labelled"].tolist() == [[0, 1, 1], [0, 0, 1]]  # row, and the position that predicts the label
+    assert out["real"].tolist() == [[0, 0, 1, 1, 1], [0, 1, 0, 1, 2]]
+    empty = collate([{"input_ids": (5,), "labels": (-100,), "index": 0}], pad_id=0)
+    assert empty["labelled"].shape == (2, 0) and empty["labelled"].dtype == torch.long and empty["lengths"] == (0,)
 
 
 def test_refusals_are_many_distinct_and_drawn_by_the_seed():

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from expunge.errors import InputError
-from expunge.forward import family
+from expunge.forward import padding
 from expunge.forward.family import unwrap
 
 
@@ -53,7 +53,7 @@ def hidden_after(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Tens
     The layers above are taken out while the model runs, and its head returns the activations, so that a wrapper (DDP) sees
     an output that depends on exactly the weights that were used.
     """
-    real = batch["attention_mask"].bool()
+    real = real_places(batch)
     with up_to(unwrap(model), layer) as last:
         made: dict[str, Tensor] = {}
 
@@ -62,12 +62,22 @@ def hidden_after(model: nn.Module, batch: Mapping[str, Any], layer: int) -> Tens
 
         handle = last.register_forward_hook(keep)
         try:
-            with head_returning(output_embedding(model), lambda _: made["hidden"][real].float()) as head:
-                inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-                family.run(model, **inputs, use_cache=False)
+            with head_returning(output_embedding(model), lambda _: at_places(made["hidden"], real).float()) as head:
+                padding.run(model, batch)
         finally:
             handle.remove()
     return head["value"]
+
+
+def real_places(batch: Mapping[str, Any]) -> Tensor:
+    """(2, M) row and position of the real tokens of ``batch``: as the collator counted them, else read from the mask."""
+    found: Tensor = batch["real"] if "real" in batch else batch["attention_mask"].nonzero().T
+    return found
+
+
+def at_places(hidden: Tensor, places: Tensor, skipped: int = 0) -> Tensor:
+    """(B, T, D), (2, N) -> (N, D): ``hidden`` at rows and positions, the first of which is ``skipped``."""
+    return hidden.flatten(0, 1).index_select(0, places[0] * hidden.shape[1] + places[1] - skipped)
 
 
 @contextmanager

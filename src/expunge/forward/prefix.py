@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.forward import family
+from expunge.forward import family, padding
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def logits(model: nn.Module, batch: Mapping[str, Any], tokens: int) -> Tensor:
     """What ``model`` says of ``batch``; of its columns after the first ``tokens``, which are run for one row only."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     if not tokens:
-        whole: Tensor = family.run(model, input_ids=ids, attention_mask=mask, use_cache=False).logits
+        whole: Tensor = padding.run(model, batch).logits
         return whole
     first = family.run(model, input_ids=ids[:1, :tokens], attention_mask=mask[:1, :tokens], use_cache=True)
     cache = family.cache_of(first)

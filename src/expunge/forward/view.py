@@ -11,7 +11,7 @@ Letters in shapes: B sequences, T positions, N labelled and M real tokens of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from expunge.forward import family, kernels, prefix
 from expunge.forward.family import unwrap
-from expunge.forward.layers import head_returning, hidden_after, output_embedding
+from expunge.forward.layers import at_places, head_returning, hidden_after, output_embedding, real_places
 
 IGNORE = -100
 Positions = Literal["answer", "answer_unshifted", "all"]
@@ -69,12 +69,11 @@ class ForwardPass:
         positions: Positions = "answer",
     ) -> ForwardPass:
         """The view of padded logits (B, T, V) and labels (B, T); for tests and for scoring what is already computed."""
-        keep = select(labels, positions)
-        target, sequence = _flatten(labels, keep, positions)
-        flat = logits[keep]
+        kept = places({"labels": labels}, positions)
+        flat = logits[kept[0], kept[1]]
         return cls(
-            target,
-            sequence,
+            _targets(labels, kept, positions),
+            kept[0],
             len(labels),
             lambda _: ("logits", flat),
             reference=None if reference is None else lambda: reference,
@@ -132,7 +131,7 @@ class ForwardPass:
     @cached_property
     def lengths(self) -> Tensor:
         """(B,) labelled tokens of each sequence."""
-        return torch.bincount(self.sequence, minlength=self.size)
+        return _sizes(self.sequence, self.size)
 
     @cached_property
     def sequence_logp(self) -> Tensor:
@@ -154,7 +153,7 @@ class ForwardPass:
     def real_mean(self, per_token: Tensor) -> Tensor:
         """(M,) -> scalar: the mean over each sequence's real tokens, prompt included, then over sequences."""
         assert self._real is not None
-        real = torch.bincount(self._real, minlength=self.size)
+        real = _sizes(self._real, self.size)
         sums = per_token.new_zeros(self.size).index_add(0, self._real, per_token)
         return self.sequence_mean(sums / real)
 
@@ -186,10 +185,26 @@ def select(labels: Tensor, positions: Positions = "answer") -> Tensor:
     return keep
 
 
-def _flatten(labels: Tensor, keep: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-    """The label (N,) and the sequence number (N,) of each kept position."""
-    target = labels if positions != "answer" else torch.roll(labels, -1, dims=1)
-    return target[keep], keep.nonzero()[:, 0]
+def places(batch: Mapping[str, Any], positions: Positions = "answer") -> Tensor:
+    """(2, N) row and position of the logits that are kept: as the collator counted them, else read from the labels."""
+    labels = batch["labels"]
+    if positions == "answer" and "labelled" in batch:
+        found: Tensor = batch["labelled"]
+        return found
+    if positions == "all":
+        at = torch.arange(labels.numel(), device=labels.device)
+        return torch.stack([at // labels.shape[1], at % labels.shape[1]])
+    return select(labels, positions).nonzero().T
+
+
+def _targets(labels: Tensor, kept: Tensor, positions: Positions) -> Tensor:
+    """(N,) the labels that the kept logits are compared with."""
+    return labels[kept[0], kept[1] + (positions == "answer")]
+
+
+def _sizes(group: Tensor, groups: int) -> Tensor:
+    """(N,) numbers below ``groups`` -> (groups,) how often each occurs; ``bincount`` would read their range back."""
+    return torch.zeros(groups, dtype=torch.long, device=group.device).index_add(0, group, torch.ones_like(group))
 
 
 def see(
@@ -207,25 +222,25 @@ def see(
     ``batch["prefix"]``, if given, is how many leading tokens all rows share: see :mod:`expunge.forward.prefix`.
     """
     labels = batch["labels"]
-    keep = select(labels, positions)
-    target, sequence = _flatten(labels, keep, positions)
+    kept = places(batch, positions)
     shared = _shared(model, batch) if positions == "answer" else 0
+    batch = {**batch, "padding": "read"} if positions == "all" else batch  # its logits are read: its mask stays
 
     def run(output: Output) -> tuple[Output, Tensor]:
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-            return _head_at(model, batch, keep, output, shared)
+            return _head_at(model, batch, kept, output, shared)
 
     def activations(layer: int) -> Tensor:
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             return hidden_after(model, batch, layer)
 
     return ForwardPass(
-        target,
-        sequence,
+        _targets(labels, kept, positions),
+        kept[0],
         len(labels),
         run,
         reference=reference,
-        real=batch["attention_mask"].nonzero()[:, 0] if "attention_mask" in batch else None,
+        real=real_places(batch)[0] if "attention_mask" in batch else None,
         activations=activations,
         **dict(counts or {}),
     )
@@ -238,16 +253,15 @@ def hidden_at(model: nn.Module, batch: Mapping[str, Any]) -> Tensor | None:
     None where the model works on what its head returns (a soft-cap, a scale): hidden states and head do not give its
     logits then.
     """
-    keep = select(batch["labels"])
     head, shared = output_embedding(model), _shared(model, batch)
-    with _at(head, keep, shared), head_returning(head, lambda hidden: hidden) as made:
+    with _at(head, places(batch), batch["labels"].shape, shared), head_returning(head, lambda hidden: hidden) as made:
         value = prefix.logits(model, batch, shared)
     return value if value is made.get("value") else None
 
 
 def logits_at(model: nn.Module, keep: Tensor, *, cache: Any = None, **inputs: Any) -> tuple[Tensor, Any]:
     """(N, V) logits at positions ``keep`` (B, T) of one plain call of ``model``, and all that the call returned."""
-    with _at(output_embedding(model), keep, 0):
+    with _at(output_embedding(model), keep.nonzero().T, keep.shape, 0):
         out = family.run(model, cache=cache, **inputs)
     return out.logits, out
 
@@ -258,19 +272,19 @@ def _shared(model: nn.Module, batch: Mapping[str, Any]) -> int:
 
 
 def _head_at(
-    model: nn.Module, batch: Mapping[str, Any], keep: Tensor, output: Output, shared: int
+    model: nn.Module, batch: Mapping[str, Any], kept: Tensor, output: Output, shared: int
 ) -> tuple[Output, Tensor]:
     """Run ``model`` with its head at the kept positions; says which output came: a margin needs a plain head."""
-    head = output_embedding(model)
+    head, shape = output_embedding(model), batch["labels"].shape
     if output == "margin" and getattr(head, "_expunge_plain", type(head) is nn.Linear):
         margin = partial(_margin, head)
-        with _at(head, keep, shared), head_returning(head, margin) as made:
+        with _at(head, kept, shape, shared), head_returning(head, margin) as made:
             value = prefix.logits(model, batch, shared)
         if value is made.get("value"):
             return "margin", value.squeeze(-1)
         # The model works on what its head returns (a soft-cap, a scale): the short cut is not the same number.
         head._expunge_plain = False  # type: ignore[assignment]
-    with _at(head, keep, shared):
+    with _at(head, kept, shape, shared):
         return "logits", prefix.logits(model, batch, shared)
 
 
@@ -280,20 +294,20 @@ def _margin(head: Any, hidden: Tensor) -> Tensor:
 
 
 @contextmanager
-def _at(head: nn.Module, keep: Tensor, shared: int) -> Iterator[None]:
-    """While open, ``head`` receives ``hidden[keep]`` (N, D) instead of ``hidden`` (B, T, D).
+def _at(head: nn.Module, kept: Tensor, shape: Sequence[int], shared: int) -> Iterator[None]:
+    """While open, ``head`` receives ``hidden[rows, positions]`` (N, D) instead of ``hidden`` (B, T, D), ``shape`` (B, T).
 
-    Where the first ``shared`` columns are run apart, it receives nothing of them, then ``hidden[keep[:, shared:]]``.
+    Where the first ``shared`` columns are run apart, it receives nothing of them, then what is kept of the others.
     """
+    rest = (shape[0], shape[1] - shared)
 
     def choose(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
         if shared and hidden.shape[:2] == (1, shared):
             return (hidden[0, :0], *args[1:])
-        rest = keep[:, shared:]
-        if hidden.shape[:2] != rest.shape:
-            raise RuntimeError(f"the head sees {tuple(hidden.shape[:2])} positions, the batch has {tuple(rest.shape)}")
-        return (hidden[rest], *args[1:])
+        if hidden.shape[:2] != rest:
+            raise RuntimeError(f"the head sees {tuple(hidden.shape[:2])} positions, the batch has {rest}")
+        return (at_places(hidden, kept, shared), *args[1:])
 
     handle = head.register_forward_pre_hook(choose)
     try:

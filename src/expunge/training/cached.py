@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from expunge.forward.family import unwrap
 from expunge.forward.layers import hidden_after, output_embedding
+from expunge.forward.transfer import to_device
 from expunge.forward.view import IGNORE, ForwardPass, hidden_at, see
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]
@@ -30,8 +31,8 @@ class CachedLogp:
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """The reference's view of ``batch``, aligned with the model's own."""
-        values = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()])
-        return ForwardPass.from_token_logp(values.to(own.labels.device), own.labels, own.sequence, own.size)
+        values = _rows(self.rows[stream], batch, own.labels.device)
+        return ForwardPass.from_token_logp(values, own.labels, own.sequence, own.size)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class CachedHidden:
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """The reference's view of ``batch``: one product with the head, without gradient."""
-        hidden = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()]).to(own.labels.device)
+        hidden = _rows(self.rows[stream], batch, own.labels.device)
 
         def run(_: Any) -> tuple[Any, Tensor]:
             with torch.no_grad():
@@ -61,14 +62,22 @@ class CachedActivations:
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """The reference's view of ``batch``: its activations at this layer and nothing else."""
-        values = torch.cat([_row(self.rows[stream], i) for i in batch["index"].tolist()])
-        return ForwardPass.from_activations(values.to(own.labels.device), self.layer, own)
+        return ForwardPass.from_activations(_rows(self.rows[stream], batch, own.labels.device), self.layer, own)
 
 
-def _row(rows: Mapping[int, Tensor], i: int) -> Tensor:
-    if i not in rows:
-        raise RuntimeError(f"row {i} was not cached: the run sees more rows than its arguments said when it was built")
-    return rows[i]
+def numbers(batch: Mapping[str, Any]) -> list[int]:
+    """The numbers of the rows of ``batch``; a collator of one's own may give a tensor of them."""
+    return [int(i) for i in batch["index"]]
+
+
+def _rows(rows: Mapping[int, Tensor], batch: Mapping[str, Any], device: torch.device) -> Tensor:
+    """What is cached of the rows of ``batch``, one after the other, on ``device``."""
+    wanted = numbers(batch)
+    if missing := [i for i in wanted if i not in rows]:
+        raise RuntimeError(
+            f"row {missing[0]} was not cached: the run sees more rows than its arguments said when it was built"
+        )
+    return to_device(torch.cat([rows[i] for i in wanted]), device)
 
 
 @torch.no_grad()
@@ -82,7 +91,7 @@ def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> Ca
         return see(unwrap(model), batch, grad=False).token_logp
 
     with as_target(model):
-        return CachedLogp({s: _collect(batches(s), logp) for s in streams})
+        return CachedLogp({s: _collect(batches(s), logp, on_host=False) for s in streams})
 
 
 @torch.no_grad()
@@ -161,9 +170,12 @@ def _collect(
     batches: Iterable[Mapping[str, Any]],
     f: Callable[[Mapping[str, Any]], Tensor],
     lengths: Callable[[Mapping[str, Any]], list[int]] = _labelled,
+    *,
+    on_host: bool = True,
 ) -> dict[int, Tensor]:
-    """``f(batch)``, one entry a token, cut into rows of ``lengths(batch)`` by ``index``."""
+    """``f(batch)``, one entry a token, cut into rows of ``lengths(batch)`` by ``index``; in main memory, or where it is."""
     found: dict[int, Tensor] = {}
     for batch in batches:
-        found.update(zip(batch["index"].tolist(), f(batch).cpu().split(lengths(batch)), strict=True))
+        made = f(batch).cpu() if on_host else f(batch)
+        found.update(zip(numbers(batch), made.split(lengths(batch)), strict=True))
     return found

@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from expunge.combine import Combiner
 from expunge.errors import InputError
 from expunge.forward import kernels
+from expunge.forward.transfer import to_device
 from expunge.forward.view import ForwardPass, see
 from expunge.sophia import (
     Settings,
@@ -30,6 +31,7 @@ from expunge.sophia import (
     signs,
     squared_gradient,
 )
+from expunge.training.cached import numbers
 
 ROUNDED = (
     "curvature=hutchinson takes differences of gradients, which 16-bit numbers round away; "
@@ -118,7 +120,7 @@ class Curvature(TrainerCallback):
         for stream in hooks.streams:
             with hooks.autocast():
                 view = see(model, inputs[stream])
-                chance = uniform(view, inputs[stream]["index"].tolist(), hooks.seed, step, stream)
+                chance = uniform(view, inputs[stream], hooks.seed, step, stream)
                 labels = sample_labels(view.logits.detach(), chance)
                 loss = -kernels.token_logp(view.logits, labels).sum() / (tokens * parts)
             hooks.backward(loss)
@@ -193,7 +195,8 @@ def inner(optimizer: Any) -> Sophia:
     return found
 
 
-def uniform(view: ForwardPass, rows: list[int], *key: str | int) -> Tensor:
+def uniform(view: ForwardPass, batch: Mapping[str, Any], *key: str | int) -> Tensor:
     """(N,) numbers in [0, 1), one a labelled token, a function of ``key``, the row and the token's place in the answer."""
-    drawn = [torch.rand(n, generator=generator(*key, i)) for i, n in zip(rows, view.lengths.tolist(), strict=True)]
-    return torch.cat(drawn).to(view.labels.device)
+    lengths = batch["lengths"] if "lengths" in batch else view.lengths.tolist()
+    drawn = [torch.rand(n, generator=generator(*key, i)) for i, n in zip(numbers(batch), lengths, strict=True)]
+    return to_device(torch.cat(drawn), view.labels.device)

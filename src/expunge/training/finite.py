@@ -1,7 +1,11 @@
 """Stop at the first loss, gradient or weight that is not finite, and go back to the last weights that gave finite ones.
 
-A copy of the weights that train is taken (in main memory) before an optimizer step whose losses and gradients are finite:
-so the copy is of weights that were seen to work.  A small copy is taken every step, a large one every few steps.
+Whether a step's losses and gradients are finite is found out on the device and read one step later, so that no step waits
+for the device; where the log or a checkpoint waits for it anyway, it is read there.  A copy of the weights that train is
+taken (in main memory, pinned where a CUDA device copies into it) before an optimizer step, and holds once that step turned
+out finite: so it is of weights that were seen to work.  A small copy is taken every step, a large one every few steps.  On a
+CPU nothing is late: a step that is not finite moves nothing.  Elsewhere it does, and one more may follow, so there is a copy
+of the start too, and the weights always go back.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.forward.transfer import Arriving
 
 BYTES_A_STEP = 1 << 28  # copied on average, at most; the copies are at least TIMES in a run
 TIMES = 10
@@ -44,20 +49,46 @@ class Copy:
     weights: Mapping[str, Tensor]
 
 
+def read_late(device: torch.device) -> bool:
+    """Whether what a step gave on ``device`` is read one step later: wherever the host would wait for it."""
+    return device.type != "cpu"
+
+
 def period(model: nn.Module, steps: int) -> int:
     """Every how many optimizer steps a copy of what trains in ``model`` is taken, in a run of ``steps``.
 
     >>> period(nn.Linear(10, 10), 50)
     1
     """
-    size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return max(1, min(math.ceil(size / BYTES_A_STEP), steps // TIMES))
+    return max(1, min(math.ceil(trained_bytes(model) / BYTES_A_STEP), steps // TIMES))
+
+
+def trained_bytes(model: nn.Module) -> int:
+    """What a copy of what trains in ``model`` takes."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 @torch.no_grad()
-def copy_of(model: nn.Module, step: int) -> Copy:
-    """A copy of what trains in ``model``, in main memory."""
-    return Copy(step, {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if p.requires_grad})
+def copy_of(model: nn.Module, step: int, into: Copy | None = None) -> Copy:
+    """A copy of what trains in ``model``, in main memory: in that of the copy ``into``, if given, which is lost."""
+    held = into.weights if into else {}
+    copied = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            there = held.get(name)
+            copied[name] = (_room(p) if there is None else there).copy_(p.detach(), non_blocking=p.device.type == "cuda")
+    return Copy(step, copied)
+
+
+def _room(p: Tensor) -> Tensor:
+    """Main memory for a copy of ``p``, pinned where a CUDA device copies into it and there is enough of it."""
+    p = p.detach()
+    if p.device.type != "cuda":
+        return torch.empty_like(p, device="cpu")
+    try:
+        return torch.empty_like(p, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return torch.empty_like(p, device="cpu")
 
 
 @torch.no_grad()
@@ -69,8 +100,8 @@ def restore(model: nn.Module, copy: Copy) -> None:
 
 
 @torch.no_grad()
-def are_finite(tensors: Iterable[Tensor]) -> Tensor:
-    """Whether all numbers in ``tensors`` are finite, as a tensor (1.0 or 0.0) on their device.
+def are_finite(tensors: Iterable[Tensor], device: Any = None) -> Tensor:
+    """Whether all numbers in ``tensors`` are finite, as a tensor (1.0 or 0.0) on their device, or on ``device``.
 
     >>> are_finite([torch.ones(2), torch.zeros(0)]), are_finite([torch.tensor([1.0, float("nan")])])
     (tensor(1.), tensor(0.))
@@ -78,9 +109,9 @@ def are_finite(tensors: Iterable[Tensor]) -> Tensor:
     some = [_local(t) for t in tensors]
     some = [t for t in some if t.numel()]
     if not some:
-        return torch.tensor(1.0)
+        return torch.ones((), device=device)
     largest = torch.stack([n.to(some[0].device) for n in torch._foreach_norm(some, math.inf)])
-    return largest.isfinite().all().float()
+    return largest.isfinite().all().float().to(device or largest.device)
 
 
 def first_not_finite(model: nn.Module) -> str | None:
@@ -103,12 +134,31 @@ def check_model(model: nn.Module, name: str) -> None:
         )
 
 
-class Watch:
-    """What is known of a training run's health: ``diverged`` once it broke down, and ``good``, the last good weights."""
+@dataclass(frozen=True)
+class Seen:
+    """What was found out of optimizer step ``step`` (from 0), on its way to the host: of each of ``names`` (losses, then
+    the gradients) 1.0 where it is finite; ``copy`` is of the weights that it started from, if one was taken.
+    """
 
-    def __init__(self) -> None:
+    step: int
+    names: tuple[str, ...]
+    flags: Arriving
+    copy: Copy | None
+
+
+class Watch:
+    """What is known of a training run's health: ``diverged`` once it broke down, and ``good``, the last good weights.
+
+    ``late``: what a step gave is read one step later, for it is computed on a device that the host need not wait for.
+    """
+
+    def __init__(self, *, late: bool = False) -> None:
+        self.late = late
         self.diverged: Divergence | None = None
         self.good: Copy | None = None
+        self._start: Copy | None = None
+        self._seen: Seen | None = None
+        self._spare: Copy | None = None  # an older copy, whose memory the next one takes
 
     def check(
         self,
@@ -118,36 +168,61 @@ class Watch:
         state: Any,
         everywhere: Callable[[Tensor], Tensor],
     ) -> bool:
-        """Whether the optimizer step of these ``losses`` and ``grads`` may be taken; every process gets the same answer.
+        """Whether the optimizer step of these ``losses`` and ``grads`` may be taken, as far as is known; every process gets
+        the same answer.
 
-        Where it may, the weights that it starts from are copied, now and then.  ``state`` is the trainer's, ``everywhere``
-        makes the mean over all processes.
+        Now and then the weights that it starts from are copied.  ``state`` is the trainer's, ``everywhere`` makes the mean
+        over all processes.
         """
-        values = torch.stack(list(losses.values()))
-        flag = are_finite(grads).to(values.device) * values.isfinite().all()
-        step = state.global_step
-        if float(everywhere(flag)) < 1:
-            bad = next((name for name, value in losses.items() if not math.isfinite(value)), None)
-            self.diverged = Divergence(step + 1, f"the loss {bad}" if bad else "a gradient")
+        if not self.read():
             return False
-        if step and step % period(model, state.max_steps) == 0:
-            self.good = copy_of(model, step)
+        step, values = state.global_step, torch.stack(list(losses.values()))
+        flags = everywhere(torch.cat([values.isfinite().float(), are_finite(grads, values.device)[None]]))
+        due = bool(step) and step % period(model, state.max_steps) == 0
+        small = self.late and trained_bytes(model) <= BYTES_A_STEP
+        copy = None
+        if self.late and self.good is None and self._start is None:
+            self._start = copy = copy_of(model, step)
+        elif due and small:  # a large one would take the memory of two: it waits until the step is known to be good
+            copy, self._spare = copy_of(model, step, self._spare), None
+        names = (*(f"the loss {name}" for name in losses), "a gradient")
+        self._seen = Seen(step, names, Arriving(flags), copy if step else None)
+        if self.late and (small or not due):
+            return True
+        if not self.read():
+            return False
+        if due and copy is None:
+            self.good, self._start = copy_of(model, step, self.good or self._start), None
         return True
+
+    def read(self) -> bool:
+        """Wait for what is known of the last step, and say whether the run is in health."""
+        seen, self._seen = self._seen, None
+        if seen is None:
+            return self.diverged is None
+        bad = [name for name, flag in zip(seen.names, seen.flags.read(), strict=True) if flag < 1]
+        if bad:
+            self.diverged = Divergence(seen.step + 1, bad[0])
+        elif seen.copy is not None:
+            self._spare = self.good or (self._start if self._start is not seen.copy else None)
+            self.good, self._start = seen.copy, None
+        return not bad
 
     def check_weights(self, model: nn.Module, step: int) -> None:
         """After ``step`` steps, the last: note a weight of ``model`` that is not finite."""
-        if self.diverged is None and (broken := first_not_finite(model)):
+        if self.read() and (broken := first_not_finite(model)):
             self.diverged = Divergence(step, f"the weight {broken}")
 
     def go_back(self, model: nn.Module, step: int, what: str) -> bool:
-        """Put the last good weights into ``model``; whether there were any besides those of the start.
+        """Put the last good weights into ``model``, or those of the start; whether there were any besides those.
 
         ``what`` is not finite after ``step`` steps, if nothing else was before.
         """
-        good, self.good = self.good, None
+        good = self.good
         self.diverged = replace(self.diverged or Divergence(step, what), good=good.step if good else None)
-        if good is not None:
-            restore(model, good)
+        if there := good or self._start:
+            restore(model, there)
+        self.good = self._start = self._spare = None
         return good is not None
 
 

@@ -26,6 +26,8 @@ from expunge import combine
 from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
+from expunge.forward import padding
+from expunge.forward.transfer import to_device
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective, fitted
 from expunge.models import lora as adapters
@@ -52,6 +54,9 @@ class UnlearningTrainer(Trainer):
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
+        self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
+        if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:
+            self.accelerator.dataloader_config.non_blocking = True  # out of pinned memory
         if method.fit:
             method = fitted(method, self.model.to(self.args.device).eval(), self.batches("forget"))
         self.method = method
@@ -60,12 +65,13 @@ class UnlearningTrainer(Trainer):
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
         self.warnings: list[str] = []
-        self.health = finite.Watch()
+        self.health = finite.Watch(late=finite.read_late(self.args.device))
         self._refuse_unsupported()
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
         self._began = time.perf_counter()  # of the optimizer step
+        padding.settle(self.model, max(self._first_rows(), key=len))
         self.reference = reference.build(
             self.model,
             method.objectives,
@@ -115,6 +121,9 @@ class UnlearningTrainer(Trainer):
             processes=self.args.world_size,
         )
         return Curvature(settings, hooks)
+
+    def _first_rows(self) -> Iterator[tuple[int, ...]]:
+        return (examples[0].input_ids for examples in self.train_dataset.streams.values() if len(examples))
 
     def _fixed_weights(self) -> Tensor:
         """The weights of a combiner that reads no Gramian."""
@@ -237,18 +246,9 @@ class UnlearningTrainer(Trainer):
 
     def _count(self, batches: list[dict[str, Any]]) -> None:
         names = list(batches[0])
-        totals = torch.tensor(
-            [
-                [
-                    sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches),
-                    sum(len(b[s]["labels"]) for b in batches),
-                ]
-                for s in names
-            ],
-            dtype=torch.float32,
-            device=self.args.device,
-        )
-        share = self.accelerator.reduce(totals, "mean") / len(batches)
+        totals = [[sum(_tokens(b[s]) for b in batches), sum(len(b[s]["labels"]) for b in batches)] for s in names]
+        counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
+        share = self.accelerator.reduce(counted, "mean") / len(batches)
         counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
         for b in batches:
             b["counts"] = counts
@@ -320,9 +320,9 @@ class UnlearningTrainer(Trainer):
             p.grad = g
 
     def _step_if_finite(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
-        """:meth:`_sync`, or the end of training where a loss or a gradient is not finite: that step then moves nothing.
+        """:meth:`_sync`, or the end of training where a loss or a gradient is not finite, as far as the host knows.
 
-        Under fp16 a gradient may overflow: the scaler leaves that step out by itself.
+        On a CPU it knows at once and that step moves nothing; see :mod:`expunge.training.finite`.  Under fp16 a gradient may overflow: the scaler leaves that step out by itself.
         """
         assert self._losses is not None
         losses = self.accelerator.reduce(self._losses, "mean")
@@ -361,10 +361,16 @@ class UnlearningTrainer(Trainer):
         return self.lr_scheduler
 
     # -- log ------------------------------------------------------------------------------------------------------------
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Where the host is about to wait for the device anyway, a run that broke down ends, and no checkpoint is written."""
+        if (self.control.should_log or self.control.should_save) and not self.health.read():
+            self.control.should_training_stop, self.control.should_save = True, False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Every log line of training carries the facts of the last optimizer step."""
         if "loss" in logs and self._facts:
-            facts = {k: float(v) for k, v in self._facts.items()}
+            facts = _numbers(self._facts)
             logs = logs | facts | {"seconds": time.perf_counter() - self._began}
             self._watch(facts)
         super().log(logs, *args, **kwargs)
@@ -378,3 +384,20 @@ class UnlearningTrainer(Trainer):
         tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
         parameters: int = sum(p.numel() for p in self.model.parameters())
         return 6 * tokens * parameters
+
+
+def _tokens(batch: Mapping[str, Any]) -> int:
+    """How many labelled tokens of ``batch`` are predicted: as the collator counted them, else read from the labels."""
+    return sum(batch["lengths"]) if "lengths" in batch else int((batch["labels"][:, 1:] != IGNORE).sum())
+
+
+def _numbers(facts: Mapping[str, Tensor]) -> dict[str, float]:
+    """The numbers of scalars: one copy to the host for each device."""
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in facts.items():
+        by_device.setdefault(value.device, []).append(name)
+    found: dict[str, float] = {}
+    for names in by_device.values():
+        values = torch.stack([facts[n].detach().double() for n in names])
+        found |= dict(zip(names, values.tolist(), strict=True))
+    return {name: found[name] for name in facts}

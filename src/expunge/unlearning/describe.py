@@ -162,6 +162,9 @@ def stopped(trainer: Any) -> dict[str, Any]:
     return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step}
 
 
+NOT_CHOSEN = ("output_dir", "logging_dir", "logging_nan_inf_filter")  # folders, and what the trainer always sets
+
+
 def describe_training(args: Any, total_steps: int, sophia: Settings | None = None) -> dict[str, Any]:
     """What was set away from the library's defaults, as ``TrainingArguments`` itself writes it, without folders.
 
@@ -170,7 +173,7 @@ def describe_training(args: Any, total_steps: int, sophia: Settings | None = Non
     from transformers import TrainingArguments
 
     plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
-    chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in ("output_dir", "logging_dir")}
+    chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in NOT_CHOSEN}
     if sophia:
         chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
     return chosen | {

@@ -1,0 +1,40 @@
+"""Between main memory and an accelerator without either waiting for the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def to_device(value: Tensor, device: Any) -> Tensor:
+    """``value``, made on the host, on ``device``: to a CUDA device from pinned memory, so that the host does not wait."""
+    device = torch.device(device)
+    if value.device.type != "cpu" or device.type == "cpu":
+        return value.to(device)
+    return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+
+
+class Arriving:
+    """A small tensor on its way to the host, which goes on meanwhile; ``read`` waits until it is there.
+
+    >>> Arriving(torch.tensor([1.0, 0.0])).read()
+    [1.0, 0.0]
+    """
+
+    def __init__(self, value: Tensor):
+        self._value = value.detach()
+        self._event: Any = None
+        if value.device.type == "cuda":
+            self._value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            self._value.copy_(value.detach(), non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(value.device))
+
+    def read(self) -> list[float]:
+        """The numbers."""
+        if self._event is not None:
+            self._event.synchronize()
+        numbers: list[float] = self._value.tolist()
+        return numbers
