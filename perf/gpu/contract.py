@@ -22,6 +22,7 @@ import torch
 from by_hand import hand_written
 from method_rows import IDS, LR, ROWS
 from torch import Tensor
+from transformers.trainer_callback import PrinterCallback
 
 from expunge.combine import PrimalDual
 from expunge.method import Activations, Method, build
@@ -74,6 +75,7 @@ def three_steps(at: int, weights: str, bf16: bool, device: torch.device, *, live
     kw = {"use_cpu": device.type == "cpu", "bf16": bf16, "learning_rate": LR}
     with uncached() if live else nullcontext():
         trainer = tiny.trainer(build(name, parameters), start(weights, keep_bf16=bf16), **kw)
+        trainer.remove_callback(PrinterCallback)
         trainer.start = values(trainer.model)
         trainer.train()
     return trainer
@@ -145,10 +147,6 @@ def distance(got: Tensor, wanted: Tensor, *, sophia: bool, bf16: bool) -> dict[s
     else:
         right = found["largest"] <= FAR and found["relative"] <= FAR_FP32
     if not (right and found["moved"] > 1e-4):
-        raise Differs("other steps than on the CPU: " + line(found), found)
+        raise Differs(f"other steps than on the CPU: relative {found['relative']:.1e}, cosine {found['cosine']:.4f}", found)
     return found
 
-
-def line(figures: Figures) -> str:
-    """The figures of a row in a few words."""
-    return f"relative {figures['relative']:.2e}, largest {figures['largest']:.2e}, cosine {figures['cosine']:.5f}"

@@ -18,7 +18,7 @@ from expunge.forward import kernels
 from perf.gpu.rows import Differs, Figures, Row
 
 Inputs = Mapping[str, Tensor]
-SIZES = {"large": (512, 128_256, 256), "small": (24, 1000, 16)}  # tokens, vocabulary, hidden size
+SIZES = {"large": (128, 128_256, 256), "small": (24, 1000, 16)}  # tokens, vocabulary, hidden size
 
 
 def rows(device: torch.device, size: str = "large") -> Iterator[Row]:
@@ -114,7 +114,3 @@ def tolerance(name: str, dtype: torch.dtype, *, value: bool) -> float:
         return 5e-3 if value else 5e-2
     return 2e-5 if value else 5e-3
 
-
-def line(figures: Figures) -> str:
-    """The figures of a row in a few words."""
-    return ", ".join(f"{name} {value:.1e}" for name, value in figures.items())

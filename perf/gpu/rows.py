@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
 import re
@@ -18,6 +17,7 @@ import torch
 from expunge import record
 
 Figures = Mapping[str, Any]
+FINAL = ("passed", "out of memory")  # what is not measured again
 
 
 class Differs(Exception):
@@ -113,13 +113,11 @@ def run(
 ) -> dict[str, Any]:
     """Measure ``rows`` in order; returns, and after each row writes, ``{…facts, "rows": {name: outcome}}``.
 
-    Rows that passed in the record ``out`` are not measured again.  After ``seconds`` the rest is noted as not reached.
+    Rows that passed, or did not fit, in the record ``out`` are not measured again.  After ``seconds`` the rest is noted as not reached.
     """
-    began = time.monotonic()
-    before = {name: row for name, row in read(out).get("rows", {}).items() if row["status"] == "passed"}
-    log: dict[str, Any] = {"about": about(device), **facts, "rows": before}
+    began, log = time.monotonic(), begun(device, out, facts)
     for row in rows:
-        if row.name in before:
+        if row.name in log["rows"]:
             continue
         if time.monotonic() - began > seconds:
             log["rows"][row.name] = {"status": "not reached", "reason": f"{seconds:g} seconds were over", "seconds": 0.0}
@@ -128,17 +126,18 @@ def run(
         said = line(found["figures"]) if found["status"] == "passed" else found["reason"]
         print(f"{found['status']:8} {found['seconds']:7.2f} s  {row.name:44} {said}", flush=True)
         write(out, log)
-        _free(device)
     log["seconds"] = round(time.monotonic() - began, 1)
     write(out, log)
     return log
 
 
-def _free(device: torch.device) -> None:
-    """Give back what the row left, so that the next begins alike."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def begun(device: torch.device, out: Path | None, facts: Figures) -> dict[str, Any]:
+    """The record in ``out`` without the rows to measure again, or a new one; SystemExit where it is of another card."""
+    before, here = read(out), about(device)
+    if before and before["about"]["card"] != here["card"]:
+        raise SystemExit(f"{out} holds figures of {before['about']['card']}, and this is {here['card']}; give another --out")
+    done = {name: row for name, row in before.get("rows", {}).items() if row["status"] in FINAL}
+    return {"about": here, **facts, "rows": done}
 
 
 def failures(log: Mapping[str, Any]) -> list[str]:
