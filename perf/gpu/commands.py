@@ -102,7 +102,9 @@ COMMANDS: Mapping[str, Callable[[torch.device, Path, Path], Said]] = {
 
 
 def _flat(figures: Mapping[str, Any]) -> Said:
-    return {f"{part}/{name}": v for part, some in figures.items() for name, v in some.items() if isinstance(v, int | float)}
+    return {
+        f"{part}/{name}": v for part, some in figures.items() for name, v in some.items() if isinstance(v, int | float)
+    }
 
 
 def compared(name: str, device: torch.device, folder: Path) -> Figures:
@@ -115,7 +117,11 @@ def compared(name: str, device: torch.device, folder: Path) -> Figures:
     ours, theirs = found
     if ours.keys() != theirs.keys() or not ours:
         raise Differs(f"other figures than on the CPU: {', '.join(sorted(ours.keys() ^ theirs.keys()))}", ours)
-    off = {k: abs(ours[k] - theirs[k]) / max(1.0, abs(theirs[k])) for k in ours if ours[k] is not None and theirs[k] is not None}
+    off = {
+        k: abs(ours[k] - theirs[k]) / max(1.0, abs(theirs[k]))
+        for k in ours
+        if ours[k] is not None and theirs[k] is not None
+    }
     worst = max(off, key=lambda k: off[k])
     if not off[worst] <= CLOSE:
         raise Differs(f"{worst} is {ours[worst]:.6g}, and {theirs[worst]:.6g} on the CPU", ours)

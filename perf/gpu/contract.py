@@ -147,6 +147,7 @@ def distance(got: Tensor, wanted: Tensor, *, sophia: bool, bf16: bool) -> dict[s
     else:
         right = found["largest"] <= FAR and found["relative"] <= FAR_FP32
     if not (right and found["moved"] > 1e-4):
-        raise Differs(f"other steps than on the CPU: relative {found['relative']:.1e}, cosine {found['cosine']:.4f}", found)
+        raise Differs(
+            f"other steps than on the CPU: relative {found['relative']:.1e}, cosine {found['cosine']:.4f}", found
+        )
     return found
-

@@ -25,7 +25,9 @@ def rows(device: torch.device, size: str = "large") -> Iterator[Row]:
     """``kernel/NAME/DTYPE``."""
     for name in KERNELS:
         for dtype in (torch.float32, torch.bfloat16):
-            yield Row(f"kernel/{name}/{str(dtype).removeprefix('torch.')}", partial(compared, name, dtype, device, size))
+            yield Row(
+                f"kernel/{name}/{str(dtype).removeprefix('torch.')}", partial(compared, name, dtype, device, size)
+            )
 
 
 def inputs(size: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -113,4 +115,3 @@ def tolerance(name: str, dtype: torch.dtype, *, value: bool) -> float:
     if name == "margin_of_linear":
         return 5e-3 if value else 5e-2
     return 2e-5 if value else 5e-3
-

@@ -61,10 +61,14 @@ def main() -> None:
     tokenizer = load_tokenizer(args.model)
     rows = {name: measured(getattr(args, name), args.rows, tokenizer) for name in ("forget", "retain")}
     sources = {name: Path(getattr(args, name)).name for name in rows}
-    TABLE.write_text(json.dumps({"tokenizer": args.model, "files": sources, "rows": rows}, separators=(",", ":")) + "\n")
+    TABLE.write_text(
+        json.dumps({"tokenizer": args.model, "files": sources, "rows": rows}, separators=(",", ":")) + "\n"
+    )
     for name, pairs in rows.items():
         mean = sum(map(sum, pairs)) / len(pairs)
-        print(f"{name}: {len(pairs)} rows, {mean:.1f} tokens each, {sum(a for _, a in pairs) / len(pairs):.1f} of the answer")
+        print(
+            f"{name}: {len(pairs)} rows, {mean:.1f} tokens each, {sum(a for _, a in pairs) / len(pairs):.1f} of the answer"
+        )
 
 
 if __name__ == "__main__":

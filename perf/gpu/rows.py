@@ -120,7 +120,11 @@ def run(
         if row.name in log["rows"]:
             continue
         if time.monotonic() - began > seconds:
-            log["rows"][row.name] = {"status": "not reached", "reason": f"{seconds:g} seconds were over", "seconds": 0.0}
+            log["rows"][row.name] = {
+                "status": "not reached",
+                "reason": f"{seconds:g} seconds were over",
+                "seconds": 0.0,
+            }
             continue
         found = log["rows"][row.name] = outcome(row)
         said = line(found["figures"]) if found["status"] == "passed" else found["reason"]
@@ -135,7 +139,9 @@ def begun(device: torch.device, out: Path | None, facts: Figures) -> dict[str, A
     """The record in ``out`` without the rows to measure again, or a new one; SystemExit where it is of another card."""
     before, here = read(out), about(device)
     if before and before["about"]["card"] != here["card"]:
-        raise SystemExit(f"{out} holds figures of {before['about']['card']}, and this is {here['card']}; give another --out")
+        raise SystemExit(
+            f"{out} holds figures of {before['about']['card']}, and this is {here['card']}; give another --out"
+        )
     done = {name: row for name, row in before.get("rows", {}).items() if row["status"] in FINAL}
     return {"about": here, **facts, "rows": done}
 

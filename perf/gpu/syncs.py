@@ -49,7 +49,13 @@ def watch(device: torch.device, mode: str) -> None:
 def trainer_of(name: str, weights: str, device: torch.device) -> Any:
     """A trainer of six steps, one epoch, that logs at its end only."""
     method, parameters = METHODS[name]
-    kw = {"max_steps": STEPS, "logging_steps": 1000, "optim": "adamw_torch", "max_grad_norm": 1.0, "learning_rate": 1e-3}
+    kw = {
+        "max_steps": STEPS,
+        "logging_steps": 1000,
+        "optim": "adamw_torch",
+        "max_grad_norm": 1.0,
+        "learning_rate": 1e-3,
+    }
     data = tiny.paired(n=4 * (STEPS + 2))
     trainer = tiny.trainer(build(method, parameters), start(weights), data, use_cpu=device.type == "cpu", **kw)
     trainer.remove_callback(PrinterCallback)
