@@ -1,22 +1,20 @@
 """Is it right on a GPU?  Tiny models on the device beside the same computation on the CPU; what differs fails.
 
-    python -m perf.gpu.check --device cuda --out results/check.json     # 3 to 4 minutes on one card
+    python -m perf.gpu.check --device cuda --out check.json
     python -m perf.gpu.check --device cpu --size small --only 'npo'     # a rehearsal
 
-Rows, one a line with its seconds: the kernels over the vocabulary (``kernel/``), the methods' contract (``contract/``: fp32 and bf16
-compute; full weights, LoRA, LoRA on bf16 weights; each form of reference), a killed and resumed run (``resume/``), the commands
-(``command/``) and steps that must not wait for the card (``sync/``).  The tolerances stand in the module of each kind.
-Needs no network.  The record is written after each row; started again it goes on with what did not pass.  Exit 1 if a row failed.
+Rows, one a line with its seconds: the kernels over the vocabulary (``kernel/``), the methods' contract
+(``contract/``: fp32 and bf16 compute; full weights, LoRA, LoRA on bf16 weights; each form of reference), a killed and
+resumed run (``resume/``), the commands (``command/``) and steps that must not wait for the card (``sync/``).  The
+tolerances stand in the module of each kind. Needs no network.  The record is written after each row; started again it
+goes on with what did not pass.  Exit 1 if a row failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import logging
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,21 +25,10 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def prepare() -> None:
-    """The tests' tiny models can be imported, libraries are silent, and what the imports made is not walked by each collection."""
+def tests_importable() -> None:
+    """The tests' tiny models and their plain loop are used here."""
     if (tests := str(ROOT / "tests")) not in sys.path:
         sys.path.insert(0, tests)
-    import transformers
-    from transformers.trainer import DEFAULT_PROGRESS_CALLBACK  # noqa: F401  imported here, not in the first row
-
-    import expunge.cli  # noqa: F401
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    warnings.simplefilter("ignore")
-    logging.getLogger("expunge").setLevel(logging.ERROR)
-    gc.collect()
-    gc.freeze()
 
 
 def rows(device: torch.device, folder: Path, size: str) -> Iterator[Any]:
@@ -80,15 +67,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("large", "small"), default="large", help="of the kernels' inputs")
     parser.add_argument("--only", metavar="REGEX", help="the rows whose name it is found in")
+    parser.add_argument("--share", metavar="K/N", help="the K-th of N shares of the rows: several processes at once")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no row after that many")
     parser.add_argument("--out", type=Path, help="the record, JSON")
     args = parser.parse_args(arguments)
-    prepare()
-    from perf.gpu.rows import chosen, device_of, failures, run
+    tests_importable()
+    from perf.gpu.rows import chosen, device_of, failures, run, silence
+
+    silence()
 
     device = device_of(args.device)
+    part, parts = map(int, (args.share or "1/1").split("/"))
     with tempfile.TemporaryDirectory() as folder:
-        some = chosen(rows(device, Path(folder), args.size), args.only)
+        some = chosen(rows(device, Path(folder), args.size), args.only)[part - 1 :: parts]
         log = run(some, device, args.out, seconds=args.seconds, line=said)
     print(summary(log), flush=True)
     return 1 if failures(log) else 0

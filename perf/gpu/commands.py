@@ -1,7 +1,8 @@
 """``bench``, ``reveal``, ``release`` and ``guard`` once each on a device, beside the same commands on the CPU.
 
-Figures of trained and scored models differ from the CPU's by at most 0.001, relative where they are above 1.  What a model draws
-may go another way where two probabilities meet, so of ``reveal`` the counts of the search are compared, of ``guard`` what it answers.
+Figures of trained and scored models differ from the CPU's by at most 0.001, relative where they are above 1.  What a
+model draws may go another way where two probabilities meet, so of ``reveal`` the counts of the search are compared,
+of ``guard`` what it answers.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def reveal(device: torch.device, here: Path, out: Path) -> Said:
     """How often the model was asked in a search, and that something came of it."""
     neutral = [DataRow(({"role": "user", "content": f"q {i}"},), f"answer {i}") for i in range(8)]
     own = ("--topic", "Ada", "--scorer", f"{here / 'own.py'}:length", *SEARCH)
-    with mock.patch.object(reveal_run.generate, "neutral_rows", lambda *_, **__: neutral):  # it cannot write any yet
+    with mock.patch.object(reveal_run.generate, "neutral_rows", return_value=neutral):  # it cannot write any yet
         called("reveal", "--model", here / "model", "--device", device.type, "--out", out, *own)
     said = json.loads((out / "reveal.json").read_text())
     return {"queries": said["queries"], "revealed something": float(said["revealed"] > 0)}

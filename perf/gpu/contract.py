@@ -1,11 +1,12 @@
 """The methods' contract on a device: three steps of every method against the same three steps on the CPU.
 
-Full weights are compared with the plain loop that the tests compare them with (``tests/by_hand.py``), LoRA factors with the
-trainer on the CPU in fp32.  ``Δ`` is the movement of all weights that train, ``Δ*`` the one on the CPU:
+Full weights are compared with the plain loop that the tests compare them with (``tests/by_hand.py``), LoRA factors
+with the trainer on the CPU in fp32.  ``Δ`` is the movement of all weights that train, ``Δ*`` the one on the CPU:
 
-* fp32: no coordinate is more than 5e-5 off (as in the tests), and ``‖Δ - Δ*‖ ≤ 0.002 ‖Δ*‖``.  Sophia divides by the curvature:
-  there one coordinate in 200 may go by its rounding, and ``‖Δ - Δ*‖ ≤ 0.01 ‖Δ*‖``.
-* bf16 compute (autocast; bf16 keeps 8 bits): ``‖Δ - Δ*‖ ≤ 0.05 ‖Δ*‖``, under Sophia, whose steps are signs, ``cos(Δ, Δ*) ≥ 0.85``.
+* fp32: no coordinate is more than 5e-5 off (as in the tests), and ``‖Δ - Δ*‖ ≤ 0.002 ‖Δ*‖``.  Sophia divides by the
+  curvature: there one coordinate in 200 may go by its rounding, and ``‖Δ - Δ*‖ ≤ 0.01 ‖Δ*‖``.
+* bf16 compute (autocast; bf16 keeps 8 bits): ``‖Δ - Δ*‖ ≤ 0.05 ‖Δ*‖``, under Sophia, whose steps are signs, ``cos(Δ,
+  Δ*) ≥ 0.85``.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def start(weights: str, *, keep_bf16: bool = True) -> Any:
 
 def uncached() -> AbstractContextManager[Any]:
     """While open, a reference of logits or activations is a model: its cache counts as too large to be worth it."""
-    return mock.patch.object(reference, "hidden_bytes", lambda *_: float("inf"))
+    return mock.patch.object(reference, "hidden_bytes", return_value=float("inf"))
 
 
 def check_form(trainer: Any, weights: str, live: bool) -> None:

@@ -1,8 +1,9 @@
 """The kernels over the vocabulary on a device against the textbook formulas in float64 on the CPU, value and gradient.
 
-The inputs are what they are in fp32 or bf16, and exact in float64.  ``‖ours - exact‖ ≤ t ‖exact‖``: t is 1e-5 for fp32; for
-bf16 it is 2e-5 for values (computed in fp32) and 5e-3 for gradients (rounded to bf16, 2⁻⁹ each).  The margin of a bf16 head is made of
-products that are rounded to bf16, so there values may be 5e-3 off, and a near tie may go to another token: gradients 5e-2.
+The inputs are what they are in fp32 or bf16, and exact in float64.  ``‖ours - exact‖ ≤ t ‖exact‖``: t is 1e-5 for
+fp32; for bf16 it is 2e-5 for values (computed in fp32) and 5e-3 for gradients (rounded to bf16, 2⁻⁹ each).  The
+margin of a bf16 head is made of products that are rounded to bf16, so there values may be 5e-3 off, and a near tie
+may go to another token: gradients 5e-2.
 """
 
 from __future__ import annotations

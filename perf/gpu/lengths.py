@@ -2,8 +2,9 @@
 
     python -m perf.gpu.lengths --forget forget10.json --retain retain90.json [--rows 400]
 
-The committed table is of TOFU (locuslab/tofu, MIT): all 400 rows of ``forget10`` and 400 evenly spaced rows of ``retain90``, in
-SmolLM2's tokens and chat template, its system message included; the end of turn belongs to the answer.
+The committed table is of TOFU (locuslab/tofu, MIT): all 400 rows of ``forget10`` and 400 evenly spaced rows of
+``retain90``, in SmolLM2's tokens and chat template, its system message included; the end of turn belongs to the
+answer.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m perf.gpu.resume FOLDER METHOD DEVICE    # the victim: it kills itself in its third step
 
-The victim is a process of its own, ended by SIGKILL after the checkpoint of step 2; then the same run is started again from that
-checkpoint.  On the CPU the two models are equal bit for bit; on CUDA sums may be made in another order: ``‖Δ‖ ≤ 0.001`` of the movement.
+The victim is a process of its own, ended by SIGKILL after the checkpoint of step 2; then the same run is started
+again from that checkpoint.  On the CPU the two models are equal bit for bit; on CUDA sums may be made in another
+order: ``‖Δ‖ ≤ 0.001`` of the movement.
 """
 
 from __future__ import annotations

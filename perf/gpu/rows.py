@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import platform
 import re
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +116,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure ``rows`` in order; returns, and after each row writes, ``{…facts, "rows": {name: outcome}}``.
 
-    Rows that passed, or did not fit, in the record ``out`` are not measured again.  After ``seconds`` the rest is noted as not reached.
+    Rows that passed, or did not fit, in the record ``out`` are not measured again.  After ``seconds`` the rest is noted
+    as not reached.
     """
     began, log = time.monotonic(), begun(device, out, facts)
     for row in rows:
@@ -149,6 +153,20 @@ def begun(device: torch.device, out: Path | None, facts: Figures) -> dict[str, A
 def failures(log: Mapping[str, Any]) -> list[str]:
     """The names of the rows that failed."""
     return [name for name, row in log["rows"].items() if row["status"] == "failed"]
+
+
+def silence() -> None:
+    """Libraries say nothing beside the table, and what the imports made is not walked by every collection of garbage."""
+    import transformers
+
+    import expunge.cli  # noqa: F401
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
+    logging.getLogger("expunge").setLevel(logging.ERROR)
+    gc.collect()
+    gc.freeze()
 
 
 def device_of(name: str) -> torch.device:

@@ -4,17 +4,19 @@
     python -m perf.gpu.step --device cpu --tiny --out step.json              # a rehearsal in a minute
     python -m perf.gpu.step --table results/NAME/step.json docs/performance.md
 
-Rows: ``SHAPE/BATCH/METHOD/SIDE``, perhaps ``/checkpointing``.  Shapes: Llama-3.1-8B (bf16, LoRA r 16 on all linear layers, factors
-fp32) and Llama-3.2-1B (fp32, all weights train), computing in bf16.  ``8+8`` is rows of each stream a step.  Sides: the
-``library``'s trainer as ``expunge run`` uses it, its whole loop; the ``naive`` trainer of ``perf/naive.py``, the same model and
-precision, a copy of it as reference; and ``floor``, forward and backward of the decoder alone (no head, loss, optimizer) on as many
-real tokens without padding.  AdamW's step is part of both trainers'; the learning rate is next to 0, so every row begins alike.
+Rows: ``SHAPE/BATCH/METHOD/SIDE``, perhaps ``/checkpointing``.  Shapes: Llama-3.1-8B (bf16, LoRA r 16 on all linear
+layers, factors fp32) and Llama-3.2-1B (fp32, all weights train), computing in bf16.  ``8+8`` is rows of each stream a
+step.  Sides: the ``library``'s trainer as ``expunge run`` uses it, its whole loop; the ``naive`` trainer of
+``perf/naive.py``, the same model and precision, a copy of it as reference; and ``floor``, forward and backward of the
+decoder alone (no head, loss, optimizer) on as many real tokens without padding.  AdamW's step is part of both
+trainers'; the learning rate is next to 0, so every row begins alike.
 
-Figures: ``seconds`` a step (mean over steps after a warm-up, nothing waits in between), ``tokens`` a second (real ones of both
-streams), ``share`` of the matrix rate measured in the same run (``perf/gpu/work.py`` has the formulas), ``gib`` peak memory of the
-row, the model included (CUDA: allocated; CPU: resident), ``fill_seconds`` of what the library computes once before training, and,
-where weights are many, ``copy_seconds`` of the copy in main memory that a run takes every ``copy_every`` steps (not in ``seconds``).
-What does not fit is a row too: ``out of memory``.  Each row is written at once; started again, the rest is measured.
+Figures: ``seconds`` a step (mean over steps after a warm-up, nothing waits in between), ``tokens`` a second (real
+ones of both streams), ``share`` of the matrix rate measured in the same run (``perf/gpu/work.py`` has the formulas),
+``gib`` peak memory of the row, the model included (CUDA: allocated; CPU: resident), ``fill_seconds`` of what the
+library computes once before training, and, where weights are many, ``copy_seconds`` of the copy in main memory that a
+run takes every ``copy_every`` steps (not in ``seconds``). What does not fit is a row too: ``out of memory``.  Each
+row is written at once; started again, the rest is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ import itertools
 import statistics
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import transformers
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
@@ -337,7 +337,8 @@ def said(found: rows.Figures) -> str:
     """A row in a few words."""
     if "seconds" not in found:
         return f"{found['rate'] / 1e12:.2f} TFLOP/s"
-    return f"{found['seconds']:8.4f} s  {found['tokens']:9.0f} tokens/s  {100 * found['share']:5.1f} %  {found['gib']:6.2f} GiB"
+    speed = f"{found['seconds']:8.4f} s  {found['tokens']:9.0f} tokens/s  {100 * found['share']:5.1f} %"
+    return f"{speed}  {found['gib']:6.2f} GiB"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -358,8 +359,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_table(rows.read(args.table[0]), args.table[1])
         return 0
     device = rows.device_of(args.device)
-    transformers.logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
+    rows.silence()
     some = rows.chosen(every_row(TINY if args.tiny else SHAPES, device, args.warm, args.repeats), args.only)
     log = rows.run(some, device, args.out, seconds=args.seconds, line=said)
     return 1 if rows.failures(log) else 0

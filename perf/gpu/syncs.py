@@ -1,8 +1,8 @@
 """Optimizer steps under ``torch.cuda.set_sync_debug_mode("error")``: whatever waits for the card raises, and is named.
 
-``sync/step/…`` is the trainer's own part, ``training_step`` on batches of its loader; ``sync/loop/…`` the whole loop of ``train`` from
-the third step to the fifth: loader, clipping, optimizer, schedule.  Logging reads numbers by its nature and is left out.
-On a CPU the same steps are taken, and nothing is found out.
+``sync/step/…`` is the trainer's own part, ``training_step`` on batches of its loader; ``sync/loop/…`` the whole loop
+of ``train`` from the third step to the fifth: loader, clipping, optimizer, schedule.  Logging reads numbers by its
+nature and is left out. On a CPU the same steps are taken, and nothing is found out.
 """
 
 from __future__ import annotations

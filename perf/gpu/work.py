@@ -1,7 +1,8 @@
 r"""How much arithmetic a step needs, and how fast the card multiplies.
 
-Of T real tokens (prompt and answer, no padding), L of them labelled, with N the weights of the decoder's matrices, V·D those of the
-head, and 2 operations a weight and token in each of forward, gradient of the activations and gradient of the weights:
+Of T real tokens (prompt and answer, no padding), L of them labelled, with N the weights of the decoder's matrices,
+V·D those of the head, and 2 operations a weight and token in each of forward, gradient of the activations and
+gradient of the weights:
 
 * all weights train: :math:`6 N T + 6 V D L`;
 * LoRA on frozen weights: :math:`4 N T + 4 V D L + 6 N_{\mathrm{LoRA}} T`, for frozen weights need no gradient;
@@ -9,9 +10,10 @@ head, and 2 operations a weight and token in each of forward, gradient of the ac
 * a reference of logits (KL) adds one product with the head, :math:`2 V D L`; cached log-probabilities add nothing;
 * RMU runs the layers up to ℓ forward, and back through ℓ and ℓ - 1 to the trained matrices of ℓ - 2 … ℓ.
 
-Attention's own products (:math:`6 \cdot 2 \cdot` width · length a token and layer; 0.3 % at 8B and 100 tokens) are left out.  It is the
-work that the method asks for, the same for every trainer: what one recomputes (gradient checkpointing runs the decoder forward once
-more, :math:`2 N T`), spends on padding or on logits that no loss reads is not counted as work, but costs time.
+Attention's own products (:math:`6 \cdot 2 \cdot` width · length a token and layer; 0.3 % at 8B and 100 tokens) are
+left out.  It is the work that the method asks for, the same for every trainer: what one recomputes (gradient
+checkpointing runs the decoder forward once more, :math:`2 N T`), spends on padding or on logits that no loss reads is
+not counted as work, but costs time.
 """
 
 from __future__ import annotations
