@@ -60,6 +60,52 @@ def flattened_margin(model: nn.Module, batch: Batch) -> Tensor:
     return (squared.sum(-1) / mask.sum(-1)).mean()
 
 
+def activations(model: nn.Module, batch: Batch, layer: int, *, grad: bool = True) -> Tensor:
+    """(B, T, D) after decoder layer ``layer``, kept by a hook while the whole model runs, head and unread loss included."""
+    kept: list[Tensor] = []
+
+    def keep(_: nn.Module, __: object, out: Tensor | tuple[Tensor, ...]) -> None:
+        kept.append(out[0] if isinstance(out, tuple) else out)
+
+    handle = model.get_decoder().layers[layer].register_forward_hook(keep)  # type: ignore[operator, union-attr]
+    try:
+        with torch.set_grad_enabled(grad):
+            _logits(model, batch)
+    finally:
+        handle.remove()
+    return kept[0]
+
+
+def distance(found: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
+    """Mean square over the width and over each row's real tokens, then over rows."""
+    mask = batch["attention_mask"].float()
+    squared = (found.float() - wanted.float()).square().mean(-1) * mask
+    return (squared.sum(-1) / mask.sum(-1)).mean()
+
+
+def npo_nll(model: nn.Module, reference: nn.Module, forget: Batch, retain: Batch, beta: float = 0.1) -> None:
+    """Gradients of NPO + NLL, both graphs in one backward."""
+    (npo(model, reference, forget, beta) + nll(model, retain)).backward()
+
+
+def rmu(
+    model: nn.Module,
+    reference: nn.Module,
+    forget: Batch,
+    retain: Batch,
+    layer: int = 7,
+    steering_coefficient: float = 6.5,
+    retain_weight: float = 1200.0,
+    seed: int = 0,
+) -> None:
+    """Gradients of RMU: all layers of both models are run for the activations after one."""
+    steered, kept = activations(model, forget, layer), activations(model, retain, layer)
+    direction = torch.rand(steered.shape[-1], generator=torch.Generator().manual_seed(seed)).to(steered.device)
+    target = steering_coefficient * direction / direction.norm()
+    before = activations(reference, retain, layer, grad=False)
+    (distance(steered, target, forget) + retain_weight * distance(kept, before, retain)).backward()
+
+
 def pdu(model: nn.Module, forget: Batch, retain: Batch, multiplier: float = 100.0) -> None:
     """Gradients of margin + λ · NLL, both graphs in one backward."""
     (flattened_margin(model, forget) + multiplier * nll(model, retain)).backward()
@@ -82,7 +128,7 @@ def blur_npo(
 ) -> None:
     """BLUR's direction from two sets of cloned gradients; both graphs alive, the first kept through its backward."""
     forgetting, keeping = npo(model, reference, forget, beta), nll(model, retain)
-    params = list(model.parameters())
+    params = [p for p in model.parameters() if p.requires_grad]
     sets = []
     for loss in (forgetting, keeping):
         model.zero_grad()
@@ -95,4 +141,6 @@ def blur_npo(
         p.grad = r + xi * f
 
 
-STEPS: dict[str, Callable[..., None]] = {"pdu": pdu, "npo_kl": npo_kl, "blur_npo": blur_npo}
+STEPS: dict[str, Callable[..., None]] = {
+    "pdu": pdu, "npo": npo_nll, "npo_kl": npo_kl, "blur_npo": blur_npo, "rmu": rmu,
+}  # fmt: skip

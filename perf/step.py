@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from expunge.training.reference import frozen_copy
 from expunge.training.trainer import UnlearningTrainer
 from expunge.unlearning.settings import make
 from expunge.unlearning.train import training_arguments
-from perf import naive
+from perf import memory, naive
 
 BATCH = 8
 EPOCHS = 10  # how long a run the library's caches are filled for
@@ -86,25 +88,45 @@ class Library:
 
 
 class Naive:
-    """The published trainers' step, on random batches of the same rows."""
+    """The published trainers' step, on random batches of the same rows; ``autocast`` is open in forward and backward."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any, streams: dict[str, list[Any]]):
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        streams: Mapping[str, Sequence[Any]],
+        *,
+        batch: int = BATCH,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        **parameters: Any,
+    ):
         self.name, self.model, self.streams, self.pad = name, model, streams, tokenizer.pad_token_id
+        self.batch, self.autocast, self.parameters = batch, autocast, parameters
         self.reference = None if name == "pdu" else frozen_copy(model)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
         self.rng = random.Random(0)
         self.fill_seconds = 0.0
 
+    def draw(self) -> list[list[Any]]:
+        """Rows of each stream, at random."""
+        return [self.rng.sample(rows, self.batch) for rows in self.streams.values()]
+
     def step(self, k: int) -> None:
         """One step on rows drawn at random."""
+        self.step_on(self.draw())
+
+    def step_on(self, rows: Sequence[Sequence[Any]]) -> None:
+        """One step on the ``rows`` of each stream."""
         batches = []
-        for rows in self.streams.values():
-            chosen = self.rng.sample(rows, BATCH)
-            flat = [{"input_ids": e.input_ids, "labels": e.labels, "index": 0} for e in chosen]
-            batches.append(collate(flat, pad_id=self.pad))
+        for some in rows:
+            flat = [{"input_ids": e.input_ids, "labels": e.labels, "index": 0} for e in some]
+            made = collate(flat, pad_id=self.pad)
+            batches.append({k: made[k].to(self.model.device) for k in ("input_ids", "attention_mask", "labels")})
         self.model.train()
-        step = naive.STEPS[self.name]
-        step(self.model, *([self.reference] if self.reference is not None else []), *batches)
+        before = [self.reference] if self.reference is not None else []
+        with self.autocast():
+            naive.STEPS[self.name](self.model, *before, *batches, **self.parameters)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -164,19 +186,13 @@ def memory_here(name: str, side: str, args: Any) -> float:
     loaded = load(args.model)
     streams = examples(args, loaded.tokenizer)
     parameters = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    at_start = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of loading is not the step's
+    at_start = memory.now()
+    memory.reset_peak()  # that of loading is not the step's
     taken = SIDES[side](name, loaded.model, loaded.tokenizer, streams)
     for k in range(2):
         taken.step(k)
     # weights are in at_start; one gradient and AdamW's two moments come on top of it
-    return (_status("VmHWM") - at_start - 3 * parameters) / 2**30
-
-
-def _status(key: str) -> int:
-    """Bytes of a line of /proc/self/status (Linux)."""
-    line = next(v for v in Path("/proc/self/status").read_text().splitlines() if v.startswith(key))
-    return int(line.split()[1]) * 1024
+    return (memory.peak() - at_start - 3 * parameters) / 2**30
 
 
 def main() -> None:

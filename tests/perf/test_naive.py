@@ -9,11 +9,18 @@ from perf import naive
 
 from expunge import methods
 
+STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}
 BUILT = {
     "pdu": methods.pdu(budget=1.0, multiplier=100.0),
     "npo_kl": methods.npo(beta=0.1, retain="kl"),
     "blur_npo": methods.blur_npo(beta=0.1, gamma=1.0),
+    "npo": methods.npo(beta=0.1),
+    "rmu": methods.rmu(**STEER, retain_weight=3.0),
 }
+
+
+def gradient(model):
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -28,13 +35,14 @@ def test_naive_step_equals_the_librarys(name):
             p.add_(0.5 * q)
     rows = [t.train_dataset[k] for k in range(4)]
     t.training_step(t.model, t.data_collator(rows))
-    ours = torch.cat([p.grad.flatten() for p in t.model.parameters()])
+    ours = gradient(t.model)
 
     m, reference = tiny.model(), tiny.model().eval()
     m.load_state_dict(t.model.state_dict())
     batch = t.data_collator(rows)
     step = naive.STEPS[name]
-    step(m, *([] if name == "pdu" else [reference]), batch["forget"], batch["retain"])
-    theirs = torch.cat([p.grad.flatten() for p in m.parameters()])
+    steer = {"layer": 0, "steering_coefficient": 20.0, "retain_weight": 3.0} if name == "rmu" else {}
+    step(m, *([] if name == "pdu" else [reference]), batch["forget"], batch["retain"], **steer)
+    theirs = gradient(m)
     assert ours.norm() > 1e-3
     torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.norm()), rtol=1e-3)

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The first of two runs on a machine with a GPU and no network: is it right, how fast, how small?  7 minutes on one H100.
+#
+#   OUT=build/gpu perf/gpu/first.sh        from the root of the repository; what is found is written to OUT as it is found
+#   TINY=1 OUT=build/tiny perf/gpu/first.sh    the same in small on a CPU, as a rehearsal
+#
+# Four processes share the check's rows.  Run again with the same OUT it does what is left.  Exit status 1: a row failed.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out="${OUT:-build/gpu}"
+mkdir -p "$out"
+source perf/gpu/install.sh
+device=(--device cuda) small=() tiny=()
+if [ -n "${TINY:-}" ]; then device=(--device cpu) small=(--size small) tiny=(--tiny --warm 1 --repeats 1); fi
+only=(${ONLY:+--only "$ONLY"})
+{ date -u; python3 --version; nvidia-smi; python3 -m pip list; git log -1 --format=%H; } >"$out/machine.txt" 2>&1
+
+failed=0 pids=()
+for k in 1 2 3 4; do
+  OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" timeout 200 python3 -m perf.gpu.check "${device[@]}" "${small[@]}" "${only[@]}" \
+    --share "$k/4" --seconds 150 --out "$out/check-$k.json" >>"$out/first.log" 2>&1 &
+  pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
+grep -E "^(failed|FAILED)" "$out/first.log"
+timeout 260 python3 -m perf.gpu.step "${device[@]}" "${tiny[@]}" "${only[@]}" --seconds 220 --out "$out/step.json" 2>&1 |
+  tee -a "$out/first.log" || failed=1
+exit "$failed"
