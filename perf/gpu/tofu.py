@@ -5,8 +5,8 @@
     python -m perf.gpu.tofu --tiny --out build/tiny                                   # all of it, on a CPU, in seconds
 
 The model is taught all of TOFU (the target) and all but the forget set (the retrained model, the control): all weights, five
-epochs. Each method of ``tofu.toml`` has six trials, scored on half of the rows without answers or gradients. The best of them
-runs with three seeds and is asked all of ``tofu/forget10`` about the other half (``tofu_halves.py``).
+epochs. Each method of ``tofu.toml`` has six trials, scored on half of the rows without answers or gradients. The best one
+of each runs with three seeds and is asked all of ``tofu/forget10`` about the other half (``tofu_halves.py``).
 
 The work is in pieces, each with a record of its own in ``OUT/pieces``, written whole or not at all: a command that was
 killed or ran out of time goes on where it was, several processes (``--workers``) share the pieces, and none begins that
@@ -41,24 +41,24 @@ WORKERS = 6  # processes on a GPU, which a model this small does not fill
 ON_GPU = {"bf16": True, "optim": "adamw_torch_fused"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+def main(argv: Sequence[str] | None = None, began: float | None = None) -> int:
+    """The command, which ``began`` then (``time.time``); returns its exit status."""
+    began = time.time() if began is None else began
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
     try:
         if args.pack:
             print(f"{plans.pack(*map(Path, args.pack))}: {Path(args.pack[1]).stat().st_size / 1e6:.2f} MB")
             return 0
-        return _run(args, given)
+        return _run(args, given, began)
     except InputError as error:
         print(f"tofu: {error}", file=sys.stderr)
         return 2
 
 
-def _run(args: argparse.Namespace, given: Sequence[str]) -> int:
+def _run(args: argparse.Namespace, given: Sequence[str], began: float) -> int:
     from perf.gpu import tofu_results, tofu_work
 
-    began = time.time()
     plan = plans.unpack(plan_of(args))
     until = args.until or (began + args.time_limit if args.time_limit else None)
     n = args.workers or (WORKERS if _cuda() else 1)
@@ -150,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    import psutil
+
     from expunge.cli.quiet import quiet
 
     quiet()
-    sys.exit(main())
+    sys.exit(main(began=psutil.Process().create_time()))

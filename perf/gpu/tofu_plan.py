@@ -8,14 +8,16 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from expunge import compare, files, lock, record
+from expunge import bench, compare, files, lock, record
+from expunge.bench import Ready
 from expunge.compare import Compare, Trial
+from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from perf.gpu import tofu_halves as halves
 
@@ -111,12 +113,14 @@ class Piece:
 
 def pieces(plan: Plan) -> list[Piece]:
     """All that can be named so far, in the order in which it is done: the chosen runs follow their method's trials."""
-    base = _key(plan.model, plan.teach, plan.training, _rows_key(plan))
-    taught = [Piece("teach", who, base) for who in TAUGHT]
+    taught = [
+        Piece("teach", who, _key(_model_key(plan), plan.teach, plan.training, _hashes(plan, of)))
+        for who, of in TAUGHT.items()
+    ]
     made = [read(plan, piece) for piece in taught]
     if not all(made):
         return taught
-    start = _key(*(said["output"] for said in made if said), _asked_key(plan))
+    start = _key(*(said["output"] for said in made if said), _hashes(plan, FILES), _asked_key(plan))
     asked = [
         Piece("ask", who, start) for who in ("retrained", "target")
     ]  # the target's figures are beside the retrained's
@@ -124,6 +128,14 @@ def pieces(plan: Plan) -> list[Piece]:
     labels = chosen(plan, tried)
     runs = compare.trials(plan.chosen(labels)) if labels else []
     return [*taught, *asked, *tried, *(_of(trial, "chosen", start) for trial in runs)]
+
+
+def ready(plan: Plan, trial: Trial) -> Ready:
+    """A run of which all is in order; its rows are checked where they become tokens."""
+    rows = {
+        k: load_rows(plan.rows_folder / f"{name}.json") for k, name in (("forget", "forget10"), ("retain", "retain90"))
+    }
+    return bench.ready(trial.settings, rows=rows)
 
 
 def chosen(plan: Plan, tried: list[Piece]) -> dict[str, Mapping[str, Any]]:
@@ -151,8 +163,12 @@ def _asked_key(plan: Plan) -> str:
     return _key(plan.max_new_tokens, Path(halves.__file__).read_text(encoding="utf-8"))
 
 
-def _rows_key(plan: Plan) -> str:
-    return files.sha256_folder(plan.rows_folder, "*.json")
+def _hashes(plan: Plan, names: Iterable[str]) -> list[str]:
+    return [files.sha256_file(plan.rows_folder / f"{name}.json") for name in names]
+
+
+def _model_key(plan: Plan) -> str:
+    return files.sha256_folder(plan.model, "*.safetensors") if Path(plan.model).is_dir() else plan.model
 
 
 def _key(*parts: Any) -> str:

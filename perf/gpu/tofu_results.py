@@ -12,7 +12,6 @@ from expunge import __version__, bench, compare, files, record
 from expunge.compare import budget
 from expunge.compare import describe as about
 from expunge.compare.run import write as write_comparison
-from expunge.data.sources import load_rows
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.probe import fingerprint
 from perf.gpu import tofu_halves as halves
@@ -66,7 +65,7 @@ def write(plan: Plan, command: str, *, finished: bool) -> Path:
     files.write_json(folder / "trials.json", trials)
     if runs and {"target", "retrained"} <= set(asked):
         _write_comparison(plan, command, best, asked, runs, folder)
-    files.replace_text(folder / "README.md", page(trials, asked, runs))
+    files.replace_text(folder / "README.md", page(plan, trials, asked, runs))
     for source in (plans.RECIPE, Path(halves.__file__)):
         shutil.copyfile(source, folder / source.name)
     return folder
@@ -76,8 +75,7 @@ def _write_comparison(
     plan: Plan, command: str, best: Mapping[str, Any], asked: Mapping[str, Any], runs: Sequence[Any], folder: Path
 ) -> None:
     settings = plan.chosen(best)
-    rows = {k: load_rows(plan.rows_folder / f"{n}.json") for k, n in (("forget", "forget10"), ("retain", "retain90"))}
-    first = bench.ready(compare.trials(settings)[0].settings, rows=rows)
+    first = plans.ready(plan, compare.trials(settings)[0])
     names = bench.names_of(first.settings)
     report = halves.report(plan.max_new_tokens)
     source = data_of(report, plan.rows_folder)
@@ -122,12 +120,12 @@ def add_session(plan: Plan, said: Mapping[str, Any]) -> None:
 
 
 # -- the table ------------------------------------------------------------------------------------------------------------
-def page(trials: Mapping[str, Any], asked: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+def page(plan: Plan, trials: Mapping[str, Any], asked: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
     """The figures as a page of Markdown."""
     devices = sorted({str(r["device"]) for r in runs if r.get("done")}) or ["-"]
     wall = sum(s["seconds"] for s in trials["sessions"])
     lines = [
-        "# TOFU forget10, SmolLM2-135M",
+        f"# TOFU forget10, {Path(plan.model).name}",
         "",
         f"Made by `{trials['command']}`{'' if trials['finished'] else ', **not finished**'}; device {', '.join(devices)}.",
         "Each trial was chosen on one half of the rows (`trials.json`); the figures are of the other half, mean of",

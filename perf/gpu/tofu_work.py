@@ -51,8 +51,8 @@ class Worker:
 
     @cached_property
     def first(self) -> Ready:
-        """The first trial, its rows read and checked."""
-        return bench.ready(self.plan.trials[0].settings)
+        """The first trial."""
+        return plans.ready(self.plan, self.plan.trials[0])
 
     @cached_property
     def target(self) -> models.Loaded:
