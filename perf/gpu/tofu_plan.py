@@ -28,6 +28,7 @@ FILES = (
     "holdout10",
 )  # fmt: skip
 NOTICE = "LICENSE*"
+ASKED = {"trial": "choice", "chosen": "report"}  # kind of run -> half of the rows that it is asked about
 TAUGHT = {"target": ("forget10", "retain90"), "retrained": ("retain90",)}
 TEACH = {
     "num_train_epochs": 5,
@@ -121,13 +122,11 @@ def pieces(plan: Plan) -> list[Piece]:
     if not all(made):
         return taught
     start = _key(*(said["output"] for said in made if said), _hashes(plan, FILES), _asked_key(plan))
-    asked = [
-        Piece("ask", who, start) for who in ("retrained", "target")
-    ]  # the target's figures are beside the retrained's
+    asked = [Piece("ask", f"{who}-{which}", start) for which in ASKED.values() for who in ("retrained", "target")]
     tried = [_of(trial, "trial", start) for trial in plan.trials]
     labels = chosen(plan, tried)
     runs = compare.trials(plan.chosen(labels)) if labels else []
-    return [*taught, *asked, *tried, *(_of(trial, "chosen", start) for trial in runs)]
+    return [*taught, *asked[:2], *tried, *asked[2:], *(_of(trial, "chosen", start) for trial in runs)]
 
 
 def ready(plan: Plan, trial: Trial) -> Ready:
@@ -148,15 +147,15 @@ def chosen(plan: Plan, tried: list[Piece]) -> dict[str, Mapping[str, Any]]:
 
 
 def waits(plan: Plan, piece: Piece, all_: list[Piece]) -> bool:
-    """Whether another piece has to be done first."""
-    first = {"teach": (), "ask": (("ask", "retrained"),) if piece.name == "target" else ()}
-    needed = first.get(piece.kind, (("ask", "retrained"),))
-    return any(not is_done(plan, p) for p in all_ if (p.kind, p.name) in needed)
+    """Whether the retrained model has to be asked first: figures stand beside its own."""
+    if piece.kind == "teach" or piece.name.startswith("retrained-"):
+        return False
+    which = piece.name.split("-")[1] if piece.kind == "ask" else ASKED[piece.kind]
+    return any(not is_done(plan, p) for p in all_ if (p.kind, p.name) == ("ask", f"retrained-{which}"))
 
 
 def _of(trial: Trial, kind: str, start: str) -> Piece:
-    run = {k: trial.settings.run.get(k) for k in ("parameters", "training", "seed", "adapter", "lora", "max_length")}
-    return Piece(kind, trial.name, _key(start, trial.settings.method, run), trial)
+    return Piece(kind, trial.name, _key(start, trial.settings.method, trial.settings.run), trial)
 
 
 def _asked_key(plan: Plan) -> str:

@@ -37,7 +37,7 @@ def write(plan: Plan, command: str, *, finished: bool) -> Path:
     done = {p: said for p in every if (said := plans.read(plan, p))}
     tried = [said["run"] for p, said in done.items() if p.kind == "trial"]
     best = plans.chosen(plan, [p for p in every if p.kind == "trial"])
-    asked = {p.name: said for p, said in done.items() if p.kind == "ask"}
+    asked = {which: _asked(done, which) for which in plans.ASKED.values()}
     taught = {p.name: said for p, said in done.items() if p.kind == "teach"}
     runs = [said["run"] for p, said in done.items() if p.kind == "chosen"]
     took = seconds(done)
@@ -53,19 +53,16 @@ def write(plan: Plan, command: str, *, finished: bool) -> Path:
         "chosen_by": list(halves.CHOSEN_BY),
         "chosen": {label: dict(run["choice"]) for label, run in best.items()},
         "taught": {who: said["taught"] | {"seconds": said["seconds"]} for who, said in taught.items()},
-        "asked": {
-            who: {"fingerprint": said["fingerprint"], "figures": said["figures"]["choice"]}
-            for who, said in asked.items()
-        },
+        "asked": asked["choice"],
         "trials": tried,
         "seconds": took,
         "sessions": sessions(plan),
         "versions": record.versions(),
     }
     files.write_json(folder / "trials.json", trials)
-    if runs and {"target", "retrained"} <= set(asked):
-        _write_comparison(plan, command, best, asked, runs, folder)
-    files.replace_text(folder / "README.md", page(plan, trials, asked, runs))
+    if runs and {"target", "retrained"} <= set(asked["report"]):
+        _write_comparison(plan, command, best, asked["report"], runs, folder)
+    files.replace_text(folder / "README.md", page(plan, trials, asked["report"], runs))
     for source in (plans.RECIPE, Path(halves.__file__)):
         shutil.copyfile(source, folder / source.name)
     return folder
@@ -91,12 +88,19 @@ def _write_comparison(
             who: {
                 "fingerprint": said["fingerprint"],
                 "source": names[str(plan.out / who)],
-                "figures": said["figures"]["report"],
+                "figures": said["figures"],
             }
             for who, said in asked.items()
         },
     }
     write_comparison(whole, folder)
+
+
+def _asked(done: Mapping[plans.Piece, Mapping[str, Any]], which: str) -> dict[str, dict[str, Any]]:
+    """Target and retrained model -> which it was, and its figures on a half."""
+    found = {p.name: said for p, said in done.items() if p.kind == "ask"}
+    names = {who: f"{who}-{which}" for who in ("target", "retrained")}
+    return {who: {k: found[n][k] for k in ("fingerprint", "figures")} for who, n in names.items() if n in found}
 
 
 def seconds(done: Mapping[plans.Piece, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -135,7 +139,7 @@ def page(plan: Plan, trials: Mapping[str, Any], asked: Mapping[str, Any], runs: 
         f"|{'---|' * (len(COLUMNS) + 4)}",
     ]
     for who, said in asked.items():
-        cells = [_cell([_value(said["figures"]["report"], name)]) for name in COLUMNS]
+        cells = [_cell([_value(said["figures"], name)]) for name in COLUMNS]
         lines.append(f"| *{who}* |  |  | {' | '.join(cells)} |  |")
     for label, choice in trials["chosen"].items():
         mine = [r for r in runs if r["label"] == label and r["done"]]

@@ -28,7 +28,9 @@ from expunge.compare.run import sentence
 from expunge.data.sources import load_rows
 from expunge.errors import RunFailed
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json
-from expunge.evaluation.collect.one_pass import collect, processes
+from expunge.evaluation.collect.one_pass import coded_of, collect, processes
+from expunge.evaluation.collect.score import Coded
+from expunge.evaluation.probe import fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.models.loaded import fingerprint_state
 from expunge.unlearning import describe, train
@@ -39,7 +41,6 @@ from perf.gpu import tofu_halves as halves
 from perf.gpu import tofu_plan as plans
 from perf.gpu.tofu_plan import Piece, Plan
 
-ASKED = {"trial": "choice", "chosen": "report"}
 MARGIN = 1.2  # times the longest piece of its kind so far: the time that a piece is expected to take
 
 
@@ -71,9 +72,16 @@ class Worker:
 
     def said(self, model: Any, asked: Benchmark) -> Collected:
         """What ``model`` says to a benchmark."""
+        how: dict[str, Any] = {"max_length": asked.max_length, "chat_template": asked.chat_template}
         probes = asked.probes(data_of(asked, self.plan.rows_folder))
-        how = {"max_length": asked.max_length, "chat_template": asked.chat_template}
-        return collect(model, self.target.tokenizer, probes, **how)
+        key = fingerprint(probes)
+        if key not in self._coded:
+            self._coded[key] = coded_of(probes, self.target.tokenizer, **how)
+        return collect(model, self.target.tokenizer, probes, **how, coded=self._coded[key])
+
+    @cached_property
+    def _coded(self) -> dict[str, list[Coded]]:
+        return {}
 
     def retrained(self, which: str) -> Collected:
         """What the retrained model said."""
@@ -158,18 +166,15 @@ def _teach(plan: Plan, who: str) -> dict[str, Any]:
     return {"output": made["output"], "taught": {k: made.get(k) for k in ("rows", "steps", "loss", "settings")}}
 
 
-def _ask(worker: Worker, who: str) -> dict[str, Any]:
-    plan = worker.plan
+def _ask(worker: Worker, name: str) -> dict[str, Any]:
+    plan, (who, which) = worker.plan, name.split("-")
     model = worker.target if who == "target" else models.load(plan.out / who, device=processes().device)
-    said: dict[str, Any] = {"fingerprint": model.fingerprint, "figures": {}}
-    for which in ASKED.values():
-        asked = worker.benchmark(which)
-        found = worker.said(model.model, asked)
-        if who == "retrained":
-            write_table(found, table_file(plan, which))
-        beside = worker.retrained(which)
-        said["figures"][which] = to_json(asked.score(found, beside))
-    return said
+    asked = worker.benchmark(which)
+    found = worker.said(model.model, asked)
+    if who == "retrained":
+        write_table(found, table_file(plan, which))
+    figures = to_json(asked.score(found, worker.retrained(which)))
+    return {"fingerprint": model.fingerprint, "figures": figures}
 
 
 def _run(worker: Worker, piece: Piece) -> dict[str, Any]:
@@ -208,7 +213,7 @@ def _unlearned(worker: Worker, piece: Piece, it: Ready, out: Path) -> dict[str, 
         "warnings": [*worker.data.warnings, *trainer.warnings],
     }
     del trainer, net
-    began, which = time.monotonic(), ASKED[piece.kind]
+    began, which = time.monotonic(), plans.ASKED[piece.kind]
     asked = worker.benchmark(which, seed=trial.seed)
     found = worker.said(after, asked)
     figures = to_json(asked.score(found, worker.retrained(which)))

@@ -79,7 +79,7 @@ def change_half(folder, which):
 
 def test_everything_is_taught_tried_chosen_and_measured(finished):
     kinds = [name.split("-")[0] for name in pieces(finished)]
-    assert {k: kinds.count(k) for k in kinds} == {"teach": 2, "ask": 2, "trial": 4, "chosen": 2}
+    assert {k: kinds.count(k) for k in kinds} == {"teach": 2, "ask": 4, "trial": 4, "chosen": 2}
     trials = record.read(finished / "results/trials.json")
     whole = record.read(finished / "results/compare.json")
     assert trials["finished"] and [r["label"] for r in trials["trials"]] == ["grad_diff"] * 2 + ["pdu"] * 2

@@ -51,16 +51,19 @@ def collect(
     chat_template: bool = True,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
+    coded: Sequence[Coded] | None = None,
 ) -> Collected:
     """Run ``model`` over ``probes``; ``progress`` is told of each text scored and each prompt answered.
+
+    ``coded``: what :func:`coded_of` gives of them, which is the same for all models with one tokenizer.
 
     Raises InputError where ``max_length`` leaves nothing of an answer, or a log-probability is no number.
     """
     model.eval()
     state = processes()
     mine = probes[state.process_index :: state.num_processes]
-    options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
-    coded = [c for p in mine for c in code(p, tokenizer, options)]
+    if coded is None or state.num_processes > 1:
+        coded = coded_of(mine, tokenizer, max_length=max_length, chat_template=chat_template)
     _check_tokens(model, tokenizer, coded)
     scores: list[Scored] = []
     answers: list[Generated] = []
@@ -72,6 +75,12 @@ def collect(
     if state.num_processes == 1:
         return table
     return join(gather_object([table]))
+
+
+def coded_of(probes: Iterable[Probe], tokenizer: Any, *, max_length: int, chat_template: bool) -> list[Coded]:
+    """The tokens of ``probes``; raises InputError as :func:`collect`."""
+    options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
+    return [c for p in probes for c in code(p, tokenizer, options)]
 
 
 def processes() -> PartialState:
