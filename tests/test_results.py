@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from expunge import record
+from expunge import compare, record
 from expunge.report import compare_page as compared
 from expunge.report.draw import tradeoff
 
@@ -27,8 +27,9 @@ def keys(value):
     return set().union(*map(keys, value)) if isinstance(value, list) else set()
 
 
-def test_nothing_there_quotes_data_or_names_a_path():
-    for file in FOLDER.rglob("*"):
+def check_folder(folder):
+    """Nothing in it quotes data, names a path, or does not belong there."""
+    for file in folder.rglob("*"):
         if file.suffix in (".json", ".html", ".svg", ".toml", ".md"):
             assert not PATH.search(file.read_text(encoding="utf-8")), file
         if file.suffix == ".json":
@@ -37,13 +38,29 @@ def test_nothing_there_quotes_data_or_names_a_path():
         assert file.name not in ("scores", "runs"), file
 
 
-@every
-def test_a_comparison_is_whole(folder):
+def check_comparison(folder):
+    """A comparison and its recipe are of the same methods, all with the same steps."""
     said = record.read(folder / "compare.json")
     (recipe,) = folder.glob("*.toml")
     methods = tomllib.loads(recipe.read_text(encoding="utf-8"))["methods"]
-    assert set(methods) == {r["label"] for r in said["runs"]}
+    labels = {r["label"] for r in said["runs"]}
     assert all(r["steps"] == said["budget"]["steps"] for r in said["runs"] if r["done"])
+    if (folder / "trials.json").exists():
+        tried = record.read(folder / "trials.json")
+        best = compare.best(tried["trials"], tried["chosen_by"])
+        assert {label: run["choice"] for label, run in best.items()} == tried["chosen"]
+        assert set(best) == labels <= {r["label"] for r in tried["trials"]} <= set(methods)
+    else:
+        assert labels == set(methods)
+
+
+def test_nothing_there_quotes_data_or_names_a_path():
+    check_folder(FOLDER)
+
+
+@every
+def test_a_comparison_is_whole(folder):
+    check_comparison(folder)
     assert (folder / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,1 +1,1 @@
-"""What is to be run on a GPU: ``check`` (is it right there?), ``step`` (how fast, how small?).  README.md says how."""
+"""What is run on one GPU, and rehearsed on a CPU at tiny size: ``check`` (is it right?), ``step`` (how fast, how small?), ``tofu``."""

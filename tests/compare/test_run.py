@@ -289,6 +289,18 @@ def test_a_grid_makes_a_run_of_every_choice(place):
     assert found[2].shown == "npo_low learning_rate=0.01"
 
 
+def test_the_rows_of_a_grid_are_read_and_checked_once(place, monkeypatch):
+    text = RECIPE.replace("seeds = [0]", "seeds = [0, 1]").replace(PDU, f"{GRID}step_size = [1.0, 5.0]")
+    (place / "r.toml").write_text(text)
+    encoded, own = [], encode
+    monkeypatch.setattr(sys.modules["expunge.bench.run"], "encode", lambda *a: (encoded.append(a), own(*a))[1])
+    settings = compare.make(compare.read_file("r.toml") | {"unequal_trials": True})
+    assert len(compare.planned(settings)["method"]) == 6 and len(encoded) == 2
+    found = compare.trials(settings)
+    again = bench.ready(found[-1].settings, rows=bench.ready(found[0].settings).rows)
+    assert again.rows == bench.ready(found[-1].settings).rows
+
+
 PDU = "[methods.pdu]"
 GRID = f"{PDU}\n[methods.pdu.grid]\n"
 

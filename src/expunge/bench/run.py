@@ -70,8 +70,12 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
         return carry_out(it, command=command)
 
 
-def ready(settings: Bench) -> Ready:
-    """``settings`` with their data, checked; raises InputError for what a person has to mend."""
+def ready(settings: Bench, *, rows: Mapping[str, list[Row]] | None = None) -> Ready:
+    """``settings`` with their data, checked; raises InputError for what a person has to mend.
+
+    ``rows``: of an earlier run that differs in the method's parameters, training arguments and seed only, so that they need
+    not be read and checked again.
+    """
     chosen = named(settings.benchmark)
     metrics(settings.metric)
     inputs = {"model": settings.model, "data": settings.data, "retrained model": settings.retrained}
@@ -88,7 +92,10 @@ def ready(settings: Bench) -> Ready:
     written = [*([space(plan)] * (1 + settings.teach_retrained) if settings.teach is not None else []), space(plan)]
     outputs.check_space(folder, sum(n for n in written if n))
     method = method_of(plan) if settings.method else None
-    return Ready(settings, chosen, folder, how, plan, method, _check(settings, plan, method, folder))
+    if rows is None or method is None:
+        return Ready(settings, chosen, folder, how, plan, method, _check(settings, plan, method, folder))
+    train.training_arguments(plan, method, len(rows["forget"]), folder / "run")
+    return Ready(settings, chosen, folder, how, plan, method, rows)
 
 
 def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None) -> dict[str, Any]:

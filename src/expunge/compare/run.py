@@ -22,6 +22,7 @@ from expunge.compare import budget
 from expunge.compare import describe as about
 from expunge.compare.resume import is_done, same_models
 from expunge.compare.settings import Compare, Trial, make, trials
+from expunge.data.example import Row
 from expunge.errors import InputError, RunFailed, nearest
 from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, Data, data_of, to_json
@@ -115,13 +116,23 @@ def _carried_out(
 def ready(settings: Compare, found: Sequence[Trial]) -> tuple[Path, dict[str, Ready], budget.Budget, Data, list[Probe]]:
     """The folder, every run, the one budget, the data and the questions, when all that needs no model is in order."""
     folder = _checked_folder(settings, named(found[0].settings.benchmark).name)
-    of = {trial.name: bench.ready(trial.settings) for trial in found}
+    of = _ready(found)
     first = of[found[0].name]
     spent = budget.equal({name: budget.of(it) for name, it in of.items()})
     source = data_of(first.chosen, first.settings.data)
     probes = evaluate.limited(first.chosen.probes(source), first.how.limit)
     _named(settings, first.chosen, _figures(first.chosen, probes))
     return folder, of, spent, source, probes
+
+
+def _ready(found: Sequence[Trial]) -> dict[str, Ready]:
+    """Every run, ready; the rows of those with one label are read and checked once."""
+    of: dict[str, Ready] = {}
+    rows: dict[str, Mapping[str, list[Row]]] = {}
+    for trial in found:
+        of[trial.name] = bench.ready(trial.settings, rows=rows.get(trial.label))
+        rows[trial.label] = of[trial.name].rows
+    return of
 
 
 def planned(settings: Compare) -> dict[str, Any]:
@@ -208,10 +219,10 @@ def _one(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, do
         said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, seen=seen)
         return about.run(trial, it, said, record.read(it.folder / "run"), out)
     except Exception as error:  # one method's trouble is not the others'
-        return about.failed(trial, it, _sentence(error, it), out)
+        return about.failed(trial, it, sentence(error, it), out)
 
 
-def _sentence(error: Exception, it: Ready) -> str:
+def sentence(error: Exception, it: Ready) -> str:
     """What went wrong, in one line without paths of this machine and without data."""
     names = bench.names_of(it.settings)
     text = (str(error).strip() or "no reason given").splitlines()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,3 +214,20 @@ def test_the_fingerprint_sees_what_is_asked():
     for change in ({"texts": {"answer": "else"}}, {"ask": None}, {"part": "retain"}, {"row": CHAT[1]}):
         changed = [dataclasses.replace(probes()[0], **change), *probes()[1:]]
         assert fingerprint(changed) != plain
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("cpu", 8192), ("cuda", 64 * 10**9 // 32 // 96)])
+def test_more_answers_are_decoded_together_where_memory_is_free(monkeypatch, kind, expected):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64 * 10**9, 80 * 10**9))
+    keys = SimpleNamespace(device=torch.device(kind), shape=(1, 3, 10, 4), nbytes=480)  # 48 bytes a token, twice
+    assert collecting._together([(keys, keys)]) == expected
+
+
+def test_answers_do_not_hang_on_how_many_are_decoded_together(model, tokenizer, monkeypatch):
+    together = collect(model, tokenizer, probes())
+    monkeypatch.setattr(collecting, "WAITING", 1)
+    decoded = []
+    own = collecting._decoded
+    monkeypatch.setattr(collecting, "_decoded", lambda m, t, some: (decoded.append(len(some)), own(m, t, some))[1])
+    assert collect(model, tokenizer, probes(), batch_tokens=1).generated("forget") == together.generated("forget")
+    assert decoded == [1, 1, 1, 1, 0]

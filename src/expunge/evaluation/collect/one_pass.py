@@ -28,13 +28,15 @@ from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward import family
 from expunge.forward.view import IGNORE
+from expunge.generation import cache as caches
 from expunge.generation import decode
 from expunge.generation import greedy as generate
 from expunge.models.check import check_ids
 
 BATCH_TOKENS = 4096  # prompt and answer tokens of a batch, padding included
 SHARED = 4  # times as many where prompts are run apart from texts, which are batched again by their own length
-WAITING = 8192  # tokens of prompts whose answers are decoded together
+WAITING = 8192  # tokens of prompts whose answers are decoded together, at least
+SHARE = 1 / 32  # of an accelerator's free memory that their keys and values may take, which grow as answers do
 
 Progress = Callable[[int], None]
 
@@ -49,16 +51,19 @@ def collect(
     chat_template: bool = True,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
+    coded: Sequence[Coded] | None = None,
 ) -> Collected:
     """Run ``model`` over ``probes``; ``progress`` is told of each text scored and each prompt answered.
+
+    ``coded``: what :func:`coded_of` gives of them, which is the same for all models with one tokenizer.
 
     Raises InputError where ``max_length`` leaves nothing of an answer, or a log-probability is no number.
     """
     model.eval()
     state = processes()
     mine = probes[state.process_index :: state.num_processes]
-    options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
-    coded = [c for p in mine for c in code(p, tokenizer, options)]
+    if coded is None or state.num_processes > 1:
+        coded = coded_of(mine, tokenizer, max_length=max_length, chat_template=chat_template)
     _check_tokens(model, tokenizer, coded)
     scores: list[Scored] = []
     answers: list[Generated] = []
@@ -70,6 +75,12 @@ def collect(
     if state.num_processes == 1:
         return table
     return join(gather_object([table]))
+
+
+def coded_of(probes: Iterable[Probe], tokenizer: Any, *, max_length: int, chat_template: bool) -> list[Coded]:
+    """The tokens of ``probes``; raises InputError as :func:`collect`."""
+    options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
+    return [c for p in probes for c in code(p, tokenizer, options)]
 
 
 def processes() -> PartialState:
@@ -143,6 +154,7 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
     greedy = decode.plainly_greedy(model)
     waiting: list[tuple[Probe, Met]] = []
     whole: list[Coded] = []
+    most = 0
     size = score.tokens_whole
     if run is not score.run_whole:
         size, batch_tokens = score.tokens_reusing, SHARED * batch_tokens
@@ -160,14 +172,23 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
                     known, tokens = taken(known, c.scored[k]), tuple(tokens[i] for i in c.scored[k])
                 yield _scored(c.probe, variant, tokens, known, ends=ends, norm=norm)
             if c.asks and m and greedy:
+                most = most or _together(m.keys)
                 waiting.append((c.probe, m))
             elif c.asks:
                 whole.append(c)
-        if sum(m.keys[0][0].shape[2] for _, m in waiting) > WAITING:
+        if sum(m.keys[0][0].shape[2] for _, m in waiting) > most:
             yield from _decoded(model, tokenizer, waiting)
             waiting = []
     yield from _decoded(model, tokenizer, waiting)
     yield from _generated(model, tokenizer, whole)
+
+
+def _together(keys: caches.Row) -> int:
+    """How many tokens of prompts wait until their answers are decoded: a step takes as long for few rows as for many."""
+    device = keys[0][0].device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    a_token = sum(t.nbytes for layer in keys for t in layer) // keys[0][0].shape[2]
+    return max(WAITING, int(free * SHARE) // a_token)
 
 
 def _scored(
