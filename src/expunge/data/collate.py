@@ -16,10 +16,12 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]
 
     Gives (B, T) ``input_ids``, ``attention_mask``, ``labels``, (B,) ``index``, and ``prefix``, the number of leading tokens
     that all rows share.  The mask comes from the lengths, never from ``ids != pad``: an end-of-turn token that equals the
-    pad token is still attended.
+    pad token is still attended.  Filler is left out; a batch of nothing else is one row of it, marked as ``filler``.
     """
     if "input_ids" not in rows[0]:
         return {stream: collate([r[stream] for r in rows], pad_id=pad_id) for stream in rows[0]}
+    real = [r for r in rows if "filler" not in r]
+    rows, filler = (real, {}) if real else (rows[:1], {"filler": True})
     lengths = torch.tensor([len(r["input_ids"]) for r in rows])
     width = int(lengths.max())
     return {
@@ -28,6 +30,7 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]
         "labels": _padded([r["labels"] for r in rows], width, IGNORE),
         "index": torch.tensor([r["index"] for r in rows]),
         "prefix": shared([r["input_ids"] for r in rows], [r["labels"] for r in rows], IGNORE),
+        **filler,
     }
 
 

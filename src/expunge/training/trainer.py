@@ -226,7 +226,9 @@ class UnlearningTrainer(Trainer):
 
     # -- data -----------------------------------------------------------------------------------------------------------
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return EpochSampler(len(self.train_dataset if train_dataset is None else train_dataset))
+        args, rows = self.args, len(self.train_dataset if train_dataset is None else train_dataset)
+        several = args.world_size > 1 and not args.dataloader_drop_last
+        return EpochSampler(rows, args.train_batch_size * args.world_size if several else 1)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one optimizer step, each told what its means divide by."""
@@ -240,8 +242,8 @@ class UnlearningTrainer(Trainer):
         totals = torch.tensor(
             [
                 [
-                    sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches),
-                    sum(len(b[s]["labels"]) for b in batches),
+                    sum(int((b[s]["labels"][:, 1:] != IGNORE).sum()) for b in batches if "filler" not in b[s]),
+                    sum(len(b[s]["labels"]) for b in batches if "filler" not in b[s]),
                 ]
                 for s in names
             ],
@@ -280,7 +282,9 @@ class UnlearningTrainer(Trainer):
         """The scalar loss of objective ``name`` on a batch of streams."""
         objective = self.method.objectives[name]
         counts = inputs.get("counts", {})
-        return objective.loss(*(self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on))
+        views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
+        loss = objective.loss(*views)
+        return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
 
     # -- the step -------------------------------------------------------------------------------------------------------
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
