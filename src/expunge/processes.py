@@ -28,6 +28,7 @@ OF_MPI = {
 }
 FAILED = "expunge/failed"  # in the store: "RANK CODE" of the first process that failed
 PERIOD, GRACE = 1.0, 10.0  # seconds between two looks at the store, and for a process to end by itself
+CLOSED = ("closed by peer", "reset by peer", "was closed")  # as gloo and the store say it
 INTERRUPTED = 128  # exit codes from here on are of signals: each process ends by itself, once it has saved what it must
 
 
@@ -164,6 +165,12 @@ def together() -> Iterator[None]:
             _BOARD.ended.set()
         _leave()
         _BOARD = None
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether ``error`` says that a process that this one talks to has ended."""
+    said = str(error).lower()
+    return count() > 1 and isinstance(error, RuntimeError) and any(f"connection {how}" in said for how in CLOSED)
 
 
 def note_failure(code: int) -> bool:

@@ -123,8 +123,12 @@ class UnlearningTrainer(Trainer):
     def _seen(self, stream: str) -> list[int]:
         """The rows of ``stream`` that this run's steps take, ascending."""
         data, args = self.train_dataset, self.args
-        steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rows = steps if args.max_steps > 0 else math.ceil(args.num_train_epochs) * len(data)
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = (
+            args.max_steps * min(step, len(data))
+            if args.max_steps > 0
+            else math.ceil(args.num_train_epochs) * len(data)
+        )
         rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
         return list(data.rows(stream, rows))
 

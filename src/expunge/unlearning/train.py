@@ -23,7 +23,7 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     from expunge.training import checkpoints, curvature, shares
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
-    suited = shares.divided(suited, settings.training, processes.count())
+    suited = shares.divided(suited, settings.training, forget_rows, processes.count())
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
@@ -100,6 +100,7 @@ def train(
     from expunge.training.trainer import UnlearningTrainer
 
     window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    window = min(window, len(data.examples["forget"]))  # an epoch ends a step
     dataset = streams.PairedDataset({s: data.examples[s] for s in method.streams}, seed=args.seed, window=window)
     trainer = UnlearningTrainer(
         model=net,
