@@ -1,4 +1,4 @@
-"""``--processes N``: the environment of ``torchrun``, exit codes, signals, and what is refused; the processes are stand-ins."""
+"""``--processes N``: the environment of ``torchrun``, exit codes, signals and refusals; the processes are stand-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``expunge run`` in two processes: one folder, one page of text, the weights of one process; and one sentence when it fails."""
+"""``expunge run`` in two processes: one folder, one page of text, the weights of one process, one sentence when it fails."""
 
 from __future__ import annotations
 
