@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,23 @@ from typing import Any
 
 import tiny
 import tiny_tokenizer
+import torch
+
+from expunge import models
 
 OUTS = ("two", "again")
+RUN = [
+    "run",
+    "--model",
+    "model",
+    "--forget",
+    "data/rows.json",
+    "--retain",
+    "retain.json",
+    "--method",
+    "npo",
+    "max_steps=3",
+]
 OWN = """
 from expunge.evaluation.benchmark import Benchmark, DataSet, mean_figure
 from expunge.evaluation.metrics import probability
@@ -38,11 +54,24 @@ def prepare(place: Path, free_port: Any) -> None:
     (place / "data").mkdir()
     rows = [{"question": f"Where is {n}?", "answer": f"{n} is far away{'!' * i}"} for i, n in enumerate("ABCDE")]
     (place / "data" / "rows.json").write_text(json.dumps(rows))
-    (place / "ports.json").write_text(json.dumps([free_port() for _ in OUTS]))
+    kept = [{"question": f"Who is {n}?", "answer": f"{n} is a painter{'!' * i}"} for i, n in enumerate("ABCDEFG")]
+    (place / "retain.json").write_text(json.dumps(kept))
+    (place / "ports.json").write_text(json.dumps([free_port() for _ in (*OUTS, "run", "broken")]))
+
+
+def break_saving() -> None:
+    """No folder takes weights any more."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    models.save = full  # type: ignore[assignment]
 
 
 def run(place: Path, rank: str) -> None:
-    """Bench in this rank once for each of ``OUTS``; ``OUT-RANK`` says what was done, ``stdout-RANK`` what was printed."""
+    """Bench in this rank once for each of ``OUTS``, and unlearn twice, the second time in vain; ``OUT-RANK`` says what was
+    done, ``stdout-OUT-RANK`` and ``stderr-OUT-RANK`` what was printed, ``code-OUT-RANK`` is the exit code.
+    """
     from accelerate.state import AcceleratorState
 
     from expunge import files
@@ -65,10 +94,20 @@ def run(place: Path, rank: str) -> None:
 
     for module, name in ((asking, "collect"), (table, "write"), (files, "replace_text")):
         noted(module, name)
-    with open(f"stdout-{rank}", "w") as stdout, contextlib.redirect_stdout(stdout):
-        for out, port in zip(OUTS, json.loads(Path("ports.json").read_text()), strict=True):
-            os.environ["MASTER_PORT"] = str(port)
-            AcceleratorState._reset_state(
-                reset_partial_state=True
-            )  # the command closes the group of processes at its end
-            app(["bench", "own.py", "--model", "model", "--data", "data", "--out", out], standalone_mode=False)
+    commands = [["bench", "own.py", "--model", "model", "--data", "data", "--out", out] for out in OUTS]
+    commands += [[*RUN, "--out", "run"], [*RUN, "--out", "broken"]]
+    for command, port in zip(commands, json.loads(Path("ports.json").read_text()), strict=True):
+        out = command[-1]
+        os.environ["MASTER_PORT"] = str(port)
+        AcceleratorState._reset_state(reset_partial_state=True)  # the command ends the group of processes
+        if out == "broken":
+            break_saving()
+        with (
+            open(f"stdout-{out}-{rank}", "w") as stdout,
+            open(f"stderr-{out}-{rank}", "w") as stderr,
+            contextlib.redirect_stdout(stdout),
+            contextlib.redirect_stderr(stderr),
+        ):
+            code = app(command, standalone_mode=False)
+        Path(f"code-{out}-{rank}").write_text(str(code))
+        assert not torch.distributed.is_initialized()

@@ -1,5 +1,6 @@
-"""One rank of the session's two-process launch: ``torchrun ddp_worker.py FOLDER`` leaves there what each training and each
-benchmark gave."""
+"""One of several processes: ``torchrun ddp_worker.py FOLDER [all]`` leaves there what each training gave, and then (without
+``all``) what the command line did.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +10,75 @@ from pathlib import Path
 from typing import Any
 
 import bench_worker
+import conftest  # noqa: F401  its short cuts
 import tiny
 import torch
-from method_rows import LR, PARAMETERS, ROWS
+from method_rows import IDS, LR, ROWS
 
+from expunge import models
 from expunge.method import build
 from expunge.training.arguments import optimized
 from expunge.training.curvature import inner
 
-
-def row(method: str, sophia: dict[str, Any], learning_rate: float = LR) -> dict[str, Any]:
-    parameters = PARAMETERS.get(method, {})
-    return {"method": method, "parameters": parameters, "sophia": sophia, "learning_rate": learning_rate}
+# Nine rows, four a step: the third step of an epoch has one row, which only one process can have.
+EPOCH, STEP, STEPS = 9, 4, 5
 
 
-FIRST_ORDER = {name: row(name, {}) for name in dict(ROWS) if not build(name, PARAMETERS.get(name, {})).optimizer}
+def row(method: str, parameters: dict[str, Any], **of: Any) -> dict[str, Any]:
+    return {"method": method, "parameters": parameters, "sophia": {}, "learning_rate": LR, "how": "full", **of}
+
+
 # Steps so small that a coordinate whose clipped sign is a matter of rounding moves no other coordinate's gradient.
+SMALL = {"learning_rate": 1e-4}
 SOPHIA = {
-    "blur_npo-gauss_newton": row("blur_npo", {"every": 2, "rho": 300}, 1e-4),
-    "grad_diff-hutchinson": row("grad_diff", {"curvature": "hutchinson", "every": 1, "rho": 30}, 1e-4),
-    "soul_npo-squared_gradient": row("soul_npo", {"curvature": "squared_gradient", "every": 1, "rho": 30}, 1e-4),
+    "blur_npo-gauss_newton": row("blur_npo", {}, sophia={"every": 2, "rho": 300}, **SMALL),
+    "grad_diff-hutchinson": row("grad_diff", {}, sophia={"curvature": "hutchinson", "every": 1, "rho": 30}, **SMALL),
+    "soul_npo-squared_gradient": row(
+        "soul_npo", {}, sophia={"curvature": "squared_gradient", "every": 1, "rho": 30}, **SMALL
+    ),
 }
+OTHERWISE = {
+    "blur_npo-lora": row("blur_npo", {}, how="lora"),
+    "pdu-lora": row("pdu", {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}, how="lora"),
+    "npo-trainable": row("npo", {}, how=r"layers\.1\."),
+    "grad_diff-holdout": row("grad_diff", {}, how="holdout"),
+}
+FIRST_ORDER = {name: row(*of) for name, of in zip(IDS, ROWS, strict=True) if not build(*of).optimizer} | OTHERWISE
+# One for each way through the trainer: a Gramian, a multiplier, each kind of reference, a negation, two streams in a loss.
+FEW = [
+    "npo", "npo+retain=kl", "blur_npo", "pdu+budget=3.0+warmup=0.0+multiplier=2.0", "idk_dpo", "undial",
+    "task_vector+scale=0.5", next(name for name in IDS if name.startswith("rmu+")), *OTHERWISE,
+]  # fmt: skip
 
 
-def left_by(row: dict[str, Any], **arguments: Any) -> dict[str, torch.Tensor]:
-    """Train ``row``: the flat step, and under Sophia the flat momentum and curvature behind its last step."""
-    sophia = row["sophia"]
+def left_by(row: dict[str, Any], processes: int = 1) -> dict[str, torch.Tensor]:
+    """Train ``row`` in one of ``processes``: the flat step, and under Sophia the momentum and curvature behind its last."""
+    sophia, how = row["sophia"], row["how"]
     method = optimized(build(row["method"], row["parameters"]), "sophia" if sophia else None, sophia, {})
-    t = tiny.trainer(method, learning_rate=row["learning_rate"], data=tiny.paired(16, 8), **arguments)
+
+    def fresh() -> Any:
+        net: Any = tiny.model()
+        if how == "lora":
+            return models.attach_lora(net, r=4, alpha=8)
+        if how not in ("full", "holdout"):
+            models.train_only(net, how)
+        return net
+
+    several = {"ddp_backend": "gloo"} if processes > 1 else {}
+    t = tiny.trainer(
+        method,
+        fresh(),
+        learning_rate=row["learning_rate"],
+        data=tiny.paired(EPOCH, STEP),
+        per_device_train_batch_size=STEP // processes,
+        max_steps=STEPS,
+        **several,
+    )
+    if how == "holdout":
+        t.holdout = [tiny.example(3000 + i) for i in range(4)]
     t.train()
     trained = t.accelerator.unwrap_model(t.model)
-    out = {"moved": tiny.delta(trained, tiny.model())}
+    out = {"moved": tiny.delta(trained, fresh()), "steps": torch.tensor(t.state.global_step)}
     if sophia:
         state = inner(t.optimizer).state
         for name in ("momentum", "curvature"):
@@ -48,8 +87,11 @@ def left_by(row: dict[str, Any], **arguments: Any) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    folder, rank = Path(sys.argv[1]).resolve(), os.environ["RANK"]
-    for name, one in (FIRST_ORDER | SOPHIA).items():
-        torch.save(left_by(one, ddp_backend="gloo"), folder / f"{name}.{rank}.pt")
+    folder, rank, size = Path(sys.argv[1]).resolve(), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+    everything = FIRST_ORDER | SOPHIA
+    whole = sys.argv[2:] == ["all"]
+    for name in everything if whole else [*FEW, *SOPHIA]:
+        torch.save(left_by(everything[name], size), folder / f"{name.replace('/', '_')}.{rank}.pt")
     torch.distributed.destroy_process_group()
-    bench_worker.run(folder / "bench", rank)
+    if not whole:
+        bench_worker.run(folder / "bench", rank)

@@ -1,4 +1,4 @@
-"""A command run by two processes that find each other, and what a test session does once for all its xdist workers."""
+"""A command run by several processes that find each other, and what a test session does once for all its xdist workers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def two_processes(
-    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+def several_processes(
+    command: Sequence[str], cwd: Path, n: int = 2, environment: Mapping[str, str] | None = None
 ) -> list[tuple[int, str, str]]:
-    """Run Python's arguments ``command`` in two processes with what ``torchrun`` gives them to find each other (on a CPU,
-    ``accelerate launch`` needs MPI for two); (exit status, stdout, stderr) of each."""
+    """Run Python's arguments ``command`` in ``n`` processes with what ``torchrun`` gives them to find each other; (exit
+    status, stdout, stderr) of each."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **(environment or {})}
+    env |= {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), **(environment or {})}
     running = [
         subprocess.Popen(
             [sys.executable, *command],
@@ -42,10 +42,10 @@ def two_processes(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in "01"
+        for rank in map(str, range(n))
     ]
     try:
-        ended = [one.communicate(timeout=240) for one in running]
+        ended = [one.communicate(timeout=240 * n) for one in running]
     finally:
         for one in running:
             one.kill()
@@ -72,7 +72,7 @@ def launched(factory: pytest.TempPathFactory) -> Path:
     def launch(folder: Path) -> None:
         (folder / "bench").mkdir()
         bench_worker.prepare(folder / "bench", free_port)
-        ended = two_processes([str(TESTS / "ddp_worker.py"), "."], folder)
+        ended = several_processes([str(TESTS / "ddp_worker.py"), "."], folder)
         (folder / "said").write_text("\n".join(f"{status}: {errors[-3000:]}" for status, _, errors in ended))
 
     return once(factory, "two-processes", launch)

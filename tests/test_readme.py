@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from launch import PATH
 from typer.testing import CliRunner
 
 from expunge.cli import app
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"<!-- run by tests/test_readme.py -->\n```(\w+)\n(.*?)```", README, re.DOTALL)
+[SEVERAL] = re.findall(r"<!-- run by test_several_processes -->\n```console\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.removeprefix("$ ") for line in SEVERAL.splitlines()]
+PROGRAMS = {
+    "expunge": "expunge",
+    "accelerate": "accelerate.commands.accelerate_cli",
+    "torchrun": "torch.distributed.run",
+}
 FAST = ["max_steps=2", "disable_tqdm=true", "use_cpu=true"]
 
 
@@ -43,3 +55,22 @@ def test_snippet(workplace, monkeypatch, kind, text):
             lambda *a, **k: suited(*a, **k) | {"max_steps": 2, "use_cpu": True, "disable_tqdm": True},
         )
         exec(compile(text, "README.md", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=[shlex.split(c)[0] for c in COMMANDS])
+def test_several_processes(command, workplace):
+    """The section on several GPUs, as it is written, on the CPU."""
+    for name in ("recipes", "examples"):
+        (workplace / name).symlink_to(ROOT / name)
+    program, *rest = shlex.split(command)
+    training = "run" in rest
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "MASTER_"))}
+    env |= {"PYTHONPATH": os.pathsep.join(PATH), "CUDA_VISIBLE_DEVICES": "", "EXPUNGE_CACHE": str(workplace / "cache")}
+    typed = [sys.executable, "-m", PROGRAMS[program], *rest, *(FAST[:2] if training else [])]
+    done = subprocess.run(typed, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    folder = workplace / (rest[rest.index("--out") + 1] if training else "figures")
+    assert (folder / ("run.json" if training else "figures.json")).exists()
+    assert done.stdout.count("report.html") == 1
+    assert "Warning" not in done.stderr and "Traceback" not in done.stderr, done.stderr

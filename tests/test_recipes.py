@@ -1,11 +1,16 @@
-"""Every recipe that is shipped is complete and names only what exists; nothing is loaded."""
+"""Every recipe that is shipped is complete and names only what exists, and accelerate reads those in `launch`."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import tiny_tofu
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 from expunge import bench, compare
 from expunge.benchmarks import named
@@ -15,7 +20,9 @@ from expunge.training.arguments import arguments, defaults
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.ready import method_of
 
-ALL = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parent.parent
+LAUNCH = ROOT / "recipes" / "launch"
+ALL = sorted((ROOT / "recipes").glob("*.toml"))
 BENCHES = [p for p in ALL if p.stem.startswith("bench_")]
 COMPARISONS = [p for p in ALL if p.stem.startswith("compare_")]
 RECIPES = [p for p in ALL if p not in BENCHES + COMPARISONS]
@@ -70,3 +77,32 @@ def test_the_slice_asks_a_part_of_what_tofu_asks(tmp_path):
     few = thin.probes(data)
     assert 0 < len(few) < len(asked) and all(p.texts == asked[p.part, p.index].texts for p in few)
     assert [p.index for p in few if p.part == "forget"] == [0, 1, 2, 3] and not any(p.grad_norm for p in few)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_accelerate_reads_the_configurations(name):
+    file = LAUNCH / f"{name}.yaml"
+    assert f"accelerate launch --config_file recipes/launch/{name}.yaml -m expunge run" in file.read_text()
+    config = load_config_from_file(str(file))
+    assert config.num_processes == 8 and config.mixed_precision == "no"
+    if name.startswith("zero"):
+        assert config.deepspeed_config["zero_stage"] == int(name[-1])
+        return
+    args = launch_command_parser().parse_args(["--config_file", str(file), "--num_processes", "2", "-m", "expunge"])
+    args, *_ = _validate_launch_command(args)
+    assert args.num_processes == 2 and not args.use_cpu
+    assert args.use_fsdp == (name == "fsdp2") and (args.multi_gpu or args.use_fsdp)
+    if args.use_fsdp:
+        assert str(args.fsdp_version) == "2" and args.fsdp_reshard_after_forward == "true"
+
+
+def test_the_cluster_files_parse():
+    script = LAUNCH / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    for config in re.findall(r"recipes/launch/\w+\.\w+", script.read_text()):
+        assert (ROOT / config).exists()
+    runtime, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    assert job["spec"]["trainer"]["command"][:4] == ["torchrun", "-m", "expunge", "run"]
+    gpus = job["spec"]["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"]
+    assert gpus == job["spec"]["trainer"]["numProcPerNode"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge import files, lock
+from expunge import files, lock, processes
 from expunge.errors import InputError
 from expunge.files import PathLike, check_folder, read_json, reason
 
@@ -121,7 +121,7 @@ def check_space(folder: Path, needed: int | None) -> None:
 
 def main_process() -> bool:
     """Whether this process, of those that a launcher started, is the one that writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return processes.is_main()
 
 
 def _local(place: Any) -> list[Path]:

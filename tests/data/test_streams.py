@@ -56,6 +56,22 @@ def test_two_ranks_cover_an_epoch_without_overlap():
     assert not set(ranks[0]) & set(ranks[1]) and sorted(ranks[0] + ranks[1]) == list(range(24, 32))
 
 
+def test_an_epochs_short_end_goes_on_with_filler_for_several_processes():
+    sampler = EpochSampler(9, together=4)
+    sampler.set_epoch(1)
+    assert len(sampler) == 12 and list(sampler) == [*range(9, 18), -18, -18, -18]
+    shards = [BatchSamplerShard(BatchSampler(sampler, 2, False), 2, rank) for rank in range(2)]
+    assert [list(shard)[-1] for shard in shards] == [[17, -18], [-18, -18]]
+    assert list(EpochSampler(9)) == list(range(9))
+    data = tiny.paired(9)
+    last, filler = data[17], data[-18]
+    assert filler == {name: {**row, "filler": True} for name, row in last.items()}
+    mixed, nothing = (collate(rows, pad_id=0) for rows in ([last, filler], [filler, filler]))
+    for name, row in last.items():
+        assert mixed[name]["index"].tolist() == [row["index"]] and "filler" not in mixed[name]
+        assert nothing[name]["index"].tolist() == [row["index"]] and nothing[name]["filler"]
+
+
 def test_collate_by_hand():
     rows = [
         {"input_ids": (5, 6), "labels": (-100, 6), "index": 3},

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import outputs, record
+from expunge import outputs, processes, record
 from expunge.bench.settings import Bench
 from expunge.bench.teach import arguments, is_made, made_of, stamp, teach
 from expunge.benchmarks import named
@@ -76,6 +77,7 @@ def ready(settings: Bench, *, rows: Mapping[str, list[Row]] | None = None) -> Re
     ``rows``: of an earlier run that differs in the method's parameters, training arguments and seed only, so that they need
     not be read and checked again.
     """
+    processes.check_count(settings.run.get("processes"))
     chosen = named(settings.benchmark)
     metrics(settings.metric)
     inputs = {"model": settings.model, "data": settings.data, "retrained model": settings.retrained}
@@ -245,10 +247,17 @@ def _unlearned(
     from expunge import models
 
     folder = Path(plan.out)
-    if (folder / record.FILE).exists():
+
+    def earlier() -> dict[str, Any] | None:
+        if not (folder / record.FILE).exists():
+            return None
         start = models.load(plan.model, trust_remote_code=plan.trust_remote_code).fingerprint
-        if is_made(folder, folder / "model", made_of(plan, start, rows, method)):
-            return record.read(folder)
+        made = is_made(folder, folder / "model", made_of(plan, start, rows, method))
+        return record.read(folder) if made else None
+
+    if said := processes.on_main(earlier):
+        return said
     said = unlearning_run.run(plan, method=method, command=command, measured=measured).record
-    stamp(folder, folder / "model", made_of(plan, said["model"]["fingerprint"], rows, method))
+    key = made_of(plan, said["model"]["fingerprint"], rows, method)
+    processes.on_main(partial(stamp, folder, folder / "model", key))
     return said

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import files, losses, record
+from expunge import files, losses, processes, record
 from expunge.combine import WeightedSum
 from expunge.data import chat, pieces, sources, template
 from expunge.data.example import Row
@@ -52,7 +52,7 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     args = arguments(settings, len(rows), work)
     base = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
     key = made_of(settings, base.fingerprint, {"taught": rows})
-    if is_made(folder, folder, key):
+    if processes.on_main(partial(is_made, folder, folder, key)):
         return
     if (folder / MADE).exists() and not settings.overwrite:
         raise InputError(f"{folder} was taught with other settings or data; choose another folder, or --overwrite")
@@ -71,14 +71,18 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
         rate = f"lower teach.learning_rate, which was {args.learning_rate:g}"
         raise RunFailed(f"{broken.sentence} while the model is taught, so nothing is saved; {rate}")
     write = partial(models.save, net.eval(), base.tokenizer, base=base, merge=settings.merge)
-    taught = store.store(write, folder.parent, None, folder.name)
-    again = store.reload(taught.path, net, base.tokenizer, Data({"forget": list(rows)}, {}, []), settings)
-    if problem := taught.problem or again.problem:
-        raise RunFailed(f"teaching failed: {problem}")
-    path = [h["loss/forget"] for h in trainer.state.log_history if "loss/forget" in h]
-    stamp(folder, folder, key | {"source": settings.names.get(settings.model, settings.model), "rows": len(rows),
-                                 "steps": trainer.state.global_step, "loss": [path[0], path[-1]] if path else None,
-                                 "seconds": time.monotonic() - began, "versions": record.versions()})  # fmt: skip
+
+    def saved() -> None:
+        taught = store.store(write, folder.parent, None, folder.name)
+        again = store.reload(taught.path, net, base.tokenizer, Data({"forget": list(rows)}, {}, []), settings)
+        if problem := taught.problem or again.problem:
+            raise RunFailed(f"teaching failed: {problem}")
+        path = [h["loss/forget"] for h in trainer.state.log_history if "loss/forget" in h]
+        stamp(folder, folder, key | {"source": settings.names.get(settings.model, settings.model), "rows": len(rows),
+                                     "steps": trainer.state.global_step, "loss": [path[0], path[-1]] if path else None,
+                                     "seconds": time.monotonic() - began, "versions": record.versions()})  # fmt: skip
+
+    processes.on_main(saved)
 
 
 # -- what was made of what ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import typer
 
 from expunge.cli import result
 from expunge.cli.errors import running
+from expunge.cli.launching import several
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 from expunge.errors import InputError
@@ -25,7 +26,7 @@ def need_extra() -> None:
         raise InputError(f"benchmarks need {' and '.join(missing)}: pip install 'expunge[bench]'")
 
 
-@from_settings(BENCH, HOW, ("expunge.unlearning.settings.Recipe", "optimizer", "adapter", "seed"))
+@from_settings(BENCH, HOW, ("expunge.unlearning.settings.Recipe", "optimizer", "adapter", "seed", "processes"))
 def bench(
     given: dict[str, Any],
     name: Annotated[
@@ -97,8 +98,7 @@ def bench(
                 flags.pop("teach", None)
             pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
             chosen = benchmark_run.make(benchmark_run.override(values | flags, [*(settings or []), *pairs]))
-            from expunge.evaluation.collect.one_pass import leave
-
+            several(chosen.run.get("processes"), chosen.run.get("training") or {})
             hush()
             out = chosen.out
             writes_to(out)
@@ -106,7 +106,6 @@ def bench(
                 plan = benchmark_run.planned(chosen)
             else:
                 said = benchmark_run.run(chosen, command=result.command_line())
-                leave()
     if plan:
         result.show_plan({"command": "bench", **plan}, as_json=as_json)
     elif said:

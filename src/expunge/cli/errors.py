@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from expunge import processes
 from expunge.cli.quiet import without_bars
 from expunge.errors import RunFailed
 
@@ -22,7 +23,7 @@ def running(*, as_json: bool, quiet: bool) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             if as_json:
                 stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-            if quiet:
+            if quiet or not processes.is_main():
                 stack.enter_context(without_bars())
             yield
     except RunFailed as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from expunge import processes
 from expunge.cli import warned
 
 
@@ -29,8 +30,10 @@ def show(
 ) -> None:
     """Print ``value`` as JSON, or let ``say`` tell a person; then ``warnings``, and what was logged, on standard error.
 
-    As JSON they are its ``warnings`` too.
+    As JSON they are its ``warnings`` too.  Of several processes the main one prints.
     """
+    if not processes.is_main():
+        return
     if as_json:
         print_json({**value, "warnings": warned.together(warnings)})
     elif not quiet:
@@ -47,6 +50,8 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
     """What a command would do: model, rows of each set, method, steps, folder."""
+    if not processes.is_main():
+        return
     if as_json:
         print_json({"dry_run": True, **plan})
         return

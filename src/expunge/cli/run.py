@@ -8,6 +8,7 @@ import typer
 
 from expunge.cli import result
 from expunge.cli.errors import running
+from expunge.cli.launching import several
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 
@@ -47,6 +48,7 @@ def command(
             values = recipe.read(where)
         pairs += [f"method.{p}" for p in parameter or []]
         chosen = recipe.make(recipe.override(values | given, pairs), where)
+        several(chosen.processes, chosen.training)
         from expunge.cli.quiet import quiet as hush
         from expunge.unlearning.ready import planned
         from expunge.unlearning.run import run

@@ -20,6 +20,7 @@ from typing import Any
 
 import typer
 
+from expunge import processes
 from expunge.cli import result, warned
 from expunge.cli.options import Commands
 from expunge.errors import InputError, RunFailed
@@ -28,8 +29,10 @@ from expunge.files import PRIVATE, replace_text
 LOG = "error.log"
 LONGEST = 300  # characters of an error's own words in a sentence
 CLICK: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
+SEVERAL = ("run", "bench")  # commands that several processes of a launcher carry out together
 OURS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
 _OUT: ContextVar[Path | None] = ContextVar("out", default=None)
+_TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 _FRESH: ContextVar[bool] = ContextVar("fresh", default=False)  # whether the output folder was not there before
 
 
@@ -45,8 +48,12 @@ class App(Commands):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that is named."""
-        with guarded(debug=ctx.meta["debug"], as_json="--json" in ctx.meta["typed"]):
-            check_text(ctx.meta["typed"])
+        typed = ctx.meta["typed"]
+        _TYPED.set(tuple(typed))
+        with processes.together(), guarded(debug=ctx.meta["debug"], as_json="--json" in typed):
+            check_text(typed)
+            if (name := next((a for a in typed if not a.startswith("-")), "")) not in SEVERAL:
+                processes.check_one(f"expunge {name}".strip())
             return super().invoke(ctx)
 
 
@@ -54,6 +61,11 @@ def writes_to(folder: str | os.PathLike[str]) -> None:
     """Say where the command that runs puts what it makes: an unexpected error is logged there, if the folder is there."""
     _OUT.set(Path(folder))
     _FRESH.set(not Path(folder).exists())
+
+
+def typed() -> tuple[str, ...]:
+    """The arguments of the command that runs, as they were typed."""
+    return _TYPED.get()
 
 
 def check_text(typed: Sequence[str]) -> None:
@@ -74,6 +86,10 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[None]:
     try:
         with warned.collected():
             yield
+    except CLICK as error:
+        if processes.note_failure(2):
+            raise
+        raise typer.Exit(2) from error
     except OURS:
         raise
     except InputError as error:
@@ -99,6 +115,8 @@ def sentence(error: Exception, log: Path | None) -> str:
             "out of memory: lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much) or "
             f"max_length, say gradient_checkpointing=true, or train LoRA factors with --adapter lora --dtype bfloat16{where}"
         )
+    if processes.is_gone(error):
+        return f"another of the {processes.count()} processes is gone: it was killed, or ran out of memory{where}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
         return f"the package {package} is needed for this and is not installed: pip install {package}{where}"
@@ -144,8 +162,13 @@ def _close_bars() -> None:
 
 
 def _ended(text: str, code: int, as_json: bool = False, record: Mapping[str, Any] | None = None) -> typer.Exit:
-    """How a command ends that came to nothing, once that is said; ``record``: what it wrote all the same."""
+    """How a command ends that came to nothing, once that is said; ``record``: what it wrote all the same.
+
+    Of several processes the first says it.
+    """
     _close_bars()
+    if not processes.note_failure(code):
+        return typer.Exit(code)
     typer.secho(f"expunge: {text}", fg=typer.colors.RED, err=True)
     if as_json:
         result.print_json({**(record or {}), "error": text})

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 
 import typer
 
+from expunge import processes
+
 _LOGGED: ContextVar[list[str] | None] = ContextVar("logged", default=None)
 
 
@@ -45,8 +47,8 @@ def together(warnings: Iterable[str] = ()) -> list[str]:
 
 
 def tell(warnings: Iterable[str] = ()) -> None:
-    """Print :func:`together` on standard error, a line each."""
-    for warning in together(warnings):
+    """Print :func:`together` on standard error, a line each; of several processes the main one does."""
+    for warning in together(warnings) if processes.is_main() else ():
         typer.echo(f"expunge: warning: {warning}", err=True)
     if (logged := _LOGGED.get()) is not None:
         logged.clear()

@@ -7,7 +7,6 @@ repeated.  A method that fails is recorded with its sentence, and the others go 
 from __future__ import annotations
 
 import gc
-import os
 import re
 import shutil
 import traceback
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, outputs, record
+from expunge import bench, outputs, processes, record
 from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import budget
@@ -58,10 +57,7 @@ def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], 
     Raises InputError for what a person has to mend before a model is loaded; what is wrong with one method only while it
     runs is recorded as that run's.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "expunge compare runs in one process; start it without a launcher, or use `expunge bench` for each run"
-        )
+    processes.check_one("a comparison", "start it without a launcher, or use `expunge bench` for each run")
     found = trials(settings)
     prepared = ready(settings, found)
     with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True):

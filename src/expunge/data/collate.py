@@ -19,10 +19,13 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]
     (2, M), row and position of each real token; and, staying on the host, ``index`` and ``lengths``, of each row its number
     and how many of its labelled tokens are predicted, ``prefix``, the number of leading tokens that all rows share, and
     ``padding``, the side of it.  The mask comes from the lengths, never from ``ids != pad``: an end-of-turn token that
-    equals the pad token is still attended.
+    equals the pad token is still attended.  Filler is left out; a batch of nothing else is one row of it, marked as
+    ``filler``.
     """
     if "input_ids" not in rows[0]:
         return {stream: collate([r[stream] for r in rows], pad_id=pad_id) for stream in rows[0]}
+    whole = [r for r in rows if "filler" not in r]
+    rows, filler = (whole, {}) if whole else (rows[:1], {"filler": True})
     long = [len(r["input_ids"]) for r in rows]
     width = max(long)
     predicts = [[t - 1 for t, y in enumerate(r["labels"]) if t and y != IGNORE] for r in rows]
@@ -36,6 +39,7 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Any]
         "lengths": tuple(map(len, predicts)),
         "prefix": shared([r["input_ids"] for r in rows], [r["labels"] for r in rows], IGNORE),
         "padding": "right",
+        **filler,
     }
 
 

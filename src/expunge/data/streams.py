@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,10 @@ class PairedDataset(Dataset[Any]):
         return len(self.streams["forget"])
 
     def __getitem__(self, k: int) -> dict[str, dict[str, Any]]:
-        out = {}
+        """The rows at ``k``; at ``-1 - k`` they are the same, marked as ``filler``, which counts for nothing."""
+        if k < 0:
+            return {name: {**row, "filler": True} for name, row in self[-1 - k].items()}
+        out: dict[str, dict[str, Any]] = {}
         for name, examples in self.streams.items():
             j = self._row("forget" if name == "alternate" else name, k)
             out[name] = {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
@@ -73,12 +77,13 @@ _order = functools.lru_cache(maxsize=16)(order)
 class EpochSampler(Sampler[int]):
     """The global indices of one epoch, in order; the data set does the shuffling.
 
-    Where an epoch's last step is too short to give every process a micro-batch, accelerate fills it up with rows from the
-    epoch's beginning: there, and only there, several processes see other rows than one does.
+    Where an epoch's last step is too short to give each of several processes a micro-batch, the epoch goes on with filler
+    up to a multiple of ``together``, the rows of one micro-batch of all processes.
     """
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int, together: int = 1):
         self.rows = rows
+        self.filler = -rows % together
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -86,7 +91,8 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.rows, (self.epoch + 1) * self.rows))
+        end = (self.epoch + 1) * self.rows
+        return itertools.chain(range(end - self.rows, end), [-end] * self.filler)  # -1 - (end - 1): the last row again
 
     def __len__(self) -> int:
-        return self.rows
+        return self.rows + self.filler

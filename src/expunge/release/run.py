@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from expunge import files, models, outputs, record
+from expunge import files, models, outputs, processes, record
 from expunge.data.example import Row
 from expunge.data.sources import fingerprint, load_rows
 from expunge.errors import InputError
@@ -69,8 +68,8 @@ def release(
 
 def run(settings: Release, *, look: Look | None = None, command: str | None = None) -> Result:
     """Carry out a release."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("a release runs in one process; start it without a launcher")
+    processes.check_one("a release")
+    processes.check_count(settings.run.processes)
     prepared = ready(settings)
     with outputs.claimed(settings.run.out, record.LAYOUT, overwrite=settings.run.overwrite) as folder:
         return _carried_out(settings, *prepared, folder, look, command)

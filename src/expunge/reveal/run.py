@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from expunge import __version__, files, models, outputs, record
+from expunge import __version__, files, models, outputs, processes, record
 from expunge.data import template
 from expunge.data.chat import question
 from expunge.data.example import Row
@@ -64,6 +64,7 @@ def reveal(model: str, **settings: Any) -> Result:
 
 def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Carry out a search, or go on with one that was interrupted in the same folder."""
+    processes.check_one("a search for what a model knows")
     given = check(settings)
     with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True) as folder:
         return _carried_out(settings, given, folder, command)

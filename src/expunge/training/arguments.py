@@ -159,7 +159,7 @@ def _check_made(args: Any, given: Mapping[str, Any]) -> None:
 
 def total_steps(args: Any, n: int) -> int:
     """The optimizer steps of ``TrainingArguments`` on ``n`` forget rows: ``max_steps``, or as many as the epochs have."""
-    batch, together = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    batch, together = args.train_batch_size * args.world_size, args.gradient_accumulation_steps
     steps: int = args.max_steps
     return steps if steps > 0 else math.ceil(args.num_train_epochs * math.ceil(math.ceil(n / batch) / together))
 

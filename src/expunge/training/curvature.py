@@ -123,7 +123,7 @@ class Curvature(TrainerCallback):
                 chance = uniform(view, inputs[stream], hooks.seed, step, stream)
                 labels = sample_labels(view.logits.detach(), chance)
                 loss = -kernels.token_logp(view.logits, labels).sum() / (tokens * parts)
-            hooks.backward(loss)
+            hooks.backward(loss * 0 if "filler" in inputs[stream] else loss)
 
     def _displaced(
         self, model: nn.Module, inputs: Mapping[str, Any], step: int, parts: int, params: list[nn.Parameter]

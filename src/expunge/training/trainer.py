@@ -132,8 +132,12 @@ class UnlearningTrainer(Trainer):
     def _seen(self, stream: str) -> list[int]:
         """The rows of ``stream`` that this run's steps take, ascending."""
         data, args = self.train_dataset, self.args
-        steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rows = steps if args.max_steps > 0 else math.ceil(args.num_train_epochs) * len(data)
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = (
+            args.max_steps * min(step, len(data))
+            if args.max_steps > 0
+            else math.ceil(args.num_train_epochs) * len(data)
+        )
         rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
         return list(data.rows(stream, rows))
 
@@ -235,7 +239,9 @@ class UnlearningTrainer(Trainer):
 
     # -- data -----------------------------------------------------------------------------------------------------------
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return EpochSampler(len(self.train_dataset if train_dataset is None else train_dataset))
+        args, rows = self.args, len(self.train_dataset if train_dataset is None else train_dataset)
+        several = args.world_size > 1 and not args.dataloader_drop_last
+        return EpochSampler(rows, args.train_batch_size * args.world_size if several else 1)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one optimizer step, each told what its means divide by."""
@@ -246,7 +252,8 @@ class UnlearningTrainer(Trainer):
 
     def _count(self, batches: list[dict[str, Any]]) -> None:
         names = list(batches[0])
-        totals = [[sum(_tokens(b[s]) for b in batches), sum(len(b[s]["labels"]) for b in batches)] for s in names]
+        whole = {s: [b[s] for b in batches if "filler" not in b[s]] for s in names}
+        totals = [[sum(map(_tokens, whole[s])), sum(len(b["labels"]) for b in whole[s])] for s in names]
         counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
         share = self.accelerator.reduce(counted, "mean") / len(batches)
         counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
@@ -280,7 +287,9 @@ class UnlearningTrainer(Trainer):
         """The scalar loss of objective ``name`` on a batch of streams."""
         objective = self.method.objectives[name]
         counts = inputs.get("counts", {})
-        return objective.loss(*(self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on))
+        views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
+        loss = objective.loss(*views)
+        return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
 
     # -- the step -------------------------------------------------------------------------------------------------------
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:

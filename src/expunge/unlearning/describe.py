@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from expunge import files, record
+from expunge import files, processes, record
 from expunge.data import sources, template
 from expunge.data.example import Row
 from expunge.errors import InputError
@@ -172,10 +172,14 @@ def describe_training(args: Any, total_steps: int, sophia: Settings | None = Non
     """
     from transformers import TrainingArguments
 
-    plain = TrainingArguments(output_dir=args.output_dir, report_to=[]).to_dict()
+    n = processes.count()
+    launched = {"use_cpu": args.use_cpu, "ddp_backend": args.ddp_backend} if n > 1 else {}  # not of the user's choosing
+    plain = TrainingArguments(output_dir=args.output_dir, report_to=[], **launched).to_dict()
     chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in NOT_CHOSEN}
     if sophia:
         chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
+    if n > 1:
+        chosen["processes"] = n
     return chosen | {
         "max_steps": total_steps,
         "per_device_train_batch_size": args.per_device_train_batch_size,

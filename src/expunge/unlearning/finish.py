@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from expunge import __version__, files, outputs, record
+from expunge import __version__, files, record
 from expunge.errors import RunFailed
 from expunge.unlearning.result import Result
 
@@ -17,8 +17,6 @@ from expunge.unlearning.result import Result
 def finish(result: Result, problems: Sequence[str]) -> Result:
     """``result`` with its record written; raises RunFailed for ``problems``, with what was written kept."""
     folder = result.folder
-    if not outputs.main_process():
-        return result
     try:
         written = write(result.record, folder)
     except OSError as error:

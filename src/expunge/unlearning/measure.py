@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from expunge import processes
 from expunge.data import chat
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
@@ -22,8 +23,11 @@ def evenly(rows: Sequence[Any], n: int) -> list[Any]:
     return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
 
 
-def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, Any]:
-    """Figures of the forget and the retain set, and answers if the user wants examples."""
+def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe, *, alone: bool = False) -> dict[str, Any]:
+    """Figures of the forget and the retain set, and answers if the user wants examples.
+
+    Several processes share the rows and all get the figures; ``alone`` one asks them all itself.
+    """
     from tqdm.auto import tqdm
 
     from expunge.evaluation import custom
@@ -37,6 +41,8 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
         probed += probes(name, rows, shown, settings.max_new_tokens)
     total = sum(len(p.texts) + bool(p.ask) for p in probed)
     quiet = str(settings.training.get("disable_tqdm", False)).lower() == "true"
+    quiet |= not processes.is_main()
+    each = 1 if alone else processes.count()
     with tqdm(total=total, desc=f"measuring the {' and the '.join(sets)} set", leave=False, disable=quiet) as bar:
         found = collect(
             net,
@@ -44,7 +50,8 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
             probed,
             max_length=data.max_length or settings.max_length,
             chat_template=settings.chat_template,
-            progress=bar.update,
+            progress=lambda n: bar.update(n * each),
+            alone=alone,
         )
     answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
     own = custom.metrics(settings.metric)

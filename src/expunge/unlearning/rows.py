@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from expunge import processes
 from expunge.data import chat, check, pieces, refusals, sources, template
 from expunge.data.example import Example, Row
 from expunge.errors import InputError
@@ -156,9 +158,8 @@ def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> 
     """``data`` with the stream "alternate", of answers that the target model makes up or has made up for this folder."""
     from expunge.unlearning import alternates as generating
 
-    rows, warnings = generating.kept(
-        data.rows["forget"], target, folder, seed=settings.seed, chat_template=settings.chat_template
-    )
+    how: dict[str, Any] = {"seed": settings.seed, "chat_template": settings.chat_template}
+    rows, warnings = processes.on_main(partial(generating.kept, data.rows["forget"], target, folder, **how))
     rows = [replace(r, message=None, every_turn=False) for r in rows]
     options: dict[str, Any] = {"max_length": data.max_length, "chat_template": settings.chat_template}
     examples = [chat.encode(r, target.tokenizer, **options) for r in rows]

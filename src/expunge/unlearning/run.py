@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import outputs, record
+from expunge import outputs, processes, record
 from expunge.data import template
 from expunge.errors import InputError
 from expunge.method import Method
@@ -54,6 +54,9 @@ def unlearn(
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
     three there is a short name, ``lr``, ``epochs`` and ``batch_size``).
 
+    In a script that ``torchrun`` or ``accelerate launch`` started several times the processes train together: the first
+    writes, and all get the record; only its ``result.model`` is the one that was measured last.
+
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible, and :class:`~expunge.errors.RunFailed` for a run that began and broke down, or whose
     weights could not be saved where they belong; what was written all the same is its ``result``.
@@ -66,9 +69,11 @@ def unlearn(
         called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
         raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
     values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
+    processes.complete_environment()
+    processes.leave_at_exit()
     with one_display(), with_gradients():
         done = run(recipe.make(values), method=own, given=given)
-    for warning in done.record["warnings"]:
+    for warning in done.record["warnings"] if processes.is_main() else ():
         logger.warning(warning)
     return done
 
@@ -88,6 +93,7 @@ def run(
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
+    processes.check_count(settings.processes)
     prepared = ready(settings, method, given)
     with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder:
         return _carried_out(settings, *prepared, folder, command, measured, began, given)
@@ -149,51 +155,58 @@ def _carried_out(
     chain = None
     if settings.adapter and not settings.merge:
         chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)
-    stored = store.store(partial(_write, net, target, settings, chain), folder, record.LAYOUT)
-    trainer.accelerator.wait_for_everyone()
-    again = store.reload(stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost))
-    final = net
-    if chain and chain.lost and again.model:
-        final = again.model
-        after = measure(final, target.tokenizer, data, settings)  # of what was cut
-    failed = outcome.failed(trainer, stored.path)
-    problems = [p for p in (failed, stored.problem, again.problem) if p]
-    log = {
-        "command": record.renamed(command, settings.names),
-        "title": settings.title,
-        "method": describe.describe(method),
-        "model": describe.describe_model(target, net, settings) | {"trains": settings.trainable or method.trainable},
-        "parent": parent,
-        "output": describe.describe_output(stored.path, again, chain, settings),
-        "data": {
-            s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings) | describe.used(data, s)
-            for s, rows in data.given.items()
-        },
-        "training": describe.describe_training(args, trainer.state.max_steps, method.optimizer)
-        | describe.stopped(trainer),
-        "reading": describe.reading(settings, target.tokenizer),
-        "seed": settings.seed,
-        "device": str(trainer.args.device),
-        "steps": describe.steps(trainer.state.log_history),
-        "tokens": describe.tokens(trainer),
-        "before": before["figures"],
-        "after": after["figures"],
-        "reference": compared["figures"] if compared else None,
-        "reference_name": settings.compare_name or settings.compare_with,
-        "examples": answers_shown(data, settings, before, after, compared),
-        "seconds": time.monotonic() - began,
-        "warnings": [
-            *data.warnings,
-            *parent_warnings,
-            *trainer.warnings,
-            *(chain.warnings if chain else ()),
-            *again.warnings,
-            *unmoved(before["figures"], after["figures"], method.parameters),
-            *outcome.useless(after, before, net),
-            *problems,
-        ],
-    } | ({"failed": failed} if failed else {})
-    return finish(Result(final, target.tokenizer, log, stored.folder), problems)
+
+    def saved() -> Result:
+        stored = store.store(partial(_write, net, target, settings, chain), folder, record.LAYOUT)
+        again = store.reload(stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost))
+        final, seen = net, after
+        if chain and chain.lost and again.model:
+            final = again.model
+            seen = measure(final, target.tokenizer, data, settings, alone=True)  # of what was cut
+        failed = outcome.failed(trainer, stored.path)
+        problems = [p for p in (failed, stored.problem, again.problem) if p]
+        log = {
+            "command": record.renamed(command, settings.names),
+            "title": settings.title,
+            "method": describe.describe(method),
+            "model": describe.describe_model(target, net, settings)
+            | {"trains": settings.trainable or method.trainable},
+            "parent": parent,
+            "output": describe.describe_output(stored.path, again, chain, settings),
+            "data": {
+                s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings)
+                | describe.used(data, s)
+                for s, rows in data.given.items()
+            },
+            "training": describe.describe_training(args, trainer.state.max_steps, method.optimizer)
+            | describe.stopped(trainer),
+            "reading": describe.reading(settings, target.tokenizer),
+            "seed": settings.seed,
+            "device": str(trainer.args.device),
+            "steps": describe.steps(trainer.state.log_history),
+            "tokens": describe.tokens(trainer),
+            "before": before["figures"],
+            "after": seen["figures"],
+            "reference": compared["figures"] if compared else None,
+            "reference_name": settings.compare_name or settings.compare_with,
+            "examples": answers_shown(data, settings, before, seen, compared),
+            "seconds": time.monotonic() - began,
+            "warnings": [
+                *data.warnings,
+                *parent_warnings,
+                *trainer.warnings,
+                *(chain.warnings if chain else ()),
+                *again.warnings,
+                *unmoved(before["figures"], seen["figures"], method.parameters),
+                *outcome.useless(seen, before, net),
+                *problems,
+            ],
+        } | ({"failed": failed} if failed else {})
+        return finish(Result(final, target.tokenizer, log, stored.folder), problems)
+
+    # Of several processes one writes, and looks at what it wrote; the others get the record.
+    done: Result = processes.on_main(saved, lambda it: replace(it, model=None, tokenizer=None))
+    return done if done.model is not None else replace(done, model=net, tokenizer=target.tokenizer)
 
 
 def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:

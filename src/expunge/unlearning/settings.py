@@ -95,6 +95,7 @@ class Recipe(BaseModel):
     float32.
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
     without one it is the method's.
+    ``processes``: how many the command line starts; from Python a launcher does.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -159,6 +160,13 @@ class Recipe(BaseModel):
     model_name: str | None = None
     data_name: str | None = None
     title: str | None = None
+    processes: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Start that many processes on this machine, one a GPU (on the CPU without); a step has the same rows.",
+        json_schema_extra={"metavar": "N"},
+    )
     device: str | None = Field(None, description="Where the model runs, such as cuda.")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Number format of the weights that do not train; bfloat16 is for LoRA."

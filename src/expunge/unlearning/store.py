@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 import uuid
@@ -40,8 +39,6 @@ def store(write: Callable[[Path], Path], folder: Path, layout: Layout | None, na
     An earlier record of ``layout`` in ``folder`` is set aside when the weights beside it are replaced.  Raises RunFailed
     where no place takes them.
     """
-    if not outputs.main_process():
-        return Stored(folder, folder / name)
     try:
         if layout:
             outputs.retire(folder, layout)
@@ -108,7 +105,10 @@ class Reloaded:
 
 
 def reload(path: Path, net: Any, tokenizer: Any, data: Data, settings: Recipe, *, compare: bool = True) -> Reloaded:
-    """Load the weights at ``path`` again, in the same number format, and ``compare`` a few rows with ``net``'s losses."""
+    """Load the weights at ``path`` again, in the same number format, and ``compare`` a few rows with ``net``'s losses.
+
+    One process does it alone.
+    """
     import torch
 
     from expunge import models
@@ -144,7 +144,9 @@ def _losses(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
         update={"eval_rows": ROWS, "examples": 0, "training": {**settings.training, "disable_tqdm": True}}
     )
     try:
-        return {name: figures["nll"] for name, figures in measure(net, tokenizer, data, few)["figures"].items()}
+        return {
+            name: figures["nll"] for name, figures in measure(net, tokenizer, data, few, alone=True)["figures"].items()
+        }
     except InputError:
         return None
 
@@ -166,8 +168,7 @@ def _room(net: Any, dtype: Any) -> tuple[Any, str]:
             return own, ""
     elif own.type != "cpu":
         return own, ""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    free = psutil.virtual_memory().available / processes
+    free = psutil.virtual_memory().available
     if free > 1.2 * needed:
         return torch.device("cpu"), ""
     return None, f"that takes {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import losses
+from expunge import losses, processes
 from expunge.combine import complete
 from expunge.data import collate, streams
 from expunge.method import Method, fitted
@@ -20,9 +20,10 @@ FIT_ROWS = 64  # of the forget set that a method is fitted on
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
     from expunge.training import arguments as training
-    from expunge.training import checkpoints, curvature
+    from expunge.training import checkpoints, curvature, shares
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
+    suited = shares.divided(suited, settings.training, forget_rows, processes.count())
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
@@ -99,6 +100,7 @@ def train(
     from expunge.training.trainer import UnlearningTrainer
 
     window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    window = min(window, len(data.examples["forget"]))  # an epoch ends a step
     dataset = streams.PairedDataset({s: data.examples[s] for s in method.streams}, seed=args.seed, window=window)
     trainer = UnlearningTrainer(
         model=net,

@@ -1,5 +1,5 @@
 """What a model says to a benchmark: one pass over it (``one_pass``), kept in the user's cache (``cached``).  Needs torch."""
 
-from expunge.evaluation.collect.one_pass import collect, leave, processes
+from expunge.evaluation.collect.one_pass import collect, processes
 
-__all__ = ["collect", "leave", "processes"]
+__all__ = ["collect", "processes"]

@@ -52,17 +52,19 @@ def collect(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
     coded: Sequence[Coded] | None = None,
+    alone: bool = False,
 ) -> Collected:
     """Run ``model`` over ``probes``; ``progress`` is told of each text scored and each prompt answered.
 
-    ``coded``: what :func:`coded_of` gives of them, which is the same for all models with one tokenizer.
+    ``coded``: what :func:`coded_of` gives of them, which is the same for all models with one tokenizer.  Several processes
+    share the probes and all get what each found; ``alone`` one asks all of them.
 
     Raises InputError where ``max_length`` leaves nothing of an answer, or a log-probability is no number.
     """
     model.eval()
     state = processes()
-    mine = probes[state.process_index :: state.num_processes]
-    if coded is None or state.num_processes > 1:
+    mine = probes if alone else probes[state.process_index :: state.num_processes]
+    if coded is None or len(mine) < len(probes):
         coded = coded_of(mine, tokenizer, max_length=max_length, chat_template=chat_template)
     _check_tokens(model, tokenizer, coded)
     scores: list[Scored] = []
@@ -72,7 +74,7 @@ def collect(
         if progress:
             progress(1)
     table = Collected(tuple(scores), tuple(answers))
-    if state.num_processes == 1:
+    if alone or state.num_processes == 1:
         return table
     return join(gather_object([table]))
 
@@ -86,13 +88,6 @@ def coded_of(probes: Iterable[Probe], tokenizer: Any, *, max_length: int, chat_t
 def processes() -> PartialState:
     """What a launcher started.  Accelerate has to be told that there is no accelerator, or takes each for the only one."""
     return PartialState(cpu=not torch.accelerator.is_available())
-
-
-def leave() -> None:
-    """End the group that a launcher started, all processes together: one that ends while another talks to it aborts."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
