@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,18 +75,23 @@ class EpochSampler(Sampler[int]):
 
     Where an epoch's last step is too short to give every process a micro-batch, accelerate fills it up with rows from the
     epoch's beginning: there, and only there, several processes see other rows than one does.
+
+    ``reached()`` is the epoch that a resumed run goes on in, which some versions of accelerate do not tell the sampler of the
+    batches that are left.
     """
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int, reached: Callable[[], int] = int):
         self.rows = rows
         self.epoch = 0
+        self.reached = reached
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is; the trainer calls it."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.rows, (self.epoch + 1) * self.rows))
+        epoch = max(self.epoch, self.reached())
+        return iter(range(epoch * self.rows, (epoch + 1) * self.rows))
 
     def __len__(self) -> int:
         return self.rows

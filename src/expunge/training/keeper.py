@@ -1,0 +1,223 @@
+"""What a run saves on its way so that it goes on as if never interrupted: when, what besides transformers' own, and where.
+
+A checkpoint is transformers' own (weights, optimizer, schedule, random states, log) and beside it ``combiner.json``,
+``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the weights that train under
+their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It is whole or not there
+(:mod:`expunge.training.manifest`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from expunge import files
+from expunge.training import checkpoints, finite, manifest, trained
+
+GOOD = "good.safetensors"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Checkpoints of the run's own: one in ``folder``, renewed every so many ``seconds`` (None: only those asked for).
+
+    ``facts()`` is what the run adds to each, ``wanted()`` the signal that ends training, None as long as there was none.
+    """
+
+    folder: Path
+    seconds: float | None = None
+    facts: Callable[[], Mapping[str, Any]] = dict
+    wanted: Callable[[], int | None] = lambda: None
+
+
+@dataclass
+class Saved:
+    """What became of a run's checkpoints: the step of the newest, ``problems`` of those that could not be written."""
+
+    step: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+class Keeper(TrainerCallback):
+    """Decides when a checkpoint is saved, saves it whole, and gives a resumed trainer what it held."""
+
+    def __init__(self, trainer: Any, plan: Plan | None):
+        self.trainer = trainer
+        self.plan = plan
+        self.begin: Path | None = None  # the checkpoint that training goes on from
+        self.saved = Saved()
+        self.stopped_by: int | None = None  # the signal
+        self.into: Path | None = None  # where the checkpoint that is being written goes
+        self._own = False  # whether it is one of the run's own
+        self._last = time.monotonic()
+        self._ended = False
+
+    # -- when -----------------------------------------------------------------------------------------------------------
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the time from here; a resumed trainer gets what the checkpoint held."""
+        self._last = time.monotonic()
+        if self.begin:
+            self._restore(self.begin, state)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Where the checkpoint was of the end there is nothing left to do."""
+        if self._ended or state.global_step >= state.max_steps:
+            control.should_training_stop = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Have a checkpoint saved where it is time, or where training is to end here."""
+        self._own = not control.should_save
+        if self.plan is None:
+            return
+        due, signal = self._agreed(self._due(state), self.plan.wanted() or 0)
+        self.stopped_by = signal or None
+        if (due and not self.trainer.health.diverged) or signal:
+            control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What is saved at an epoch's end was asked for."""
+        self._own = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Training ends after the checkpoint that a signal called for."""
+        if self.stopped_by:
+            control.should_training_stop = True
+
+    def _due(self, state: Any) -> bool:
+        assert self.plan
+        if self.plan.seconds is None:
+            return False
+        last = state.global_step >= state.max_steps and self.saved.step is not None  # what follows may be long too
+        return last or time.monotonic() - self._last >= self.plan.seconds
+
+    def _agreed(self, due: bool, signal: int) -> tuple[bool, int]:
+        """The same answer in every process: due where the first says so, the signal that any of them got."""
+        if self.trainer.args.world_size == 1:
+            return due, signal
+        own = due and self.trainer.args.process_index == 0
+        flags = torch.tensor([int(own), signal], device=self.trainer.args.device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        both = flags.tolist()
+        return bool(both[0]), both[1]
+
+    # -- save -----------------------------------------------------------------------------------------------------------
+    def save(self, write: Callable[[], None]) -> None:
+        """Have transformers ``write`` its checkpoint, add the rest, and give it its name; a failure is told, not raised."""
+        args, step = self.trainer.args, self.trainer.state.global_step
+        own = self._own and self.plan is not None
+        folder = self.plan.folder if own and self.plan else Path(args.output_dir)
+        place = folder / f"checkpoint-{step}"
+        fresh = manifest.hidden(place)
+        first = bool(args.should_save)
+
+        def prepare() -> None:
+            if first:
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir(parents=True)
+
+        def complete() -> None:
+            if first:
+                self._complete(fresh)
+                manifest.seal(place)
+
+        self.into = fresh
+        try:
+            problem = next(filter(None, (self._problem(part) for part in (prepare, write, complete))), None)
+        finally:
+            self.into = None
+            self._last = time.monotonic()
+        if problem:
+            self._tell(place, problem)
+            if first:
+                shutil.rmtree(fresh, ignore_errors=True)
+            return
+        self.saved.step = step
+        if first:
+            self._forget_older(folder, place, 1 if own else args.save_total_limit)
+
+    def _problem(self, part: Callable[[], None]) -> str | None:
+        """What went wrong in ``part`` of a save, here or in another process; every process waits for all."""
+        said = None
+        try:
+            part()
+        except Exception as error:  # a disk that is full is told as many things, by as many libraries
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            said = files.reason(error) if isinstance(error, OSError) else lines[0].rstrip(".")
+        failed = self._agreed(False, int(said is not None))[1]
+        return said or ("another process failed" if failed else None)
+
+    def _complete(self, fresh: Path) -> None:
+        """Move what transformers wrote up to ``fresh``, and write beside it what is ours."""
+        trainer = self.trainer
+        inner = fresh / f"checkpoint-{trainer.state.global_step}"
+        for entry in list(inner.iterdir()):
+            entry.rename(fresh / entry.name)
+        inner.rmdir()
+        if held := trainer.combine.state_dict():
+            files.write_json(fresh / checkpoints.COMBINER_FILE, held)
+        good = trainer.health.good
+        if not trained.is_sharded(trainer):
+            if self._own or not trained.covers(fresh, trainer.model):
+                trained.write(fresh / trained.FILE, trained.of(trainer.model))
+            if good is not None:
+                trained.write(fresh / GOOD, good.weights)
+        said = {"schema": 1, "training": self._state(), "run": dict(self.plan.facts()) if self.plan else {}}
+        files.write_json(fresh / checkpoints.OURS, said, mode=files.PRIVATE)
+
+    def _state(self) -> dict[str, Any]:
+        trainer = self.trainer
+        broken, good = trainer.health.diverged, trainer.health.good
+        return {
+            "ended": bool(trainer.control.should_training_stop) and trainer.state.global_step < trainer.state.max_steps,
+            "forget_loss": trainer.stop.found if trainer.stop else None,
+            "loss": float(trainer._tr_loss),
+            "total_loss": float(trainer._total_loss_scalar),
+            "last_logged": trainer._globalstep_last_logged,
+            "diverged": vars(broken) if broken else None,
+            "good_step": good.step if good else None,
+        }
+
+    def _restore(self, place: Path, state: Any) -> None:
+        """Give the trainer what :meth:`_state` said, and the combiner the log it has seen."""
+        trainer = self.trainer
+        self.saved.step = state.global_step
+        for row in state.log_history:
+            if "loss" in row:
+                trainer._watch({k: v for k, v in row.items() if isinstance(v, int | float)})
+        held = checkpoints.ours(place).get("training")
+        if not held:
+            return
+        self._ended = held["ended"]
+        if trainer.stop:
+            trainer.stop.found = held["forget_loss"]
+        trainer._tr_loss += held["loss"] or 0.0
+        trainer._total_loss_scalar = held["total_loss"] or 0.0
+        trainer._globalstep_last_logged = held["last_logged"]
+        if held["diverged"]:
+            trainer.health.diverged = finite.Divergence(**held["diverged"])
+        if held["good_step"] is not None and (place / GOOD).exists():
+            trainer.health.good = finite.Copy(held["good_step"], trained.read(place / GOOD))
+
+    def _forget_older(self, folder: Path, newest: Path, keep: int | None) -> None:
+        """Remove all but ``keep`` of the checkpoints in ``folder``, now that the newest is on the disk."""
+        if keep:
+            others = [p for p in manifest.numbered(folder) if p != newest]
+            with suppress(OSError):
+                for place in others[keep - 1 :]:
+                    manifest.remove(place)
+
+    def _tell(self, place: Path, why: str) -> None:
+        sentence = f"the checkpoint {place} could not be written ({why})"
+        if self.trainer.args.should_save:
+            tqdm.write(f"expunge: {sentence}; training goes on", file=sys.stderr)
+        self.saved.problems.append(sentence)
