@@ -11,8 +11,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from expunge import files
-from expunge.training import checkpoints, finite, manifest, trained
+from expunge.training import checkpoints, finite, manifest, signals, trained
 
 GOOD = "good.safetensors"
 
@@ -31,13 +31,12 @@ GOOD = "good.safetensors"
 class Plan:
     """Checkpoints of the run's own: one in ``folder``, renewed every so many ``seconds`` (None: only those asked for).
 
-    ``facts()`` is what the run adds to each, ``wanted()`` the signal that ends training, None as long as there was none.
+    ``facts()`` is what the run adds to each.
     """
 
     folder: Path
     seconds: float | None = None
     facts: Callable[[], Mapping[str, Any]] = dict
-    wanted: Callable[[], int | None] = lambda: None
 
 
 @dataclass
@@ -46,6 +45,14 @@ class Saved:
 
     step: int | None = None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def problem(self) -> str | None:
+        """The sentence of a run whose weights are whole, and some of whose checkpoints could not be written."""
+        if not self.problems:
+            return None
+        others = f", nor could {len(self.problems) - 1} more" if self.problems[1:] else ""
+        return f"{self.problems[0]}{others}; the weights that came out are whole"
 
 
 class Keeper(TrainerCallback):
@@ -56,7 +63,8 @@ class Keeper(TrainerCallback):
         self.plan = plan
         self.begin: Path | None = None  # the checkpoint that training goes on from
         self.saved = Saved()
-        self.stopped_by: int | None = None  # the signal
+        self.wanted: Callable[[], int | None] = lambda: None  # the signal that ends training
+        self.stopped_by: int | None = None
         self.into: Path | None = None  # where the checkpoint that is being written goes
         self._own = False  # whether it is one of the run's own
         self._last = time.monotonic()
@@ -79,7 +87,7 @@ class Keeper(TrainerCallback):
         self._own = not control.should_save
         if self.plan is None:
             return
-        due, signal = self._agreed(self._due(state), self.plan.wanted() or 0)
+        due, signal = self._agreed(self._due(state), self.wanted() or 0)
         self.stopped_by = signal or None
         if (due and not self.trainer.health.diverged) or signal:
             control.should_save = True
@@ -109,6 +117,21 @@ class Keeper(TrainerCallback):
         torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
         both = flags.tolist()
         return bool(both[0]), both[1]
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within, a signal ends training after the step that it comes in, which is saved; afterwards it is raised."""
+        if self.plan is None:
+            yield
+            return
+        with signals.deferred() as self.wanted:
+            yield
+        if self.stopped_by:
+            state, saved = self.trainer.state, self.saved
+            done = saved.step == state.global_step
+            why = "is saved" if done else f"is not: {saved.problems[-1]}" if saved.problems else "is not saved"
+            what = f"stopped after step {state.global_step} of {state.max_steps}, which {why}"
+            raise signals.Interrupted(self.stopped_by, what, step=saved.step)
 
     # -- save -----------------------------------------------------------------------------------------------------------
     def save(self, write: Callable[[], None]) -> None:

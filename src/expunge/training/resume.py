@@ -22,6 +22,11 @@ class ResumableTrainer(Trainer):
         self.keeper = Keeper(self, plan)
         self.add_callback(self.keeper)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a signal ends it after a step that is saved, and is then raised as ``signals.Interrupted``."""
+        with self.keeper.listening():
+            return super().train(*args, **kwargs)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """transformers' checkpoint with what is ours, whole or not there."""
         write = super()._save_checkpoint

@@ -178,8 +178,6 @@ class UnlearningTrainer(ResumableTrainer):
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
         result = super().train(str(begin) if begin else None, *args, **kwargs)
-        if self.keeper.stopped_by:
-            return result
         self.health.check_weights(self.model, self.state.global_step)
         if self.health.diverged:
             self.go_back("")

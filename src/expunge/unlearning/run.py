@@ -14,9 +14,10 @@ from typing import Any
 
 from expunge import outputs, record
 from expunge.data import template
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method
-from expunge.unlearning import describe, outcome, store, train
+from expunge.training import signals
+from expunge.unlearning import describe, outcome, store, train, unfinished
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.finish import finish
 from expunge.unlearning.given import NOTHING, Given, from_python, one_display, with_gradients
@@ -54,6 +55,8 @@ def unlearn(
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
     three there is a short name, ``lr``, ``epochs`` and ``batch_size``).
 
+    Where ``out`` holds an unfinished run of the same settings and data it goes on, ``fresh=True`` starts over.
+
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend, before the model is
     loaded wherever that is possible, and :class:`~expunge.errors.RunFailed` for a run that began and broke down, or whose
     weights could not be saved where they belong; what was written all the same is its ``result``.
@@ -88,9 +91,10 @@ def run(
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
-    prepared = ready(settings, method, given)
-    with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder:
-        return _carried_out(settings, *prepared, folder, command, measured, began, given)
+    with signals.caught():
+        prepared = ready(settings, method, given)
+        with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder, unfinished.told(folder):
+            return _carried_out(settings, *prepared, folder, command, measured, began, given)
 
 
 def _carried_out(
@@ -110,6 +114,10 @@ def _carried_out(
     from expunge import models
     from expunge.training import finite
 
+    unfinished.begin(folder, settings)
+    made = unfinished.made_of(settings, method, data, args)
+    this = unfinished.Run(made, unfinished.find(folder, made, settings), began)
+    earlier = this.unfinished.facts if this.unfinished else {}
     load = partial(
         models.load,
         dtype=getattr(torch, settings.dtype),
@@ -117,6 +125,7 @@ def _carried_out(
         trust_remote_code=settings.trust_remote_code,
     )
     target = given.load(settings) or load(settings.model)
+    unfinished.check_model(this.unfinished, target.fingerprint, folder)
     finite.check_model(target.model, settings.model)
     template.attach(target.tokenizer, data.rendering)
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
@@ -124,14 +133,18 @@ def _carried_out(
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
+    if settings.compare_with and settings.compare_with not in measured and earlier.get("compared"):
+        measured[settings.compare_with] = earlier["compared"]
     if settings.compare_with and settings.compare_with not in measured:
         third = load(settings.compare_with)  # gone again before training starts
         template.attach(third.tokenizer, data.rendering)
         measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
         del third
     compared = measured[settings.compare_with] if settings.compare_with else None
-    before = measured.get(settings.model) or measure(target.model, target.tokenizer, data, settings)
+    before = measured.get(settings.model) or earlier.get("before")
+    before = before or measure(target.model, target.tokenizer, data, settings)
     measured[settings.model] = before
+    this.known |= {"model": target.fingerprint, "before": before, "compared": compared}
 
     net = train.prepare(target.model, settings, method)
     trainer = train.train(
@@ -142,10 +155,16 @@ def _carried_out(
         args,
         start_loss=train.start_loss_of(method, before["figures"]),
         callbacks=given.callbacks,
+        plan=unfinished.plan(folder, settings, this),
+        begin=this.unfinished.place if this.unfinished else None,
     )
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
-    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
+    try:
+        after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
+    except RunFailed:  # there is nothing to go on from
+        unfinished.discard(folder)
+        raise
     chain = None
     if settings.adapter and not settings.merge:
         chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)
@@ -157,7 +176,8 @@ def _carried_out(
         final = again.model
         after = measure(final, target.tokenizer, data, settings)  # of what was cut
     failed = outcome.failed(trainer, stored.path)
-    problems = [p for p in (failed, stored.problem, again.problem) if p]
+    problems = [p for p in (failed, stored.problem, again.problem, trainer.keeper.saved.problem) if p]
+    parts = this.parts()
     log = {
         "command": record.renamed(command, settings.names),
         "title": settings.title,
@@ -181,7 +201,8 @@ def _carried_out(
         "reference": compared["figures"] if compared else None,
         "reference_name": settings.compare_name or settings.compare_with,
         "examples": answers_shown(data, settings, before, after, compared),
-        "seconds": time.monotonic() - began,
+        "seconds": sum(part["seconds"] for part in parts),
+        "parts": parts,
         "warnings": [
             *data.warnings,
             *parent_warnings,
@@ -193,7 +214,11 @@ def _carried_out(
             *problems,
         ],
     } | ({"failed": failed} if failed else {})
-    return finish(Result(final, target.tokenizer, log, stored.folder), problems)
+    try:
+        return finish(Result(final, target.tokenizer, log, stored.folder), problems)
+    finally:
+        if (stored.folder, (folder / record.FILE).exists()) == (folder, True):
+            unfinished.discard(folder)
 
 
 def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:
