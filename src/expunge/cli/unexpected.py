@@ -1,8 +1,8 @@
 """The last guard of every command: whatever goes wrong is one sentence on standard error, never a traceback.
 
 The traceback goes to ``error.log`` in the command's output folder, or to a file of its own among the temporary files;
-``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C, 143 for SIGTERM.  With
-``--json`` what failed is an object on standard output too, the sentence its ``error``; what is refused prints none.
+``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C, 143 for SIGTERM.
+With ``--json`` what failed is an object on standard output too, the sentence its ``error``; what is refused prints none.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from expunge.files import PRIVATE, replace_text
 from expunge.training import signals
 
 LOG = "error.log"
+RESUMING = ("bench", "compare", "reveal", "release")  # commands whose parts are each done once
 LONGEST = 300  # characters of an error's own words in a sentence
 CLICK: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
 OURS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
@@ -116,7 +117,7 @@ def sentence(error: Exception, log: Path | None) -> str:
 
 def stopped(error: signals.Interrupted, typed: Sequence[str]) -> str:
     """What a person is told of a command that a signal ended, with the one that goes on where something is saved."""
-    if error.step is None:
+    if error.step is None and not (typed and typed[0] in RESUMING):
         return error.sentence
     again = [word for word in typed if word != "--fresh" and not word.startswith("fresh=")]
     return f"{error.sentence}; go on with: {shlex.join(['expunge', *again])}"

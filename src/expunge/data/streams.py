@@ -76,8 +76,8 @@ class EpochSampler(Sampler[int]):
     Where an epoch's last step is too short to give every process a micro-batch, accelerate fills it up with rows from the
     epoch's beginning: there, and only there, several processes see other rows than one does.
 
-    ``reached()`` is the epoch that a resumed run goes on in, which some versions of accelerate do not tell the sampler of the
-    batches that are left.
+    ``reached()`` is the epoch that a resumed run goes on in, which some versions of accelerate do not tell the sampler of
+    the batches that are left.
     """
 
     def __init__(self, rows: int, reached: Callable[[], int] = int):

@@ -71,7 +71,9 @@ def ours(place: Path) -> dict[str, Any]:
     """What ``expunge.json`` of a checkpoint says; nothing where it has none, as older ones."""
     if not (place / OURS).exists():
         return {}
-    return files.read_json(place / OURS, what="checkpoint's state", remedy="resume from another checkpoint, or use --fresh")
+    return files.read_json(
+        place / OURS, what="checkpoint's state", remedy="resume from another checkpoint, or use --fresh"
+    )
 
 
 def restore(combiner: Combiner, place: Path) -> None:

@@ -1,9 +1,9 @@
 """What a run saves on its way so that it goes on as if never interrupted: when, what besides transformers' own, and where.
 
 A checkpoint is transformers' own (weights, optimizer, schedule, random states, log) and beside it ``combiner.json``,
-``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the weights that train under
-their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It is whole or not there
-(:mod:`expunge.training.manifest`).
+``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the weights that train,
+under their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It is whole or not
+there (:mod:`expunge.training.manifest`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from expunge import files
 from expunge.training import checkpoints, finite, manifest, signals, trained
 
 GOOD = "good.safetensors"
+LAG = 0.5  # seconds of steps after which several processes ask each other whether to save or to stop
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,14 @@ class Keeper(TrainerCallback):
         self._own = False  # whether it is one of the run's own
         self._last = time.monotonic()
         self._ended = False
+        self._asked = (0, self._last)  # at which step the processes last asked each other, and when
+        self._ask = 0  # at which they do next
 
     # -- when -----------------------------------------------------------------------------------------------------------
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the time from here; a resumed trainer gets what the checkpoint held."""
         self._last = time.monotonic()
+        self._asked, self._ask = (state.global_step, self._last), state.global_step
         if self.begin:
             self._restore(self.begin, state)
 
@@ -85,9 +89,11 @@ class Keeper(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have a checkpoint saved where it is time, or where training is to end here."""
         self._own = not control.should_save
-        if self.plan is None:
+        if self.plan is None or (state.global_step < self._ask and state.global_step < state.max_steps):
             return
-        due, signal = self._agreed(self._due(state), self.wanted() or 0)
+        main = self.trainer.args.process_index == 0
+        due, gap, signal = self._agreed(main and self._due(state), main and self._gap(state), self.wanted() or 0)
+        self._asked, self._ask = (state.global_step, time.monotonic()), state.global_step + gap
         self.stopped_by = signal or None
         if (due and not self.trainer.health.diverged) or signal:
             control.should_save = True
@@ -108,15 +114,21 @@ class Keeper(TrainerCallback):
         last = state.global_step >= state.max_steps and self.saved.step is not None  # what follows may be long too
         return last or time.monotonic() - self._last >= self.plan.seconds
 
-    def _agreed(self, due: bool, signal: int) -> tuple[bool, int]:
-        """The same answer in every process: due where the first says so, the signal that any of them got."""
+    def _gap(self, state: Any) -> int:
+        """After how many steps the processes ask each other again, which makes each wait for its device."""
+        assert self.plan
+        step, at = self._asked
+        soon = self.trainer.args.world_size == 1 or (self.plan.seconds is not None and self.plan.seconds <= LAG)
+        done, took = state.global_step - step, time.monotonic() - at
+        return 1 if soon else max(1, int(LAG * done / took)) if took > 0 else 1
+
+    def _agreed(self, *flags: int) -> list[int]:
+        """The largest of each flag in all processes, which all get."""
         if self.trainer.args.world_size == 1:
-            return due, signal
-        own = due and self.trainer.args.process_index == 0
-        flags = torch.tensor([int(own), signal], device=self.trainer.args.device)
-        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-        both = flags.tolist()
-        return bool(both[0]), both[1]
+            return list(flags)
+        both = torch.tensor([int(flag) for flag in flags], device=self.trainer.args.device)
+        torch.distributed.all_reduce(both, op=torch.distributed.ReduceOp.MAX)
+        return [int(flag) for flag in both.tolist()]
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -176,7 +188,7 @@ class Keeper(TrainerCallback):
         except Exception as error:  # a disk that is full is told as many things, by as many libraries
             lines = str(error).strip().splitlines() or [type(error).__name__]
             said = files.reason(error) if isinstance(error, OSError) else lines[0].rstrip(".")
-        failed = self._agreed(False, int(said is not None))[1]
+        (failed,) = self._agreed(said is not None)
         return said or ("another process failed" if failed else None)
 
     def _complete(self, fresh: Path) -> None:
@@ -234,9 +246,9 @@ class Keeper(TrainerCallback):
     def _forget_older(self, folder: Path, newest: Path, keep: int | None) -> None:
         """Remove all but ``keep`` of the checkpoints in ``folder``, now that the newest is on the disk."""
         if keep:
-            others = [p for p in manifest.numbered(folder) if p != newest]
             with suppress(OSError):
-                for place in others[keep - 1 :]:
+                others = [p for p in manifest.numbered(folder) if p != newest]
+                for place in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[keep - 1 :]:
                     manifest.remove(place)
 
     def _tell(self, place: Path, why: str) -> None:

@@ -1,4 +1,4 @@
-"""``transformers.Trainer`` whose checkpoints are whole or not there, and hold all that a method's training needs to go on."""
+"""``transformers.Trainer`` whose checkpoints are whole or not there, and hold all that training needs to go on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The weights that train, under their names in the model, as safetensors: what a checkpoint is exactly resumed from.
 
-transformers writes weights under the names of the model's files, which for some families (a mixture of experts) are not those
-of the model in memory; its trainer does not translate them back.
+transformers writes weights under the names of the model's files, which for some families (a mixture of experts) are not
+those of the model in memory; its trainer does not translate them back.
 """
 
 from __future__ import annotations

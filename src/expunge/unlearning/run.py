@@ -93,7 +93,10 @@ def run(
     began = time.monotonic()
     with signals.caught():
         prepared = ready(settings, method, given)
-        with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder, unfinished.told(folder):
+        with (
+            outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder,
+            unfinished.told(folder),
+        ):
             return _carried_out(settings, *prepared, folder, command, measured, began, given)
 
 

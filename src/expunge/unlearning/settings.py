@@ -182,7 +182,7 @@ class Recipe(BaseModel):
     )
     overwrite: bool = Field(False, description="Write over an earlier run in the folder.")
     save_every: Annotated[float | None, BeforeValidator(seconds)] = Field(
-        "5m",  # type: ignore[assignment]
+        "5m",
         validate_default=True,
         description="Save a checkpoint this often, from which the same command goes on: 90s, 5m, 2h, or never.",
         json_schema_extra={"metavar": "TIME"},

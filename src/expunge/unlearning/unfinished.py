@@ -31,14 +31,14 @@ FOLDER = "unfinished"
 # Settings that change no figure; data and model are known by their fingerprints, training arguments are compared as read.
 FREE = {
     "model", "forget", "retain", "holdout", "out", "title", "compare_name", "model_name", "data_name", "device",
-    "overwrite", "trust_remote_code", "save_every", "fresh", "training", "optimizer", "optimizer_parameters", "method",
-    "parameters",
+    "overwrite", "trust_remote_code", "save_every", "fresh", "processes", "training", "optimizer", "optimizer_parameters",
+    "method", "parameters",
 }  # fmt: skip
 # Training arguments that say how much is saved, logged or shown, or how a step's rows are cut up.
 FREE_ARGUMENTS = {
-    "output_dir", "run_name", "report_to", "project", "disable_tqdm", "log_level", "log_level_replica", "resume_from_checkpoint",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "use_cpu", "ddp_backend", "ddp_timeout", "ignore_data_skip",
-    "restore_callback_states_from_checkpoint", "auto_find_batch_size",
+    "output_dir", "run_name", "report_to", "project", "disable_tqdm", "resume_from_checkpoint", "use_cpu", "processes",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "ignore_data_skip",
+    "restore_callback_states_from_checkpoint",
 }  # fmt: skip
 FREE_KINDS = ("save_", "logging_", "log_", "dataloader_", "trackio_", "hub_", "ddp_")
 
@@ -134,8 +134,8 @@ def check_model(unfinished: Unfinished | None, fingerprint: str, folder: Path) -
 
 def _other(folder: Path, unfinished: Unfinished, what: str) -> str:
     return (
-        f"{folder} holds an unfinished run, saved after step {unfinished.step}, and {what}; give the same settings to go on, "
-        "start over with --fresh (fresh=True), or choose another output folder"
+        f"{folder} holds an unfinished run, saved after step {unfinished.step}, and {what}; give the same settings to go "
+        "on, start over with --fresh (fresh=True), or choose another output folder"
     )
 
 
@@ -203,7 +203,7 @@ def plan(folder: Path, settings: Recipe, run: Run) -> keeper.Plan:
 
 
 def begin(folder: Path, settings: Recipe) -> None:
-    """Remove what nobody goes on from: half-written checkpoints, those of a finished run, with ``fresh`` all of the run's own."""
+    """Remove what nobody goes on from: half-written checkpoints, and with ``fresh`` those of the run's own."""
     if not outputs.main_process():
         return
     for inner in (FOLDER, "checkpoints"):
