@@ -150,6 +150,14 @@ def test_a_torn_checkpoint_is_skipped_for_the_one_before(workplace):
     assert sorted(p.name for p in Path("cut/checkpoints").iterdir()) == [f"checkpoint-{n}" for n in (1, 2, 3)]
 
 
+def test_weights_alone_are_not_gone_on_from(workplace):
+    """The user's checkpoints may lack the optimizer; the run's own never do."""
+    how = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2, "save_only_model": True, "save_every": 0}
+    stopped(2, **how)
+    assert not Path("unlearned/checkpoints/checkpoint-2/optimizer.pt").exists()
+    assert go(**how).record["parts"][1]["from_step"] == 2
+
+
 def test_a_checkpoint_that_could_not_be_written_is_told_in_record_and_exit_code(workplace, monkeypatch):
     def full(place):
         raise OSError(28, "No space left on device")

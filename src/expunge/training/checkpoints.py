@@ -45,7 +45,7 @@ def check(place: Path, combiner: Any) -> None:
     if not (place / STATE).is_file():
         raise InputError(f"{place} is no checkpoint, for it has no {STATE}; {other}")
     files.read_json(place / STATE, what="checkpoint's state", remedy=other)
-    if not _has_optimizer(place):
+    if not has_optimizer(place):
         raise InputError(
             f"{place} holds no {OPTIMIZER}, the optimizer's state (save_only_model leaves it out); {other}"
         )
@@ -63,7 +63,8 @@ def check(place: Path, combiner: Any) -> None:
         raise InputError(f"{file} is the state of another combiner, for it has no {missing[0]!r}; {other}")
 
 
-def _has_optimizer(place: Path) -> bool:
+def has_optimizer(place: Path) -> bool:
+    """Whether ``place`` holds the optimizer's state, in one file or in shards."""
     return (place / OPTIMIZER).is_file() or any(any(place.glob(pattern)) for pattern in SHARDED)
 
 

@@ -68,6 +68,7 @@ class Keeper(TrainerCallback):
         self.stopped_by: int | None = None
         self.into: Path | None = None  # where the checkpoint that is being written goes
         self._own = False  # whether it is one of the run's own
+        self._due_now = False
         self._last = time.monotonic()
         self._ended = False
         self._asked = (0, self._last)  # at which step the processes last asked each other, and when
@@ -80,6 +81,8 @@ class Keeper(TrainerCallback):
         self._asked, self._ask = (state.global_step, self._last), state.global_step
         if self.begin:
             self._restore(self.begin, state)
+            if self.plan and args.should_save and not args.disable_tqdm:
+                tqdm.write(f"going on after step {state.global_step} of {state.max_steps}", file=sys.stderr)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Where the checkpoint was of the end there is nothing left to do."""
@@ -88,19 +91,19 @@ class Keeper(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Have a checkpoint saved where it is time, or where training is to end here."""
-        self._own = not control.should_save
+        self._own, self._due_now = not control.should_save, False
         if self.plan is None or (state.global_step < self._ask and state.global_step < state.max_steps):
             return
         main = self.trainer.args.process_index == 0
         due, gap, signal = self._agreed(main and self._due(state), main and self._gap(state), self.wanted() or 0)
         self._asked, self._ask = (state.global_step, time.monotonic()), state.global_step + gap
         self.stopped_by = signal or None
-        if (due and not self.trainer.health.diverged) or signal:
-            control.should_save = True
+        self._due_now = bool((due and not self.trainer.health.diverged) or signal)
+        control.should_save |= self._due_now
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """What is saved at an epoch's end was asked for."""
-        self._own = False
+        self._own = self._due_now = False
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Training ends after the checkpoint that a signal called for."""
@@ -147,7 +150,16 @@ class Keeper(TrainerCallback):
 
     # -- save -----------------------------------------------------------------------------------------------------------
     def save(self, write: Callable[[], None]) -> None:
-        """Have transformers ``write`` its checkpoint, add the rest, and give it its name; a failure is told, not raised."""
+        """Have transformers ``write`` its checkpoint, add the rest, and give it its name; a failure is told, not raised.
+
+        One that was asked for without the optimizer's state is none to go on from: the run's own is saved, too.
+        """
+        self._save(write)
+        if self._due_now and not self._own and self.trainer.args.save_only_model:
+            self._own = True
+            self._save(write)
+
+    def _save(self, write: Callable[[], None]) -> None:
         args, step = self.trainer.args, self.trainer.state.global_step
         own = self._own and self.plan is not None
         folder = self.plan.folder if own and self.plan else Path(args.output_dir)
@@ -166,10 +178,11 @@ class Keeper(TrainerCallback):
                 manifest.seal(place)
 
         self.into = fresh
+        asked, args.save_only_model = args.save_only_model, args.save_only_model and not own
         try:
             problem = next(filter(None, (self._problem(part) for part in (prepare, write, complete))), None)
         finally:
-            self.into = None
+            self.into, args.save_only_model = None, asked
             self._last = time.monotonic()
         if problem:
             self._tell(place, problem)
@@ -254,5 +267,5 @@ class Keeper(TrainerCallback):
     def _tell(self, place: Path, why: str) -> None:
         sentence = f"the checkpoint {place} could not be written ({why})"
         if self.trainer.args.should_save:
-            tqdm.write(f"expunge: {sentence}; training goes on", file=sys.stderr)
+            print(f"\nexpunge: {sentence}; training goes on", file=sys.stderr)
         self.saved.problems.append(sentence)

@@ -31,10 +31,11 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     check_device(settings.device)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
-    unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)
-    needed = space(settings, checkpoint=str(args.save_strategy.value) != "no")
-    checkpoints = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
-    outputs.check_space(folder, needed, checkpoints)
+    going = unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)
+    asked = str(args.save_strategy.value) != "no"
+    needed = space(settings, checkpoints=asked - bool(going))  # one is there already
+    most = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
+    outputs.check_space(folder, needed, most)
     return method, data, args
 
 
@@ -49,15 +50,16 @@ def inputs_of(settings: Recipe) -> dict[str, Any]:
     }
 
 
-def space(settings: Recipe, *, checkpoint: bool = False) -> int | None:
+def space(settings: Recipe, *, checkpoints: int = 0) -> int | None:
     """About how many bytes the run will write at most; None where nobody knows.
 
     Of its own checkpoints there are two for a while: the older goes when the newer is whole.
+    ``checkpoints``: how many more.
     """
     from expunge.models.size import written_bytes
 
     rank = settings.lora.r if settings.adapter else None
-    held = int(checkpoint) + (0 if settings.save_every is None else 2)
+    held = max(0, checkpoints + (0 if settings.save_every is None else 2))
     return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoints=held)
 
 

@@ -144,7 +144,7 @@ def _candidates(folder: Path) -> Iterator[Unfinished]:
     finished = set(map(_began, (folder / record.FILE, folder / record.FILE.replace(".json", ".previous.json"))))
     places = [*manifest.numbered(folder / FOLDER), *manifest.numbered(folder / "checkpoints")]
     for place in sorted(places, key=manifest.step_of, reverse=True):
-        if not manifest.is_whole(place):
+        if not (manifest.is_whole(place) and checkpoints.has_optimizer(place)):
             continue
         try:
             facts = checkpoints.ours(place).get("run", {})
@@ -163,18 +163,18 @@ def _began(file: Path) -> str | None:
     return parts[0]["began"] if parts else None
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """What two of :func:`made_of` have otherwise, in words."""
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """What two of :func:`made_of` have otherwise, in words; ``within``: the name of the table that the two are."""
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if a == b:
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from _differences(a, b, key if path in ("", "settings", "training") else f"{path}.{key}")
-        elif path in ("data", "tokens"):
-            yield f"the {key} set is another" if path == "data" else f"the {key} set's tokens are others"
+            yield from _differences(a, b, key)
+        elif within in ("data", "tokens"):
+            yield f"the {key} set is another" if within == "data" else f"the {key} set's tokens are others"
         else:
-            name = f"{path}.{key}" if path not in ("", "settings", "training", "parameters") else key
+            name = "method" if (within, key) == ("method", "name") else key
             yield f"{name} was {_short(a)} and is now {_short(b)}"
 
 
