@@ -29,7 +29,7 @@ def test_nothing_gives_every_key(kind, said):
 
 
 def test_what_is_required_is_told_from_what_is_not():
-    optional = {"parent", "private_files", "reading", "release", "tokens", "failed"}
+    optional = {"parent", "parts", "private_files", "reading", "release", "tokens", "failed"}
     assert optional >= RunRecord.__optional_keys__ >= {"release", "tokens"} and "steps" in RunRecord.__required_keys__
 
 

@@ -107,14 +107,14 @@ def check_file(file: PathLike) -> Path:
     return path
 
 
-def check_space(folder: Path, needed: int | None) -> None:
-    """Raise InputError where less than ``needed`` bytes are free; None: nobody knows."""
+def check_space(folder: Path, needed: int | None, what: str = "") -> None:
+    """Raise InputError where less than ``needed`` bytes are free (None: nobody knows); ``what`` says more of them."""
     if needed is None:
         return
     free = shutil.disk_usage(_nearest(folder)).free
     if free < needed:
         raise InputError(
-            f"{folder}: about {_amount(needed)} will be written and {_amount(free)} are free there; "
+            f"{folder}: about {_amount(needed)} will be written and {_amount(free)} are free there{what}; "
             f"free some space, or {ELSEWHERE}"
         )
 

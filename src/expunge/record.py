@@ -35,11 +35,12 @@ LAYOUT = Layout(
         "report.html",
         "model/",
         "checkpoints/",
+        "unfinished/",
         "alternates.json",
         "steps/",
         "made.json",
     ),
-    evidence=("made.json", "alternates.json", "steps/[0-9]*.json", "checkpoints/checkpoint-*/trainer_state.json"),
+    evidence=("made.json", "alternates.json", "steps/[0-9]*.json", "*/checkpoint-*/trainer_state.json"),
 )
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
 
@@ -49,7 +50,7 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
 
     NaN and infinities become null.  Keys: ``schema, expunge, created, command, title, method, model, parent,
     output, data, training, seed, versions, platform, device, steps, tokens, before, after, reference, reference_name,
-    examples, seconds, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
+    examples, seconds, parts, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
     cannot be said in JSON; an earlier file then stays as it was.
     """
     file = _file(path)

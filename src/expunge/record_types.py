@@ -131,6 +131,14 @@ class ReleaseInfo(TypedDict):
     svd_error: Truncation | None
 
 
+class RunPart(TypedDict):
+    """A run that was interrupted is carried out in parts: when one began, after which step, and its seconds."""
+
+    began: str | None
+    from_step: float | None
+    seconds: float | None
+
+
 class RunRecord(TypedDict):
     """``run.json``: what ``expunge run`` and ``expunge release`` did."""
 
@@ -157,6 +165,7 @@ class RunRecord(TypedDict):
     examples: list[Example]
     release: NotRequired[ReleaseInfo | None]
     seconds: float | None
+    parts: NotRequired[list[RunPart]]
     warnings: list[Any]
     private_files: NotRequired[list[str]]  # of mode 600: they quote forget data, or what a model answered to it
     versions: dict[str, Any]

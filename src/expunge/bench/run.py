@@ -30,7 +30,7 @@ from expunge.models.tokenizer import load_tokenizer
 from expunge.report.bench_page import write_report
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
-from expunge.unlearning import train
+from expunge.unlearning import train, unfinished
 from expunge.unlearning.ready import method_of, space
 from expunge.unlearning.rows import encode, load, load_streams
 from expunge.unlearning.settings import Recipe
@@ -229,14 +229,15 @@ def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -
     """The rows of the run, when all that can be checked without a model is in order."""
     sets = {k: load(v, plan) for k, v in (("forget", plan.forget), ("retain", plan.retain)) if v is not None}
     raw = load_streams(plan.model_copy(update=sets), method) if method else sets
-    if method:
-        train.training_arguments(plan, method, len(sets["forget"]), folder / "run")
+    args = train.training_arguments(plan, method, len(sets["forget"]), folder / "run") if method else None
     if settings.teach is not None:
         arguments(plan.model_copy(update={"training": settings.teach}), sum(map(len, sets.values())), folder / "target")
     if settings.teach_retrained and "retain" not in sets:
         raise InputError(f"{settings.benchmark} has no retain set to teach a retrained model")
     tokenizer = load_tokenizer(settings.model, trust_remote_code=plan.trust_remote_code)
-    encode(raw, tokenizer, plan)
+    data = encode(raw, tokenizer, plan)
+    if method:  # an unfinished run of other settings is told before a model is loaded
+        unfinished.find(folder / "run", unfinished.made_of(plan, method, data, args), plan)
     return sets
 
 

@@ -1,14 +1,15 @@
 """The last guard of every command: whatever goes wrong is one sentence on standard error, never a traceback.
 
 The traceback goes to ``error.log`` in the command's output folder, or to a file of its own among the temporary files;
-``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C.  With
-``--json`` what failed is an object on standard output too, the sentence its ``error``; what is refused prints none.
+``--debug`` shows it.  Exit codes: 2 for what a person has to mend, 1 for a run that failed, 130 for Ctrl-C, 143 for SIGTERM.
+With ``--json`` what failed is an object on standard output too, the sentence its ``error``; what is refused prints none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -25,8 +26,10 @@ from expunge.cli import result, warned
 from expunge.cli.options import Commands
 from expunge.errors import InputError, RunFailed
 from expunge.files import PRIVATE, replace_text
+from expunge.training import signals
 
 LOG = "error.log"
+RESUMING = ("bench", "compare", "reveal", "release")  # commands whose parts are each done once
 LONGEST = 300  # characters of an error's own words in a sentence
 CLICK: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
 SEVERAL = ("run", "bench")  # commands that several processes of a launcher carry out together
@@ -50,7 +53,7 @@ class App(Commands):
         """Run the command that is named."""
         typed = ctx.meta["typed"]
         _TYPED.set(tuple(typed))
-        with processes.together(), guarded(debug=ctx.meta["debug"], as_json="--json" in typed):
+        with processes.together(), guarded(debug=ctx.meta["debug"], as_json="--json" in typed, typed=typed):
             check_text(typed)
             if (name := next((a for a in typed if not a.startswith("-")), "")) not in SEVERAL:
                 processes.check_one(f"expunge {name}".strip())
@@ -80,11 +83,11 @@ def check_text(typed: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[None]:
-    """Turn whatever ends the block into its sentence and exit code; see the module."""
+def guarded(*, debug: bool = False, as_json: bool = False, typed: Sequence[str] = ()) -> Iterator[None]:
+    """Turn whatever ends the block, the command ``typed``, into its sentence and exit code; see the module."""
     token = _OUT.set(None)
     try:
-        with warned.collected():
+        with signals.caught(), warned.collected():
             yield
     except CLICK as error:
         if processes.note_failure(2):
@@ -96,6 +99,8 @@ def guarded(*, debug: bool = False, as_json: bool = False) -> Iterator[None]:
         raise _ended(str(error), 2) from None
     except RunFailed as error:
         raise _ended(str(error), 1, as_json, error.record) from None
+    except signals.Interrupted as error:
+        raise _ended(stopped(error, typed), error.code) from None
     except KeyboardInterrupt:
         raise _ended("interrupted", 130) from None
     except Exception as error:
@@ -126,6 +131,14 @@ def sentence(error: Exception, log: Path | None) -> str:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror.lower()}{where}"
     return f"an unexpected error, {type(error).__name__}{f': {said}' if said else ''}{where}"
+
+
+def stopped(error: signals.Interrupted, typed: Sequence[str]) -> str:
+    """What a person is told of a command that a signal ended, with the one that goes on where something is saved."""
+    if error.step is None and not (typed and typed[0] in RESUMING):
+        return error.sentence
+    again = [word for word in typed if word != "--fresh" and not word.startswith("fresh=")]
+    return f"{error.sentence}; go on with: {shlex.join(['expunge', *again])}"
 
 
 def is_out_of_memory(error: Exception) -> bool:

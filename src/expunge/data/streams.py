@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,19 +79,23 @@ class EpochSampler(Sampler[int]):
 
     Where an epoch's last step is too short to give each of several processes a micro-batch, the epoch goes on with filler
     up to a multiple of ``together``, the rows of one micro-batch of all processes.
+
+    ``reached()`` is the epoch that a resumed run goes on in, which some versions of accelerate do not tell the sampler of
+    the batches that are left.
     """
 
-    def __init__(self, rows: int, together: int = 1):
+    def __init__(self, rows: int, together: int = 1, reached: Callable[[], int] = int):
         self.rows = rows
         self.filler = -rows % together
         self.epoch = 0
+        self.reached = reached
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration is; the trainer calls it."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        end = (self.epoch + 1) * self.rows
+        end = (max(self.epoch, self.reached()) + 1) * self.rows
         return itertools.chain(range(end - self.rows, end), [-end] * self.filler)  # -1 - (end - 1): the last row again
 
     def __len__(self) -> int:

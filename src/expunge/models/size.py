@@ -17,9 +17,9 @@ MARGIN = 1.02
 
 
 def written_bytes(
-    name: str | os.PathLike[str], *, lora_rank: int | None = None, merge: bool = False, checkpoint: bool = False
+    name: str | os.PathLike[str], *, lora_rank: int | None = None, merge: bool = False, checkpoints: int = 0
 ) -> int | None:
-    """About how much a run on the model ``name`` writes: the weights, and one checkpoint where there are some.
+    """About how much a run on the model ``name`` writes: the weights, and so many ``checkpoints``.
 
     Whole weights are float32, or with ``lora_rank`` and no ``merge`` only the factors are written.  None where the weights
     are not on this disk.
@@ -31,7 +31,7 @@ def written_bytes(
     factors = sum((lora_rank or 0) * sum(s) for s in shapes if len(s) == 2)
     moving = factors if lora_rank else whole
     saved = whole if merge or not lora_rank else factors
-    held = moving * (1 + MOMENTS) if checkpoint else 0
+    held = moving * (2 + MOMENTS) * checkpoints  # a checkpoint also has the last good weights
     return round(MARGIN * FLOAT32 * (saved + held)) + OTHER
 
 

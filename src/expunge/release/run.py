@@ -25,12 +25,12 @@ from expunge.settings import name_of
 from expunge.training import finite
 from expunge.unlearning import describe as about_run
 from expunge.unlearning import store
+from expunge.unlearning.conclude import CHAIN
 from expunge.unlearning.finish import finish
 from expunge.unlearning.measure import answers_shown
 from expunge.unlearning.ready import inputs_of, space
 from expunge.unlearning.result import Result
 from expunge.unlearning.rows import Data, encode, load
-from expunge.unlearning.run import CHAIN
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
 DECIDES = ("forget_coefficient", "retain_coefficient", "orthogonality", "self_retain")

@@ -144,7 +144,7 @@ def tiles(said: Any) -> list[Tile]:
         for name in ("forget", "retain")
     )
     reference = number(record["reference"], "forget", "probability")
-    steps = len(record["steps"])
+    steps, parts = len(record["steps"]), record["parts"]
     return [
         Tile(
             "Forget probability",
@@ -159,7 +159,8 @@ def tiles(said: Any) -> list[Tile]:
         Tile(
             "Time",
             duration(record["seconds"]),
-            f"{count(steps)} step{'' if steps == 1 else 's'} on record" if steps else "no step on record",
+            (f"{count(steps)} step{'' if steps == 1 else 's'} on record" if steps else "no step on record")
+            + (f", in {len(parts)} parts" if len(parts) > 1 else ""),
         ),
         Tile("Peak memory", scale(record["peak_memory_bytes"], "B"), "main memory of the process"),
     ]

@@ -10,14 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
-
 from expunge import files
 from expunge.combine import Combiner, complete
 from expunge.errors import InputError
+from expunge.training import manifest
 
 COMBINER_FILE = "combiner.json"
+OURS = "expunge.json"  # what the trainer knows besides, and what the run adds
 STATE, OPTIMIZER = "trainer_state.json", "optimizer.pt"
 SHARDED = ("optimizer.bin", "optimizer_0", "pytorch_model_fsdp_0", "global_step*")  # of FSDP and DeepSpeed
 
@@ -32,12 +31,12 @@ def located(named: Any, folder: str | Path | None) -> Path | None:
         return None
     if text.lower() != "true":
         return files.expanded(text)
-    newest = get_last_checkpoint(str(folder)) if folder and Path(folder).is_dir() else None
+    newest = next((p for p in manifest.numbered(Path(folder)) if not manifest.is_torn(p)), None) if folder else None
     if newest is None:
         raise InputError(
             f"resume_from_checkpoint=true: there is no checkpoint in {folder}; name a checkpoint's folder, or leave it out"
         )
-    return Path(newest)
+    return newest
 
 
 def check(place: Path, combiner: Any) -> None:
@@ -46,7 +45,7 @@ def check(place: Path, combiner: Any) -> None:
     if not (place / STATE).is_file():
         raise InputError(f"{place} is no checkpoint, for it has no {STATE}; {other}")
     files.read_json(place / STATE, what="checkpoint's state", remedy=other)
-    if not _has_optimizer(place):
+    if not has_optimizer(place):
         raise InputError(
             f"{place} holds no {OPTIMIZER}, the optimizer's state (save_only_model leaves it out); {other}"
         )
@@ -64,20 +63,18 @@ def check(place: Path, combiner: Any) -> None:
         raise InputError(f"{file} is the state of another combiner, for it has no {missing[0]!r}; {other}")
 
 
-def _has_optimizer(place: Path) -> bool:
+def has_optimizer(place: Path) -> bool:
+    """Whether ``place`` holds the optimizer's state, in one file or in shards."""
     return (place / OPTIMIZER).is_file() or any(any(place.glob(pattern)) for pattern in SHARDED)
 
 
-class CombinerCheckpoint(TrainerCallback):
-    """Saves the combiner's state beside each checkpoint.  Public hooks only."""
-
-    def __init__(self, trainer: Any):
-        self.trainer = trainer
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the state into the checkpoint that was just saved."""
-        if state.is_world_process_zero and (held := self.trainer.combine.state_dict()):
-            files.write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMBINER_FILE, held)
+def ours(place: Path) -> dict[str, Any]:
+    """What ``expunge.json`` of a checkpoint says; nothing where it has none, as older ones."""
+    if not (place / OURS).exists():
+        return {}
+    return files.read_json(
+        place / OURS, what="checkpoint's state", remedy="resume from another checkpoint, or use --fresh"
+    )
 
 
 def restore(combiner: Combiner, place: Path) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 
 from expunge import combine
 from expunge.data.example import Example
@@ -36,16 +35,17 @@ from expunge.training import checkpoints, finite, reference, stopping
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, write_combined
+from expunge.training.resume import ResumableTrainer
 from expunge.training.schedule import from_above_zero
 
 
-class UnlearningTrainer(Trainer):
+class UnlearningTrainer(ResumableTrainer):
     """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
 
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.
+    :mod:`expunge.training.stopping`.  ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
     model: Any
@@ -80,7 +80,6 @@ class UnlearningTrainer(Trainer):
             autocast=self.compute_loss_context_manager,
             device=self.args.device,
         )
-        self.add_callback(checkpoints.CombinerCheckpoint(self))
         self.curvature: Curvature | None = None
         if method.optimizer and self.optimizer is None:
             self.curvature = self._curvature(method.optimizer)
@@ -183,7 +182,7 @@ class UnlearningTrainer(Trainer):
         Checkpoints of a negated method hold the model as it learns, before it is turned round.  Raises InputError where the
         checkpoint to go on from lacks what training needs.
         """
-        begin = checkpoints.located(resume_from_checkpoint, self.args.output_dir)
+        begin = self.keeper.begin = checkpoints.located(resume_from_checkpoint, self.args.output_dir)
         self._settle()
         if begin:
             checkpoints.restore(self.combine, begin)
@@ -241,10 +240,16 @@ class UnlearningTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         args, rows = self.args, len(self.train_dataset if train_dataset is None else train_dataset)
         several = args.world_size > 1 and not args.dataloader_drop_last
-        return EpochSampler(rows, args.train_batch_size * args.world_size if several else 1)
+        return EpochSampler(rows, args.train_batch_size * args.world_size if several else 1, self._epoch)
+
+    def _epoch(self) -> int:
+        """The epoch that the next optimizer step is in."""
+        return int(self.state.epoch or 0)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of one optimizer step, each told what its means divide by."""
+        """The micro-batches of one optimizer step, each told what its means divide by; none where training has ended."""
+        if self.control.should_training_stop:
+            return [], None
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and "labels" not in batches[0]:
             self._count(batches)

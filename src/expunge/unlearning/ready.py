@@ -9,7 +9,7 @@ from expunge.method import Method, build
 from expunge.models.check import check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
-from expunge.unlearning import describe, train
+from expunge.unlearning import describe, train, unfinished
 from expunge.unlearning.given import NOTHING, Given
 from expunge.unlearning.rows import Data, encode, load_streams
 from expunge.unlearning.settings import Recipe
@@ -31,7 +31,11 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     check_device(settings.device)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
-    outputs.check_space(folder, space(settings, checkpoint=str(args.save_strategy.value) != "no"))
+    going = unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)
+    asked = str(args.save_strategy.value) != "no"
+    needed = space(settings, checkpoints=asked - bool(going))  # one is there already
+    most = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
+    outputs.check_space(folder, needed, most)
     return method, data, args
 
 
@@ -46,12 +50,17 @@ def inputs_of(settings: Recipe) -> dict[str, Any]:
     }
 
 
-def space(settings: Recipe, *, checkpoint: bool = False) -> int | None:
-    """About how many bytes the run will write; None where nobody knows."""
+def space(settings: Recipe, *, checkpoints: int = 0) -> int | None:
+    """About how many bytes the run will write at most; None where nobody knows.
+
+    Of its own checkpoints there are two for a while: the older goes when the newer is whole.
+    ``checkpoints``: how many more.
+    """
     from expunge.models.size import written_bytes
 
     rank = settings.lora.r if settings.adapter else None
-    return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoint=checkpoint)
+    held = max(0, checkpoints + (0 if settings.save_every is None else 2))
+    return written_bytes(settings.model, lora_rank=rank, merge=settings.merge, checkpoints=held)
 
 
 def planned(settings: Recipe) -> dict[str, Any]:
@@ -59,6 +68,8 @@ def planned(settings: Recipe) -> dict[str, Any]:
     from expunge.training.arguments import total_steps
 
     method, data, args = ready(settings)
+    made = unfinished.made_of(settings, method, data, args)
+    going = unfinished.find(outputs.path_of(settings.out), made, settings)
     return {
         "model": settings.model,
         "data": {name: len(rows) for name, rows in data.given.items()},
@@ -66,7 +77,7 @@ def planned(settings: Recipe) -> dict[str, Any]:
         "method": method.name,
         "steps": total_steps(args, len(data.rows["forget"])),
         "out": settings.out,
-    }
+    } | ({"goes on": f"after step {going.step}"} if going else {})
 
 
 def method_of(settings: Recipe, method: Method | None = None) -> Method:

@@ -14,20 +14,20 @@ from typing import Any
 
 from expunge import outputs, processes, record
 from expunge.data import template
-from expunge.errors import InputError
+from expunge.errors import InputError, RunFailed
 from expunge.method import Method
-from expunge.unlearning import describe, outcome, store, train
+from expunge.training import signals
+from expunge.unlearning import describe, outcome, train, unfinished
 from expunge.unlearning import settings as recipe
-from expunge.unlearning.finish import finish
+from expunge.unlearning.conclude import Trained, conclude
 from expunge.unlearning.given import NOTHING, Given, from_python, one_display, with_gradients
-from expunge.unlearning.measure import answers_shown, measure, unmoved
+from expunge.unlearning.measure import measure
 from expunge.unlearning.ready import ready
 from expunge.unlearning.result import Result as Result
 from expunge.unlearning.rows import Data, with_alternates
 from expunge.unlearning.settings import Recipe
 
 logger = logging.getLogger(__name__)
-CHAIN = 4  # times lora.r: the rank up to which adapters on adapters add up
 
 
 def unlearn(
@@ -53,6 +53,8 @@ def unlearn(
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
     three there is a short name, ``lr``, ``epochs`` and ``batch_size``).
+
+    Where ``out`` holds an unfinished run of the same settings and data it goes on, ``fresh=True`` starts over.
 
     In a script that ``torchrun`` or ``accelerate launch`` started several times the processes train together: the first
     writes, and all get the record; only its ``result.model`` is the one that was measured last.
@@ -93,10 +95,14 @@ def run(
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
-    processes.check_count(settings.processes)
-    prepared = ready(settings, method, given)
-    with outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder:
-        return _carried_out(settings, *prepared, folder, command, measured, began, given)
+    with signals.caught():
+        processes.check_count(settings.processes)
+        prepared = ready(settings, method, given)
+        with (
+            outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder,
+            unfinished.told(folder),
+        ):
+            return _carried_out(settings, *prepared, folder, command, measured, began, given)
 
 
 def _carried_out(
@@ -116,6 +122,10 @@ def _carried_out(
     from expunge import models
     from expunge.training import finite
 
+    unfinished.begin(folder, settings)
+    made = unfinished.made_of(settings, method, data, args)
+    this = unfinished.Run(made, unfinished.find(folder, made, settings), began)
+    earlier = this.unfinished.facts if this.unfinished else {}
     load = partial(
         models.load,
         dtype=getattr(torch, settings.dtype),
@@ -123,6 +133,7 @@ def _carried_out(
         trust_remote_code=settings.trust_remote_code,
     )
     target = given.load(settings) or load(settings.model)
+    unfinished.check_model(this.unfinished, target.fingerprint, folder)
     finite.check_model(target.model, settings.model)
     template.attach(target.tokenizer, data.rendering)
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
@@ -130,14 +141,18 @@ def _carried_out(
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
+    if settings.compare_with and settings.compare_with not in measured and earlier.get("compared"):
+        measured[settings.compare_with] = earlier["compared"]
     if settings.compare_with and settings.compare_with not in measured:
         third = load(settings.compare_with)  # gone again before training starts
         template.attach(third.tokenizer, data.rendering)
         measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
         del third
     compared = measured[settings.compare_with] if settings.compare_with else None
-    before = measured.get(settings.model) or measure(target.model, target.tokenizer, data, settings)
+    before = measured.get(settings.model) or earlier.get("before")
+    before = before or measure(target.model, target.tokenizer, data, settings)
     measured[settings.model] = before
+    this.known |= {"model": target.fingerprint, "before": before, "compared": compared}
 
     net = train.prepare(target.model, settings, method)
     trainer = train.train(
@@ -148,71 +163,32 @@ def _carried_out(
         args,
         start_loss=train.start_loss_of(method, before["figures"]),
         callbacks=given.callbacks,
+        plan=unfinished.plan(folder, settings, this),
+        begin=this.unfinished.place if this.unfinished else None,
     )
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
-    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
-    chain = None
-    if settings.adapter and not settings.merge:
-        chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)
-
-    def saved() -> Result:
-        stored = store.store(partial(_write, net, target, settings, chain), folder, record.LAYOUT)
-        again = store.reload(stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost))
-        final, seen = net, after
-        if chain and chain.lost and again.model:
-            final = again.model
-            seen = measure(final, target.tokenizer, data, settings, alone=True)  # of what was cut
-        failed = outcome.failed(trainer, stored.path)
-        problems = [p for p in (failed, stored.problem, again.problem) if p]
-        log = {
-            "command": record.renamed(command, settings.names),
-            "title": settings.title,
-            "method": describe.describe(method),
-            "model": describe.describe_model(target, net, settings)
-            | {"trains": settings.trainable or method.trainable},
-            "parent": parent,
-            "output": describe.describe_output(stored.path, again, chain, settings),
-            "data": {
-                s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings)
-                | describe.used(data, s)
-                for s, rows in data.given.items()
-            },
-            "training": describe.describe_training(args, trainer.state.max_steps, method.optimizer)
-            | describe.stopped(trainer),
-            "reading": describe.reading(settings, target.tokenizer),
-            "seed": settings.seed,
-            "device": str(trainer.args.device),
-            "steps": describe.steps(trainer.state.log_history),
-            "tokens": describe.tokens(trainer),
-            "before": before["figures"],
-            "after": seen["figures"],
-            "reference": compared["figures"] if compared else None,
-            "reference_name": settings.compare_name or settings.compare_with,
-            "examples": answers_shown(data, settings, before, seen, compared),
-            "seconds": time.monotonic() - began,
-            "warnings": [
-                *data.warnings,
-                *parent_warnings,
-                *trainer.warnings,
-                *(chain.warnings if chain else ()),
-                *again.warnings,
-                *unmoved(before["figures"], seen["figures"], method.parameters),
-                *outcome.useless(seen, before, net),
-                *problems,
-            ],
-        } | ({"failed": failed} if failed else {})
-        return finish(Result(final, target.tokenizer, log, stored.folder), problems)
-
-    # Of several processes one writes, and looks at what it wrote; the others get the record.
-    done: Result = processes.on_main(saved, lambda it: replace(it, model=None, tokenizer=None))
+    try:
+        after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
+    except RunFailed:  # there is nothing to go on from
+        unfinished.discard(folder)
+        raise
+    trained = Trained(
+        net=net,
+        target=target,
+        trainer=trainer,
+        method=method,
+        data=data,
+        args=args,
+        before=before,
+        after=after,
+        compared=compared,
+        parent=parent,
+        warnings=parent_warnings,
+        command=command,
+    )
+    # Of several processes one writes, and checks what it wrote; the others get the record.
+    done: Result = processes.on_main(
+        lambda: conclude(trained, settings, folder, this), lambda it: replace(it, model=None, tokenizer=None)
+    )
     return done if done.model is not None else replace(done, model=net, tokenizer=target.tokenizer)
-
-
-def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:
-    """Save ``net`` to ``place``: whole, as an adapter, or as the one adapter of a ``chain``."""
-    from expunge import models
-
-    if chain and chain.adapter:
-        return models.save_adapter(chain.adapter, net, target.tokenizer, place, base=replace(target, adapter=None))
-    return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)

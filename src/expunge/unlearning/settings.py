@@ -19,6 +19,7 @@ from expunge.settings import check_keys, check_pairs, checked, full_names, mappi
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
 
 SUCH = {"lora": "lora.r=8", "training": "learning_rate=1e-5"}
+TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smh]?)")  # how often a checkpoint is saved
 LAYER = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")  # the name of a layer, or its end
 
 
@@ -28,6 +29,20 @@ def _expression(text: str) -> str:
     except re.error as error:
         raise PydanticCustomError("regex", "it is not a regular expression, {said}", {"said": str(error)}) from None
     return text
+
+
+def seconds(value: Any) -> Any:
+    """A time as seconds: ``90s``, ``5m``, ``2h``, or a number of seconds; ``never`` is None.
+
+    >>> seconds("5m"), seconds("1.5h"), seconds("never"), seconds(30)
+    (300.0, 5400.0, None, 30.0)
+    """
+    if value is None or str(value).strip().lower() == "never":
+        return None
+    found = TIME.fullmatch(str(value).strip().lower())
+    if isinstance(value, bool) or not found:
+        raise PydanticCustomError("time", "write 90s, 5m, 2h, or never")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2] or ""]
 
 
 def _modules(value: Any) -> Any:
@@ -93,6 +108,8 @@ class Recipe(BaseModel):
     ``max_length``: tokens of a row; longer plain texts are cut into pieces, longer answers are cut off.
     ``limit``: only the first rows of each set are read.  ``dtype``: of the weights as they are loaded; LoRA factors are
     float32.
+    ``save_every``: seconds between checkpoints (None: only those that training arguments ask for); the same run again goes
+    on from the newest, unless it is to begin ``fresh``.
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
     without one it is the method's.
     ``processes``: how many the command line starts; from Python a launcher does.
@@ -172,6 +189,13 @@ class Recipe(BaseModel):
         "float32", description="Number format of the weights that do not train; bfloat16 is for LoRA."
     )
     overwrite: bool = Field(False, description="Write over an earlier run in the folder.")
+    save_every: Annotated[float | None, BeforeValidator(seconds)] = Field(
+        "5m",
+        validate_default=True,
+        description="Save a checkpoint this often, from which the same command goes on: 90s, 5m, 2h, or never.",
+        json_schema_extra={"metavar": "TIME"},
+    )
+    fresh: bool = Field(False, description="Start over where the folder holds an unfinished run.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expunge import losses, processes
 from expunge.combine import complete
@@ -13,6 +13,9 @@ from expunge.data import collate, streams
 from expunge.method import Method, fitted
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
+
+if TYPE_CHECKING:
+    from expunge.training import keeper
 
 FIT_ROWS = 64  # of the forget set that a method is fitted on
 
@@ -91,8 +94,13 @@ def train(
     *,
     start_loss: float | None = None,
     callbacks: Sequence[Any] = (),
+    plan: keeper.Plan | None = None,
+    begin: Path | None = None,
 ) -> Any:
-    """Train ``net`` in place; returns the trainer, whose state holds the log."""
+    """Train ``net`` in place; returns the trainer, whose state holds the log.
+
+    ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.
+    """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -111,10 +119,11 @@ def train(
         start_loss=start_loss,
         holdout=data.examples.get("holdout"),
         callbacks=[ProgressLine(), *callbacks],
+        plan=plan,
     )
     for noisy in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is another in a notebook
         trainer.remove_callback(noisy)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
     return trainer
 
 
