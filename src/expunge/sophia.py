@@ -239,12 +239,21 @@ def generator(*key: str | int, device: Any = "cpu") -> torch.Generator:
 
 
 def signs(params: Sequence[Tensor], *key: str | int) -> list[Tensor]:
-    """A probe: ±1 with equal chance for every coordinate of ``params``."""
+    """A probe: ±1 with equal chance for every coordinate of ``params``; of a DTensor the same, cut as it is."""
     made = {p.device: generator(*key, device=p.device) for p in params}
     return [
-        torch.randint(0, 2, p.shape, generator=made[p.device], device=p.device).to(p.dtype).mul_(2).sub_(1)
+        _cut_as(p, torch.randint(0, 2, p.shape, generator=made[p.device], device=p.device).to(p.dtype).mul_(2).sub_(1))
         for p in params
     ]
+
+
+def _cut_as(p: Tensor, value: Tensor) -> Tensor:
+    """``value`` (shape of ``p``, the same in every process) in shards, where ``p`` is."""
+    if not hasattr(p, "placements"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, p.device_mesh, p.placements)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -53,6 +53,9 @@ def cases() -> dict[str, Case]:
         made[f"tied-{name}"] = Case(name, own, model={"tie_word_embeddings": True})
         made[f"adamw-{name}"] = Case(name, own, training=ADAMW, **short)
         made[f"adamw-lora-{name}"] = Case(name, own, lora=True, training=ADAMW, **short)
+    for curvature in ("gauss_newton", "hutchinson", "squared_gradient"):
+        own = {"curvature": curvature, "every": 2, "rho": 300}
+        made[f"sophia-{curvature}"] = Case("grad_diff", sophia=own, training={"learning_rate": 1e-4}, **short)
     made["copy-undial"] = Case("undial", {"retain": "js"}, prepared="live_reference")
     made["copy-rmu"] = Case("rmu", PARAMETERS["rmu"], prepared="live_reference")
     made["off-undial"] = Case("undial", {"retain": "js"}, lora=True, prepared="live_reference")
@@ -75,7 +78,7 @@ def moved(case: Case, processes: int) -> torch.Tensor | None:
     if case.lora:
         model = attach_lora(model, r=4, alpha=8, dropout=0.0, seed=0)
     start = copy.deepcopy(model)
-    method = optimized(build(case.method, case.parameters), None, case.sophia, {})
+    method = optimized(build(case.method, case.parameters), "sophia" if case.sophia else None, case.sophia, {})
     arguments = {
         "learning_rate": LR,
         "per_device_train_batch_size": GLOBAL_BATCH // case.parts // processes,
