@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.forward.family import is_sharded, local, reshard
 
 BYTES_A_STEP = 1 << 28  # copied on average, at most; the copies are at least TIMES in a run
 TIMES = 10
@@ -56,16 +57,18 @@ def period(model: nn.Module, steps: int) -> int:
 
 @torch.no_grad()
 def copy_of(model: nn.Module, step: int) -> Copy:
-    """A copy of what trains in ``model``, in main memory."""
-    return Copy(step, {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if p.requires_grad})
+    """A copy of what trains in ``model``, in main memory; of a sharded one, of this process's shards."""
+    reshard(model)
+    return Copy(step, {n: local(p).to("cpu", copy=True) for n, p in model.named_parameters() if p.requires_grad})
 
 
 @torch.no_grad()
 def restore(model: nn.Module, copy: Copy) -> None:
     """Write ``copy`` into ``model``."""
+    reshard(model)
     for name, p in model.named_parameters():
         if name in copy.weights:
-            p.copy_(copy.weights[name])
+            local(p).copy_(copy.weights[name])
 
 
 @torch.no_grad()
@@ -84,8 +87,16 @@ def are_finite(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def first_not_finite(model: nn.Module) -> str | None:
-    """The name of the first weight of ``model`` that holds a number that is not finite, None where all are."""
+    """The name of the first weight of ``model`` that holds a number that is not finite, None where all are.
+
+    Of a sharded model every process looks at its shards, and all get the same answer.
+    """
+    reshard(model)
     named = list(model.named_parameters())
+    if is_sharded(model):
+        bad = torch.stack([1 - are_finite([p]).to(local(p).device) for _, p in named])
+        torch.distributed.all_reduce(bad)
+        return next((name for (name, _), n in zip(named, bad.tolist(), strict=True) if n), None)
     by_device: dict[Any, list[Tensor]] = {}
     for _, p in named:
         by_device.setdefault(p.device, []).append(p)
@@ -152,5 +163,5 @@ class Watch:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    shard = getattr(tensor, "_local_tensor", tensor)  # of a DTensor
-    return shard.detach() if shard.is_floating_point() else shard.detach().float()
+    shard = local(tensor)
+    return shard if shard.is_floating_point() else shard.float()

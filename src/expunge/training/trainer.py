@@ -196,6 +196,10 @@ class UnlearningTrainer(Trainer):
             self.health.good = None  # a copy is of the model as it learnt
         return result
 
+    def gathered(self) -> Any:
+        """The model; where it is sharded the whole one on the CPU of the main process, and its shards in the others."""
+        return self.shards.gathered() if self.shards else self.model
+
     def go_back(self, what: str) -> bool:
         """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any."""
         return self.health.go_back(self.model, self.state.global_step, what)

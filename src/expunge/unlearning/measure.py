@@ -22,8 +22,11 @@ def evenly(rows: Sequence[Any], n: int) -> list[Any]:
     return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
 
 
-def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, Any]:
-    """Figures of the forget and the retain set, and answers if the user wants examples."""
+def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe, *, alone: bool = False) -> dict[str, Any]:
+    """Figures of the forget and the retain set, and answers if the user wants examples.
+
+    Several processes share the rows and all get the figures; ``alone`` one asks them all itself.
+    """
     from tqdm.auto import tqdm
 
     from expunge.evaluation import custom
@@ -45,6 +48,7 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
             max_length=data.max_length or settings.max_length,
             chat_template=settings.chat_template,
             progress=bar.update,
+            alone=alone,
         )
     answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
     own = custom.metrics(settings.metric)

@@ -108,8 +108,12 @@ def _carried_out(
     import torch
 
     from expunge import models
-    from expunge.training import finite
+    from expunge.forward.family import is_sharded
+    from expunge.training import finite, sharded
 
+    cut = sharded.switched_on(args)
+    if cut:  # no device need hold the whole model
+        settings = settings.model_copy(update={"device": "cpu"})
     load = partial(
         models.load,
         dtype=getattr(torch, settings.dtype),
@@ -130,8 +134,14 @@ def _carried_out(
         measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
         del third
     compared = measured[settings.compare_with] if settings.compare_with else None
-    before = measured.get(settings.model) or measure(target.model, target.tokenizer, data, settings)
-    measured[settings.model] = before
+    if settings.model not in measured and not cut:
+        measured[settings.model] = measure(target.model, target.tokenizer, data, settings)
+
+    def first(trainer: Any) -> float | None:
+        """In shards the target is measured when the trainer has cut it; an adapter does nothing yet."""
+        if settings.model not in measured:
+            measured[settings.model] = measure(trainer.model, target.tokenizer, data, settings, alone=cut)
+        return train.start_loss_of(method, measured[settings.model]["figures"])
 
     net = train.prepare(target.model, settings, method)
     trainer = train.train(
@@ -140,12 +150,17 @@ def _carried_out(
         data,
         method,
         args,
-        start_loss=train.start_loss_of(method, before["figures"]),
         callbacks=given.callbacks,
+        first=first,
     )
+    before = measured[settings.model]
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
-    after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
+    after = outcome.measured(trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=cut))
+    net = trainer.gathered()
+    if is_sharded(net):  # the main process has it whole, and writes
+        trainer.accelerator.wait_for_everyone()
+        return Result(net, target.tokenizer, {"warnings": []}, folder)
     chain = None
     if settings.adapter and not settings.merge:
         chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)

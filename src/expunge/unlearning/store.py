@@ -144,7 +144,9 @@ def _losses(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str,
         update={"eval_rows": ROWS, "examples": 0, "training": {**settings.training, "disable_tqdm": True}}
     )
     try:
-        return {name: figures["nll"] for name, figures in measure(net, tokenizer, data, few)["figures"].items()}
+        return {
+            name: figures["nll"] for name, figures in measure(net, tokenizer, data, few, alone=True)["figures"].items()
+        }
     except InputError:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,12 @@ def train(
     *,
     start_loss: float | None = None,
     callbacks: Sequence[Any] = (),
+    first: Callable[[Any], float | None] | None = None,
 ) -> Any:
-    """Train ``net`` in place; returns the trainer, whose state holds the log."""
+    """Train ``net`` in place; returns the trainer, whose state holds the log.
+
+    ``first``: called with the trainer before its first step, gives ``start_loss``.
+    """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -112,6 +116,8 @@ def train(
     )
     for noisy in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is another in a notebook
         trainer.remove_callback(noisy)
+    if first:
+        trainer.start_loss = first(trainer)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return trainer
 

@@ -49,14 +49,17 @@ def collect(
     chat_template: bool = True,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
+    alone: bool = False,
 ) -> Collected:
     """Run ``model`` over ``probes``; ``progress`` is told of each text scored and each prompt answered.
+
+    Several processes share the probes and all get what each found; ``alone`` one asks all of them.
 
     Raises InputError where ``max_length`` leaves nothing of an answer, or a log-probability is no number.
     """
     model.eval()
     state = processes()
-    mine = probes[state.process_index :: state.num_processes]
+    mine = probes if alone else probes[state.process_index :: state.num_processes]
     options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
     coded = [c for p in mine for c in code(p, tokenizer, options)]
     _check_tokens(model, tokenizer, coded)
@@ -67,7 +70,7 @@ def collect(
         if progress:
             progress(1)
     table = Collected(tuple(scores), tuple(answers))
-    if state.num_processes == 1:
+    if alone or state.num_processes == 1:
         return table
     return join(gather_object([table]))
 
