@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_worker
+import sharded_worker
 import tiny
 import torch
 from method_rows import LR, PARAMETERS, ROWS
@@ -51,5 +52,6 @@ if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]).resolve(), os.environ["RANK"]
     for name, one in (FIRST_ORDER | SOPHIA).items():
         torch.save(left_by(one, ddp_backend="gloo"), folder / f"{name}.{rank}.pt")
+    sharded_worker.run(sharded_worker.IN_SESSION, folder / "sharded", 2)
     torch.distributed.destroy_process_group()
     bench_worker.run(folder / "bench", rank)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +72,7 @@ class Shards:
     accelerator: Any
 
     def frozen_copy(self) -> nn.Module:
-        """A sharded copy of the model as it is now, that neither trains nor drops out; each process copies its own shards."""
+        """A sharded copy of the model as it is now, that neither trains nor drops out; each process copies its shards."""
         made = _fully_sharded(self.accelerator, copy.deepcopy(self.skeleton).requires_grad_(False))
         made.to_empty(device=self.accelerator.device)
         with torch.no_grad():
@@ -143,9 +142,7 @@ def _skeleton(model: nn.Module) -> nn.Module:
 def _filled(skeleton: nn.Module, weights: Mapping[str, Tensor], training: bool) -> nn.Module:
     """A copy of ``skeleton`` with ``weights``, which are not copied."""
     made = copy.deepcopy(skeleton)
-    by_id = {
-        id(p): nn.Parameter(weights[name], requires_grad=p.requires_grad) for name, p in made.named_parameters()
-    }
+    by_id = {id(p): nn.Parameter(weights[name], requires_grad=p.requires_grad) for name, p in made.named_parameters()}
     for module in made.modules():
         for key, p in module._parameters.items():
             if p is not None:

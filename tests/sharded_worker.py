@@ -7,8 +7,8 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ import tiny
 import torch
 from method_rows import IDS, LR, PARAMETERS, ROWS
 
+from expunge.forward.family import local
 from expunge.method import build
 from expunge.models import attach_lora
+from expunge.training import gradients
 from expunge.training.arguments import optimized
 
 GLOBAL_BATCH = 8
+IN_SESSION = ("full-blur_npo", "lora-blur_npo", "full-pdu+budget=0.1+retain=kl+warmup=0.0+multiplier=2.0", "copy-rmu")
 FSDP2 = {"ddp_backend": "gloo", "fsdp": "full_shard", "fsdp_config": {"version": 2}}
 
 
@@ -64,16 +67,17 @@ def cases() -> dict[str, Case]:
 
 def live_reference(t: Any) -> None:
     """Put a frozen copy, or the model with its adapter off, in place of what was cached of the reference."""
-    from dataclasses import replace
-
     from expunge.training.reference import frozen_copy, has_adapter
 
     whole = None if has_adapter(t.model) else t.shards.frozen_copy() if t.shards else frozen_copy(t.model)
     t.reference = replace(t.reference, hidden=None, activations=None, copy=whole)
 
 
-def moved(case: Case, processes: int) -> torch.Tensor | None:
-    """How far training moves the weights, flat, in the main process; None in the others."""
+def moved(case: Case, processes: int, out: str | None = None, begin: str | None = None) -> torch.Tensor | None:
+    """How far training moves the weights, flat, in the main process; None in the others.
+
+    ``out``: where checkpoints go; ``begin``: the one to go on from.
+    """
     model = tiny.model(**case.model)
     if case.lora:
         model = attach_lora(model, r=4, alpha=8, dropout=0.0, seed=0)
@@ -86,25 +90,47 @@ def moved(case: Case, processes: int) -> torch.Tensor | None:
         **case.training,
         **(FSDP2 if processes > 1 else {}),
     }
-    t = tiny.trainer(method, model, tiny.paired(case.rows, GLOBAL_BATCH), **arguments)
+    t = tiny.trainer(method, model, tiny.paired(case.rows, GLOBAL_BATCH), out, **arguments)
     if case.prepared:
         globals()[case.prepared](t)
-    t.train()
+    t.train(begin)
     if t.shards is None:
         return tiny.delta(t.model, start)
     trained = t.shards.gathered()
     return tiny.delta(trained, start) if t.accelerator.is_main_process else None
 
 
-def results(only: Mapping[str, Case], processes: int) -> Iterator[tuple[str, torch.Tensor | None]]:
-    for name, case in only.items():
-        yield name, moved(case, processes)
+def bytes_held(t: Any) -> dict[str, int]:
+    """What this process holds between two steps: its part of the weights, of their gradients and of the moments."""
+    params = gradients.trained(t.model)
+    state = [v for p in params for v in t.optimizer.state.get(p, {}).values() if torch.is_tensor(v)]
+    grads = [local(p) for p in params]  # one buffer an objective: as large as what trains
+    parts = {"weights": [local(p) for p in t.model.parameters()], "gradient": grads, "moments": map(local, state)}
+    return {name: sum(x.numel() * x.element_size() for x in found) for name, found in parts.items()}
 
 
-if __name__ == "__main__":
-    folder, rank, processes = Path(sys.argv[1]), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
-    names = [name for name in cases() if not sys.argv[2:] or any(part in name for part in sys.argv[2:])]
-    for name, value in results({name: cases()[name] for name in names}, processes):
+def run(names: Iterable[str], folder: Path, processes: int) -> None:
+    """Train the cases ``names``, and leave in ``folder`` how far the weights moved."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        value = moved(cases()[name], processes)
+        os.environ.pop("ACCELERATE_USE_FSDP", None)  # accelerate leaves it to the next trainer
         if value is not None:
             torch.save(value, folder / f"{name}.pt")
+
+
+def run_resumed(folder: Path, processes: int, begin: str | None) -> None:
+    """Four steps of BLUR with AdamW, a checkpoint after the second, or those from the checkpoint ``begin`` on."""
+    saves = {**ADAMW, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    case = Case("blur_npo", training=saves)
+    value = moved(case, processes, str(folder / "checkpoints"), begin)
+    if value is not None:
+        torch.save(value, folder / f"resumed-{processes}-{bool(begin)}.pt")
+
+
+if __name__ == "__main__" and sys.argv[2:3] == ["resume"]:
+    run_resumed(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]), next(iter(sys.argv[3:]), None))
+    torch.distributed.destroy_process_group()
+elif __name__ == "__main__":
+    run(sys.argv[2:] or cases(), Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]))
     torch.distributed.destroy_process_group()
