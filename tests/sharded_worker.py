@@ -34,6 +34,7 @@ class Case:
     method: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     lora: bool = False
+    rank: int = 4
     parts: int = 1
     rows: int = 16
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +60,7 @@ def cases() -> dict[str, Case]:
     for curvature in ("gauss_newton", "hutchinson", "squared_gradient"):
         own = {"curvature": curvature, "every": 2, "rho": 300}
         made[f"sophia-{curvature}"] = Case("grad_diff", sophia=own, training={"learning_rate": 1e-4}, **short)
+    made["rank-1"] = Case("blur_npo", lora=True, rank=1, training=ADAMW)  # all but one process have none of a factor
     made["copy-undial"] = Case("undial", {"retain": "js"}, prepared="live_reference")
     made["copy-rmu"] = Case("rmu", PARAMETERS["rmu"], prepared="live_reference")
     made["off-undial"] = Case("undial", {"retain": "js"}, lora=True, prepared="live_reference")
@@ -80,7 +82,7 @@ def moved(case: Case, processes: int, out: str | None = None, begin: str | None 
     """
     model = tiny.model(**case.model)
     if case.lora:
-        model = attach_lora(model, r=4, alpha=8, dropout=0.0, seed=0)
+        model = attach_lora(model, r=case.rank, alpha=8, dropout=0.0, seed=0)
     start = copy.deepcopy(model)
     method = optimized(build(case.method, case.parameters), "sophia" if case.sophia else None, case.sophia, {})
     arguments = {

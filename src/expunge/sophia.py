@@ -146,7 +146,8 @@ class Sophia(torch.optim.Optimizer):
                 momentum, curvature = map(list, zip(*map(self._moments, moved), strict=True))
                 hits += [(u.abs() >= 1).sum() for u in _direction(momentum, curvature, group)]
                 total += sum(p.numel() for p in moved)
-        return torch.stack(hits).sum() / total if hits else torch.zeros(())
+        share = torch.stack(hits).sum() / total if hits else torch.zeros(())
+        return share.full_tensor() if hasattr(share, "full_tensor") else share  # of all processes' shards
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As any optimizer's, but the moments stay in fp32, which the base class casts to the weights' type."""

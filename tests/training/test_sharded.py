@@ -19,6 +19,7 @@ from expunge import methods
 from expunge.errors import InputError
 from expunge.method import build
 from expunge.training import sharded
+from expunge.training.arguments import parse
 from expunge.training.gradients import gramian, write_combined
 
 CASES = sharded_worker.cases()
@@ -79,6 +80,21 @@ def test_version_1_is_refused_and_version_2_is_named():
     with pytest.raises(InputError, match="use version 2"):
         sharded.version(accelerator(1))
     assert sharded.version(tiny.trainer(methods.npo()).accelerator) is None
+
+
+def test_version_1_is_refused_before_a_model_is_loaded(monkeypatch):
+    sharded.check(SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 2}))
+    with pytest.raises(InputError, match="FSDP version 1 flattens"):
+        sharded.check(SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 1}))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch
+    with pytest.raises(InputError, match="fsdp_version: 2 in the configuration"):
+        sharded.check(SimpleNamespace(fsdp=None))
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    sharded.check(SimpleNamespace(fsdp=None))
+
+
+def test_fsdp_is_said_as_older_and_newer_transformers_say_it():
+    assert [parse("fsdp", value) for value in ("true", True, "full_shard")] == [True, True, "full_shard"]
 
 
 def test_deepspeed_runs_fixed_weights_and_refuses_gramians_for_fsdp2(monkeypatch):

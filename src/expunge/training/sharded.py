@@ -40,12 +40,23 @@ def version(accelerator: Any) -> int | None:
     if accelerator.distributed_type.value != "FSDP":
         return None
     found = int(accelerator.state.fsdp_plugin.fsdp_version)
+    _check_version(found)
+    return found
+
+
+def check(args: Any) -> None:
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1."""
+    if switched_on(args):
+        plugin = getattr(args, "fsdp_plugin_args", None) or {}
+        _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
+
+
+def _check_version(found: int) -> None:
     if found != 2:
         raise InputError(
-            "FSDP version 1 flattens parameters, and expunge combines the gradients of each; use version 2: "
+            f"FSDP version {found} flattens parameters, and expunge combines the gradients of each; use version 2: "
             'fsdp_config={"version": 2}, or fsdp_version: 2 in the configuration of accelerate launch'
         )
-    return found
 
 
 def enable_on_cpu(accelerator: Any, args: Any) -> bool:

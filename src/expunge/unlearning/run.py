@@ -158,9 +158,10 @@ def _carried_out(
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     after = outcome.measured(trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=cut))
     net = trainer.gathered()
-    if is_sharded(net):  # the main process has it whole, and writes
+    if is_sharded(net):  # the main process has it whole, saves it and writes the record
         trainer.accelerator.wait_for_everyone()
-        return Result(net, target.tokenizer, {"warnings": []}, folder)
+        trainer.accelerator.wait_for_everyone()
+        return Result(net, target.tokenizer, record.read(folder), folder)
     chain = None
     if settings.adapter and not settings.merge:
         chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)
@@ -208,7 +209,10 @@ def _carried_out(
             *problems,
         ],
     } | ({"failed": failed} if failed else {})
-    return finish(Result(final, target.tokenizer, log, stored.folder), problems)
+    done = finish(Result(final, target.tokenizer, log, stored.folder), problems)
+    if cut:
+        trainer.accelerator.wait_for_everyone()
+    return done
 
 
 def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:

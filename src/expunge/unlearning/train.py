@@ -20,10 +20,11 @@ FIT_ROWS = 64  # of the forget set that a method is fitted on
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
     from expunge.training import arguments as training
-    from expunge.training import checkpoints, curvature
+    from expunge.training import checkpoints, curvature, sharded
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    sharded.check(args)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
     if method.optimizer:
