@@ -11,6 +11,7 @@ from typing import Any
 
 import bench_worker
 import conftest  # noqa: F401  its short cuts
+import sharded_worker
 import tiny
 import torch
 from method_rows import IDS, LR, ROWS
@@ -92,6 +93,8 @@ if __name__ == "__main__":
     whole = sys.argv[2:] == ["all"]
     for name in everything if whole else [*FEW, *SOPHIA]:
         torch.save(left_by(everything[name], size), folder / f"{name.replace('/', '_')}.{rank}.pt")
+    if not whole:
+        sharded_worker.run(sharded_worker.IN_SESSION, folder / "sharded", 2)
     torch.distributed.destroy_process_group()
     if not whole:
         bench_worker.run(folder / "bench", rank)

@@ -146,7 +146,8 @@ class Sophia(torch.optim.Optimizer):
                 momentum, curvature = map(list, zip(*map(self._moments, moved), strict=True))
                 hits += [(u.abs() >= 1).sum() for u in _direction(momentum, curvature, group)]
                 total += sum(p.numel() for p in moved)
-        return torch.stack(hits).sum() / total if hits else torch.zeros(())
+        share = torch.stack(hits).sum() / total if hits else torch.zeros(())
+        return share.full_tensor() if hasattr(share, "full_tensor") else share  # of all processes' shards
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As any optimizer's, but the moments stay in fp32, which the base class casts to the weights' type."""
@@ -239,12 +240,21 @@ def generator(*key: str | int, device: Any = "cpu") -> torch.Generator:
 
 
 def signs(params: Sequence[Tensor], *key: str | int) -> list[Tensor]:
-    """A probe: ±1 with equal chance for every coordinate of ``params``."""
+    """A probe: ±1 with equal chance for every coordinate of ``params``; of a DTensor the same, cut as it is."""
     made = {p.device: generator(*key, device=p.device) for p in params}
     return [
-        torch.randint(0, 2, p.shape, generator=made[p.device], device=p.device).to(p.dtype).mul_(2).sub_(1)
+        _cut_as(p, torch.randint(0, 2, p.shape, generator=made[p.device], device=p.device).to(p.dtype).mul_(2).sub_(1))
         for p in params
     ]
+
+
+def _cut_as(p: Tensor, value: Tensor) -> Tensor:
+    """``value`` (shape of ``p``, the same in every process) in shards, where ``p`` is."""
+    if not hasattr(p, "placements"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, p.device_mesh, p.placements)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

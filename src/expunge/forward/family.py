@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from expunge.errors import InputError
@@ -100,6 +100,36 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     result: nn.Module = extract_model_from_parallel(model, keep_fp32_wrapper=True, keep_torch_compile=False)
     return result
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ``model`` is in shards (``torch.distributed.fsdp.fully_shard``)."""
+    return hasattr(model, "set_requires_gradient_sync")  # of FSDPModule, which is slow to import
+
+
+def kind(module: nn.Module) -> type[nn.Module]:
+    """The class of ``module``, before it was sharded if it was."""
+    return type(module).__mro__[2] if is_sharded(module) else type(module)  # after FSDPLinear and FSDPModule: Linear
+
+
+def reshard(model: nn.Module) -> None:
+    """Let go of the unsharded weights of ``model``: ``parameters()`` gives the shards, as DTensors, from then on."""
+    if is_sharded(model):
+        for module in model.modules():
+            if is_sharded(module):
+                module.reshard()  # type: ignore[operator]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a DTensor, which shares its memory; any other tensor itself.  No gradient."""
+    found: Tensor = getattr(tensor, "_local_tensor", tensor).detach()
+    return found
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A DTensor as one tensor, of which all processes get a copy; any other tensor itself."""
+    found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found
 
 
 def _plain(model: nn.Module) -> Any:

@@ -267,8 +267,10 @@ def logits_at(model: nn.Module, keep: Tensor, *, cache: Any = None, **inputs: An
 
 
 def _shared(model: nn.Module, batch: Mapping[str, Any]) -> int:
-    """How many leading tokens are run once for all rows; none under DDP, which counts the calls of its model."""
-    return prefix.usable(model, batch) if unwrap(model) is model else 0
+    """How many leading tokens are run once for all rows; none under DDP, which counts the calls of its model, or
+    sharded: all processes must run the same modules, and their batches differ.
+    """
+    return prefix.usable(model, batch) if unwrap(model) is model and not family.is_sharded(model) else 0
 
 
 def _head_at(
@@ -276,7 +278,7 @@ def _head_at(
 ) -> tuple[Output, Tensor]:
     """Run ``model`` with its head at the kept positions; says which output came: a margin needs a plain head."""
     head, shape = output_embedding(model), batch["labels"].shape
-    if output == "margin" and getattr(head, "_expunge_plain", type(head) is nn.Linear):
+    if output == "margin" and getattr(head, "_expunge_plain", family.kind(head) is nn.Linear):
         margin = partial(_margin, head)
         with _at(head, kept, shape, shared), head_returning(head, margin) as made:
             value = prefix.logits(model, batch, shared)

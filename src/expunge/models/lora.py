@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from expunge.errors import InputError
 from expunge.files import read_json
+from expunge.forward.family import local, reshard
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -87,9 +88,13 @@ def scaled(adapter: Adapter, factor: float) -> Adapter:
 
 
 def start_of(model: nn.Module) -> dict[str, Tensor]:
-    """What :func:`negate` needs of ``model`` before it trains: a copy, on the CPU, of the trained weights but LoRA's."""
+    """What :func:`negate` needs of ``model`` before it trains: a copy, on the CPU, of the trained weights but LoRA's.
+
+    Of a sharded model, both are of this process's shards.
+    """
+    reshard(model)
     moving = ((n, p) for n, p in model.named_parameters() if p.requires_grad and not _is_factor(n))
-    return {name: p.detach().to("cpu", copy=True) for name, p in moving}
+    return {name: local(p).to("cpu", copy=True) for name, p in moving}
 
 
 @torch.no_grad()
@@ -104,12 +109,14 @@ def negate(model: nn.Module, start: Mapping[str, Tensor], factor: float) -> None
 
     Ilharco et al. 2023, arXiv:2212.04089.
     """
+    reshard(model)
     for name, p in model.named_parameters():
+        part = local(p)
         if name in start:
-            before = start[name].to(p.device)
-            p.copy_(before - factor * (p - before))
+            before = start[name].to(part.device)
+            part.copy_(before - factor * (part - before))
         elif p.requires_grad and _is_factor(name, "B"):
-            p.mul_(-factor)
+            part.mul_(-factor)
 
 
 def _is_factor(name: str, side: str = "[AB]") -> bool:

@@ -211,6 +211,8 @@ def parse(key: str, value: Any) -> Any:
         return trackers(value)
     if key == "resume_from_checkpoint" and isinstance(value, bool | Path):
         return value if value is True else (str(value) if value else None)  # True: the newest
+    if key == "fsdp" and str(value).strip().lower() == "true":
+        return True  # as newer transformers say it
     if isinstance(value, str):
         value = value.strip()
         if value.lower() == "none" and type(None) in get_args(kind):

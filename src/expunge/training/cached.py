@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from expunge.forward.family import unwrap
+from expunge.forward.family import is_sharded, kind, reshard, unwrap, whole
 from expunge.forward.layers import hidden_after, output_embedding
 from expunge.forward.transfer import to_device
 from expunge.forward.view import IGNORE, ForwardPass, hidden_at, see
@@ -109,7 +109,8 @@ def cache_activations(model: nn.Module, streams: Sequence[str], batches: Batches
 def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedHidden | None:
     """The same for hidden states; None where they and the head do not give the model's logits."""
     head = output_embedding(model)
-    if type(head) is not nn.Linear:  # an adapter on the head is off in the target, but not in the head by itself
+    reshard(model)
+    if kind(head) is not nn.Linear:  # an adapter on the head is off in the target, but not in the head by itself
         return None
 
     def hidden(batch: Mapping[str, Any]) -> Tensor:
@@ -123,8 +124,19 @@ def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> 
             rows = {s: _collect(batches(s), hidden) for s in streams}
     except _WorksOnLogits:
         return None
+    return CachedHidden(rows, _frozen_head(head, sharded=is_sharded(model)))
+
+
+def _frozen_head(head: nn.Linear, *, sharded: bool) -> nn.Linear:
+    """``head`` as it is now; a copy where it moves, and a whole one of a sharded model's, which cannot run alone."""
+    if sharded:
+        with torch.device("meta"):
+            made = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
+        for name, p in head.named_parameters():
+            setattr(made, name, nn.Parameter(whole(p.detach()).clone(), requires_grad=False))
+        return made
     moves = any(p.requires_grad for p in head.parameters())
-    return CachedHidden(rows, copy.deepcopy(head).requires_grad_(False) if moves else head)
+    return copy.deepcopy(head).requires_grad_(False) if moves else head
 
 
 def hidden_bytes(model: nn.Module, tokens: int) -> int:

@@ -180,10 +180,10 @@ def check(settings: Settings, combine: Combiner, args: Any) -> None:
 def check_model(settings: Settings, accelerator: str, parameters: Iterable[nn.Parameter]) -> None:
     """Refuse what the model and the kind of accelerator rule out."""
     name = settings.curvature
-    if accelerator in ("DEEPSPEED", "MEGATRON_LM") or (accelerator == "FSDP" and name != "squared_gradient"):
+    if accelerator in ("DEEPSPEED", "MEGATRON_LM"):
         raise InputError(
             f"Sophia with curvature={name} takes gradients apart from the step's, which {accelerator} does not allow; "
-            "use DDP or one process, or --optimizer adamw"
+            "use FSDP2, DDP or one process, or --optimizer adamw"
         )
     if name == "hutchinson" and any(p.requires_grad and p.dtype.itemsize < 4 for p in parameters):
         raise InputError(ROUNDED)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.forward.family import is_sharded, local, reshard
 from expunge.forward.transfer import Arriving
 
 BYTES_A_STEP = 1 << 28  # copied on average, at most; the copies are at least TIMES in a run
@@ -70,21 +71,24 @@ def trained_bytes(model: nn.Module) -> int:
 
 @torch.no_grad()
 def copy_of(model: nn.Module, step: int, into: Copy | None = None) -> Copy:
-    """A copy of what trains in ``model``, in main memory: in that of the copy ``into``, if given, which is lost."""
+    """A copy of what trains in ``model``, in main memory: in that of the copy ``into``, if given, which is lost.
+
+    Of a sharded model a copy of this process's shards.
+    """
+    reshard(model)
     held = into.weights if into else {}
     copied = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            there = held.get(name)
-            copied[name] = (_room(p) if there is None else there).copy_(
-                p.detach(), non_blocking=p.device.type == "cuda"
+            mine, there = local(p), held.get(name)
+            copied[name] = (_room(mine) if there is None else there).copy_(
+                mine, non_blocking=mine.device.type == "cuda"
             )
     return Copy(step, copied)
 
 
 def _room(p: Tensor) -> Tensor:
     """Main memory for a copy of ``p``, pinned where a CUDA device copies into it and there is enough of it."""
-    p = p.detach()
     if p.device.type != "cuda":
         return torch.empty_like(p, device="cpu")
     try:
@@ -96,9 +100,10 @@ def _room(p: Tensor) -> Tensor:
 @torch.no_grad()
 def restore(model: nn.Module, copy: Copy) -> None:
     """Write ``copy`` into ``model``."""
+    reshard(model)
     for name, p in model.named_parameters():
         if name in copy.weights:
-            p.copy_(copy.weights[name])
+            local(p).copy_(copy.weights[name])
 
 
 @torch.no_grad()
@@ -117,8 +122,16 @@ def are_finite(tensors: Iterable[Tensor], device: Any = None) -> Tensor:
 
 
 def first_not_finite(model: nn.Module) -> str | None:
-    """The name of the first weight of ``model`` that holds a number that is not finite, None where all are."""
+    """The name of the first weight of ``model`` that holds a number that is not finite, None where all are.
+
+    Of a sharded model every process looks at its shards, and all get the same answer.
+    """
+    reshard(model)
     named = list(model.named_parameters())
+    if is_sharded(model):
+        bad = torch.stack([1 - are_finite([p]).to(local(p).device) for _, p in named])
+        torch.distributed.all_reduce(bad)
+        return next((name for (name, _), n in zip(named, bad.tolist(), strict=True) if n), None)
     by_device: dict[Any, list[Tensor]] = {}
     for _, p in named:
         by_device.setdefault(p.device, []).append(p)
@@ -229,5 +242,5 @@ class Watch:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    shard = getattr(tensor, "_local_tensor", tensor)  # of a DTensor
-    return shard.detach() if shard.is_floating_point() else shard.detach().float()
+    shard = local(tensor)
+    return shard if shard.is_floating_point() else shard.float()

@@ -1,28 +1,77 @@
-"""Gradients in lists, one entry a parameter: their Gramian, and their weighted sum written where the optimizer reads it."""
+"""Gradients in lists, one entry a parameter: their Gramian, and their weighted sum written where the optimizer reads it.
+
+Under FSDP2 gradients are DTensors.  Inner products are of local shards, summed over the processes in one all-reduce of the
+m × m numbers, and the weighted sum is written shard by shard: no gradient is ever whole.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from expunge.forward.family import local, reshard
+
+Meshes = tuple[tuple[Any, int], ...]  # (device mesh, dimension) over which a tensor is cut
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of ``model`` that train; of a sharded model the shards."""
+    reshard(model)
+    return [p for p in model.parameters() if p.requires_grad]
+
 
 def gramian(grads: list[list[Tensor | None]]) -> Tensor:
-    """m lists of gradients (None where a parameter has none) -> (m, m) inner products over all parameters, in fp32."""
+    """m lists of gradients (None where a parameter has none) -> (m, m) inner products over all parameters, in fp32.
+
+    Sharded over processes, all of them get the same numbers.
+    """
     m = len(grads)
-    rows: list[list[Tensor]] = [[torch.zeros(()) for _ in range(m)] for _ in range(m)]
-    for i in range(m):
-        for j in range(i, m):
-            products = [
-                torch.dot(a.flatten().float(), b.flatten().float())
-                for a, b in zip(grads[i], grads[j], strict=True)
-                if a is not None and b is not None
-            ]
-            total = torch.stack(products).double().sum().float() if products else torch.zeros(())
-            rows[i][j] = rows[j][i] = total
     device = next((g.device for gs in grads for g in gs if g is not None), torch.device("cpu"))
-    return torch.stack([torch.stack([v.to(device) for v in row]) for row in rows])
+    sums = _products(grads, device)
+    total = torch.zeros(m, m, dtype=torch.float64, device=device)
+    for cut, products in sums.items():
+        total += _over_processes(products, cut)
+    upper = total.float()
+    return upper + upper.triu(1).T
 
 
+def _products(grads: list[list[Tensor | None]], device: torch.device) -> dict[Meshes, Tensor]:
+    """The upper triangle (m, m) of the inner products of local shards in fp64, for each way that gradients are cut."""
+    m = len(grads)
+    found: dict[Meshes, list[list[list[Tensor]]]] = {}
+    for gs in zip(*grads, strict=True):
+        cut = next((_cut(g) for g in gs if g is not None), ())
+        rows = found.setdefault(cut, [[[] for _ in range(m)] for _ in range(m)])
+        flat = [None if g is None else local(g).flatten().float() for g in gs]
+        for i, a in enumerate(flat):
+            for j, b in enumerate(flat[i:], i):
+                if a is not None and b is not None:
+                    rows[i][j].append(torch.dot(a, b))
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+    return {
+        cut: torch.stack(
+            [torch.stack([torch.stack(dots).double().sum() if dots else zero for dots in row]) for row in rows]
+        )
+        for cut, rows in found.items()
+    }
+
+
+def _cut(tensor: Tensor) -> Meshes:
+    """Over which dimensions of which mesh of processes ``tensor`` is cut; () for one that every process holds whole."""
+    placements = getattr(tensor, "placements", ())
+    return tuple((tensor.device_mesh, i) for i, placement in enumerate(placements) if placement.is_shard())  # type: ignore[attr-defined]
+
+
+def _over_processes(values: Tensor, cut: Meshes) -> Tensor:
+    """The sum of ``values`` over the processes that hold the other shards."""
+    for mesh, i in cut:
+        torch.distributed.all_reduce(values, group=mesh.get_group(i))
+    return values
+
+
+@torch.no_grad()
 def write_combined(params: list[nn.Parameter], grads: list[list[Tensor | None]], weights: Tensor) -> None:
     """``p.grad = Σ_k w_k g_k``, in place in the first buffer that exists: no further copy."""
     for p, *gs in zip(params, *grads, strict=True):
@@ -30,8 +79,12 @@ def write_combined(params: list[nn.Parameter], grads: list[list[Tensor | None]],
         for g, w in zip(gs, weights, strict=True):
             if g is None:
                 continue
-            w = w.to(g.dtype)
-            out = g.mul_(w) if out is None else out.addcmul_(g, w)
+            part, w = local(g), w.to(g.dtype)
+            if out is None:
+                out = g
+                part.mul_(w)
+            else:
+                local(out).addcmul_(part, w)
         p.grad = out
 
 

@@ -36,6 +36,7 @@ from expunge.training.cached import (
     has_adapter,
     hidden_bytes,
 )
+from expunge.training.sharded import Shards, placed
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,17 @@ def build(
     batches: Batches,
     autocast: Callable[[], AbstractContextManager[Any]],
     device: torch.device,
+    shards: Shards | None = None,
 ) -> Reference:
     """The reference of ``model`` as it is now, in the form that costs least; nothing where no objective reads it.
 
     ``rows(stream)`` are those that training will see, ``batches(stream)`` the same in collated batches with ``index``.
+    ``shards``: of a model that is sharded, of which a copy is sharded too.
     """
     built = Reference()
     if not any(o.reference for o in objectives.values()):
         return built
-    model.to(device)
+    placed(model, device)
     if streams := reading(objectives, "token_logp"):
         with autocast():
             built = replace(built, logp=cache_logp(model, streams, batches))
@@ -92,7 +95,7 @@ def build(
             with autocast():
                 built = replace(built, activations=cache_activations(model, streams, batches, what.layer))
         elif not has_adapter(unwrap(model)):
-            built = replace(built, copy=frozen_copy_up_to(model, what.layer))
+            built = replace(built, copy=shards.frozen_copy() if shards else frozen_copy_up_to(model, what.layer))
     if not (streams := reading(objectives, "logits")):
         return built
     plain = all(o.positions == "answer" for o in objectives.values() if o.reference == "logits")
@@ -101,7 +104,7 @@ def build(
         with autocast():
             built = replace(built, hidden=cache_hidden(model, streams, batches))
     if built.hidden is None and not has_adapter(unwrap(model)):
-        built = replace(built, copy=frozen_copy(model))
+        built = replace(built, copy=shards.frozen_copy() if shards else frozen_copy(model))
     return built
 
 

@@ -31,10 +31,10 @@ from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, finite, reference, stopping
+from expunge.training import checkpoints, finite, reference, sharded, stopping
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
-from expunge.training.gradients import gram_facts, gramian, write_combined
+from expunge.training.gradients import gram_facts, gramian, trained, write_combined
 from expunge.training.resume import ResumableTrainer
 from expunge.training.schedule import from_above_zero
 
@@ -57,8 +57,11 @@ class UnlearningTrainer(ResumableTrainer):
         self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
         if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:
             self.accelerator.dataloader_config.non_blocking = True  # out of pinned memory
+        self.shards = sharded.shard(self.accelerator, self.model) if sharded.version(self.accelerator) else None
+        if self.shards:
+            self.model = self.model_wrapped = self.shards.model
         if method.fit:
-            method = fitted(method, self.model.to(self.args.device).eval(), self.batches("forget"))
+            method = fitted(method, sharded.placed(self.model, self.args.device).eval(), self.batches("forget"))
         self.method = method
         self.combine = combine.complete(copy.deepcopy(method.combine))
         self.start_loss = start_loss
@@ -79,6 +82,7 @@ class UnlearningTrainer(ResumableTrainer):
             batches=partial(self.batches, seen_only=True),
             autocast=self.compute_loss_context_manager,
             device=self.args.device,
+            shards=self.shards,
         )
         self.curvature: Curvature | None = None
         if method.optimizer and self.optimizer is None:
@@ -87,12 +91,17 @@ class UnlearningTrainer(ResumableTrainer):
             self.optimizer_cls_and_kwargs = Sophia, {"lr": self.args.learning_rate, **method.optimizer.of_the_step}
 
     # -- set-up ---------------------------------------------------------------------------------------------------------
+    def create_accelerator_and_postprocess(self) -> None:
+        """As any trainer's; on CPUs too it is FSDP that the arguments ask for."""
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = sharded.enable_on_cpu(self.accelerator, self.args)
+
     def _refuse_unsupported(self) -> None:
         kind = self.accelerator.distributed_type.value
-        if self.combine.needs_gram and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if self.combine.needs_gram and kind in ("DEEPSPEED", "MEGATRON_LM"):
             raise InputError(
                 f"{type(self.combine).__name__} combines gradients itself, which {kind} does not allow "
-                "(it steps or shards inside backward); use DDP or one process, or a method with fixed weights"
+                "(it reduces and steps inside backward); use FSDP2, DDP or one process, or a method with fixed weights"
             )
         objectives = list(self.method.objectives)
         if not self.combine.needs_gram and (given := len(self._fixed_weights())) != len(objectives):
@@ -100,9 +109,9 @@ class UnlearningTrainer(ResumableTrainer):
                 f"{type(self.combine).__name__} gives {given} weights, and {self.method.name} has {len(objectives)} "
                 f"objectives: {', '.join(objectives)}"
             )
-        if self.method.negate is not None and kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if self.method.negate is not None and kind in ("DEEPSPEED", "MEGATRON_LM"):
             raise InputError(
-                f"{self.method.name} turns whole weights round, which {kind} shards; use DDP or one process"
+                f"{self.method.name} turns whole weights round, which {kind} shards; use FSDP2, DDP or one process"
             )
 
     def _curvature(self, settings: Settings) -> Curvature:
@@ -166,7 +175,7 @@ class UnlearningTrainer(ResumableTrainer):
         rows = self._seen(stream) if objective.reference is not None else range(len(given))
         tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
         counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
-        self.model.to(self.args.device).eval()
+        sharded.placed(self.model, self.args.device).eval()
         with torch.no_grad(), self.compute_loss_context_manager():
             return sum(
                 float(objective.loss(self._view(self.model, stream, batch, objective, counts)))
@@ -198,6 +207,10 @@ class UnlearningTrainer(ResumableTrainer):
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt
         return result
+
+    def gathered(self) -> Any:
+        """The model; where it is sharded the whole one on the CPU of the main process, and its shards in the others."""
+        return self.shards.gathered() if self.shards else self.model
 
     def go_back(self, what: str) -> bool:
         """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any."""
@@ -307,7 +320,7 @@ class UnlearningTrainer(ResumableTrainer):
         share = 1 / self.current_gradient_accumulation_steps
         names = list(self.method.objectives)
         fixed = None if gram else self._fixed_weights()
-        params = [p for p in model.parameters() if p.requires_grad]
+        params = trained(model)
         losses = []
         for k, name in enumerate(names):
             if gram:
@@ -367,8 +380,17 @@ class UnlearningTrainer(ResumableTrainer):
         self.combine.step(losses)
         self._losses = None
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As any trainer's; of a sharded model it has the shards."""
+        made = super().create_optimizer(*args, **kwargs)
+        self._groups = [list(group["params"]) for group in made.param_groups]
+        return made
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule that the arguments name; its warm-up begins above 0, so that no step is lost."""
+        if self.shards and self.optimizer is not None:  # accelerate has found them again by address, and an empty
+            for group, params in zip(self.optimizer.param_groups, self._groups, strict=True):  # shard has none
+                group["params"] = params
         if self.lr_scheduler is None:
             schedule = super().create_scheduler(num_training_steps, optimizer)
             from_above_zero(schedule, self.args.get_warmup_steps(num_training_steps))

@@ -120,8 +120,11 @@ def _carried_out(
     import torch
 
     from expunge import models
-    from expunge.training import finite
+    from expunge.training import finite, sharded
 
+    sharded_run = sharded.switched_on(args)
+    if sharded_run:  # no device need hold the whole model
+        settings = settings.model_copy(update={"device": "cpu"})
     unfinished.begin(folder, settings)
     made = unfinished.made_of(settings, method, data, args)
     this = unfinished.Run(made, unfinished.find(folder, made, settings), began)
@@ -149,10 +152,17 @@ def _carried_out(
         measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
         del third
     compared = measured[settings.compare_with] if settings.compare_with else None
-    before = measured.get(settings.model) or earlier.get("before")
-    before = before or measure(target.model, target.tokenizer, data, settings)
-    measured[settings.model] = before
-    this.known |= {"model": target.fingerprint, "before": before, "compared": compared}
+    if settings.model not in measured and earlier.get("before"):
+        measured[settings.model] = earlier["before"]
+    if settings.model not in measured and not sharded_run:
+        measured[settings.model] = measure(target.model, target.tokenizer, data, settings)
+
+    def first(trainer: Any) -> float | None:
+        """In shards the target is measured when the trainer has sharded it; an adapter does nothing yet."""
+        if settings.model not in measured:
+            measured[settings.model] = measure(trainer.model, target.tokenizer, data, settings, alone=True)
+        this.known |= {"model": target.fingerprint, "before": measured[settings.model], "compared": compared}
+        return train.start_loss_of(method, measured[settings.model]["figures"])
 
     net = train.prepare(target.model, settings, method)
     trainer = train.train(
@@ -161,18 +171,22 @@ def _carried_out(
         data,
         method,
         args,
-        start_loss=train.start_loss_of(method, before["figures"]),
         callbacks=given.callbacks,
         plan=unfinished.plan(folder, settings, this),
         begin=this.unfinished.place if this.unfinished else None,
+        first=first,
     )
+    before = measured[settings.model]
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     try:
-        after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
+        after = outcome.measured(
+            trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=sharded_run)
+        )
     except RunFailed:  # there is nothing to go on from
         unfinished.discard(folder)
         raise
+    net = trainer.gathered()  # sharded weights whole in the main process
     trained = Trained(
         net=net,
         target=target,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,12 @@ FIT_ROWS = 64  # of the forget set that a method is fitted on
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
     from expunge.training import arguments as training
-    from expunge.training import checkpoints, curvature, shares
+    from expunge.training import checkpoints, curvature, sharded, shares
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     suited = shares.divided(suited, settings.training, forget_rows, processes.count())
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    sharded.check(args)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
     if method.optimizer:
@@ -96,10 +97,12 @@ def train(
     callbacks: Sequence[Any] = (),
     plan: keeper.Plan | None = None,
     begin: Path | None = None,
+    first: Callable[[Any], float | None] | None = None,
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
-    ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.
+    ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
+    first step, gives ``start_loss``.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -123,6 +126,8 @@ def train(
     )
     for noisy in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is another in a notebook
         trainer.remove_callback(noisy)
+    if first:
+        trainer.start_loss = first(trainer)
     trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
     return trainer
 

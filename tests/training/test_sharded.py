@@ -1,0 +1,152 @@
+"""FSDP2: every method on several processes, each with its shards, moves the weights as one process does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import launch
+import pytest
+import sharded_worker
+import tiny
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from expunge import methods
+from expunge.errors import InputError
+from expunge.method import build
+from expunge.training import sharded
+from expunge.training.arguments import parse
+from expunge.training.gradients import gramian, write_combined
+
+CASES = sharded_worker.cases()
+
+
+def same(got: torch.Tensor, name: str) -> None:
+    case = CASES[name]
+    method = build(case.method, case.parameters)
+    tiny.assert_same_steps(got, sharded_worker.moved(case, 1), method, atol=1e-4, rtol=0)
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def mesh(tmp_path):
+    """A mesh of one process, in a group of its own."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+def lists(seed: int) -> list[torch.Tensor | None]:
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(4, 3, generator=g), None if seed else torch.randn(2, generator=g), torch.randn(5, generator=g)]
+
+
+def test_the_gramian_and_the_weighted_sum_of_dtensors_are_those_of_plain_tensors(mesh):
+    plain, cut = [lists(0), lists(1)], [lists(0), lists(1)]
+    cut = [[g if g is None else distribute_tensor(g, mesh, [Shard(0)]) for g in gs] for gs in cut]
+    found = gramian(cut)
+    assert type(found) is torch.Tensor
+    torch.testing.assert_close(found, gramian(plain), rtol=0, atol=0)
+    params = [torch.nn.Parameter(torch.zeros(s)) for s in ((4, 3), (2,), (5,))]
+    shards = [torch.nn.Parameter(distribute_tensor(p.detach(), mesh, [Shard(0)])) for p in params]
+    weights = torch.tensor([0.5, -2.0])
+    write_combined(params, plain, weights)
+    write_combined(shards, cut, weights)
+    for p, q in zip(params, shards, strict=True):
+        torch.testing.assert_close(q.grad.full_tensor(), p.grad, rtol=0, atol=0)
+
+
+def test_inner_products_are_summed_over_the_mesh_of_the_shards_once(mesh, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x, group=None: calls.append(x) or x.mul_(2))
+    whole, shard = torch.ones(3), distribute_tensor(torch.ones(3), mesh, [Shard(0)])
+    assert gramian([[whole, shard]]).tolist() == [[3.0 + 2 * 3.0]]  # as if another process held as much
+    assert [c.shape for c in calls] == [(1, 1)]
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------------
+def test_version_1_is_refused_and_version_2_is_named():
+    def accelerator(version):
+        kind = SimpleNamespace(value="FSDP")
+        return SimpleNamespace(
+            distributed_type=kind, state=SimpleNamespace(fsdp_plugin=SimpleNamespace(fsdp_version=version))
+        )
+
+    assert sharded.version(accelerator(2)) == 2
+    with pytest.raises(InputError, match="use version 2"):
+        sharded.version(accelerator(1))
+    assert sharded.version(tiny.trainer(methods.npo()).accelerator) is None
+
+
+def test_version_1_is_refused_before_a_model_is_loaded(monkeypatch):
+    sharded.check(SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 2}))
+    with pytest.raises(InputError, match="FSDP version 1 flattens"):
+        sharded.check(SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 1}))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch
+    with pytest.raises(InputError, match="fsdp_version: 2 in the configuration"):
+        sharded.check(SimpleNamespace(fsdp=None))
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    sharded.check(SimpleNamespace(fsdp=None))
+
+
+def test_fsdp_is_said_as_older_and_newer_transformers_say_it():
+    assert [parse("fsdp", value) for value in ("true", True, "full_shard")] == [True, True, "full_shard"]
+
+
+def test_deepspeed_runs_fixed_weights_and_refuses_gramians_for_fsdp2(monkeypatch):
+    from accelerate.utils import DistributedType
+
+    fixed, gram = tiny.trainer(methods.npo()), tiny.trainer(methods.blur_npo())
+    monkeypatch.setattr(type(gram.accelerator), "distributed_type", DistributedType.DEEPSPEED, raising=False)
+    fixed._refuse_unsupported()
+    with pytest.raises(InputError, match="use FSDP2"):
+        gram._refuse_unsupported()
+
+
+# -- in the session's launch ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", sharded_worker.IN_SESSION)
+def test_two_processes_with_shards_move_the_weights_as_one_does(name, tmp_path_factory):
+    folder = launch.launched(tmp_path_factory)
+    same(torch.load(folder / "sharded" / f"{name}.pt"), name)
+
+
+# -- every method -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=[2, 4])
+def all_cases(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(f"sharded-{request.param}")
+    torchrun(request.param, [str(launch.TESTS / "sharded_worker.py"), str(folder)], folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_method_moves_the_weights_as_one_process_does(name, all_cases):
+    same(torch.load(all_cases / f"{name}.pt"), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_training_goes_on_from_a_checkpoint_on_another_number_of_processes(processes, tmp_path):
+    worker = [str(launch.TESTS / "sharded_worker.py"), str(tmp_path), "resume"]
+    torchrun(2, worker, tmp_path)
+    torchrun(processes, [*worker, str(tmp_path / "checkpoints" / "checkpoint-2")], tmp_path)
+    whole, resumed = (torch.load(tmp_path / f"resumed-{n}.pt") for n in ("2-False", f"{processes}-True"))
+    torch.testing.assert_close(resumed, whole, atol=1e-6, rtol=0)
+    assert whole.norm() > 1e-3
+
+
+def torchrun(processes: int, command: list[str], folder) -> str:
+    """What ``command`` says in each of several processes."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    env["PYTHONPATH"] = os.pathsep.join(launch.PATH)
+    port = str(launch.free_port())
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", port]
+    ended = subprocess.run(
+        [sys.executable, *start, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=900
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
