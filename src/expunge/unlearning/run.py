@@ -108,15 +108,17 @@ def _carried_out(
     import torch
 
     from expunge import models
+    from expunge.models import formats
     from expunge.training import finite
 
     load = partial(
         models.load,
-        dtype=getattr(torch, settings.dtype),
-        device=settings.device,
+        dtype=getattr(torch, settings.loaded),
+        device=train.where(settings, args),
         trust_remote_code=settings.trust_remote_code,
+        attn=settings.attn,
     )
-    target = given.load(settings) or load(settings.model)
+    target = given.load(settings, train.where(settings, args)) or load(settings.model)
     finite.check_model(target.model, settings.model)
     template.attach(target.tokenizer, data.rendering)
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
@@ -143,6 +145,8 @@ def _carried_out(
         start_loss=train.start_loss_of(method, before["figures"]),
         callbacks=given.callbacks,
     )
+    if settings.dtype != settings.loaded:
+        formats.round_to(net, getattr(torch, settings.dtype))  # as they are saved; what is measured is what is saved
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     after = outcome.measured(trainer, lambda: measure(net, target.tokenizer, data, settings))
@@ -198,8 +202,12 @@ def _carried_out(
 
 def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:
     """Save ``net`` to ``place``: whole, as an adapter, or as the one adapter of a ``chain``."""
+    import torch
+
     from expunge import models
+    from expunge.models import formats
 
     if chain and chain.adapter:
         return models.save_adapter(chain.adapter, net, target.tokenizer, place, base=replace(target, adapter=None))
-    return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)
+    with formats.in_format(net, getattr(torch, settings.dtype) if settings.dtype != settings.loaded else None):
+        return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)

@@ -23,12 +23,17 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     from expunge.training import checkpoints, curvature
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
-    args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed, settings.device)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
     if method.optimizer:
         curvature.check(method.optimizer, method.combine, args)
     return args
+
+
+def where(settings: Recipe, args: Any) -> Any:
+    """The device that the models of a run are loaded on: that of its training; in main memory where it is then sharded."""
+    return settings.device if args.fsdp or args.deepspeed else args.device
 
 
 def fit(method: Method, model: Any, tokenizer: Any, data: Data) -> Method:
