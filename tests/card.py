@@ -32,7 +32,16 @@ class HostWaits(AssertionError):
 class NoWaiting(TorchDispatchMode):
     """Fails at an operation that reads from the card, or copies to it and waits until it has arrived."""
 
-    READS = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "is_nonzero", "_unique2", "unique_dim")
+    READS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "bincount",
+        "equal",
+        "is_nonzero",
+        "_unique2",
+        "unique_dim",
+    )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

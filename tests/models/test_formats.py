@@ -28,7 +28,9 @@ def test_a_step_of_1e_5_lands():
 
 
 def test_whole_weights_are_saved_in_the_format_that_was_asked_for(workplace):
-    done = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", dtype="bfloat16", max_steps=2, lr=1e-3, **FAST)
+    done = unlearn(
+        "model", forget="forget.jsonl", retain="retain.jsonl", dtype="bfloat16", max_steps=2, lr=1e-3, **FAST
+    )
     stored = load_file(workplace / "unlearned" / "model" / "model.safetensors")
     assert {v.dtype for v in stored.values()} == {torch.bfloat16}
     again = load("unlearned/model").model.state_dict()

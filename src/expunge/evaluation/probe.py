@@ -55,8 +55,9 @@ class How:
 
     ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the template;
     ``limit``: only the first rows of each part; ``dtype``: the number format of the weights, such as
-    ``bfloat16``; ``attn``: how attention is computed, which changes no figure but by rounding; ``device``: where the model runs, by default an accelerator if there is one; ``backend``: what writes the
-    answers, ``vllm`` where it is installed; texts are always scored with transformers.
+    ``bfloat16``; ``attn``: how attention is computed, which changes no figure but by rounding; ``device``: where the model
+    runs, by default an accelerator if there is one; ``backend``: what writes the answers, ``vllm`` where it is installed;
+    texts are always scored with transformers.
     """
 
     max_length: int | None = None

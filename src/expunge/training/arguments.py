@@ -91,7 +91,7 @@ def _rate(method: Method, lora: bool) -> float:
 def arguments(
     given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path, seed: int, device: str | None = None
 ) -> Any:
-    """``TrainingArguments`` of ``suited`` overridden by ``given``, on ``device``; a wrong name or value is one clear sentence.
+    """``TrainingArguments`` of ``suited`` under ``given``, on ``device``; a wrong name or value is one clear sentence.
 
     Under a launcher on a machine without an accelerator the processes train together, on the CPU.
     """

@@ -35,7 +35,9 @@ def place(args: Any, device: Any) -> None:
     if wanted is None or wanted.index is None or wanted.type != "cuda" or wanted == args.device:
         return
     if several_processes():
-        raise InputError(f"device={device} is one card, and the launcher gives each process its own; say cuda, or leave it out")
+        raise InputError(
+            f"device={device} is one card, and the launcher gives each process its own; say cuda, or leave it out"
+        )
     torch.cuda.set_device(wanted)
     args.__dict__["_setup_devices"] = wanted
     args.distributed_state.device = wanted

@@ -76,7 +76,9 @@ def copy_of(model: nn.Module, step: int, into: Copy | None = None) -> Copy:
     for name, p in model.named_parameters():
         if p.requires_grad:
             there = held.get(name)
-            copied[name] = (_room(p) if there is None else there).copy_(p.detach(), non_blocking=p.device.type == "cuda")
+            copied[name] = (_room(p) if there is None else there).copy_(
+                p.detach(), non_blocking=p.device.type == "cuda"
+            )
     return Copy(step, copied)
 
 

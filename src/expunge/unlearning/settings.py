@@ -91,7 +91,7 @@ class Recipe(BaseModel):
     with several, which are trained on.  ``template_arguments``: passed to the tokenizer's chat template wherever it is
     rendered; ``strftime_now`` is the date for one that asks for today's.
     ``max_length``: tokens of a row; longer plain texts are cut into pieces, longer answers are cut off.
-    ``limit``: only the first rows of each set are read.  ``dtype``: with LoRA of the weights that do not train, whose factors
+    ``limit``: only the first rows of each set are read.  ``dtype``: with LoRA of the weights that do not train, its factors
     are float32 in any case; without LoRA of the weights that are saved: those that train are float32 until then, for
     bfloat16 would lose most of their small steps.  On a CUDA device a step computes in bfloat16 either way, unless
     ``bf16=false`` says otherwise.  ``attn``: how attention is computed, transformers' ``attn_implementation``.
