@@ -187,7 +187,10 @@ def test_a_quick_look_at_a_benchmark_trains_on_all_rows_in_full_precision():
 def test_the_number_format_of_a_run():
     given = {"model": "m", "forget": "f", "dtype": "bfloat16"}
     assert recipe.make(given | {"adapter": "lora"}).dtype == "bfloat16"
-    for more in ({}, {"adapter": "lora", "merge": True}, {"adapter": "lora", "dtype": "float16"}):
+    whole = recipe.make(given)
+    assert (whole.dtype, whole.loaded) == ("bfloat16", "float32")  # it is saved so, and trains in float32
+    assert recipe.make(given | {"adapter": "lora"}).loaded == "bfloat16"
+    for more in ({"adapter": "lora", "merge": True}, {"adapter": "lora", "dtype": "float16"}):
         with pytest.raises(InputError, match="dtype"):
             recipe.make(given | more)
     assert release.make(given).run.dtype == "bfloat16"

@@ -171,7 +171,6 @@ def test_a_dry_run_checks_and_writes_nothing(place, monkeypatch, command, said):
     [
         (["run", *DATA, "--forget", "none.jsonl"], "none.jsonl"),
         (["run", *DATA, "lerning_rate=1"], "did you mean 'learning_rate'"),
-        (["run", *DATA, "--dtype", "bfloat16"], "give adapter = lora"),
         (["run", *DATA, "--dtype", "bfloat16", "--adapter", "lora", "--merge"], "no merge"),
         (["run", *DATA, "--out", "forget.jsonl"], "in the way"),
         (["release", *DATA, "--dtype", "bfloat16", "--merge"], "no merge"),

@@ -50,7 +50,12 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     began = time.monotonic()
     work = folder.with_name(f"{folder.name}-training")
     args = arguments(settings, len(rows), work)
-    base = models.load(settings.model, device=settings.device, trust_remote_code=settings.trust_remote_code)
+    base = models.load(
+        settings.model,
+        device=train.where(settings, args),
+        trust_remote_code=settings.trust_remote_code,
+        attn=settings.attn,
+    )
     key = made_of(settings, base.fingerprint, {"taught": rows})
     if processes.on_main(partial(is_made, folder, folder, key)):
         return

@@ -17,7 +17,14 @@ from expunge.errors import InputError
 from expunge.settings import check_filled, is_recipe
 
 BENCH, HOW = "expunge.bench.settings.Bench", "expunge.evaluation.probe.How"
-OF_HOW = {"limit", "dtype", "chat_template", "device", "trust_remote_code"}  # what lm-evaluation-harness takes too
+OF_HOW = {
+    "limit",
+    "dtype",
+    "chat_template",
+    "device",
+    "attn",
+    "trust_remote_code",
+}  # what lm-evaluation-harness takes too
 
 
 def need_extra() -> None:

@@ -192,11 +192,13 @@ def _endpoint(name: str, url: str | None, asked: Asked) -> Endpoint:
     from expunge.cli.quiet import quiet
     from expunge.data import template
     from expunge.models import load
+    from expunge.models.check import usual_device
     from expunge.settings import scalars
 
     quiet()
     dtype = getattr(torch, asked.dtype)
-    loaded = load(name, dtype=dtype, device=asked.device, trust_remote_code=asked.trust_remote_code)
+    where = usual_device(asked.device)
+    loaded = load(name, dtype=dtype, device=where, trust_remote_code=asked.trust_remote_code, attn=asked.attn)
     if asked.template_arguments:
         template.use(loaded.tokenizer, scalars(asked.template_arguments))
     return local(loaded.model, loaded.tokenizer, seed=asked.seed, chat_template=asked.chat_template)

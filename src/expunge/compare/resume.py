@@ -15,7 +15,7 @@ from expunge.errors import InputError
 from expunge.evaluation import evaluate
 from expunge.evaluation.probe import Probe, fingerprint
 
-NOT_ASKED = ("device", "trust_remote_code")  # of How: they change no figure
+NOT_ASKED = ("device", "attn", "trust_remote_code")  # of How: they change no figure
 
 
 def is_done(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:

@@ -33,7 +33,7 @@ LAYOUT = outputs.Layout(
     ),
     evidence=("target/made.json", "retrained/made.json", "run/made.json", "run/run.json"),
 )  # fmt: skip
-HERE = ("device", "trust_remote_code")  # of how a model is asked, which change no figure
+HERE = ("device", "attn", "trust_remote_code")  # of how a model is asked, which change no figure
 LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
 BESIDE = ("target", "retrained")  # the models that ``model`` stands between
 Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> what it said, and which model it was

@@ -55,8 +55,9 @@ class How:
 
     ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the template;
     ``limit``: only the first rows of each part; ``dtype``: the number format of the weights, such as
-    ``bfloat16``; ``device``: where the model runs, by default an accelerator if there is one; ``backend``: what writes the
-    answers, ``vllm`` where it is installed; texts are always scored with transformers.
+    ``bfloat16``; ``attn``: how attention is computed, which changes no figure but by rounding; ``device``: where the model
+    runs, by default an accelerator if there is one; ``backend``: what writes the answers, ``vllm`` where it is installed;
+    texts are always scored with transformers.
     """
 
     max_length: int | None = None
@@ -75,6 +76,10 @@ class How:
     limit: Annotated[int | None, Field(description="Only the first rows of each part: a quick look.")] = None
     dtype: Annotated[str, Field(description="Number format of the weights: float32, bfloat16 or float16.")] = "float32"
     device: Annotated[str | None, Field(description="Where the model runs, such as cuda.")] = None
+    attn: Annotated[
+        str | None,
+        Field(description="How attention is computed: sdpa, eager, flex_attention or flash_attention_2."),
+    ] = None
     trust_remote_code: Annotated[bool, Field(description="Run code that the model's repository brings.")] = False
     backend: Annotated[
         str, Field(description="What writes the answers: transformers, or vllm where it is installed.")

@@ -50,7 +50,7 @@ def _one_text_a_row() -> Iterator[None]:
     if own is None:
         yield
         return
-    masking_utils.find_packed_sequence_indices = _not_packed
+    masking_utils.find_packed_sequence_indices = _not_packed  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -91,6 +91,10 @@ class Asked:
     ] = None
     seed: Annotated[int, Field(ge=0, description="Seed of what a local model draws.")] = 0
     device: Annotated[str | None, Field(description="Where a local model runs, such as cuda.")] = None
+    attn: Annotated[
+        str | None,
+        Field(description="How a local model computes attention: sdpa, eager, flex_attention or flash_attention_2."),
+    ] = None
     dtype: Annotated[
         str, Field(description="Number format of a local model's weights: float32, bfloat16 or float16.")
     ] = "float32"

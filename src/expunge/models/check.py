@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from expunge.errors import InputError, nearest
+from expunge.errors import InputError, nearest, shortened
 from expunge.files import read_json
 from expunge.models.locate import Source, adapter_base
 
@@ -144,6 +145,35 @@ def is_embedding(name: str) -> bool:
     return parts[-1] == "weight" and ".lora_" not in name and any(part in EMBEDDINGS for part in parts)
 
 
+# -- attention ------------------------------------------------------------------------------------------------------------
+ATTENTION_IN = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface", "eager": "", "sdpa": "",
+                "flex_attention": ""}  # fmt: skip  # how attention is computed -> the package that it needs
+
+
+def check_attention(attn: str | None, dtype: str | None = None) -> None:
+    """Raise InputError for an implementation of attention that is none, is not installed, or cannot compute in ``dtype``."""
+    if attn is None:
+        return
+    if "/" in attn:
+        package = "kernels"
+    elif attn in ATTENTION_IN:
+        package = ATTENTION_IN[attn]
+    else:
+        raise InputError(
+            f"there is no attention {shortened(attn)}{nearest(attn, ATTENTION_IN)}; there are {', '.join(ATTENTION_IN)}"
+        )
+    if package and find_spec(package) is None:
+        raise InputError(
+            f"attn={attn} needs the package {package.replace('_', '-')}, which is not installed; leave it out: sdpa, what "
+            "is usual, has torch's own fast kernels"
+        )
+    if attn.startswith("flash_attention") and dtype == "float32":
+        raise InputError(
+            f"attn={attn} computes in 16 bits only, and the weights are float32; give --dtype bfloat16 with --adapter lora "
+            "too, or leave it out"
+        )
+
+
 # -- device ---------------------------------------------------------------------------------------------------------------
 def check_device(device: Any) -> None:
     """Raise InputError for a device that is none, or that this machine does not have."""
@@ -163,6 +193,15 @@ def check_device(device: Any) -> None:
     if found.type != kind or (found.index or 0) >= count:
         has = f"{count} of type {kind}" if here else "no accelerator that torch can use"
         raise InputError(f"the device {found} is not to be had: this machine has {has}; leave --device out, or say cpu")
+
+
+def usual_device(device: Any) -> Any:
+    """``device``, or where none is given the accelerator of this machine, if it has one."""
+    import torch
+
+    if device is not None or not torch.accelerator.is_available():
+        return device
+    return torch.accelerator.current_accelerator()
 
 
 def said_by(error: Exception) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from expunge.errors import InputError
 from expunge.models.adapt import merged
-from expunge.models.check import check_device, check_files, is_embedding, said_by, vocabulary
+from expunge.models.check import check_attention, check_device, check_files, is_embedding, said_by, vocabulary
 from expunge.models.gguf import dequantised
 from expunge.models.loaded import Loaded, check_generation, fingerprint_state
 from expunge.models.locate import Source, adapter_base, resolve
@@ -34,19 +34,23 @@ def load(
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     revision: str | None = None,
+    attn: str | None = None,
 ) -> Loaded:
     """The causal language model ``name`` (see :func:`resolve`) and its tokenizer, in evaluation mode.
 
-    An adapter is merged into its base in fp32, then cast to ``dtype``.
+    An adapter is merged into its base in fp32, then cast to ``dtype``.  ``attn``: transformers' ``attn_implementation``, its
+    own choice if left out.
 
     Raises InputError where the model cannot be found, is no causal language model, has other weights than its
     configuration says, is stored quantised or as a pickle, where an adapter does not fit its base, and for a device that
-    is not there.
+    is not there, or an attention that is not installed.
     """
     check_device(device)
+    check_attention(attn)
     source = resolve(name, revision=revision)
     check_files(source, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    options |= {"attn_implementation": attn} if attn else {}
     if source.kind == "adapter":
         model, base = _load_adapter(Path(source.location), options)
         model = model.to(dtype)

@@ -82,9 +82,10 @@ def loaded(name: str, plan: Recipe, device: Any) -> models.Loaded:
     """The model ``name`` in the number format of ``plan``, its tokenizer rendering as ``plan`` says."""
     found = models.load(
         name,
-        dtype=getattr(torch, plan.dtype),
+        dtype=getattr(torch, plan.loaded),
         device=plan.device or device,
         trust_remote_code=plan.trust_remote_code,
+        attn=plan.attn,
     )
     template.use(found.tokenizer, plan.template_arguments if plan.chat_template else {})
     return found

@@ -67,7 +67,7 @@ def arguments(settings: Release, role: Role, at: int, rows: int, folder: Path) -
     )
     suited["num_train_epochs"] = float(max(EPOCHS, math.ceil(training.LEAST_STEPS / per_epoch)))
     seed = zlib.crc32(f"{settings.run.seed} {at} {role}".encode())
-    return training.arguments(settings.run.training, suited, folder / f"{at:02d}-{role}", seed)
+    return training.arguments(settings.run.training, suited, folder / f"{at:02d}-{role}", seed, settings.run.device)
 
 
 def update(

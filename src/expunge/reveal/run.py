@@ -26,6 +26,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.generation import sample as generate
+from expunge.models.check import usual_device
 from expunge.models.tokenizer import load_tokenizer
 from expunge.reveal import arms, bandit, embed, linear, search, surrogate
 from expunge.reveal.arms import Meta
@@ -39,7 +40,7 @@ FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "revea
 QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 LAYOUT = outputs.Layout(RECORD, "an earlier search is here", entries=FILES)
 ABOUT = 16  # answers to each seed that show what the topic is
-HERE = ("model", "out", "overwrite", "device", "trust_remote_code", "model_name")  # do not decide what is found
+HERE = ("model", "out", "overwrite", "device", "attn", "trust_remote_code", "model_name")  # do not decide what is found
 FEW = 8  # revealed answers, below which a forget set is of little use
 SEED_STEP = 1_000_003  # between the random draws of two seeds
 
@@ -80,8 +81,9 @@ def _carried_out(settings: Reveal, given: Scorer | None, folder: Path, command: 
     loaded = models.load(
         settings.model,
         dtype=getattr(torch, settings.dtype),
-        device=settings.device,
+        device=usual_device(settings.device),
         trust_remote_code=settings.trust_remote_code,
+        attn=settings.attn,
     )
     template.use(loaded.tokenizer, settings.template_arguments if settings.chat_template else {})
     said = _claimed(folder, settings, loaded.fingerprint)

@@ -83,6 +83,9 @@ class Reveal(BaseModel):
     model_name: str | None = None
     device: str | None = Field(None, description="Where the model runs, such as cuda.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
+    attn: str | None = Field(
+        None, description="How attention is computed: sdpa, eager, flex_attention or flash_attention_2."
+    )
     overwrite: bool = Field(False, description="Begin anew, whatever is there.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
 

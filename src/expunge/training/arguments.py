@@ -18,6 +18,7 @@ from expunge.errors import InputError, nearest, shortened
 from expunge.method import Method
 from expunge.settings import check_filled
 from expunge.sophia import OPTIMIZERS, Settings
+from expunge.training import devices
 from expunge.training.refused import (
     LOW_RANK_OPTIMIZERS,
     REASONS,
@@ -59,12 +60,25 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "warmup_steps": 0.1,  # below 1: a share of all steps, however many there are in the end
         "weight_decay": SOPHIA_DECAY if method.optimizer else 0.01,
         "max_grad_norm": 1.0,
-        "optim": "adamw_torch",
+        **_suited_to_cuda(method),
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": False,  # else it follows the log level
     }
+
+
+def _suited_to_cuda(method: Method) -> dict[str, Any]:
+    """On a card that can: forward and backward in bfloat16 over weights in float32, and AdamW in one kernel.
+
+    Not where the curvature takes differences of gradients, which bfloat16 rounds away.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"optim": "adamw_torch"}
+    exact = method.optimizer is not None and method.optimizer.curvature == "hutchinson"
+    return {"optim": "adamw_torch_fused", "bf16": torch.cuda.is_bf16_supported() and not exact}
 
 
 def _rate(method: Method, lora: bool) -> float:
@@ -74,8 +88,10 @@ def _rate(method: Method, lora: bool) -> float:
     return method.learning_rate * LORA_FACTOR if own is None else own
 
 
-def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path, seed: int) -> Any:
-    """``TrainingArguments`` of ``suited`` overridden by ``given``; a wrong name or value is one clear sentence.
+def arguments(
+    given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path, seed: int, device: str | None = None
+) -> Any:
+    """``TrainingArguments`` of ``suited`` under ``given``, on ``device``; a wrong name or value is one clear sentence.
 
     Under a launcher on a machine without an accelerator the processes train together, on the CPU.
     """
@@ -87,12 +103,18 @@ def arguments(given: Mapping[str, Any], suited: Mapping[str, Any], folder: Path,
         raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")
     if "save_steps" in chosen:
         chosen.setdefault("save_strategy", "steps")
-    whole = {**suited, **_together_on_cpu(), **chosen, **fixed}
+    on_cpu = devices.on_cpu(device, chosen)
+    whole = {**suited, **_together_on_cpu(), **on_cpu, **chosen, **fixed}
+    if whole.get("bf16") and "bf16" not in chosen and (whole.get("use_cpu") or whole.get("fp16")):
+        del whole["bf16"]  # suited, but not asked for, and the user chose otherwise
+    if whole.get("use_cpu") and "optim" not in chosen:
+        whole["optim"] = "adamw_torch"
     try:
         made = TrainingArguments(**whole)
     except (TypeError, ValueError, ImportError, RuntimeError, OSError, NotImplementedError) as error:
         raise InputError(_reason(error, whole)) from error
     _check_made(made, chosen)
+    devices.place(made, device)
     return made
 
 

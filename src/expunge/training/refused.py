@@ -114,6 +114,8 @@ HABITS = {
     "load_in_4bit": "weights that are quantised cannot be changed; use --dtype bfloat16 with --adapter lora",
     "load_in_8bit": "weights that are quantised cannot be changed; use --dtype bfloat16 with --adapter lora",
     "torch_dtype": "it is --dtype",
+    "attn_implementation": "it is attn, --attn",
+    "use_flash_attention_2": "it is --attn flash_attention_2",
     "output_dir": "it is --out",
     "gpu": "it is --device cuda",
     "cuda": "it is --device cuda",

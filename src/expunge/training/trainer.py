@@ -349,7 +349,8 @@ class UnlearningTrainer(ResumableTrainer):
     def _step_if_finite(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
         """:meth:`_sync`, or the end of training where a loss or a gradient is not finite, as far as the host knows.
 
-        On a CPU it knows at once and that step moves nothing; see :mod:`expunge.training.finite`.  Under fp16 a gradient may overflow: the scaler leaves that step out by itself.
+        On a CPU it knows at once and that step moves nothing; see :mod:`expunge.training.finite`.  Under fp16 a gradient may
+        overflow: the scaler leaves that step out by itself.
         """
         assert self._losses is not None
         losses = self.accelerator.reduce(self._losses, "mean")
@@ -398,7 +399,7 @@ class UnlearningTrainer(ResumableTrainer):
 
     # -- log ------------------------------------------------------------------------------------------------------------
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Where the host is about to wait for the device anyway, a run that broke down ends, and no checkpoint is written."""
+        """Where the host waits for the device anyway, a run that broke down ends, and no checkpoint is written."""
         if (self.control.should_log or self.control.should_save) and not self.health.read():
             self.control.should_training_stop, self.control.should_save = True, False
         super()._maybe_log_save_evaluate(*args, **kwargs)

@@ -113,8 +113,12 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
 
 def _write(net: Any, target: Any, settings: Recipe, chain: Any, place: Path) -> Path:
     """Save ``net`` to ``place``: whole, as an adapter, or as the one adapter of a ``chain``."""
+    import torch
+
     from expunge import models
+    from expunge.models import formats
 
     if chain and chain.adapter:
         return models.save_adapter(chain.adapter, net, target.tokenizer, place, base=replace(target, adapter=None))
-    return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)
+    with formats.in_format(net, getattr(torch, settings.dtype) if settings.dtype != settings.loaded else None):
+        return models.save(net, target.tokenizer, place, base=target, merge=settings.merge or chain is not None)

@@ -55,7 +55,7 @@ def describe_output(path: Path, again: Any, chain: Any, settings: Recipe) -> dic
     said: dict[str, Any] = {
         "path": path.name,
         "fingerprint": again.fingerprint,
-        "dtype": settings.dtype,
+        "dtype": settings.loaded,
         "files": files.sha256_folder(path, "*.safetensors"),
         "check": again.described,
     }
@@ -90,7 +90,7 @@ def parent_of(settings: Recipe, fingerprint: str) -> tuple[dict[str, Any] | None
         "fingerprint": output["fingerprint"],
         "model": record.complete(ModelInfo, earlier.get("model"))["fingerprint"],
     }
-    comparable = output.get("dtype") == settings.dtype and output["fingerprint"]
+    comparable = output.get("dtype") == settings.loaded and output["fingerprint"]
     if comparable and output["fingerprint"] != fingerprint:
         return said, [
             f"the weights in {named or place} are not those that the record of the run in {said['run']} names"

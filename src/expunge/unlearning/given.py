@@ -20,8 +20,8 @@ class Given:
     tokenizer: Any = None
     callbacks: tuple[Any, ...] = ()
 
-    def load(self, settings: Recipe) -> Any:
-        """A copy of the model as :func:`expunge.models.load` would give it; None where there is none."""
+    def load(self, settings: Recipe, device: Any = None) -> Any:
+        """A copy of the model as :func:`expunge.models.load` would give it, on ``device``; None where there is none."""
         if self.model is None:
             return None
         import torch
@@ -29,8 +29,10 @@ class Given:
         from expunge import models
         from expunge.models.given import check_base, from_memory
 
-        dtype = getattr(torch, settings.dtype)
-        own = from_memory(self.model, self.tokenizer, dtype=dtype, device=settings.device)
+        dtype = getattr(torch, settings.loaded)
+        own = from_memory(self.model, self.tokenizer, dtype=dtype, device=device)
+        if settings.attn:
+            own.model.set_attn_implementation(settings.attn)
         if settings.adapter and not settings.merge:
             check_base(own, models.load(own.source, dtype=dtype, trust_remote_code=settings.trust_remote_code))
         return own

@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge import outputs, record
 from expunge.method import Method, build
-from expunge.models.check import check_device, check_files
+from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, train, unfinished
@@ -29,6 +29,7 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings, warnings)
     check_device(settings.device)
+    check_attention(settings.attn, settings.loaded)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
     going = unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)

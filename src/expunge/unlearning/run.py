@@ -120,6 +120,7 @@ def _carried_out(
     import torch
 
     from expunge import models
+    from expunge.models import formats
     from expunge.training import finite, sharded
 
     sharded_run = sharded.switched_on(args)
@@ -131,11 +132,12 @@ def _carried_out(
     earlier = this.unfinished.facts if this.unfinished else {}
     load = partial(
         models.load,
-        dtype=getattr(torch, settings.dtype),
-        device=settings.device,
+        dtype=getattr(torch, settings.loaded),
+        device=train.where(settings, args),
         trust_remote_code=settings.trust_remote_code,
+        attn=settings.attn,
     )
-    target = given.load(settings) or load(settings.model)
+    target = given.load(settings, train.where(settings, args)) or load(settings.model)
     unfinished.check_model(this.unfinished, target.fingerprint, folder)
     finite.check_model(target.model, settings.model)
     template.attach(target.tokenizer, data.rendering)
@@ -177,6 +179,8 @@ def _carried_out(
         first=first,
     )
     before = measured[settings.model]
+    if settings.dtype != settings.loaded:
+        formats.round_to(trainer.model, getattr(torch, settings.dtype))  # as they are saved; what is measured is saved
     with contextlib.suppress(OSError):
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     try:

@@ -106,8 +106,10 @@ class Recipe(BaseModel):
     with several, which are trained on.  ``template_arguments``: passed to the tokenizer's chat template wherever it is
     rendered; ``strftime_now`` is the date for one that asks for today's.
     ``max_length``: tokens of a row; longer plain texts are cut into pieces, longer answers are cut off.
-    ``limit``: only the first rows of each set are read.  ``dtype``: of the weights as they are loaded; LoRA factors are
-    float32.
+    ``limit``: only the first rows of each set are read.  ``dtype``: with LoRA of the weights that do not train, its factors
+    are float32 in any case; without LoRA of the weights that are saved: those that train are float32 until then, for
+    bfloat16 would lose most of their small steps.  On a CUDA device a step computes in bfloat16 either way, unless
+    ``bf16=false`` says otherwise.  ``attn``: how attention is computed, transformers' ``attn_implementation``.
     ``save_every``: seconds between checkpoints (None: only those that training arguments ask for); the same run again goes
     on from the newest, unless it is to begin ``fresh``.
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
@@ -186,7 +188,14 @@ class Recipe(BaseModel):
     )
     device: str | None = Field(None, description="Where the model runs, such as cuda.")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Number format of the weights that do not train; bfloat16 is for LoRA."
+        "float32",
+        description="Number format of the weights: with lora of those that do not train, else of those that are saved; what "
+        "trains is float32 meanwhile.",
+    )
+    attn: str | None = Field(
+        None,
+        description="How attention is computed: sdpa, eager, flex_attention or, where flash-attn is installed, "
+        "flash_attention_2; if not given, transformers' choice.",
     )
     overwrite: bool = Field(False, description="Write over an earlier run in the folder.")
     save_every: Annotated[float | None, BeforeValidator(seconds)] = Field(
@@ -197,6 +206,11 @@ class Recipe(BaseModel):
     )
     fresh: bool = Field(False, description="Start over where the folder holds an unfinished run.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
+
+    @property
+    def loaded(self) -> Literal["float32", "bfloat16"]:
+        """The number format of the weights in memory: whole weights train in float32, whatever they are saved in."""
+        return self.dtype if self.adapter else "float32"
 
     @property
     def names(self) -> dict[str, str]:
@@ -218,10 +232,9 @@ def make(values: Mapping[str, Any], where: str = "the run") -> Recipe:
         check_keys(values, [*Recipe.model_fields, *names()], where, habit)
     made = checked(Recipe, values, where)
     _check_heeded(made, where)
-    if made.dtype != "float32" and (made.adapter is None or made.merge):
+    if made.dtype != "float32" and made.merge:
         raise InputError(
-            f"{where}: weights that train, or are merged, are float32; "
-            f"with dtype = {made.dtype} give adapter = lora and no merge"
+            f"{where}: weights that an adapter is merged into are float32; with dtype = {made.dtype} say no merge"
         )
     metrics(made.metric)  # one that is none is refused before a model is loaded
     return made

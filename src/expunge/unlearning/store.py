@@ -113,12 +113,14 @@ def reload(path: Path, net: Any, tokenizer: Any, data: Data, settings: Recipe, *
 
     from expunge import models
 
-    dtype = getattr(torch, settings.dtype)
+    dtype = getattr(torch, settings.loaded)
     device, lacking = _room(net, dtype)
     if device is None:
         return Reloaded(warnings=(f"the saved weights were not loaded again for a check: {lacking}",))
     try:
-        again = models.load(path, dtype=dtype, device=device, trust_remote_code=settings.trust_remote_code)
+        again = models.load(
+            path, dtype=dtype, device=device, trust_remote_code=settings.trust_remote_code, attn=settings.attn
+        )
     except Exception as error:
         return Reloaded(problem=f"the saved weights in {path} cannot be loaded again: {_said(error)}")
     known = Reloaded(again.fingerprint, again.model, again.tokenizer)

@@ -27,13 +27,20 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     suited = shares.divided(suited, settings.training, forget_rows, processes.count())
-    args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed)
+    args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed, settings.device)
     sharded.check(args)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
     if method.optimizer:
         curvature.check(method.optimizer, method.combine, args)
     return args
+
+
+def where(settings: Recipe, args: Any) -> Any:
+    """The device that the models of a run are loaded on: that of its training; in main memory where it is then sharded."""
+    from expunge.training import sharded
+
+    return settings.device if sharded.switched_on(args) or args.deepspeed else args.device
 
 
 def fit(method: Method, model: Any, tokenizer: Any, data: Data) -> Method:

@@ -27,7 +27,7 @@ from expunge.evaluation import table
 from expunge.evaluation.collect.one_pass import code, collect, processes
 from expunge.evaluation.probe import How, Probe, fingerprint
 from expunge.files import cache_folder
-from expunge.models.check import check_device
+from expunge.models.check import check_attention, check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def load(name: str, how: How) -> models.Loaded:
         dtype=getattr(torch, how.dtype),
         device=how.device or processes().device,
         trust_remote_code=how.trust_remote_code,
+        attn=how.attn,
     )
     template.use(loaded.tokenizer, how.template_arguments)
     return loaded
@@ -108,6 +109,7 @@ def _keep(found: table.Collected, folder: Path, about: dict[str, Any]) -> None:
 def _check_probes(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
     check_device(how.device)
+    check_attention(how.attn, how.dtype)
     tokenizer = template.use(load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
     kinds = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
