@@ -159,7 +159,7 @@ def library(bench: Bench, name: str, batch: int, *, checkpointing: bool, rate: f
         "use_cpu": bench.device.type == "cpu",
     }  # fmt: skip
     settings = make(
-        {"model": "", "forget": "", "training": training} | ({"adapter": "lora"} if bench.shape.lora else {})
+        {"model": "-", "forget": "-", "training": training} | ({"adapter": "lora"} if bench.shape.lora else {})
     )
     streams, clock = bench.streams, Clock(bench)
     data = PairedDataset(streams, seed=0, window=batch)
