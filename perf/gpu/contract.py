@@ -65,7 +65,10 @@ def compared(at: int, weights: str, bf16: bool, device: torch.device, *, live: b
     wanted, multiplier = by_hand(at) if weights == "full" else (movement(on_cpu(at, weights)), None)
     figures = distance(movement(trainer), wanted, build(name, parameters), bf16=bf16)
     if multiplier is not None and not bf16:
-        figures |= {"multiplier": (own := float(trainer.combine.weights(torch.zeros(2))[1])), "on_cpu": multiplier}
+        figures |= {
+            "multiplier": (own := float(trainer.combine.weights(torch.zeros(2, device=trainer.args.device))[1])),
+            "on_cpu": multiplier,
+        }
         if abs(own - multiplier) > 1e-4 * abs(multiplier):
             raise Differs(f"the multiplier is {own:.6g}, and {multiplier:.6g} on the CPU", figures)
     return figures

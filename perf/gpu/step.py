@@ -307,6 +307,7 @@ def _end(bench: Bench) -> rows.Figures:
 def one(bench: Bench, side: str, name: str, batch: int, checkpointing: bool, rate: Callable[[], float]) -> rows.Figures:
     """One row; whatever becomes of it, the base model is left as it was."""
     measured = rate()
+    free(bench.device)  # an error kept what its frames held until now
     try:
         return SIDES[side](bench, name, batch, checkpointing=checkpointing, rate=measured)
     except torch.OutOfMemoryError as error:
