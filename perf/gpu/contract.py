@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers.trainer_callback import PrinterCallback
 
 from expunge.combine import MGDA, PrimalDual
+from expunge.errors import InputError
 from expunge.method import Activations, Method, build
 from expunge.models import attach_lora
 from expunge.training import reference
@@ -40,7 +41,11 @@ LIVE = {"full": "copy", "lora": "adapter_off", "lora_on_bf16": "adapter_off"}  #
 def rows(device: torch.device) -> Iterator[Row]:
     """``contract/METHOD/WEIGHTS/COMPUTE``, and ``…/copy`` or ``…/adapter_off`` where a reference is not cached."""
     for at, (name, parameters) in enumerate(ROWS):
-        method = build(name, parameters)
+        try:
+            live = reads_model(build(name, parameters))
+        except InputError as error:  # a package is missing: one row says so
+            yield Row(f"contract/{IDS[at]}", partial(_raise, error))
+            continue
         for weights in WEIGHTS:
             for bf16 in (False, True):
                 if weights == "lora_on_bf16" and not bf16:
@@ -48,8 +53,12 @@ def rows(device: torch.device) -> Iterator[Row]:
                 label = f"contract/{IDS[at]}/{weights}/{'bf16' if bf16 else 'fp32'}"
                 measure = partial(compared, at, weights, bf16, device)
                 yield Row(label, measure)
-                if reads_model(method):
+                if live:
                     yield Row(f"{label}/{LIVE[weights]}", partial(measure, live=True))
+
+
+def _raise(error: Exception) -> Figures:
+    raise error
 
 
 def reads_model(method: Method) -> bool:
