@@ -3,8 +3,8 @@
 The inputs are what they are in fp32 or bf16, and exact in float64.  ``‖ours - exact‖ ≤ t ‖exact‖``, t by where the
 error comes from:
 
-* values: 1e-5, for they are computed in fp32; 2e-4 for KL and JS, what is left (0.05) of logarithms near -15;
-* gradients: 1e-5 in fp32, 5e-3 in bf16, to which they are rounded (2⁻⁹ each);
+* computed in fp32: 1e-5; 2e-4 for KL and JS, which are what is left (0.05) of logarithms near -15;
+* gradients in bf16, to which they are rounded (2⁻⁹ each): 5e-3;
 * the margin of a bf16 head: 5e-3, for its logits are products rounded to bf16.  Each row of hidden states has one
   logit well above the others, as a model's that knows the answer: at a near tie rounding decides which token takes
   the gradient.
@@ -117,4 +117,4 @@ def relative(ours: Tensor, exact: Tensor) -> float:
 def tolerance(name: str, dtype: torch.dtype, *, value: bool) -> float:
     """The largest relative distance allowed."""
     rounded = dtype == torch.bfloat16 and (name == "margin_of_linear" or not value)
-    return 5e-3 if rounded else 2e-4 if value and name in ("kl", "js") else 1e-5
+    return 5e-3 if rounded else 2e-4 if name in ("kl", "js") else 1e-5
