@@ -60,7 +60,7 @@ class Library:
 
     def __init__(self, name: str, model: Any, tokenizer: Any, streams: dict[str, list[Any]]):
         method = METHODS[name]()
-        settings = make({"model": "", "forget": "", "training": {"num_train_epochs": EPOCHS, "use_cpu": True}})
+        settings = make({"model": "-", "forget": "-", "training": {"num_train_epochs": EPOCHS, "use_cpu": True}})
         began = time.perf_counter()
         self.trainer = UnlearningTrainer(
             model=model,

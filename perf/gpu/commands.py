@@ -28,7 +28,8 @@ SEARCH = (
     "arms=8", "rounds=2", "queries=2", "initial=1", "responses=3", "best=1", "harvest=3", "neutral=8", "max_new_tokens=24",
     "instruction_tokens=24", "shortest=1", "max_perplexity=1e9", "threshold=0.1", "top_p=1.0",
 )  # fmt: skip
-STEPS = ("max_steps=3", "learning_rate=0.02", "disable_tqdm=true")
+# Plain steps in fp32: AdamW makes a step of the rounding of a gradient that is 0.
+STEPS = ("max_steps=3", "optim=sgd", "learning_rate=0.1", "bf16=false", "disable_tqdm=true")
 Said = dict[str, Any]
 
 

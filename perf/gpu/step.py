@@ -159,7 +159,7 @@ def library(bench: Bench, name: str, batch: int, *, checkpointing: bool, rate: f
         "use_cpu": bench.device.type == "cpu",
     }  # fmt: skip
     settings = make(
-        {"model": "", "forget": "", "training": training} | ({"adapter": "lora"} if bench.shape.lora else {})
+        {"model": "-", "forget": "-", "training": training} | ({"adapter": "lora"} if bench.shape.lora else {})
     )
     streams, clock = bench.streams, Clock(bench)
     data = PairedDataset(streams, seed=0, window=batch)
@@ -307,6 +307,7 @@ def _end(bench: Bench) -> rows.Figures:
 def one(bench: Bench, side: str, name: str, batch: int, checkpointing: bool, rate: Callable[[], float]) -> rows.Figures:
     """One row; whatever becomes of it, the base model is left as it was."""
     measured = rate()
+    free(bench.device)  # an error kept what its frames held until now
     try:
         return SIDES[side](bench, name, batch, checkpointing=checkpointing, rate=measured)
     except torch.OutOfMemoryError as error:

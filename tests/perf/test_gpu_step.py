@@ -41,7 +41,7 @@ def test_every_side_is_measured(measured):
             assert f["tokens"] == pytest.approx(f["tokens_a_step"] / f["seconds"])
             rate = found[f"{name.split('/')[0]}/end"]["figures"]["rate"]
             assert f["share"] == pytest.approx(f["operations"] / f["seconds"] / rate)
-            assert 0 < f["share"] < 1 and f["gib"] > 0.1
+            assert f["share"] > 0 and f["gib"] > 0.1
 
 
 def test_the_table_shows_the_record(measured, tmp_path):
