@@ -51,6 +51,9 @@ def test_the_newest_checkpoint_is_kept_and_a_short_run_writes_none(tmp_path):
         tmp_path / "unfinished/checkpoint-3"
     )
     assert checkpoints.ours(tmp_path / "unfinished/checkpoint-3")["run"] == {"who": "me"}
+    assert not (
+        tmp_path / "unfinished/checkpoint-3/model.safetensors"
+    ).exists()  # what trains is in trained.safetensors
     for never in (3600.0, None):
         trainer(tmp_path / "short", never).train()
     assert names(tmp_path / "short" / "unfinished") == []

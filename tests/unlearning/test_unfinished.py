@@ -113,9 +113,9 @@ def test_other_settings_or_data_are_refused_and_fresh_starts_over(workplace, mon
                 InputError, match=f"unlearned holds an unfinished run, saved after step 2, and {said}; .*--fresh"
             ):
                 go(**other)
-        (workplace / "link").symlink_to("forget.jsonl")
+        (workplace / "link.jsonl").symlink_to("forget.jsonl")
         with pytest.raises(ZeroDivisionError):  # the same rows under another name are the same, so the model is loaded
-            go(max_steps=3, forget="link", title="another", save_every="1h")
+            go(max_steps=3, forget="link.jsonl", title="another", save_every="1h")
     shutil.copytree("model", "other")
     other = models.load("other").model
     torch.nn.init.zeros_(other.lm_head.weight)

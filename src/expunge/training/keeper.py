@@ -1,9 +1,9 @@
 """What a run saves on its way so that it goes on as if never interrupted: when, what besides transformers' own, and where.
 
-A checkpoint is transformers' own (weights, optimizer, schedule, random states, log) and beside it ``combiner.json``,
-``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the weights that train,
-under their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It is whole or not
-there (:mod:`expunge.training.manifest`).
+A checkpoint is transformers' own (optimizer, schedule, random states, log; where it was asked for, the model) and beside it
+``combiner.json``, ``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the
+weights that train, under their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It
+is whole or not there (:mod:`expunge.training.manifest`).
 """
 
 from __future__ import annotations
@@ -193,6 +193,10 @@ class Keeper(TrainerCallback):
         if first:
             self._forget_older(folder, place, 1 if own else args.save_total_limit)
 
+    def writes_weights(self) -> bool:
+        """Whether the checkpoint that is being written has its weights from :meth:`_complete` alone."""
+        return self._own and self.plan is not None and not trained.is_sharded(self.trainer)
+
     def _problem(self, part: Callable[[], None]) -> str | None:
         """What went wrong in ``part`` of a save, here or in another process; every process waits for all."""
         said = None
@@ -215,7 +219,7 @@ class Keeper(TrainerCallback):
             files.write_json(fresh / checkpoints.COMBINER_FILE, held)
         good = trainer.health.good
         if not trained.is_sharded(trainer):
-            if self._own or not trained.covers(fresh, trainer.model):
+            if self.writes_weights() or not trained.covers(fresh, trainer.model):
                 trained.write(fresh / trained.FILE, trained.of(trainer.model))
             if good is not None:
                 trained.write(fresh / GOOD, good.weights)

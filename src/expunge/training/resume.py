@@ -32,6 +32,13 @@ class ResumableTrainer(Trainer):
         write = super()._save_checkpoint
         self.keeper.save(lambda: write(model, trial))
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The whole model; of a checkpoint of the run's own only the weights that train are written."""
+        if not (_internal_call and self.keeper.writes_weights()):
+            return super().save_model(output_dir, _internal_call)
+        if self.args.should_save and output_dir:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+
     def _get_output_dir(self, trial: Any) -> str:
         """Where a checkpoint is being written, before it gets its name."""
         return str(self.keeper.into or super()._get_output_dir(trial))
