@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import bench_worker
@@ -26,6 +26,33 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+def two_processes(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+) -> list[tuple[int, str, str]]:
+    """Run Python's arguments ``command`` in two processes with what ``torchrun`` gives them to find each other; (exit
+    status, stdout, stderr) of each."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **(environment or {})}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            cwd=cwd,
+            env={**env, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        ended = [one.communicate(timeout=240) for one in running]
+    finally:
+        for one in running:
+            one.kill()
+    return [(one.returncode, *texts) for one, texts in zip(running, ended, strict=True)]
 
 
 def several_processes(script: str, arguments: Sequence[str], cwd: Path, n: int = 2) -> str:
