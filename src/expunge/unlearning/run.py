@@ -179,7 +179,8 @@ def _carried_out(
                 for s, rows in data.given.items()
             },
             "training": describe.describe_training(args, trainer.state.max_steps, method.optimizer)
-            | describe.stopped(trainer),
+            | describe.stopped(trainer)
+            | describe.shared(),
             "reading": describe.reading(settings, target.tokenizer),
             "seed": settings.seed,
             "device": str(trainer.args.device),
