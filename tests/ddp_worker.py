@@ -1,11 +1,12 @@
-"""One of several processes: ``torchrun ddp_worker.py FOLDER [all]`` leaves there what each training gave, and then (without
-``all``) what the command line did.
+"""Several processes: ``ddp_worker.py FOLDER [all]`` leaves there what each training gave, and then (without ``all``) what
+the command line did.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import conftest  # noqa: F401  its short cuts
 import sharded_worker
 import tiny
 import torch
+from launch import in_ranks
 from method_rows import IDS, LR, ROWS
 
 from expunge import models
@@ -87,10 +89,10 @@ def left_by(row: dict[str, Any], processes: int = 1) -> dict[str, torch.Tensor]:
     return out
 
 
-if __name__ == "__main__":
-    folder, rank, size = Path(sys.argv[1]).resolve(), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+def work(folder: Path, whole: bool) -> None:
+    """What one rank does."""
+    rank, size = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
     everything = FIRST_ORDER | SOPHIA
-    whole = sys.argv[2:] == ["all"]
     for name in everything if whole else [*FEW, *SOPHIA]:
         torch.save(left_by(everything[name], size), folder / f"{name.replace('/', '_')}.{rank}.pt")
     if not whole:
@@ -98,3 +100,7 @@ if __name__ == "__main__":
     torch.distributed.destroy_process_group()
     if not whole:
         bench_worker.run(folder / "bench", rank)
+
+
+if __name__ == "__main__":
+    sys.exit(in_ranks(partial(work, Path(sys.argv[1]).resolve(), sys.argv[2:] == ["all"])) != 0)

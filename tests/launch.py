@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,14 +28,14 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def several_processes(
-    command: Sequence[str], cwd: Path, n: int = 2, environment: Mapping[str, str] | None = None
+def two_processes(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
 ) -> list[tuple[int, str, str]]:
-    """Run Python's arguments ``command`` in ``n`` processes with what ``torchrun`` gives them to find each other; (exit
+    """Run Python's arguments ``command`` in two processes with what ``torchrun`` gives them to find each other; (exit
     status, stdout, stderr) of each."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    env |= {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), **(environment or {})}
+    env |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **(environment or {})}
     running = [
         subprocess.Popen(
             [sys.executable, *command],
@@ -42,14 +45,58 @@ def several_processes(
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in map(str, range(n))
+        for rank in "01"
     ]
     try:
-        ended = [one.communicate(timeout=240 * n) for one in running]
+        ended = [one.communicate(timeout=240) for one in running]
     finally:
         for one in running:
             one.kill()
     return [(one.returncode, *texts) for one, texts in zip(running, ended, strict=True)]
+
+
+def several_processes(script: str, arguments: Sequence[str], cwd: Path, n: int = 2) -> str:
+    """Run a worker ``script`` of this folder, which forks ``n`` ranks of itself, with what ``torchrun`` gives them to find
+    each other; how it ended."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": os.pathsep.join(PATH), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    env |= {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
+    ranks = subprocess.Popen(
+        [sys.executable, str(TESTS / script), *arguments],
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = ranks.communicate(timeout=240 * n)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ranks.pid, signal.SIGKILL)
+    return f"{ranks.returncode}: {said[-6000:]}"
+
+
+def in_ranks(work: Callable[[], None]) -> int:
+    """``work`` in as many forks of this process as ``WORLD_SIZE`` says, so that what it has imported is imported once; 0, or
+    how a rank ended."""
+    ranks = []
+    for rank in range(int(os.environ["WORLD_SIZE"])):
+        if (child := os.fork()) == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            code = 1
+            try:
+                work()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        ranks.append(child)
+    return max(os.waitpid(child, 0)[1] for child in ranks)
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -72,7 +119,6 @@ def launched(factory: pytest.TempPathFactory) -> Path:
     def launch(folder: Path) -> None:
         (folder / "bench").mkdir()
         bench_worker.prepare(folder / "bench", free_port)
-        ended = several_processes([str(TESTS / "ddp_worker.py"), "."], folder)
-        (folder / "said").write_text("\n".join(f"{status}: {errors[-3000:]}" for status, _, errors in ended))
+        (folder / "said").write_text(several_processes("ddp_worker.py", ["."], folder))
 
     return once(factory, "two-processes", launch)

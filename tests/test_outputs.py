@@ -300,7 +300,9 @@ def test_a_result_that_was_finished_in_between_is_not_written_over(place, monkey
 
 def test_of_several_processes_the_first_has_the_folder(place, monkeypatch):
     with outputs.claimed("out", RUN):
+        monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "1")
         with outputs.claimed("out", RUN) as folder:
             assert folder == Path("out")
         monkeypatch.delenv("RANK")
+        monkeypatch.delenv("WORLD_SIZE")

@@ -93,7 +93,7 @@ def test_accelerate_reads_the_configurations(name):
     assert args.num_processes == 2 and not args.use_cpu
     assert args.use_fsdp == (name == "fsdp2") and (args.multi_gpu or args.use_fsdp)
     if args.use_fsdp:
-        assert str(args.fsdp_version) == "2" and args.fsdp_reshard_after_forward == "true"
+        assert str(args.fsdp_version) == "2" and str(args.fsdp_reshard_after_forward).lower() == "true"
 
 
 def test_the_cluster_files_parse():

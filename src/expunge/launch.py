@@ -8,6 +8,7 @@ kills them after 30 seconds.  And what went wrong is the sentence of the process
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -17,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from expunge import processes
 from expunge.errors import InputError
 
 PERIOD = 0.1  # seconds between two looks at the processes
 FOR_ITSELF = 15.0  # seconds that a process has to end when another failed, and again after SIGTERM
+LAST = 3  # the third signal kills
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,13 +46,13 @@ def start(arguments: Sequence[str], n: int) -> int:
     shared = {**os.environ, **environment(n, store.port)}
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n)))
     running: list[subprocess.Popen[Any]] = []
-    with _passing_on(running):
+    with _passing_on(running) as received:
         for rank in range(n):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             running.append(
                 subprocess.Popen([sys.executable, "-m", "expunge", *arguments], env=own, start_new_session=True)
             )
-        return _wait(running)
+        return _wait(running, received)
 
 
 def environment(n: int, port: int) -> dict[str, str]:
@@ -68,18 +69,18 @@ def environment(n: int, port: int) -> dict[str, str]:
     }
 
 
-def _wait(running: Sequence[subprocess.Popen[Any]]) -> int:
-    """The exit code of all; where one fails the others are ended, but for a signal, after which each ends by itself."""
-    first = 0
-    steps = iter((lambda p: p.terminate(), lambda p: p.kill()))
-    due: float | None = None
+def _wait(running: Sequence[subprocess.Popen[Any]], received: Sequence[int]) -> int:
+    """The exit code of all; where one fails the others are ended, unless a signal was ``received``: then each ends by
+    itself.
+    """
+    first, ends = 0, iter((signal.SIGTERM, signal.SIGKILL))
+    due = math.inf
     while alive := [p for p in running if p.poll() is None]:
-        first = first or _failed(running)
-        if first and first < processes.INTERRUPTED and due is None:
+        if not first and (first := _failed(running)):
             due = time.monotonic() + FOR_ITSELF
-        if due is not None and time.monotonic() > due and (end := next(steps, None)):
+        if not received and time.monotonic() > due and (end := next(ends, None)):
             for process in alive:
-                end(process)
+                process.send_signal(end)
             due = time.monotonic() + FOR_ITSELF
         time.sleep(PERIOD)
     return first or _failed(running)
@@ -92,17 +93,19 @@ def _failed(running: Sequence[subprocess.Popen[Any]]) -> int:
 
 
 @contextlib.contextmanager
-def _passing_on(running: list[subprocess.Popen[Any]]) -> Iterator[None]:
-    """While open, Ctrl-C and SIGTERM go to each process of ``running``, and this one waits for them."""
+def _passing_on(running: list[subprocess.Popen[Any]]) -> Iterator[list[int]]:
+    """While open, Ctrl-C and SIGTERM go to each process of ``running``; gives the list of those that came."""
+    received: list[int] = []
 
     def pass_on(number: int, _: Any) -> None:
+        received.append(number)
         for process in running:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(number if len(received) < LAST else signal.SIGKILL)
 
     before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     try:
-        yield
+        yield received
     except BaseException:
         for process in running:
             process.kill()

@@ -29,7 +29,10 @@ OF_MPI = {
 FAILED = "expunge/failed"  # in the store: "RANK CODE" of the first process that failed
 PERIOD, GRACE = 1.0, 10.0  # seconds between two looks at the store, and for a process to end by itself
 CLOSED = ("closed by peer", "reset by peer", "was closed")  # as gloo and the store say it
-INTERRUPTED = 128  # exit codes from here on are of signals: each process ends by itself, once it has saved what it must
+INTERRUPTED = (
+    130,
+    143,
+)  # exit codes of Ctrl-C and SIGTERM: each process ends by itself, once it has saved what it must
 
 
 # -- which one ------------------------------------------------------------------------------------------------------------
@@ -139,7 +142,7 @@ class _Board:
 
     def _watch(self) -> None:
         while not self.ended.wait(PERIOD):
-            if (found := self.failure()) and found[1] < INTERRUPTED:
+            if (found := self.failure()) and found[1] not in INTERRUPTED:
                 if not self.ended.wait(GRACE):
                     os._exit(found[1])
                 return

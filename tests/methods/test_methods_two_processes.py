@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from ddp_worker import FEW, FIRST_ORDER, OTHERWISE, SOPHIA, STEPS, left_by
-from launch import TESTS, launched, several_processes
+from launch import launched, several_processes
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +62,8 @@ def test_two_and_four_processes_equal_one_for_every_method(tmp_path):
     """Prints the table of the largest differences of a weight."""
     for n in (2, 4):
         (tmp_path / str(n)).mkdir()
-        ended = several_processes([str(TESTS / "ddp_worker.py"), ".", "all"], tmp_path / str(n), n)
-        (tmp_path / str(n) / "said").write_text("\n".join(f"{status}: {errors[-3000:]}" for status, _, errors in ended))
-        assert [status for status, *_ in ended] == [0] * n, ended[0][2]
+        said = several_processes("ddp_worker.py", [".", "all"], tmp_path / str(n), n)
+        (tmp_path / str(n) / "said").write_text(said)
     print(f"\n{'row':60} {'2 processes':>12} {'4 processes':>12}")
     for name, row in (FIRST_ORDER | SOPHIA).items():
         one = left_by(row)

@@ -45,7 +45,7 @@ def test_the_weights_and_figures_are_those_of_one_process(place, tmp_path, monke
     )
     assert said["output"]["check"]["rows"] == 2 and said["training"]["processes"] == 2
     assert said["training"]["per_device_train_batch_size"] == 3  # of five rows
-    assert said["tokens"] >= one.record["tokens"]
+    assert said["tokens"] == pytest.approx(one.record["tokens"], rel=0.2)  # padded to the longest of fewer rows
     assert said["training"].keys() - {"processes"} == one.record["training"].keys() - {"use_cpu", "disable_tqdm"}
 
 

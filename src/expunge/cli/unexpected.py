@@ -104,9 +104,10 @@ def guarded(*, debug: bool = False, as_json: bool = False, typed: Sequence[str] 
     except KeyboardInterrupt:
         raise _ended("interrupted", 130) from None
     except Exception as error:
-        if debug:
+        first = processes.note_failure(1)
+        if debug and first:
             traceback.print_exc()
-        raise _ended(sentence(error, None if debug else _logged(error)), 1, as_json) from None
+        raise _ended(sentence(error, _logged(error) if first and not debug else None), 1, as_json) from None
     finally:
         _sweep()
         _OUT.reset(token)

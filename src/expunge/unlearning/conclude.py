@@ -99,7 +99,8 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
             for s, rows in data.given.items()
         },
         "training": describe.describe_training(trained.args, trainer.state.max_steps, method.optimizer)
-        | describe.stopped(trainer),
+        | describe.stopped(trainer)
+        | describe.shared(),
         "reading": describe.reading(settings, trained.target.tokenizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),

@@ -162,6 +162,12 @@ def stopped(trainer: Any) -> dict[str, Any]:
     return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step}
 
 
+def shared() -> dict[str, int]:
+    """How many processes trained together, where they are several."""
+    n = processes.count()
+    return {"processes": n} if n > 1 else {}
+
+
 NOT_CHOSEN = ("output_dir", "logging_dir", "logging_nan_inf_filter")  # folders, and what the trainer always sets
 
 
@@ -172,14 +178,13 @@ def describe_training(args: Any, total_steps: int, sophia: Settings | None = Non
     """
     from transformers import TrainingArguments
 
-    n = processes.count()
-    launched = {"use_cpu": args.use_cpu, "ddp_backend": args.ddp_backend} if n > 1 else {}  # not of the user's choosing
+    launched = (
+        {k: getattr(args, k) for k in ("use_cpu", "ddp_backend")} if shared() else {}
+    )  # not of the user's choosing
     plain = TrainingArguments(output_dir=args.output_dir, report_to=[], **launched).to_dict()
     chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in NOT_CHOSEN}
     if sophia:
         chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
-    if n > 1:
-        chosen["processes"] = n
     return chosen | {
         "max_steps": total_steps,
         "per_device_train_batch_size": args.per_device_train_batch_size,
