@@ -127,7 +127,7 @@ def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> 
     return CachedHidden(rows, _frozen_head(head, sharded=is_sharded(model)))
 
 
-def _frozen_head(head: nn.Linear, *, sharded: bool) -> nn.Linear:
+def _frozen_head(head: nn.Module, *, sharded: bool) -> nn.Module:
     """``head`` as it is now; a copy where it moves, and a whole one of a sharded model's, which cannot run alone."""
     if sharded:
         with torch.device("meta"):

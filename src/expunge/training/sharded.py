@@ -64,7 +64,7 @@ def enable_on_cpu(accelerator: Any, args: Any) -> bool:
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     if accelerator.distributed_type != DistributedType.MULTI_CPU or not switched_on(args):
-        return accelerator.distributed_type == DistributedType.FSDP
+        return bool(accelerator.distributed_type == DistributedType.FSDP)
     plugin = FullyShardedDataParallelPlugin(**(getattr(args, "fsdp_plugin_args", None) or {}))
     if accelerator.mixed_precision != "no":
         plugin.set_mixed_precision(accelerator.mixed_precision)
@@ -82,7 +82,7 @@ class Shards:
     skeleton: Any
     accelerator: Any
 
-    def frozen_copy(self) -> nn.Module:
+    def frozen_copy(self) -> Any:
         """A sharded copy of the model as it is now, that neither trains nor drops out; each process copies its shards."""
         made = _fully_sharded(self.accelerator, copy.deepcopy(self.skeleton).requires_grad_(False))
         made.to_empty(device=self.accelerator.device)
