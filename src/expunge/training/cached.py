@@ -124,10 +124,10 @@ def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> 
             rows = {s: _collect(batches(s), hidden) for s in streams}
     except _WorksOnLogits:
         return None
-    return CachedHidden(rows, _frozen_head(head, sharded=is_sharded(model)))
+    return CachedHidden(rows, _frozen_head(cast(nn.Linear, head), sharded=is_sharded(model)))
 
 
-def _frozen_head(head: nn.Module, *, sharded: bool) -> nn.Module:
+def _frozen_head(head: nn.Linear, *, sharded: bool) -> nn.Linear:
     """``head`` as it is now; a copy where it moves, and a whole one of a sharded model's, which cannot run alone."""
     if sharded:
         with torch.device("meta"):
