@@ -33,12 +33,12 @@ from pathlib import Path
 
 from expunge import compare
 from expunge.errors import InputError
+from expunge.models.tokenizer import load_tokenizer
 from perf.gpu import tofu_plan as plans
 from perf.gpu.tofu_plan import Plan
 
 MORE, NOTHING = 75, 1
 WORKERS = 6  # processes on a GPU, which a model this small does not fill
-ON_GPU = {"bf16": True, "optim": "adamw_torch_fused"}
 
 
 def main(argv: Sequence[str] | None = None, began: float | None = None) -> int:
@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace, given: Sequence[str], began: float) -> int:
         finished = tofu_work.work(plan, until, lambda text: print(text, flush=True))
         broken = 0
     else:
+        load_tokenizer(plan.model)  # a GGUF file is unpacked by one process, not by all at once
         command = [sys.executable, "-m", "perf.gpu.tofu", *given, "--worker"]
         codes = tofu_work.workers(n, [*command, "--until", str(until)] if until else command)
         finished, broken = all(code == 0 for code in codes), sum(code not in (0, MORE) for code in codes)
@@ -95,7 +96,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         if unknown := sorted(set(names) - set(values["methods"])):
             raise InputError(f"no method {unknown[0]}; there are {', '.join(values['methods'])}")
         values["methods"] = {name: values["methods"][name] for name in names}
-    training = {**(ON_GPU if _cuda() else {}), **({"max_steps": args.max_steps} if args.max_steps else {})}
+    training = {**(plans.ON_GPU if _cuda() else {}), **({"max_steps": args.max_steps} if args.max_steps else {})}
     plan = Plan(
         out=Path(args.out),
         data=Path(args.data or "-"),

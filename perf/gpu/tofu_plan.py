@@ -37,6 +37,7 @@ TEACH = {
     "gradient_accumulation_steps": 1,
     "lr_scheduler_type": "linear",
 }
+ON_GPU = {"bf16": True, "optim": "adamw_torch_fused"}  # of all training
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from expunge.files import replacing
 from perf.gpu import tofu_plan as plans
 from perf.gpu.tofu_plan import Plan
@@ -32,13 +34,14 @@ def tiny(plan: Plan) -> Plan:
     if not place.exists():
         with replacing(place, keep_existing=True) as fresh:
             write(fresh)
+    on_cpu = {} if torch.cuda.is_available() else {"use_cpu": True}
     return replace(
         plan,
         data=place / "data",
         model=str(place / "model"),
         values={**plan.values, "methods": METHODS},
         teach={**plan.teach, "num_train_epochs": 2, "learning_rate": 0.03, "per_device_train_batch_size": 4},
-        training={"max_steps": 3, "per_device_train_batch_size": 4, "use_cpu": True} | plan.training,
+        training={"max_steps": 3, "per_device_train_batch_size": 4, **plans.ON_GPU, **on_cpu, **plan.training},
         seeds=plan.seeds[:1],
         max_new_tokens=8,
     )
