@@ -17,7 +17,8 @@ folder, rank = Path(sys.argv[1]), os.environ["RANK"]
 keeper.LAG = 0.0
 
 def trainer(out, *callbacks):
-    t = tiny.trainer(pdu(multiplier=2.0, warmup=0.0), tiny.model(attention_dropout=float(sys.argv[2])), data=tiny.paired(16, 8),
+    model = tiny.model(attention_dropout=float(sys.argv[2]))
+    t = tiny.trainer(pdu(multiplier=2.0, warmup=0.0), model, data=tiny.paired(16, 8),
                      out=str(folder / out / "checkpoints"), max_steps=5, optim="adamw_torch", ddp_backend="gloo")
     t.keeper.plan = keeper.Plan(folder / out / "unfinished")
     for one in callbacks:
