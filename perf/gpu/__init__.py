@@ -1,1 +1,1 @@
-"""What is to be run on a GPU: ``check`` (is it right there?), ``step`` (how fast, how small?).  README.md says how."""
+"""What is run on one GPU: correctness, speed and memory, TOFU.  Rehearsed on a CPU at tiny size; not part of the package."""
