@@ -108,6 +108,7 @@ def _carried_out(
     import torch
 
     from expunge import models
+    from expunge.evaluation.collect import leave
     from expunge.forward.family import is_sharded
     from expunge.training import finite, sharded
 
@@ -160,7 +161,7 @@ def _carried_out(
     net = trainer.gathered()
     if is_sharded(net):  # the main process has it whole, saves it and writes the record
         trainer.accelerator.wait_for_everyone()
-        trainer.accelerator.wait_for_everyone()
+        leave()
         return Result(net, target.tokenizer, record.read(folder), folder)
     chain = None
     if settings.adapter and not settings.merge:
@@ -211,7 +212,7 @@ def _carried_out(
     } | ({"failed": failed} if failed else {})
     done = finish(Result(final, target.tokenizer, log, stored.folder), problems)
     if cut:
-        trainer.accelerator.wait_for_everyone()
+        leave()
     return done
 
 
