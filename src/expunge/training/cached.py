@@ -127,11 +127,12 @@ def cache_hidden(model: nn.Module, streams: Sequence[str], batches: Batches) -> 
     return CachedHidden(rows, _frozen_head(cast(nn.Linear, head), sharded=is_sharded(model)))
 
 
-def _frozen_head(head: nn.Linear, *, sharded: bool) -> nn.Linear:
+def _frozen_head(head: nn.Module, *, sharded: bool) -> nn.Module:
     """``head`` as it is now; a copy where it moves, and a whole one of a sharded model's, which cannot run alone."""
     if sharded:
+        linear = cast(nn.Linear, head)
         with torch.device("meta"):
-            made = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
+            made = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
         for name, p in head.named_parameters():
             setattr(made, name, nn.Parameter(whole(p.detach()).clone(), requires_grad=False))
         return made

@@ -11,14 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.forward.family import local, reshard
+from expunge.forward.family import is_sharded, local, reshard
 
 Meshes = tuple[tuple[Any, int], ...]  # (device mesh, dimension) over which a tensor is cut
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of ``model`` that train; of a sharded model the shards."""
-    reshard(model)
+    """The parameters of ``model`` that train; of a sharded model the shards.
+
+    Each backward pass of a sharded model is reduced into the shards at once, accumulating or not: FSDP2 has one place for
+    gradients that it keeps whole, and objectives have gradients of their own.
+    """
+    if is_sharded(model):
+        model.set_requires_gradient_sync(True)  # type: ignore[operator]
+        reshard(model)
     return [p for p in model.parameters() if p.requires_grad]
 
 

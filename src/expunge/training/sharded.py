@@ -84,14 +84,15 @@ class Shards:
 
     def frozen_copy(self) -> Any:
         """A sharded copy of the model as it is now, that neither trains nor drops out; each process copies its shards."""
-        made = _fully_sharded(self.accelerator, copy.deepcopy(self.skeleton).requires_grad_(False))
+        made: nn.Module = _fully_sharded(self.accelerator, copy.deepcopy(self.skeleton).requires_grad_(False))
         made.to_empty(device=self.accelerator.device)
         with torch.no_grad():
             for p, q in zip(made.parameters(), self._parameters(), strict=True):
                 local(p).copy_(local(q))
             for b, c in zip(made.buffers(), self.model.buffers(), strict=True):
                 b.copy_(c)
-        return _initialised(made.eval())
+        _initialise(made.eval())
+        return made
 
     def gathered(self) -> Any:
         """The whole model on the CPU of the main process, where it must fit; the sharded one on the others."""
@@ -113,9 +114,7 @@ def shard(accelerator: Any, model: Any) -> Shards:
     skeleton = _skeleton(model)
     made = Shards(_fully_sharded(accelerator, model), skeleton, accelerator)
     accelerator.state.fsdp_plugin.activation_checkpointing = False  # it is applied, and must not be once more
-    # Objectives have gradients of their own: each micro-batch's are reduced into their shards, never kept whole.
-    accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
-    _initialised(made.model)
+    _initialise(made.model)
     return made
 
 
@@ -130,15 +129,12 @@ def _fully_sharded(accelerator: Any, model: Any) -> Any:
 
 
 @torch.no_grad()
-def _initialised(model: Any) -> Any:
-    """``model`` after a pass over one token: in its first pass FSDP learns which modules there are, and some losses leave
-    layers out.
-    """
+def _initialise(model: nn.Module) -> None:
+    """Run ``model`` over one token: its first pass tells FSDP which modules there are, and some losses leave layers out."""
     device = next(model.parameters()).device
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     family.run(model, input_ids=token, attention_mask=torch.ones_like(token), use_cache=False)
     reshard(model)
-    return model
 
 
 def _skeleton(model: nn.Module) -> nn.Module:
