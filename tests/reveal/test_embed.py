@@ -16,20 +16,20 @@ from expunge.reveal import embed
 def test_an_embedding_is_the_mean_of_the_last_hidden_states(tokenizer):
     model = tiny.model(vocab_size=len(tokenizer))
     texts = ["Ada", "", "a much longer text", "Bo lives"]
-    got = embed.hidden_states(model, tokenizer)(texts)
-    assert got.shape == (4, 16) and not got[1].any()
-    for text, row in zip(texts, got, strict=True):
+    vectors = embed.hidden_states(model, tokenizer)(texts)
+    assert vectors.shape == (4, 16) and not vectors[1].any()
+    for text, row in zip(texts, vectors, strict=True):
         if text:
             states = model(torch.tensor([tokenizer(text).input_ids]), output_hidden_states=True).hidden_states[-1][0]
             assert np.allclose(row, states.mean(0).detach().numpy(), atol=1e-5)
 
 
 def test_batches_do_not_change_an_embedding(tokenizer, monkeypatch):
-    look = embed.hidden_states(tiny.model(vocab_size=len(tokenizer)), tokenizer)
+    encode = embed.hidden_states(tiny.model(vocab_size=len(tokenizer)), tokenizer)
     texts = ["a", "bbbbb", "cc", "dddddddd"]
-    whole = look(texts)
+    whole = encode(texts)
     monkeypatch.setattr(embed, "TOKENS", 1)
-    assert np.allclose(look(texts), whole, atol=1e-6)
+    assert np.allclose(encode(texts), whole, atol=1e-6)
 
 
 def test_no_text_is_read_twice():
@@ -39,9 +39,9 @@ def test_no_text_is_read_twice():
         read.extend(texts)
         return np.array([[len(t), 1.0] for t in texts])
 
-    look = embed.remembered(count)
-    assert look(["a", "bb", "a"]).tolist() == [[1, 1], [2, 1], [1, 1]]
-    assert look(["bb", "ccc"]).tolist() == [[2, 1], [3, 1]]
+    encode = embed.cached(count)
+    assert encode(["a", "bb", "a"]).tolist() == [[1, 1], [2, 1], [1, 1]]
+    assert encode(["bb", "ccc"]).tolist() == [[2, 1], [3, 1]]
     assert read == ["a", "bb", "ccc"]
 
 

@@ -31,12 +31,12 @@ def predict(
     """
     features = checked(features)
     arms, rewards = split(observed, len(features))
-    wanted = features if rows is None else features[rows]
+    selected = features if rows is None else features[rows]
     scale = math.sqrt(features.shape[1])
-    x = standardise(wanted, features[arms]) / scale  # (N, d)
-    seen = standardise(features[arms], features[arms]) / scale  # (n, d)
-    gram = seen @ seen.T + settings.regulariser * torch.eye(len(seen), dtype=torch.float64)
-    k = x @ seen.T  # (N, n)
+    x = standardise(selected, features[arms]) / scale  # (N, d)
+    observed_x = standardise(features[arms], features[arms]) / scale  # (n, d)
+    gram = observed_x @ observed_x.T + settings.regulariser * torch.eye(len(observed_x), dtype=torch.float64)
+    k = x @ observed_x.T  # (N, n)
     solved = torch.linalg.solve(gram, torch.cat([k.T, (rewards - rewards.mean())[:, None]], dim=1))  # (n, N + 1)
-    left = (x.square().sum(1) - (k * solved[:, :-1].T).sum(1)).clamp(min=0)
-    return rewards.mean() + k @ solved[:, -1], (settings.nu * left).sqrt()
+    variance = (x.square().sum(1) - (k * solved[:, :-1].T).sum(1)).clamp(min=0)
+    return rewards.mean() + k @ solved[:, -1], (settings.nu * variance).sqrt()

@@ -1,4 +1,4 @@
-"""What a model is asked for, by task: the heading of the list and its first entries, each one line."""
+"""Meta-prompts by task: the heading of the list and its first entries, each one line."""
 
 from __future__ import annotations
 

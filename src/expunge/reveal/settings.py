@@ -1,4 +1,4 @@
-"""What decides a search, as a value."""
+"""The settings of a search."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ class Reveal(BaseModel):
 
     @property
     def plan(self) -> Plan:
-        """What the search is told."""
-        given = {k: v for k, v in self.model_dump().items() if k in Plan.__dataclass_fields__}
-        return Plan(**given, longest=self.max_new_tokens)
+        """The plan of the search."""
+        plan_settings = {k: v for k, v in self.model_dump().items() if k in Plan.__dataclass_fields__}
+        return Plan(**plan_settings, longest=self.max_new_tokens)
 
     @property
     def sampling(self) -> Sampling:
-        """How answers are drawn."""
+        """Sampling of the answers."""
         return Sampling(self.temperature, self.top_p, self.max_new_tokens)
 
     @property
     def prompt_form(self) -> Form:
-        """How an instruction is put to the model."""
+        """The prompt form of an instruction."""
         if self.template.count(SLOT) != 1:
             raise InputError(f"the template must hold {SLOT} once: there an instruction is put, not {self.template!r}")
         return replace(FORMS[self.form], template=self.template)
@@ -107,17 +107,17 @@ class Reveal(BaseModel):
     @property
     def meta(self) -> Meta:
         """The list of instructions that the model continues."""
-        own = metas.topic(self.topic, self.form) if self.topic else None
-        if own is None and not (self.heading and self.seeds):
-            own = metas.for_scorer(self.scorer, self.form) if self.scorer else None
-        if own is None and not self.seeds:
+        default_meta = metas.topic(self.topic, self.form) if self.topic else None
+        if default_meta is None and not (self.heading and self.seeds):
+            default_meta = metas.for_scorer(self.scorer, self.form) if self.scorer else None
+        if default_meta is None and not self.seeds:
             raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
-        heading = self.heading or (own.heading if own else "Questions and requests:")
-        return Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
+        heading = self.heading or (default_meta.heading if default_meta else "Questions and requests:")
+        return Meta(heading, tuple(self.seeds) or (default_meta.seeds if default_meta else ()))
 
 
 def make(values: Mapping[str, Any], where: str = "reveal") -> Reveal:
-    """``values`` checked; the first thing that is wrong is one sentence."""
+    """``values`` as checked settings; InputError in one sentence for the first wrong one."""
     check_keys(values, Reveal.model_fields, where)
     return checked(Reveal, values, where)
 
