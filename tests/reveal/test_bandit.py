@@ -250,7 +250,7 @@ GOOD = torch.eye(3)
 
 
 @pytest.mark.parametrize(
-    ("features", "observed", "allowed", "why"),
+    ("features", "observed", "allowed", "message"),
     [
         (GOOD, [], [True] * 3, "nothing is observed"),
         (GOOD, [(3, 1.0)], [True] * 3, "observed arm 3: there are 3 arms"),

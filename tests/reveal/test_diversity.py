@@ -170,7 +170,7 @@ def test_harmonic_refuses_what_is_no_share(bad):
 
 
 @pytest.mark.parametrize(
-    ("bad", "why"),
+    ("bad", "message"),
     [
         ([], "at least one row"),
         ([1.0, 2.0], "at least one row"),

@@ -1,7 +1,7 @@
-"""Prompt texts: read from their files and filled, with everything from outside quoted line by line.
+"""Prompt templates: read from their files and filled, with all text of queries and models quoted line by line.
 
-A file has two parts, what the agent is told and what it is given, with a line ``=====`` between them.  A place to fill is a
-word in double braces.  All are filled in one pass, so braces and places in a query stay what they are: text.
+A file has two parts, the system message and the user message, with a line ``=====`` between them.  A placeholder is a word
+in double braces.  All are filled in one pass, so braces in a query stay plain text.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ PLACES = {
 OPTIONAL = {"refusal", "k", "n"}
 
 
-def filled(agent: str, values: dict[str, str], folder: str | None = None) -> list[Message]:
-    """What ``agent`` is asked: its prompt with ``values`` in their places.
+def render_prompt(agent: str, values: dict[str, str], folder: str | None = None) -> list[Message]:
+    """The messages for ``agent``: its prompt with ``values`` filled in.
 
     Raises InputError where a file of the user's ``folder`` cannot be read or has other places than it should.
     """
-    told, given = parts(agent, folder)
-    system, user = (PLACE.sub(lambda m: values[m[1]], text) for text in (told, given))
+    system_text, user_text = prompt_parts(agent, folder)
+    system, user = (PLACE.sub(lambda m: values[m[1]], text) for text in (system_text, user_text))
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 @lru_cache(maxsize=32)
-def parts(agent: str, folder: str | None = None) -> tuple[str, str]:
-    """(what the agent is told, what it is given), from ``folder`` where that has the file."""
-    own = Path(folder) / f"{agent}.txt" if folder else None
+def prompt_parts(agent: str, folder: str | None = None) -> tuple[str, str]:
+    """(system message, user message) of an agent's prompt, from ``folder`` if that has the file."""
+    custom = Path(folder) / f"{agent}.txt" if folder else None
     try:
-        if own and not own.parent.is_dir():
+        if custom and not custom.parent.is_dir():
             raise InputError(f"there is no folder {folder} of prompts")
-        source = own if own and own.is_file() else files("expunge.guard").joinpath(f"prompts/{agent}.txt")
+        source = custom if custom and custom.is_file() else files("expunge.guard").joinpath(f"prompts/{agent}.txt")
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"the prompt {own} cannot be read as UTF-8 text") from None
+        raise InputError(f"the prompt {custom} cannot be read as UTF-8 text") from None
     halves = BETWEEN.split(text)
     if len(halves) != 2:
         raise InputError(
@@ -72,7 +72,7 @@ def quoted(text: str) -> str:
 
 
 def conversation(messages: Sequence[Message]) -> str:
-    """All turns, each with who said it, quoted."""
+    """All turns, each with its role, quoted."""
     return quoted("\n".join(f"{m['role']}: {m['content']}" for m in messages))
 
 

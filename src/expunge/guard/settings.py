@@ -1,4 +1,4 @@
-"""What decides how a query is guarded, as a value."""
+"""Settings of a guard and of its commands."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which model is guarded, what it may not tell, which model plays the agents, and where trails go."""
+class GuardOptions:
+    """The guarded model, the targets, the model of the agents, and the log of trails."""
 
     model: Annotated[
         str,
@@ -117,8 +117,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The questions that ``expunge guard measure`` asks, and where the figures go."""
+class MeasureOptions:
+    """The questions of ``expunge guard measure``, and the output of its figures."""
 
     forget: Annotated[str, Field(description="Questions about the targets, with right answers: JSONL, CSV, Parquet, …")]
     retain: Annotated[str, Field(description="Questions about other things, with right answers.")]
