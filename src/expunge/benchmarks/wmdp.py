@@ -31,14 +31,16 @@ def probes(data: Data, areas: Iterable[str]) -> list[Probe]:
     ]
 
 
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
     """Accuracy of each area, and over all questions where there are several areas."""
-    ours = {part: choice.values(found, part) for part in choice.parts(found)}
-    theirs = {part: choice.values(retrained, part) for part in ours} if retrained is not None else {}
-    out = [f for part, v in ours.items() for f in choice.figures(v, part, theirs.get(part))]
-    if len(ours) > 1:
-        before = choice.together(list(theirs.values())) if theirs else None
-        out += choice.figures(choice.together(list(ours.values())), "all", before)
+    values_by_part = {part: choice.values(collected, part) for part in choice.parts(collected)}
+    retrained_values = (
+        {part: choice.values(retrained, part) for part in values_by_part} if retrained is not None else {}
+    )
+    out = [f for part, v in values_by_part.items() for f in choice.figures(v, part, retrained_values.get(part))]
+    if len(values_by_part) > 1:
+        retrained_pooled = choice.pooled(list(retrained_values.values())) if retrained_values else None
+        out += choice.figures(choice.pooled(list(values_by_part.values())), "all", retrained_pooled)
     return out
 
 

@@ -27,7 +27,7 @@ from expunge.reveal import bandit
 from expunge.reveal.diversity import added_diversity, harmonic
 from expunge.reveal.embed import Embed
 from expunge.scorers import Scorer
-from expunge.scorers.filters import keep
+from expunge.scorers.filters import filter_texts
 
 NOTHING = 1e-6  # a score below is round-off
 Chooser = Callable[[Tensor, bandit.Observed, Sequence[bool]], int]
@@ -200,7 +200,7 @@ def revealed(log: Sequence[Entry], plan: Plan) -> Revealed:
     An answer without text (a few line breaks, say) has no tokens here, whatever its relevance.
     """
     pairs = [(e, i) for e in log for i in range(len(e.answers))]
-    filtered = keep(
+    filtered = filter_texts(
         [f"{e.questions[i]} {e.answers[i].text}" for e, i in pairs],
         relevance=[e.relevance[i] for e, i in pairs],
         threshold=plan.threshold,

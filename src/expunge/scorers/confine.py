@@ -58,9 +58,9 @@ def become_nobody(folder: str) -> None:
         return
     os.seteuid(NOBODY)
     files = ((sys.executable, os.X_OK), (os.__file__, os.R_OK), (os.path.dirname(folder), os.X_OK))
-    able = all(os.access(file, mode, effective_ids=True) for file, mode in files)
+    nobody_can_run = all(os.access(file, mode, effective_ids=True) for file, mode in files)
     os.seteuid(0)
-    if able:
+    if nobody_can_run:
         os.chown(".", NOBODY, NOBODY)
         os.setgroups([])
         os.setgid(NOBODY)
@@ -82,10 +82,10 @@ def namespaces(folder: str) -> bool:
     return True
 
 
-def set_flags(libc: ctypes.CDLL, place: bytes, how: int, on: int, off: int) -> None:
+def set_flags(libc: ctypes.CDLL, place: bytes, at_flags: int, set_attributes: int, clear_attributes: int) -> None:
     """mount_setattr(2): Linux 5.12; before that the file system stays writable."""
-    attributes = (ctypes.c_uint64 * 4)(on, off, 0, 0)
-    libc.syscall(MOUNT_SETATTR, AT_FDCWD, place, how, attributes, 32)
+    attributes = (ctypes.c_uint64 * 4)(set_attributes, clear_attributes, 0, 0)
+    libc.syscall(MOUNT_SETATTR, AT_FDCWD, place, at_flags, attributes, 32)
 
 
 def die_with_parent() -> None:
@@ -105,12 +105,12 @@ def limit(seconds: float, memory: int) -> None:
     """The limits of setrlimit(2); a system that does not have one of them goes without it."""
     time = math.ceil(seconds) + 1
     limits = {"CPU": time, "AS": memory, "FSIZE": FILE_SIZE, "NOFILE": OPEN_FILES, "CORE": 0}
-    for name, most in (limits | {"NPROC": PROCESSES}).items():
+    for name, value in (limits | {"NPROC": PROCESSES}).items():
         try:
             which = getattr(resource, f"RLIMIT_{name}")
             hard = resource.getrlimit(which)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(which, (most, most))
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(which, (value, value))
         except (AttributeError, ValueError, OSError):
             continue
 
