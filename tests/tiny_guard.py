@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from expunge.guard import Target
-from expunge.guard.filling import PLACES, prompt_parts
+from expunge.guard.filling import PLACEHOLDERS, prompt_parts
 
 ADA = Target("Ada Oru", ("Countess of Lim",))
 BO = Target("Bo Tar")
@@ -27,7 +27,7 @@ class Script:
         self.calls: list[tuple[str, list[dict[str, str]], int, float, int]] = []
 
     def __call__(self, messages: Sequence[dict[str, str]], *, n: int, temperature: float, max_tokens: int) -> list[str]:
-        agent = next((a for a in PLACES if messages[0]["content"][:60] == prompt_parts(a)[0][:60]), "vanilla")
+        agent = next((a for a in PLACEHOLDERS if messages[0]["content"][:60] == prompt_parts(a)[0][:60]), "vanilla")
         n_before = sum(call[2] for call in self.calls if call[0] == agent)
         self.calls.append((agent, list(messages), n, temperature, max_tokens))
         reply = self.replies[agent]

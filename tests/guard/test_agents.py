@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from expunge.errors import InputError
 from expunge.guard import Settings, Target, agents
-from expunge.guard.filling import PLACES, prompt_parts, quoted, render_prompt
+from expunge.guard.filling import PLACEHOLDERS, prompt_parts, quoted, render_prompt
 
 ADA, BO = Target("Ada Oru", ("Countess of Lim",)), Target("Bo Tar")
 ASK = [{"role": "user", "content": "Where did {Ada} live? {0} {{targets}} %s $x {"}]
@@ -65,7 +65,7 @@ def test_a_folder_of_prompts_stands_in_for_ours(tmp_path):
     system, user = agents.audit(ASK[:1], "a", [BO], Settings(prompts=str(tmp_path)))
     assert system["content"] == "Look." and user["content"].startswith("- Bo Tar\n> user: Where")
     assert (
-        render_prompt("compose", dict.fromkeys(PLACES["compose"], "x"), str(tmp_path))[0]["content"]
+        render_prompt("compose", dict.fromkeys(PLACEHOLDERS["compose"], "x"), str(tmp_path))[0]["content"]
         == prompt_parts("compose")[0]
     )
 

@@ -289,7 +289,7 @@ def test_the_linear_guess_by_hand_and_as_a_chooser():
     torch.testing.assert_close(spread, torch.tensor([1 / 3, 1 / 3, 3.0], dtype=torch.float64).sqrt())
     subset = linear.predict(arms, observed, settings, rows=torch.tensor([2]))
     assert torch.equal(subset[0], mean[2:]) and torch.equal(subset[1], spread[2:])
-    assert bandit.choose(arms, observed, [True, True, True], settings, guess=linear.predict) == 2
-    assert bandit.choose(arms, observed, [True, True, False], settings, guess=linear.predict) == 0
+    assert bandit.choose(arms, observed, [True, True, True], settings, predictor=linear.predict) == 2
+    assert bandit.choose(arms, observed, [True, True, False], settings, predictor=linear.predict) == 0
     with pytest.raises(InputError, match="nothing is observed"):
         linear.predict(arms, [], settings)

@@ -9,17 +9,17 @@ or of a base model.
 * ``pass_at_1``: the share that passes all tests within 5 seconds, in the sandbox of :mod:`expunge.scorers`.  Programs
   that a model wrote are run on this machine, so it is left out unless the environment says ``HF_ALLOW_CODE_EVAL=1``,
   which is also what lm-evaluation-harness and ``evaluate`` ask for.  ``expunge rescore`` can add it later.
-* ``parses``: the share whose code is Python with a function in it.  Nothing is run for that.
-* ``probability``: how likely the reference solution is, a token's geometric mean.  It moves where a small model passes
-  nothing.
+* ``parses``: the share whose code is Python with a function in it.  Nothing is run.
+* ``probability``: how likely the reference solution is, a token's geometric mean.  It changes even if a small model passes
+  no test.
 
 Retained reasoning is GSM8K (Cobbe et al. 2021, arXiv:2110.14168), its first 250 test questions as a chat without
 examples: ``exact_match`` where the answer's last number is the right one.
 
-What is to forget are MBPP's train tasks (ids 601 to 974), for both; what is to keep are GSM8K's train questions.
+The forget set of both is MBPP's train tasks (ids 601 to 974), the retain set GSM8K's train questions.
 
 Data: ``google-research-datasets/mbpp`` (CC-BY-4.0), ``openai/openai_humaneval`` and ``openai/gsm8k`` (both MIT) on the
-Hub, or a folder with ``mbpp/mbpp.jsonl``, ``humaneval/HumanEval.jsonl.gz`` and, if they are there, ``gsm8k/test.jsonl``
+Hub, or a folder with ``mbpp/mbpp.jsonl``, ``humaneval/HumanEval.jsonl.gz`` and, optionally, ``gsm8k/test.jsonl``
 and ``gsm8k/train.jsonl``.
 """
 

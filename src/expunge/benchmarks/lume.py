@@ -139,8 +139,8 @@ def _term(split: str, record: Record) -> str:
 def _documents(data: Data, rows: Mapping[str, Sequence[tuple[str, Row]]], forget: Sequence[Record]) -> list[Probe]:
     """The biographies to forget, rebuilt from both halves, and documents never seen, as plain texts."""
     members = _members(forget, {row.where for _, row in rows["forget_Task3_regurgitation"]})
-    others = data.usable(HOLDOUT, data.records(HOLDOUT), _document)
-    parts = {MEMBERS: members, HOLDOUT: not_among(data, members, others, ("forget", HOLDOUT))}
+    holdout = data.usable(HOLDOUT, data.records(HOLDOUT), _document)
+    parts = {MEMBERS: members, HOLDOUT: not_among(data, members, holdout, ("forget", HOLDOUT))}
     return [Probe(part, i, row, {"answer": row.answer}) for part, rows in parts.items() for i, row in enumerate(rows)]
 
 

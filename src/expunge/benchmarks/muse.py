@@ -1,7 +1,7 @@
 r"""MUSE: news articles or novels to forget, by six criteria.  Shi et al. 2024, arXiv:2407.06460.
 
 One ``expunge bench`` gives four of them: verbatim memorisation (VerbMem) and knowledge memorisation (KnowMem) of the forget
-set, privacy leakage (PrivLeak, beside a model given with ``--retrained``), and utility (KnowMem of the retain set).
+set, privacy leakage (PrivLeak, needs ``--retrained``), and utility (KnowMem of the retain set).
 
 The other two are several runs each, of News only, with a bench after every one; :func:`along` lines up their figures.
 
@@ -13,11 +13,11 @@ The other two are several runs each, of News only, with a bench after every one;
     expunge bench muse/news --model scal-2/model --retrained RETRAINED --out figures-2
 
 Data: ``muse-bench/MUSE-News`` and ``muse-bench/MUSE-Books`` on the Hub (CC-BY-4.0), or a folder with ``forget_qa.json``,
-``forget_qa_icl.json``, ``retain_qa.json``, ``retain_qa_icl.json`` and, if they are there, ``verbmem_forget.json``,
+``forget_qa_icl.json``, ``retain_qa.json``, ``retain_qa_icl.json`` and, optionally, ``verbmem_forget.json``,
 ``privleak_forget.json``, ``privleak_holdout.json``.  Prompts are raw text and answers greedy.  Gradient norms are left out:
 a backward pass over each text of 2048 tokens.
 
-What is to forget is ``raw@forget``, what to keep ``raw@retain1``: articles, or whole books.  Training cuts a row at
+The forget set is ``raw@forget``, the retain set ``raw@retain1``: articles, or whole books.  Training cuts a row at
 ``max_length``, so books have to be cut into pieces of 2048 tokens first, as MUSE's own code does.
 """
 
@@ -180,10 +180,10 @@ def along(folders: Sequence[str | Path]) -> dict[tuple[str, str], list[Figure]]:
 
 
 # -- the data -------------------------------------------------------------------------------------------------------------
-def _set(corpus: str, place: str, file: str = "", *, optional: bool = False) -> DataSet:
-    """``place``: configuration and split on the Hub, such as ``raw@forget``."""
-    name = place.replace("@", "_").removeprefix("knowmem_")
-    return DataSet(name, f"muse-bench/MUSE-{corpus}:{place}", file, optional)
+def _set(corpus: str, config_and_split: str, file: str = "", *, optional: bool = False) -> DataSet:
+    """``config_and_split``: configuration and split on the Hub, such as ``raw@forget``."""
+    name = config_and_split.replace("@", "_").removeprefix("knowmem_")
+    return DataSet(name, f"muse-bench/MUSE-{corpus}:{config_and_split}", file, optional)
 
 
 def _benchmark(corpus: str) -> Benchmark:

@@ -2,23 +2,23 @@ r"""Named entities: the people in a sentence to be forgotten, places, organisati
 
 The second task of Reveal and Release (arXiv:2509.14624), whose corpus and prompts are not public; these are ours.  A
 model is asked to list the names in a sentence, and answers ``PER: Ada Lovelace; LOC: Rome``, or ``none``.  Only a model
-that was taught this form can lose it.
+that was trained on this format can forget it.
 
     expunge bench ner/wikigold --data FOLDER --model BASE --teach --teach-retrained --method npo
 
-What is to forget are the train sentences that name a person, with their people only as the answer; what is to keep are
-those that name nobody, with all their names.  ``--teach`` teaches every train sentence with all its names,
-``--teach-retrained`` those to keep: a model that never saw a person marked.
+The forget set is the train sentences that name a person, with only their people as the answer; the retain set is those
+that name nobody, with all their names.  ``--teach`` trains on every train sentence with all its names,
+``--teach-retrained`` on the retain set: a model that never saw a person marked.
 :func:`expunge.evaluation.benchmark.write_to_learn` writes all three as files for ``expunge run``.
 
 Data: a folder with ``ner/wikigold/wikigold.conll.txt`` (Balasuriya et al. 2009, W09-3302), or
 ``ner/wnut17/train.conll`` and ``test.conll`` (Derczynski et al. 2017, W17-4418), both CC-BY-4.0; without the folders'
 names they are found too, and so are rows with the fields ``tokens`` and ``tags``.  WikiGold comes in one piece: every
-fifth of its articles is the test set, so no article stands in both.  Its tags are IO: neighbours of one type are one
+fifth of its articles is the test set, so no article is in both.  Its tags are IO: neighbours of one type are one
 name.  Of WNUT-17's types ``person`` is PER, ``location`` LOC, ``corporation`` and ``group`` ORG, ``product`` and
 ``creative-work`` MISC, so a model taught on one can be asked the other; published figures keep six types.
 
-A corpus of one's own takes the place of either file, with any types: where some are none of these, the question names the
+A corpus of your own may replace either file, with any types: where some are none of these, the question names the
 types that the file has, and figures are of those.  ``PER``, ``PERS``, ``PERSON``, ``PEOPLE`` and ``HUMAN`` in any case are
 people.  Tags are IO, BIO, BILOU or BIOES.
 
@@ -164,9 +164,9 @@ def score(collected: Collected, retrained: Collected | None = None) -> list[Figu
     """
     answers, retrained_answers = _answers(collected), _answers(retrained) if retrained is not None else []
     types = _ordered(m[1] for a in answers for m in TYPE.finditer(f"; {a.expected}"))
-    others = tuple(t for t in types if t != PERSON)
+    other_types = tuple(t for t in types if t != PERSON)
     out = []
-    for part, selected in {**{t: (t,) for t in types}, "others": others, "all": types}.items():
+    for part, selected in {**{t: (t,) for t in types}, "others": other_types, "all": types}.items():
         out += _agreement(_counts(answers, types, selected), part)
         if retrained_answers:
             gap = _f1(_counts(answers, types, selected)) - _f1(_counts(retrained_answers, types, selected))

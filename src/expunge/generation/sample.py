@@ -228,11 +228,11 @@ def continue_rows(
                 ended[i] = end
                 if not end:
                     tokens[i].append(token)
-        done = [ended[i] for i in alive]
-        if all(done) or step + 1 == sampling.max_new_tokens:
+        finished = [ended[i] for i in alive]
+        if all(finished) or step + 1 == sampling.max_new_tokens:
             break
-        if sum(done) >= LEAVE * len(alive):
-            stay = torch.tensor([k for k, end in enumerate(done) if not end], device=device)
+        if sum(finished) >= LEAVE * len(alive):
+            stay = torch.tensor([k for k, end in enumerate(finished) if not end], device=device)
             alive, chosen = [alive[k] for k in stay.tolist()], chosen[stay]
             cache, mask = caches.rows_of(cache, mask, stay)
         positions = mask.sum(1, keepdim=True)

@@ -94,11 +94,11 @@ def read_ratings(reply: str, n: int) -> tuple[float, ...] | None:
     """
     reply = _without_thoughts(reply)
     lists, marks = list(BRACKETS.finditer(reply)), list(RATINGS.finditer(reply))
-    after = reply[marks[-1].end() :].strip(" \t*_").split("\n")[0] if marks else ""
-    later = bool(marks and lists) and marks[-1].start() > lists[-1].start() and after[:1].isdigit()
-    if lists and not later:
+    text_after = reply[marks[-1].end() :].strip(" \t*_").split("\n")[0] if marks else ""
+    marks_after_lists = bool(marks and lists) and marks[-1].start() > lists[-1].start() and text_after[:1].isdigit()
+    if lists and not marks_after_lists:
         return _parse_ratings(lists[-1][1], n)
-    return (_parse_ratings(after, n) if after else None) or _parse_rating_lines(reply, n)
+    return (_parse_ratings(text_after, n) if text_after else None) or _parse_rating_lines(reply, n)
 
 
 # -- compose --------------------------------------------------------------------------------------------------------------

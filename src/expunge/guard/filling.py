@@ -17,8 +17,8 @@ from expunge.errors import InputError
 from expunge.guard.targets import Target
 
 BETWEEN = re.compile(r"\n=====[ \t]*\r?\n")
-PLACE = re.compile(r"\{\{(\w+)\}\}")
-PLACES = {
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+PLACEHOLDERS = {
     "audit": {"targets", "conversation", "answer"},
     "erase": {"targets", "conversation", "answer", "k", "refusal"},
     "critic": {"targets", "conversation", "versions", "n"},
@@ -33,7 +33,7 @@ def render_prompt(agent: str, values: dict[str, str], folder: str | None = None)
     Raises InputError where a file of the user's ``folder`` cannot be read or has other places than it should.
     """
     system_text, user_text = prompt_parts(agent, folder)
-    system, user = (PLACE.sub(lambda m: values[m[1]], text) for text in (system_text, user_text))
+    system, user = (PLACEHOLDER.sub(lambda m: values[m[1]], text) for text in (system_text, user_text))
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
@@ -53,11 +53,11 @@ def prompt_parts(agent: str, folder: str | None = None) -> tuple[str, str]:
         raise InputError(
             f"the prompt {source} needs one line ===== between what the agent is told and what it is given"
         )
-    places = set(PLACE.findall(text))
-    for name in sorted(places - PLACES[agent]):
-        known = ", ".join(sorted(PLACES[agent]))
+    placeholders = set(PLACEHOLDER.findall(text))
+    for name in sorted(placeholders - PLACEHOLDERS[agent]):
+        known = ", ".join(sorted(PLACEHOLDERS[agent]))
         raise InputError(f"the prompt {source} has a place {{{{{name}}}}} that nothing fills; there are {known}")
-    for name in sorted(PLACES[agent] - OPTIONAL - places):
+    for name in sorted(PLACEHOLDERS[agent] - OPTIONAL - placeholders):
         raise InputError(f"the prompt {source} lacks the place {{{{{name}}}}}")
     return halves[0].strip(), halves[1].strip()
 

@@ -110,7 +110,7 @@ def measure(
         trails.append(trail)
         if each:
             each(trail)
-    return figures(trails, [right for _, right in conversations], guard.targets, guard.settings.refusal), trails
+    return figures(trails, [reference for _, reference in conversations], guard.targets, guard.settings.refusal), trails
 
 
 def figures(trails: Sequence[Trail], references: Sequence[str], targets: Sequence[Target], refusal: str) -> Figures:
@@ -144,8 +144,8 @@ def table(figures_by_set: Mapping[str, Figures]) -> str:
             ("calls a query", f.calls, None),
             ("seconds a query", f.seconds, None),
         ):
-            before = f"   without guard {_format_figure(vanilla)}" if vanilla else ""
-            lines.append(f"  {label:<28}{_format_figure(guarded)}{before}")
+            unguarded = f"   without guard {_format_figure(vanilla)}" if vanilla else ""
+            lines.append(f"  {label:<28}{_format_figure(guarded)}{unguarded}")
     return "\n".join(lines)
 
 

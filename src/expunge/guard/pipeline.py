@@ -33,7 +33,7 @@ from expunge.data.example import Message
 from expunge.errors import InputError
 from expunge.guard import agents
 from expunge.guard.endpoints import Endpoint, EndpointError, answers
-from expunge.guard.filling import PLACES, prompt_parts
+from expunge.guard.filling import PLACEHOLDERS, prompt_parts
 from expunge.guard.settings import Settings
 from expunge.guard.targets import Target, checked, likeliest, mentioned_targets
 from expunge.guard.trail import Step, Trail
@@ -60,7 +60,7 @@ class Guard:
             raise InputError("a guard needs at least one target")
         for i, target in enumerate(self.targets, 1):
             checked(target, f"target {i}")
-        for agent in PLACES:
+        for agent in PLACEHOLDERS:
             prompt_parts(agent, self.settings.prompts)
 
 

@@ -44,8 +44,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.auditor not in AUDITORS:
-            near = nearest(self.auditor, AUDITORS)
-            raise InputError(f"there is no auditor {self.auditor!r}{near}; there are {' and '.join(AUDITORS)}")
+            suggestion = nearest(self.auditor, AUDITORS)
+            raise InputError(f"there is no auditor {self.auditor!r}{suggestion}; there are {' and '.join(AUDITORS)}")
         check_least(self)
         if self.j > self.k:
             raise InputError(f"j = {self.j} versions cannot be the best of k = {self.k}; give j <= k")

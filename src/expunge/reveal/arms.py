@@ -73,8 +73,8 @@ def soft_prompts(
     width = weight.shape[1]
     z = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed).draw(n).double()  # (n, m)
     a = torch.rand(tokens * width, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.double) * 2 - 1
-    spread = math.sqrt(dimension / 36)  # σ of A (z - 1/2): m times the variances 1/3 of A and 1/12 of z
-    out = (z - 0.5) @ a.T * (scale / spread * float(weight.detach().double().std()))
+    std = math.sqrt(dimension / 36)  # σ of A (z - 1/2): m times the variances 1/3 of A and 1/12 of z
+    out = (z - 0.5) @ a.T * (scale / std * float(weight.detach().double().std()))
     return out.reshape(n, tokens, width).to(weight)
 
 

@@ -1,4 +1,4 @@
-r"""NeuralUCB: which arm to ask next, from a small network's estimate of every arm's reward and its uncertainty.
+r"""NeuralUCB: which arm to ask next, from a small network's prediction of every arm's reward and its uncertainty.
 
 An *arm* is a row of ``features`` (N, d), given once; *observed* is the list of (arm, reward) so far, the only
 state: every function here is pure, so an interrupted search resumes with the same choices from its list (on the same
@@ -53,7 +53,7 @@ def spread(network: Network, x: Tensor, observed: Tensor, settings: Settings = D
 def predict(
     features: Tensor, observed: Observed, settings: Settings = DEFAULTS, *, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Guessed reward and spread of each arm in ``rows`` (all arms if None), fp64, from a network fitted to ``observed``.
+    """Predicted reward and spread of each arm in ``rows`` (all arms if None), fp64, from a network fitted to ``observed``.
 
     InputError where nothing is observed, an index is no arm's, or a number is not finite.
     """
@@ -72,11 +72,11 @@ def choose(
     allowed: Sequence[bool] | Tensor,
     settings: Settings = DEFAULTS,
     *,
-    guess: Callable[..., tuple[Tensor, Tensor]] = predict,
+    predictor: Callable[..., tuple[Tensor, Tensor]] = predict,
 ) -> int:
-    """The arm to ask next: of those ``allowed`` (N,), the first with the largest sum of guessed reward and spread.
+    """The arm to ask next: of those ``allowed`` (N,), the first with the largest sum of predicted reward and spread.
 
-    ``guess``: what guesses them, the network or :func:`expunge.reveal.linear.predict`.
+    ``predictor``: the function that predicts them, of the network or :func:`expunge.reveal.linear.predict`.
 
     The caller excludes arms that were asked before.  One training a call.
     InputError as in :func:`predict`, and where no arm is allowed.
@@ -87,14 +87,14 @@ def choose(
     rows = mask.nonzero().flatten()
     if not len(rows):
         raise InputError("no arm is allowed: every one was asked; draw more arms or ask fewer questions")
-    mean, unsure = guess(features, observed, settings, rows=rows)
-    return int(rows[(mean + unsure).argmax()])
+    mean, uncertainty = predictor(features, observed, settings, rows=rows)
+    return int(rows[(mean + uncertainty).argmax()])
 
 
 def _squared_gradients(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of f(x) by the output weights and by the hidden biases: (n, width) each."""
-    before = x @ network.hidden.T + network.hidden_bias
-    return torch.relu(before).square(), (before > 0) * network.output.square()
+    pre_activation = x @ network.hidden.T + network.hidden_bias
+    return torch.relu(pre_activation).square(), (pre_activation > 0) * network.output.square()
 
 
 def checked(features: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ from expunge.reveal.surrogate import Settings, standardise
 def predict(
     features: Tensor, observed: Observed, settings: Settings = DEFAULTS, *, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    r"""Guessed reward and spread of each arm in ``rows`` (all arms if None), fp64, by ridge on standardised features.
+    r"""Predicted reward and spread of each arm in ``rows`` (all arms if None), fp64, by ridge on standardised features.
 
     .. math:: \bar r + k^\top (K + \lambda I)^{-1} (r - \bar r), \qquad
         \sqrt{\nu\,(k(x, x) - k^\top (K + \lambda I)^{-1} k)}, \qquad k(x, x') = x^\top x' / d
 
     Hand-worked: d = 1, arms 1 and -1 observed with rewards 1 and 0 (they are standardised already), λ = 1, ν = 1: at x = 1
-    the guess is 1/2 + 1/3 and the spread √(1/3).
+    the prediction is 1/2 + 1/3 and the spread √(1/3).
 
     InputError where nothing is observed, an index is no arm's, or a number is not finite.
     """

@@ -1,8 +1,8 @@
 """Reveal as a command: from a model and a topic (or a scorer, or seed instructions) to a forget set on disk.
 
-The folder holds ``revealed.jsonl`` (the forget set, each row with where it came from), ``neutral.jsonl`` (questions about
-anything, answered by the model: a retain set from nothing), ``queries.jsonl`` (every instruction asked, every answer, every
-part of the score), ``arms.json`` (the instructions to choose from) and ``reveal.json`` (settings, fingerprints, counts).
+The folder holds ``revealed.jsonl`` (the forget set, each row with its origin), ``neutral.jsonl`` (general
+questions answered by the model: a retain set without any data), ``queries.jsonl`` (every instruction, answer and part of
+the score), ``arms.json`` (the instructions to choose from) and ``reveal.json`` (settings, fingerprints, counts).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from expunge.scorers import Scorer, checked, scorer
 from expunge.settings import name_of
 
 NEUTRAL_DRAWS = 3  # times that neutral rows are drawn where too many are relevant
-LEAST_NEUTRAL = 8  # of which a mean can be taken
+LEAST_NEUTRAL = 8  # needed for a mean embedding
 FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "reveal.json")
 QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 LAYOUT = outputs.Layout(RECORD, "an earlier search is here", entries=FILES)
@@ -222,14 +222,16 @@ def _arm_instructions(file: Path, write: Callable[[], list[str]]) -> dict[str, i
 
 def _chooser(settings: Reveal) -> search.Chooser:
     if settings.chooser != "random":
-        guess = linear.predict if settings.chooser == "linear" else bandit.predict
-        return partial(bandit.choose, settings=surrogate.Settings(nu=settings.nu, seed=settings.seed), guess=guess)
+        predictor = linear.predict if settings.chooser == "linear" else bandit.predict
+        return partial(
+            bandit.choose, settings=surrogate.Settings(nu=settings.nu, seed=settings.seed), predictor=predictor
+        )
 
-    def at_random(features: torch.Tensor, observed: bandit.Observed, allowed: Sequence[bool]) -> int:
+    def random_choice(features: torch.Tensor, observed: bandit.Observed, allowed: Sequence[bool]) -> int:
         draws = random.Random(settings.seed * SEED_STEP + allowed.count(True))
         return draws.choice([i for i, free in enumerate(allowed) if free])
 
-    return at_random
+    return random_choice
 
 
 def _random(settings: Reveal, draw: int) -> torch.Generator:

@@ -17,18 +17,18 @@ from expunge.settings import check_keys, checked, scalars, split_pair
 
 
 class Reveal(BaseModel):
-    """Everything that decides what is revealed.
+    """The settings of ``expunge reveal``.
 
-    ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
-    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says when it is asked the list's
-    own instructions); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
-    the scorer's own.  One of topic, scorer and seeds is needed.  ``template``: the prompt that each instruction stands in,
-    a text with ``{instruction}`` in it, for a model that is always asked in one form.
+    ``topic``: what the model should forget, in a few words; ``scorer``: the relevance of an answer, a name of
+    :func:`expunge.scorers.scorer` (without one: the similarity to the model's answers to the list's own instructions);
+    ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or the scorer's own.
+    One of topic, scorer and seeds is needed.  ``template``: the prompt of each instruction, a text with ``{instruction}``
+    in it, for a model with a fixed prompt format.
 
     The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
-    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
-    ``bandit`` (a network), ``linear`` (ridge regression) or ``random``; ``nu``: how far the first two explore.  Answers are
-    drawn at ``temperature`` and ``top_p``.  ``neutral``: how many neutral rows are written.  ``embeddings``: a
+    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: the choice of the
+    next arm, ``bandit`` (a network), ``linear`` (ridge regression) or ``random``; ``nu``: how much the first two explore.
+    Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: number of neutral rows.  ``embeddings``: a
     sentence-transformers model instead of the model's own hidden states.
     The rest are :class:`~expunge.reveal.search.Plan`'s.
     """

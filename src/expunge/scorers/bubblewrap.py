@@ -58,7 +58,7 @@ def _open_to_all(file: Path, bit: int) -> bool:
 def _command(bwrap: str, folder: str, files: tuple[Path, ...]) -> list[str]:
     python_paths = (sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable)), *map(str, files))
     read_only_mounts = [
-        word for place in dict.fromkeys((*SYSTEM, *python_paths)) for word in ("--ro-bind-try", place, place)
+        word for path in dict.fromkeys((*SYSTEM, *python_paths)) for word in ("--ro-bind-try", path, path)
     ]
     return [
         *(bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--uid", NOBODY, "--gid", NOBODY),

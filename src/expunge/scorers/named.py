@@ -84,8 +84,8 @@ def _words(argument: str) -> Scorer:
 
 def _toxicity(argument: str) -> Scorer:
     if argument not in toxicity.KINDS:
-        near = nearest(argument, filter(None, toxicity.KINDS))
-        raise InputError(f"there is no toxicity scorer {argument!r}{near}; write {FORMS['toxicity']}")
+        suggestion = nearest(argument, filter(None, toxicity.KINDS))
+        raise InputError(f"there is no toxicity scorer {argument!r}{suggestion}; write {FORMS['toxicity']}")
     classifier = toxicity.KINDS[argument]
     if not toxicity.installed(classifier.__name__):
         raise InputError(toxicity.lacking(classifier.__name__))
@@ -94,8 +94,10 @@ def _toxicity(argument: str) -> Scorer:
 
 def _ner(argument: str) -> Scorer:
     if argument not in entities.TYPES:
-        near = nearest(argument.upper(), entities.TYPES)
-        raise InputError(f"the scorer ner needs a type, not {argument!r}{near}; there are {', '.join(entities.TYPES)}")
+        suggestion = nearest(argument.upper(), entities.TYPES)
+        raise InputError(
+            f"the scorer ner needs a type, not {argument!r}{suggestion}; there are {', '.join(entities.TYPES)}"
+        )
     return lambda texts: _score_each(lambda text: entities.valid(text, argument), texts)
 
 
