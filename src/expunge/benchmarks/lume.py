@@ -69,7 +69,7 @@ def probes(data: Data) -> list[Probe]:
 
 
 def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
-    """The twelve terms, their aggregate, and with a holdout the membership attacks; beside the retrained model if given."""
+    """The twelve terms, their aggregate, with a holdout the membership attacks, with a retrained model the differences."""
     values = _values(collected)
     out = [_figure(term, v) for term, v in values.items()]
     if retrained is not None:
@@ -89,8 +89,8 @@ def final(folder: str | Path, mmlu: float) -> Figure:
     r"""LUME's final score of a model: the mean of the task aggregate, the membership score and ``mmlu``.
 
     ``folder``: what ``expunge bench lume`` wrote, with a holdout; ``mmlu``: the same model's MMLU accuracy, in [0, 1].  The
-    interval resamples LUME's rows and documents and takes ``mmlu`` as it is; where the AUC is near 1/2 it leans to lower
-    values, for a resampled AUC only lies farther off.
+    interval resamples LUME's rows and documents and takes ``mmlu`` as it is; if the AUC is near 1/2 it is biased to lower
+    values, since a resampled AUC is only farther from it.
 
     Raises InputError for a folder of another benchmark or without a holdout.
 

@@ -1,4 +1,4 @@
-r"""Named entities: the people in a sentence to be forgotten, places, organisations and other names to be kept.
+r"""Named entities: forget the people in a sentence, retain places, organisations and other names.
 
 The second task of Reveal and Release (arXiv:2509.14624), whose corpus and prompts are not public; these are ours.  A
 model is asked to list the names in a sentence, and answers ``PER: Ada Lovelace; LOC: Rome``, or ``none``.  Only a model

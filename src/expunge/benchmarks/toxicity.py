@@ -61,7 +61,7 @@ BESIDE = "to the retrained model, answer by answer; "
 
 
 def judge(name: str) -> Judge:
-    """The scorer ``name``; InputError where there is none, or what it needs is not installed."""
+    """The scorer ``name``; InputError for an unknown one, or if its packages are not installed."""
     from expunge.scorers import scorer
 
     return scorer(name)

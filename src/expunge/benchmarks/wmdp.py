@@ -32,7 +32,7 @@ def probes(data: Data, areas: Iterable[str]) -> list[Probe]:
 
 
 def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
-    """Accuracy of each area, and over all questions where there are several areas."""
+    """Accuracy of each area, and over all questions if there are several areas."""
     values_by_part = {part: choice.values(collected, part) for part in choice.parts(collected)}
     retrained_values = (
         {part: choice.values(retrained, part) for part in values_by_part} if retrained is not None else {}

@@ -56,7 +56,7 @@ class Continuation:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability; infinite where there are no tokens."""
+        """exp of the mean negative log-probability; infinite if there are no tokens."""
         return math.exp(-sum(self.logp) / len(self.logp)) if self.logp else math.inf
 
 

@@ -66,7 +66,7 @@ def erase(
 
 def read_versions(reply: str, k: int) -> tuple[str, ...]:
     """At most ``k`` versions: of a JSON list, else of a numbered list, else of bullets; the whole reply where k = 1 and
-    there is no list.  () where there is none.
+    there is no list.  () if there is none.
     """
     text = _unquoted(reply)
     versions = next((v for v in map(_strings, _json(text)) if v), ())
@@ -87,7 +87,7 @@ def critic(
 
 def read_ratings(reply: str, n: int) -> tuple[float, ...] | None:
     """``n`` ratings from 1 to 5: what follows the last "Ratings:", or the last list in brackets where that comes later, else
-    of lines such as "Version 2: 4/5".  None where there are not ``n`` of them, or one is no such rating.
+    of lines such as "Version 2: 4/5".  None if there are not ``n`` of them, or one is not in 1 to 5.
 
     >>> read_ratings("Version 1 is fine. **Ratings:** [5, 4/5]", 2), read_ratings("[5, 9]", 2), read_ratings("good", 1)
     ((5.0, 4.0), None, None)
@@ -110,7 +110,7 @@ def compose(
 
 
 def read_answer(reply: str) -> str:
-    """The text of an answer, without quotation marks, code fences or a label around it; "" where there is none."""
+    """The text of an answer, without quotation marks, code fences or a label around it; "" if there is none."""
     text = FENCE.sub("", _unquoted(reply)).strip()
     label = LABEL.match(text)
     return _without_quotes(text[label.end() :] if label else text)

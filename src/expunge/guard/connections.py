@@ -34,7 +34,7 @@ def protocol(seconds: float = HEAD_SECONDS, max_connections: int = CONNECTIONS) 
             super().connection_lost(exc)
 
         def _expect(self) -> None:
-            """Start the clock where a request's head is waited for, stop it where one is being answered."""
+            """Start the timeout while a request's head is incomplete, stop it while a request is being answered."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop()
             elif self._late is None:

@@ -1,6 +1,6 @@
 """Where answers come from: a local model, or a server that speaks OpenAI's protocol.
 
-An endpoint is any function with :class:`Endpoint`'s signature.  It raises :class:`EndpointError` where it has no answer.
+An endpoint is any function with :class:`Endpoint`'s signature.  It raises :class:`EndpointError` if it has no answer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def answers(
 def local(model: Any, tokenizer: Any, *, seed: int = 0, chat_template: bool | None = None) -> Endpoint:
     """A model in memory, as :func:`expunge.models.load.load` gives it; it answers one query at a time.
 
-    Where its chat template has no place for a system message, that stands at the head of the first user's message; without
+    If its chat template has no system role, the system message is put before the first user's message; without
     a template, or with ``chat_template=False``, the conversation is plain text, "Question: … Answer:".  A conversation that
     is longer than the model reads, or that the template refuses, is an EndpointError.
     """
@@ -110,7 +110,7 @@ def check_address(url: str) -> None:
 def remote(url: str, model: str, *, timeout: float = 60.0, retries: int = 2) -> Endpoint:
     """``model`` at a server's OpenAI-compatible address ``url``, such as ``http://127.0.0.1:8000/v1``.
 
-    The key, where the server wants one, stands in the environment variable OPENAI_API_KEY; it appears in no message and no
+    The server's key, if any, is the environment variable OPENAI_API_KEY; it appears in no message and no
     log.  A request waits at most ``timeout`` seconds for the server's next sign of life, and is sent again at most
     ``retries`` times.  ``n`` answers are ``n`` requests, since many servers give one whatever they are asked.
 

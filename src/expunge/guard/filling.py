@@ -30,7 +30,7 @@ OPTIONAL = {"refusal", "k", "n"}
 def render_prompt(agent: str, values: dict[str, str], folder: str | None = None) -> list[Message]:
     """The messages for ``agent``: its prompt with ``values`` filled in.
 
-    Raises InputError where a file of the user's ``folder`` cannot be read or has other places than it should.
+    Raises InputError if a file of the user's ``folder`` cannot be read, or lacks or adds a placeholder.
     """
     system_text, user_text = prompt_parts(agent, folder)
     system, user = (PLACEHOLDER.sub(lambda m: values[m[1]], text) for text in (system_text, user_text))

@@ -12,7 +12,7 @@ The flow and its parameters are the paper's, with these differences:
   answer.  Beyond that many, a target that is only described, in none of its words, can be missed.
 - A version that names any target of the whole list is rated 1 and never merged, an answer that does is refused, whatever
   the agents say.
-- A reply that cannot be read is asked for again, at most ``retries`` times, then the query is refused.  The paper's code
+- A reply that cannot be parsed is requested again, at most ``retries`` times, then the query is refused.  The paper's code
   has no retry.  Ratings are read from the critic's reply without a second call.
 
 Agents Are All You Need for LLM Unlearning, 2025, arXiv:2502.00406.
@@ -45,9 +45,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Guard:
-    """Everything that a query needs; ``agents``: the model behind audit, erase, critic and composer, where it is another.
+    """Everything that a query needs; ``agents``: the model of audit, erase, critic and composer, if it is another.
 
-    Raises InputError where a target has no name or a prompt of the user's is not in order.
+    Raises InputError if a target has no name or a prompt of the user's is invalid.
     """
 
     endpoint: Endpoint
@@ -71,7 +71,7 @@ def answer(
 
     ``max_tokens`` is at most the settings'.  An answer that could not be checked is a refusal; ``reason`` says why.
 
-    Raises EndpointError, with ``trail``, where a model gave no answer at all; InputError for a conversation that has no
+    Raises EndpointError, with ``trail``, if a model gave no answer at all; InputError for a conversation that has no
     question.
     """
     if not messages or messages[-1]["role"] != "user":

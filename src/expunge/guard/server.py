@@ -79,7 +79,7 @@ def app(
     limit: int = LIMIT,
     body_seconds: float = BODY_SECONDS,
 ) -> Any:
-    """The Starlette application; ``hosts``: the names it answers to, any where there are none; ``log`` gets every trail.
+    """The Starlette application; ``hosts``: the host names it answers to, any if empty; ``log`` gets every trail.
 
     Raises InputError where starlette is missing.
     """

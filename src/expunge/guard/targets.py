@@ -40,7 +40,7 @@ class Target:
 
     @cached_property
     def forms(self) -> tuple[tuple[str, str], ...]:
-        """(as written, bare) of each name; "" where a name has no bare form."""
+        """(as written, bare) of each name; "" if a name has no bare form."""
         return tuple(_forms(n) for n in (self.name, *self.aliases))
 
 
@@ -66,7 +66,7 @@ def read_targets(path: str | Path) -> tuple[Target, ...]:
 
 
 def checked(target: Target, where: str) -> Target:
-    """``target`` itself; InputError where one of its names has neither letter nor digit."""
+    """``target`` itself; InputError if one of its names has neither letter nor digit."""
     for name in (target.name, *target.aliases):
         if not any(map(str.isalnum, name)):
             raise InputError(f"{where}: a target's name or alias needs a letter or a digit, {name!r} has none")
@@ -89,7 +89,7 @@ def mentioned_targets(texts: Iterable[str], targets: Sequence[Target]) -> tuple[
 
 def likeliest(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
     """At most ``n`` targets to list in a prompt: those that are named, then those that share most words with ``texts``,
-    then the first ones.  All of them, in their order, where there are no more than ``n``.
+    then the first ones.  All of them, in their order, if there are no more than ``n``.
     """
     if len(targets) <= n:
         return tuple(targets)

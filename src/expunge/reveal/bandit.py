@@ -35,7 +35,7 @@ def spread(network: Network, x: Tensor, observed: Tensor, settings: Settings = D
 
     Deviates from published code, where U keeps the gradients that the network had when each arm was chosen, and leaves the
     arms asked before the first choice out.  Here all observed arms count, with the gradients of the network as it is: the
-    bound is then a function of the observations (a search can go on from its list alone), and no gradient in it belongs
+    bound is then a function of the observations (a search resumes from its list alone), and no gradient in it belongs
     to a network and a standardisation that have been replaced since.
 
     Hand-worked: width 1, d = 1, W₁ = 1, w₂ = 2, no biases, λ = 1, ν = 1, observed x = 1: g = (2, 2, 1, 1), U = (5, 5, 2, 2);

@@ -79,7 +79,7 @@ def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callabl
     with μ₁ and μ₀ the mean embeddings of the two.  A cosine with the topic's own embedding would not do: all texts of a
     language model lie in one narrow cone, and the cone is what such a cosine measures.
 
-    Raises InputError if one of the two is empty or they cannot be told apart.
+    Raises InputError if one of the two is empty or their means are equal.
 
     >>> at = {"sea": (0.0, 2.0), "tax": (0.0, 0.0), "harbour": (3.0, 1.0)}
     >>> [float(v) for v in topic(lambda texts: np.array([at[t] for t in texts]), ["sea"], ["tax"])(["harbour", "sea"])]

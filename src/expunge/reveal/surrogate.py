@@ -102,7 +102,7 @@ def near_start(x: Tensor, rewards: Tensor, settings: Settings) -> Surrogate:
     .. math:: \tfrac1n \sum_i \bigl(\bar r + f(x_i; \theta) - f(x_i; \theta_0) - r_i\bigr)^2
         + \tfrac{\lambda}{2n} \|\theta - \theta_0\|^2
 
-    30 iterations of L-BFGS unless the settings say otherwise.  As in NeuralUCB's paper, where weights are held near the
+    30 iterations of L-BFGS unless the settings say otherwise.  As in NeuralUCB's paper, where weights stay near the
     initial ones and the initial function is 0 (there by mirrored weights, here by subtraction, which leaves all
     gradients alone).  Deviates from the published code, :func:`published`: there the random initial function, as large
     as the rewards, stays in the prediction where no arm was observed, and decay towards 0 removes the features with it.

@@ -95,7 +95,7 @@ def die_with_parent() -> None:
 
 
 def fork_and_follow() -> None:
-    """Fork; the child goes on, the parent waits for it and ends as it did."""
+    """Fork; the child continues, the parent waits for it and exits with its status."""
     if child := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os._exit(status if status >= 0 else 128 - status)

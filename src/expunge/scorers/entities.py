@@ -33,7 +33,7 @@ def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
 
     Hand-worked: ``Ada/I-PER Lovelace/I-PER in/O Rome/B-LOC Oslo/B-LOC`` has Ada Lovelace, Rome and Oslo.
 
-    Raises InputError for a tag that is not ``O``, ``B-…`` or ``I-…``, and where there are not as many tags as tokens.
+    Raises InputError for a tag that is not ``O``, ``B-…`` or ``I-…``, and for different numbers of tags and tokens.
     """
     if len(tokens) != len(tags):
         raise InputError(f"{len(tokens)} tokens have {len(tags)} tags; each token has one")
@@ -98,7 +98,7 @@ def counts(expected: Sequence[Counter[Entity]], predicted: Sequence[Counter[Enti
 
     .. math:: \mathrm{tp}_i = \sum_{e} \min(\text{expected}_i(e), \text{predicted}_i(e))
 
-    An entity counts where type and mention are exactly those of the text, as often as it stands there.  Summed over
+    An entity counts where type and mention are exactly those of the text, as often as it occurs.  Summed over
     sentences, precision is tp / predicted, recall tp / expected and F1 2 tp / (predicted + expected): CoNLL's, by mention
     instead of by position, so an entity that occurs twice and is predicted once has recall 1/2.
 

@@ -50,7 +50,7 @@ CONFINE = Path(__file__).with_name("confine.py")
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended: ``ok`` is exit status 0 in time; ``error_last_line`` is the last line of its error output, or how it
-    ended where it wrote none, "" if ok; ``stdout`` holds its first 64 KiB."""
+    ended if it wrote none, "" if ok; ``stdout`` holds its first 64 KiB."""
 
     ok: bool
     timed_out: bool
