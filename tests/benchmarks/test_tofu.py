@@ -40,7 +40,7 @@ def folder(workplace, tokenizer, monkeypatch):
 
 
 @pytest.fixture
-def asked(folder, tmp_path_factory):
+def cached_data(folder, tmp_path_factory):
     """``folder`` where both models' answers are in the cache."""
 
     def ask():
@@ -54,8 +54,8 @@ def by_name(figures):
     return {(f.part, f.name): f for f in figures}
 
 
-def test_figures_are_what_the_table_says(asked):
-    figures = by_name(evaluate(TOFU, "model", "out", data=asked, retrained="retrained"))
+def test_figures_are_what_the_table_says(cached_data):
+    figures = by_name(evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained"))
     collected = table.read("out/scores")
     right, wrong = collected.mean_logp("forget", "paraphrase"), collected.mean_logps("forget", "wrong")
     assert wrong.shape == (4, 2)
@@ -87,16 +87,16 @@ def test_figures_are_what_the_table_says(asked):
     assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
 
 
-def test_what_an_earlier_evaluation_left_is_not_scored_again(asked):
-    evaluate(TOFU, "model", "out", data=asked, retrained="retrained")
-    fresh = evaluate(TOFU, "model", "out", data=asked, overwrite=True)
+def test_what_an_earlier_evaluation_left_is_not_scored_again(cached_data):
+    evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained")
+    fresh = evaluate(TOFU, "model", "out", data=cached_data, overwrite=True)
     assert "privleak" not in {f.name for f in fresh}
-    assert not (asked.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == fresh
+    assert not (cached_data.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == fresh
 
 
-def test_one_row_gives_all_but_the_equivalence_test(asked):
+def test_one_row_gives_all_but_the_equivalence_test(cached_data):
     options = How(limit=1)
-    names = {f.name for f in evaluate(TOFU, "model", "out", data=asked, retrained="retrained", how=options)}
+    names = {f.name for f in evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained", how=options)}
     assert "forget_quality" in names and "truth_ratio_difference" not in names
 
 
@@ -136,9 +136,9 @@ def test_a_model_is_asked_once(folder, monkeypatch):
         evaluate(TOFU, "model", "out", data=folder)
 
 
-def test_rescoring_needs_no_torch(asked):
-    figures = evaluate(TOFU, "model", "out", data=asked, retrained="retrained")
-    before = (asked.parent / "out" / "figures.json").read_text()
+def test_rescoring_needs_no_torch(cached_data):
+    figures = evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained")
+    before = (cached_data.parent / "out" / "figures.json").read_text()
     code = (
         "import sys\n"
         "class Absent:\n"
@@ -150,7 +150,7 @@ def test_rescoring_needs_no_torch(asked):
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert process.returncode == 0 and "model_utility" in process.stdout, process.stderr
-    assert (asked.parent / "out" / "figures.json").read_text() == before
+    assert (cached_data.parent / "out" / "figures.json").read_text() == before
     assert rescore(named, "out") == figures
 
 

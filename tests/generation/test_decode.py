@@ -101,9 +101,9 @@ def test_what_a_right_answer_and_the_model_agree_on_is_not_decoded_again(tokeniz
         _, met = run(model, batch, 0)
         assert [m.said for m in met] == [own[0][:6], own[1][:7]]
         assert [m.keys[0][0].shape[2] for m in met] == [len(prompts[0]) + 5, len(prompts[1]) + 6]
-        starts = [decode.Start(m.said, m.keys, 12, lambda said: False) for m in met]
+        starts = [decode.Start(m.said, m.keys, 12, lambda tokens: False) for m in met]
         assert decode.decode(model, starts) == own
-        monkeypatch.setattr(decode, "ROOM", 1)  # no drafts
+        monkeypatch.setattr(decode, "STEP_TOKENS", 1)  # no drafts
         with counted(model) as token_counts:
             assert decode.decode(model, starts) == own
         assert token_counts == [2] * 5 + [1], (
@@ -184,18 +184,18 @@ def test_the_window_has_to_reach_over_the_answer_too(tokenizer):
 
 @torch.no_grad()
 def test_the_window_has_to_reach_over_dropped_drafts_too(tokenizer, monkeypatch):
-    monkeypatch.setattr(decode, "HOLES", 4)
-    monkeypatch.setattr(decode, "draft", lambda said, n: [7] * max(0, n))  # seldom what the model says
+    monkeypatch.setattr(decode, "MAX_HOLES", 4)
+    monkeypatch.setattr(decode, "draft", lambda tokens, n: [7] * max(0, n))  # seldom what the model says
     probe = Probe("forget", 0, Row("p", "a"), ask=Ask(24))
     batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
-    least = 12 + 3 + 24 + decode.HOLES + decode.ROOM
+    least = 12 + 3 + 24 + decode.MAX_HOLES + decode.STEP_TOKENS
     for window in (least - 1, least):
         config = Gemma2Config(**SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=window)
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
         assert (score.way(model, batch, 0) is score.run_whole) == (window < least)
     ((_, (met,)), own) = score.run_reusing(model, batch, 0, None), greedy(model, batch[0].prompt, 24)
-    assert decode.decode(model, [decode.Start(met.said, met.keys, 24, lambda said: False)]) == [own]
+    assert decode.decode(model, [decode.Start(met.said, met.keys, 24, lambda tokens: False)]) == [own]
 
 
 @torch.no_grad()

@@ -50,8 +50,8 @@ def test_texts_that_begin_alike_are_scored_as_whole_ones(seed, monkeypatch):
     for c, m in zip(batch, met, strict=True):
         assert m.said == greedy(model, c.prompt, len(m.said))
         assert len(m.said) >= max(min(len(t), agreed(t, greedy(model, c.prompt, len(t))) + 1) for t in c.texts)
-        (alone,) = score.run_reusing(model, [coded(c.prompt + m.said[:-1], ())], 0, None)[1]
-        for (keys, values), (k, v) in zip(m.keys, alone.keys, strict=True):
+        (single,) = score.run_reusing(model, [coded(c.prompt + m.said[:-1], ())], 0, None)[1]
+        for (keys, values), (k, v) in zip(m.keys, single.keys, strict=True):
             torch.testing.assert_close(keys, k, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(values, v, atol=1e-5, rtol=1e-5)
 
@@ -61,9 +61,9 @@ def agreed(text, own):
 
 
 def test_a_text_goes_on_from_the_one_most_like_it():
-    long, also, short = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 9, 9, 9), (1, 2, 3, 4, 9, 9)
+    long, second, short = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 9, 9, 9), (1, 2, 3, 4, 9, 9)
     other, begin = (1, 2, 3, 5, 5), (1, 2, 3, 4)
-    batch = [coded((3,), (other, (7,))), coded((3,), (short, long, other, also, begin, long))]
+    batch = [coded((3,), (other, (7,))), coded((3,), (short, long, other, second, begin, long))]
     assert score._branches(batch) == {3: {5: 4, 6: 4, 7: 8}, 5: {2: 6}}
 
 

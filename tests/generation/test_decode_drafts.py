@@ -33,10 +33,10 @@ def greedy(model, prompt, n=LIMIT):
     return output[0, len(prompt) :].tolist()
 
 
-def starts(model, prompts, limits, done=lambda tokens: False):
+def starts(model, prompts, limits, is_complete=lambda tokens: False):
     batch = [score.Coded(Probe("f", 0, Row("p", "a"), ask=Ask()), p, (), (), True) for p in prompts]
     _, met = score.run_reusing(model, batch, 0, None)
-    return [decode.Start(m.said[:n], m.keys, n, done) for m, n in zip(met, limits, strict=True)]
+    return [decode.Start(m.said[:n], m.keys, n, is_complete) for m, n in zip(met, limits, strict=True)]
 
 
 def drawn(seed):
@@ -62,8 +62,8 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("seed", range(12))
 def test_drafts_never_change_an_answer(seed, monkeypatch, steps):
     draw, model, prompts = drawn(seed)
-    monkeypatch.setattr(decode, "ROOM", draw.choice((8, 40, 100)))
-    monkeypatch.setattr(decode, "HOLES", draw.choice((2, 64)))
+    monkeypatch.setattr(decode, "STEP_TOKENS", draw.choice((8, 40, 100)))
+    monkeypatch.setattr(decode, "MAX_HOLES", draw.choice((2, 64)))
     limits = [draw.randint(1, LIMIT) for _ in prompts]
     end = draw.choice((0, 3))
     answers = decode.decode(model, starts(model, prompts, limits, lambda answers: answers[-1] == end))
@@ -93,9 +93,9 @@ def test_anything_may_be_drafted(seed, monkeypatch, steps):
         return right[:good] + [(y + 1) % 32 for y in right[good : draw.randint(good, len(right))]]
 
     monkeypatch.setattr(decode, "draft", draft)
-    monkeypatch.setattr(decode, "ROOM", 6 * len(prompts))
-    monkeypatch.setattr(decode, "HOLES", draw.choice((1, 5, 64)))
-    monkeypatch.setattr(decode, "LEAVE", draw.choice((0.125, 0.6)))
+    monkeypatch.setattr(decode, "STEP_TOKENS", 6 * len(prompts))
+    monkeypatch.setattr(decode, "MAX_HOLES", draw.choice((1, 5, 64)))
+    monkeypatch.setattr(decode, "SHRINK_SHARE", draw.choice((0.125, 0.6)))
     limits = [draw.randint(1, LIMIT) for _ in prompts]
     over = draw.sample(range(2, LIMIT), 5)  # ends that fall into drafts
     answers = decode.decode(model, starts(model, prompts, limits, lambda tokens: len(tokens) in over))
@@ -108,17 +108,19 @@ def test_dropped_drafts_leave_few_holes(monkeypatch):
     """What a sliding window is asked to reach over."""
     _, model, _ = drawn(1)
     own = greedy(model, (5, 6, 7))
-    monkeypatch.setattr(decode, "HOLES", 9)
-    monkeypatch.setattr(decode, "draft", lambda said, n: [(own[len(said)] + 1) % 32] * max(0, n))
+    monkeypatch.setattr(decode, "MAX_HOLES", 9)
+    monkeypatch.setattr(decode, "draft", lambda tokens, n: [(own[len(tokens)] + 1) % 32] * max(0, n))
     wide = []
 
     def note(_, __, inputs):
         wide.append(inputs["attention_mask"].shape[1] - int(inputs["attention_mask"].sum(1).max()))
 
-    begun = starts(model, [(5, 6, 7)], [LIMIT])
+    start_values = starts(model, [(5, 6, 7)], [LIMIT])
     model.register_forward_pre_hook(note, with_kwargs=True)
-    assert list(*decode.decode(model, begun)) == own
-    assert decode.ROOM - 1 <= max(wide) <= decode.HOLES, "as many as are dropped in a step, and not more than allowed"
+    assert list(*decode.decode(model, start_values)) == own
+    assert decode.STEP_TOKENS - 1 <= max(wide) <= decode.MAX_HOLES, (
+        "as many as are dropped in a step, and not more than allowed"
+    )
 
 
 def test_no_place_after_the_last_is_asked_for(monkeypatch):
@@ -129,12 +131,12 @@ def test_no_place_after_the_last_is_asked_for(monkeypatch):
     prompts = [tuple(range(3, 13)), (4, 5, 6)]
     limits = [31, 38]  # all places are read: the last token said is not
     whole = [greedy(model, p, n) for p, n in zip(prompts, limits, strict=True)]
-    monkeypatch.setattr(decode, "LEAVE", 1.0)
-    for drafted in (decode.draft, lambda said, n: [(whole[1][len(said)] + 1) % 32] * max(0, n)):
+    monkeypatch.setattr(decode, "SHRINK_SHARE", 1.0)
+    for drafted in (decode.draft, lambda tokens, n: [(whole[1][len(tokens)] + 1) % 32] * max(0, n)):
         monkeypatch.setattr(decode, "draft", drafted)
         for room in (1, 8, 20):
-            monkeypatch.setattr(decode, "ROOM", room)
-            assert [list(said) for said in decode.decode(model, starts(model, prompts, limits))] == whole
+            monkeypatch.setattr(decode, "STEP_TOKENS", room)
+            assert [list(tokens) for tokens in decode.decode(model, starts(model, prompts, limits))] == whole
 
 
 def test_a_draft_is_what_followed_before():

@@ -41,10 +41,12 @@ def test_one_row_is_what_a_loop_without_a_cache_draws(tokenizer, sampling):
     model = tiny.model()
     for seed in range(8):
         prompt = tuple(range(1, 4 + seed))
-        (got,) = generate.sampled(model, tokenizer, [prompt], sampling, {0, 7}, torch.Generator().manual_seed(seed))
+        (continuation,) = generate.sampled(
+            model, tokenizer, [prompt], sampling, {0, 7}, torch.Generator().manual_seed(seed)
+        )
         tokens, logps, ended = by_hand(model, prompt, sampling, {0, 7}, torch.Generator().manual_seed(seed))
-        assert list(got.tokens) == tokens and got.ended == ended
-        assert got.logp == pytest.approx(logps, abs=1e-5)
+        assert list(continuation.tokens) == tokens and continuation.ended == ended
+        assert continuation.logp == pytest.approx(logps, abs=1e-5)
 
 
 def test_greedy_rows_of_different_lengths_are_those_of_a_row_alone(tokenizer):

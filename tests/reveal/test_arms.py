@@ -12,7 +12,7 @@ from expunge.errors import InputError
 from expunge.generation.sample import FORMS, Sampling, line_ends
 from expunge.reveal import arms
 
-META = arms.Meta("Questions:", ("Who is Ada?", "Where does Bo live?"))
+META = arms.MetaPrompt("Questions:", ("Who is Ada?", "Where does Bo live?"))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_list_is_open_for_its_next_entry():
 @pytest.mark.parametrize("seeds", [(), ("",), ("two\nlines",)])
 def test_seeds_that_are_no_line_are_told(seeds):
     with pytest.raises(InputError, match="seed instruction"):
-        arms.Meta("Questions:", seeds)
+        arms.MetaPrompt("Questions:", seeds)
 
 
 def test_soft_prompts_have_the_spread_of_the_embeddings(model):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from expunge.forward.view import logits_at
 from expunge.generation import cache as caches
 
-LEAVE = 0.125  # share of finished rows from which a batch is made smaller, which copies the others
-ROOM = 8  # tokens that a step reads in little more than the time of one; shared by the rows
-HOLES = 64  # columns of dropped drafts before the rows are packed again
+SHRINK_SHARE = 0.125  # share of finished rows from which a batch is made smaller, which copies the others
+STEP_TOKENS = 8  # tokens that a step reads in little more than the time of one; shared by the rows
+MAX_HOLES = 64  # columns of dropped drafts before the rows are packed again
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
@@ -68,7 +68,9 @@ def decode(model: nn.Module, starts: Sequence[Start]) -> list[tuple[int, ...]]:
     over = [False] * len(alive)
     while True:
         rows = [
-            [] if end else [out[i][-1], *draft(out[i], min(ROOM // len(alive), starts[i].limit - len(out[i])) - 1)]
+            []
+            if end
+            else [out[i][-1], *draft(out[i], min(STEP_TOKENS // len(alive), starts[i].limit - len(out[i])) - 1)]
             for i, end in zip(alive, over, strict=True)
         ]
         best = _greedy_tokens(model, rows, mask, cache)
@@ -78,7 +80,7 @@ def decode(model: nn.Module, starts: Sequence[Start]) -> list[tuple[int, ...]]:
         stay = [r for r, end in enumerate(over) if not end]
         if not stay:
             return [tuple(tokens) for tokens in out]
-        if sum(over) >= LEAVE * len(alive) or mask.shape[1] > int(mask.sum(1).max()) + HOLES:
+        if sum(over) >= SHRINK_SHARE * len(alive) or mask.shape[1] > int(mask.sum(1).max()) + MAX_HOLES:
             cache, mask = caches.packed(cache, mask, torch.tensor(stay, device=mask.device))
             alive, over = [alive[r] for r in stay], [False] * len(stay)
 

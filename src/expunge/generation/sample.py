@@ -23,7 +23,7 @@ from expunge.generation import cache as caches
 from expunge.generation.greedy import end_tokens
 
 ROWS = 64  # answers in a batch
-LEAVE = 0.125  # share of finished rows from which a batch is made smaller, which copies the others
+SHRINK_SHARE = 0.125  # share of finished rows from which a batch is made smaller, which copies the others
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def continue_rows(
         finished = [ended[i] for i in alive]
         if all(finished) or step + 1 == sampling.max_new_tokens:
             break
-        if sum(finished) >= LEAVE * len(alive):
+        if sum(finished) >= SHRINK_SHARE * len(alive):
             stay = torch.tensor([k for k, end in enumerate(finished) if not end], device=device)
             alive, chosen = [alive[k] for k in stay.tolist()], chosen[stay]
             cache, mask = caches.rows_of(cache, mask, stay)

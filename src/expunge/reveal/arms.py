@@ -45,7 +45,7 @@ SENTENCE = re.compile(r"(?<=[?!])|(?<=[^.\s]{3}\.)\s+(?=[A-Z\"'])")  # where a f
 
 
 @dataclass(frozen=True)
-class Meta:
+class MetaPrompt:
     """A meta-prompt: a heading and a few example instructions of one line each; the model writes the next one."""
 
     heading: str
@@ -82,7 +82,7 @@ def soft_prompts(
 def instructions(
     model: nn.Module,
     tokenizer: Any,
-    meta: Meta,
+    meta: MetaPrompt,
     soft: Tensor,
     *,
     sampling: Sampling,

@@ -28,7 +28,7 @@ from expunge.errors import InputError
 from expunge.generation import sample as generate
 from expunge.models.tokenizer import load_tokenizer
 from expunge.reveal import arms, bandit, embed, linear, search, surrogate
-from expunge.reveal.arms import Meta
+from expunge.reveal.arms import MetaPrompt
 from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer
 from expunge.settings import name_of
@@ -158,7 +158,7 @@ def _warnings(revealed: int, dropped: Mapping[str, int]) -> list[str]:
 def _tools(
     model: Any,
     tokenizer: Any,
-    meta: Meta,
+    meta: MetaPrompt,
     relevance_scorer: Scorer | None,
     encoder: embed.Embed | None,
     settings: Reveal,
@@ -182,7 +182,7 @@ def _tools(
 
     def vary(arm: int, examples: Sequence[str], n: int, seed: int) -> list[str]:
         prompts, draws = soft[first[arm]].expand(n, -1, -1), _random(settings, seed)
-        extended_meta = Meta(meta.heading, tuple(dict.fromkeys([*meta.seeds, *examples])))
+        extended_meta = MetaPrompt(meta.heading, tuple(dict.fromkeys([*meta.seeds, *examples])))
         return arms.instructions(
             model,
             tokenizer,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from expunge.errors import InputError
 from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
-from expunge.reveal.arms import Meta
+from expunge.reveal.arms import MetaPrompt
 from expunge.reveal.search import Plan
 from expunge.settings import check_keys, checked, scalars, split_pair
 
@@ -105,7 +105,7 @@ class Reveal(BaseModel):
         return replace(FORMS[self.form], template=self.template)
 
     @property
-    def meta(self) -> Meta:
+    def meta(self) -> MetaPrompt:
         """The list of instructions that the model continues."""
         default_meta = metas.topic(self.topic, self.form) if self.topic else None
         if default_meta is None and not (self.heading and self.seeds):
@@ -113,7 +113,7 @@ class Reveal(BaseModel):
         if default_meta is None and not self.seeds:
             raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
         heading = self.heading or (default_meta.heading if default_meta else "Questions and requests:")
-        return Meta(heading, tuple(self.seeds) or (default_meta.seeds if default_meta else ()))
+        return MetaPrompt(heading, tuple(self.seeds) or (default_meta.seeds if default_meta else ()))
 
 
 def make(values: Mapping[str, Any], where: str = "reveal") -> Reveal:

@@ -85,7 +85,7 @@ def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> bool:
     window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr, operator]
     asks = max((c.probe.ask.max_new_tokens for c in coded if c.asks and c.probe.ask), default=0)
     prompt, text = max(len(c.prompt) for c in coded), max(c.width - len(c.prompt) for c in coded)
-    return not window or window >= prompt + text + asks + decode.HOLES + decode.ROOM
+    return not window or window >= prompt + text + asks + decode.MAX_HOLES + decode.STEP_TOKENS
 
 
 def tokens_whole(batch: Sequence[Coded]) -> int:
