@@ -11,7 +11,7 @@ from tiny_guard import ADA, BO, Script
 from expunge.errors import InputError
 from expunge.guard import EndpointError, Guard, Settings, Target, answer
 from expunge.guard.settings import REFUSAL
-from expunge.guard.trail import appender, readable
+from expunge.guard.trail import appender, format_trail
 
 ASK = [{"role": "user", "content": "Where did Ada Oru live?"}]
 OTHER = [{"role": "user", "content": "What is the capital?"}]
@@ -249,7 +249,7 @@ def test_a_log_is_for_its_owner_and_holds_every_step(guarded, tmp_path):
 
 def test_a_trail_for_a_person(guarded):
     guard, _ = guarded(critic="?")
-    text = readable(answer(guard, ASK))
+    text = format_trail(answer(guard, ASK))
     assert "    Ada Oru lived in Lim." in text and "[critic] 1 calls" in text and "  read: null" in text
     assert "refused: no reply of the critic" in text.splitlines()[-1] and "5 calls" in text.splitlines()[-1]
 

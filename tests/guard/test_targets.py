@@ -8,7 +8,7 @@ import pytest
 
 from expunge.errors import InputError
 from expunge.guard import Target, read_targets
-from expunge.guard.targets import likeliest, mentioned_targets
+from expunge.guard.targets import mentioned_targets, most_likely
 
 BASIL = Target("Basil Mahfouz Al-Kuwaiti", ("Al-Kuwaiti",))
 
@@ -77,9 +77,9 @@ def test_a_prompt_lists_the_likeliest_and_all_where_they_fit():
     many = [Target(f"Person {i}") for i in range(30)]
     similar, mentioned = Target("Zed Oru"), Target("Yan Qix", ("Captain",))
     targets = [*many, similar, mentioned]
-    assert likeliest(["x"], targets, 32) == tuple(targets)
-    assert likeliest(["The captain went to Oru."], targets, 3) == (mentioned, similar, many[0])
-    assert likeliest(["nothing"], targets, 2) == tuple(many[:2])
+    assert most_likely(["x"], targets, 32) == tuple(targets)
+    assert most_likely(["The captain went to Oru."], targets, 3) == (mentioned, similar, many[0])
+    assert most_likely(["nothing"], targets, 2) == tuple(many[:2])
 
 
 def test_files(tmp_path):

@@ -61,7 +61,7 @@ def at(texts):
 
 def test_relevance_to_a_topic_by_hand():
     """Neutral mean (1, 2), topic (5, 2): only the first coordinate counts, from 0 at 1 to 1 at 5."""
-    near = embed.topic(at, ["sea"], ["tax", "law"])
+    near = embed.topic_relevance(at, ["sea"], ["tax", "law"])
     assert near(["tax", "law", "half", "sea", "far", "back"]).tolist() == [0, 0, 0.5, 1, 1, 0]
     assert near([]).shape == (0,)
 
@@ -69,7 +69,7 @@ def test_relevance_to_a_topic_by_hand():
 @pytest.mark.parametrize(("about", "neutral"), [([], ["tax"]), (["sea"], []), (["sea"], ["sea"])])
 def test_a_topic_that_cannot_be_told_apart_is_told(about, neutral):
     with pytest.raises(InputError, match="topic"):
-        embed.topic(at, about, neutral)
+        embed.topic_relevance(at, about, neutral)
 
 
 def test_sentence_transformers_that_are_not_installed_are_told(monkeypatch):

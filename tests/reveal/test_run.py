@@ -80,7 +80,7 @@ def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
 
 def _only_to_vary(real):
     def instructions(*args, **kwargs):
-        assert args[2].seeds != metas.topic("Ada").seeds, "the arms were written before"
+        assert args[2].seeds != metas.topic_prompt("Ada").seeds, "the arms were written before"
         return real(*args, **kwargs)
 
     return instructions

@@ -12,7 +12,7 @@ import torch
 from expunge import files
 from expunge.errors import InputError
 from expunge.generation.sample import FORMS, Answer
-from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search
+from expunge.reveal.search import Entry, Plan, Tools, read_log, revealed, row, score_answers, search
 
 ARMS = [f"arm {i}" for i in range(12)]
 FEATURES = torch.arange(12.0)[:, None]
@@ -67,19 +67,19 @@ PLAN = Plan(rounds=2, queries=4, initial=2, responses=3, best=2, harvest=2)
 def test_the_score_by_hand():
     """Four answers: one too surprising, one empty; R = (1 + 0.5) / 4, D of two at right angles = 1."""
     answers = [answer("red a"), answer("green b"), answer("blue c", perplexity=99.0), answer("")]
-    scores = judge(answers, [1.0, 0.5, 1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
+    scores = score_answers(answers, [1.0, 0.5, 1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
     assert scores == pytest.approx({"relevance": 0.375, "fluent": 0.5, "diversity": 1.0, "score": 2 / (1 / 0.375 + 1)})
 
 
 def test_one_answer_that_is_fluent_has_no_diversity():
-    scores = judge([answer("red a"), answer("")], [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
+    scores = score_answers([answer("red a"), answer("")], [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
     assert scores == {"relevance": 0.5, "fluent": 0.5, "diversity": 0.0, "score": 0.0}
 
 
 def test_what_was_collected_is_no_longer_diverse():
     answers = [answer("red a"), answer("green b")]
-    before = judge(answers, [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())["diversity"]
-    after = judge(answers, [1.0, 1.0], embed(["red", "green"]), PLAN, tools())["diversity"]
+    before = score_answers(answers, [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())["diversity"]
+    after = score_answers(answers, [1.0, 1.0], embed(["red", "green"]), PLAN, tools())["diversity"]
     assert before == pytest.approx(1) and after == pytest.approx(0)
 
 
@@ -117,7 +117,7 @@ def test_a_later_round_begins_with_the_best_scored_against_what_was_collected():
     log = list(search(ARMS, FEATURES, PLAN, tools(choose=choose, relevance=relevance)))
     first_round = [e for e in log if e.kind == "query" and e.round == 0]
     collected = embed([e.answers[i].text for e, i in revealed(log[:6], PLAN).answers])
-    rescored = {e.arm: judge(e.answers, e.relevance, collected, PLAN, tools())["score"] for e in first_round}
+    rescored = {e.arm: score_answers(e.answers, e.relevance, collected, PLAN, tools())["score"] for e in first_round}
     best = sorted(rescored.items(), key=lambda pair: -pair[1])[:2]
     assert observations[2] == [(arm, pytest.approx(score / best[0][1])) for arm, score in best]
     assert observations[3][:2] == observations[2] and observations[3][2] == (

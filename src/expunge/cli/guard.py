@@ -45,7 +45,7 @@ def ask(
     with running(as_json=as_json, quiet=quiet):
         from expunge.errors import InputError
         from expunge.guard import EndpointError, answer
-        from expunge.guard.trail import readable
+        from expunge.guard.trail import format_trail
 
         if not question.strip():
             raise InputError("the question is empty")
@@ -66,7 +66,7 @@ def ask(
         result.print_json(shown | ({"trail": asdict(said)} if trail else {}))
     else:
         if trail:
-            typer.echo(readable(said) + "\n")
+            typer.echo(format_trail(said) + "\n")
         typer.echo(said.answer)
 
 

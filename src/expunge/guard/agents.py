@@ -35,7 +35,9 @@ STARTS = 20  # places in a reply at which JSON is looked for
 
 
 # -- audit ----------------------------------------------------------------------------------------------------------------
-def audit(messages: Sequence[Message], answer: str, targets: Sequence[Target], settings: Settings) -> list[Message]:
+def audit_prompt(
+    messages: Sequence[Message], answer: str, targets: Sequence[Target], settings: Settings
+) -> list[Message]:
     """The prompt that asks which of ``targets`` an answer reveals."""
     return render_prompt("audit", _context(messages, targets) | {"answer": quoted(answer)}, settings.prompts)
 
@@ -56,7 +58,7 @@ def read_audit(reply: str, targets: Sequence[Target]) -> tuple[Target, ...] | No
 
 
 # -- erase ----------------------------------------------------------------------------------------------------------------
-def erase(
+def erase_prompt(
     messages: Sequence[Message], answer: str, suspects: Sequence[Target], k: int, settings: Settings
 ) -> list[Message]:
     """The prompt for ``k`` versions of an answer without any information on ``suspects``."""
@@ -77,7 +79,7 @@ def read_versions(reply: str, k: int) -> tuple[str, ...]:
 
 
 # -- critic ---------------------------------------------------------------------------------------------------------------
-def critic(
+def critic_prompt(
     messages: Sequence[Message], versions: Sequence[str], suspects: Sequence[Target], settings: Settings
 ) -> list[Message]:
     """The prompt for a rating of each version, from 1 (reveals a target) to 5 (no trace)."""
@@ -102,7 +104,7 @@ def read_ratings(reply: str, n: int) -> tuple[float, ...] | None:
 
 
 # -- compose --------------------------------------------------------------------------------------------------------------
-def compose(
+def compose_prompt(
     messages: Sequence[Message], versions: Sequence[str], suspects: Sequence[Target], settings: Settings
 ) -> list[Message]:
     """The prompt that merges several versions into one answer."""

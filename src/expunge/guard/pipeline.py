@@ -35,7 +35,7 @@ from expunge.guard import agents
 from expunge.guard.endpoints import Endpoint, EndpointError, answers
 from expunge.guard.filling import PLACEHOLDERS, prompt_parts
 from expunge.guard.settings import Settings
-from expunge.guard.targets import Target, checked, likeliest, mentioned_targets
+from expunge.guard.targets import Target, checked_target, mentioned_targets, most_likely
 from expunge.guard.trail import Step, Trail
 from expunge.scorers.mentions import normalised
 
@@ -59,7 +59,7 @@ class Guard:
         if not self.targets:
             raise InputError("a guard needs at least one target")
         for i, target in enumerate(self.targets, 1):
-            checked(target, f"target {i}")
+            checked_target(target, f"target {i}")
         for agent in PLACEHOLDERS:
             prompt_parts(agent, self.settings.prompts)
 
@@ -101,8 +101,8 @@ def _guarded(run: _Run, vanilla: str) -> Trail:
     mentions_target = [bool(run.match([v])) for v in versions]
     if all(mentions_target):
         return run.refuse("every version names a target")
-    critic_messages = agents.critic(run.messages, versions, suspects, settings)
-    ratings = run.read("critic", critic_messages, partial(agents.read_ratings, n=len(versions)))
+    critic_messages = agents.critic_prompt(run.messages, versions, suspects, settings)
+    ratings = run.ask_until_parsed("critic", critic_messages, partial(agents.read_ratings, n=len(versions)))
     if ratings is None:
         return run.refuse("no reply of the critic could be read")
     final_ratings = [1.0 if mentioned else rating for mentioned, rating in zip(mentions_target, ratings, strict=True)]
@@ -113,7 +113,9 @@ def _guarded(run: _Run, vanilla: str) -> Trail:
     best = [versions[i] for i in order if not mentions_target[i]]
     if all(normalised(v) == normalised(settings.refusal) for v in best):
         return run.refuse("the eraser left nothing to say")
-    composed = run.read("compose", agents.compose(run.messages, best, suspects, settings), agents.read_answer)
+    composed = run.ask_until_parsed(
+        "compose", agents.compose_prompt(run.messages, best, suspects, settings), agents.read_answer
+    )
     if not composed:
         return run.refuse("the composer wrote nothing")
     if run.match([composed]):
@@ -130,9 +132,9 @@ def _suspects(run: _Run, vanilla: str) -> tuple[Target, ...] | None:
     if settings.auditor == "aliases":
         return matched
     texts = [*(m["content"] for m in run.messages), vanilla]
-    listed = likeliest(texts, run.guard.targets, settings.listed)
-    messages = agents.audit(run.messages, vanilla, listed, settings)
-    audited = run.read("audit", messages, lambda reply: agents.read_audit(reply, listed), _names)
+    listed = most_likely(texts, run.guard.targets, settings.listed)
+    messages = agents.audit_prompt(run.messages, vanilla, listed, settings)
+    audited = run.ask_until_parsed("audit", messages, lambda reply: agents.read_audit(reply, listed), _names)
     return None if audited is None else tuple(dict.fromkeys([*matched, *audited]))
 
 
@@ -143,7 +145,7 @@ def _versions(run: _Run, vanilla: str, suspects: Sequence[Target]) -> tuple[str,
     for attempt in range(settings.retries + 1):
         missing = settings.k - len(versions)
         k, n = (missing, 1) if attempt == 0 else (1, missing)
-        erase_messages = agents.erase(run.messages, vanilla, suspects, k, settings)
+        erase_messages = agents.erase_prompt(run.messages, vanilla, suspects, k, settings)
         read = partial(agents.read_versions, k=k)
         versions += chain.from_iterable(run.ask("erase", erase_messages, read, n=n, temperature=VARIED))
         if len(versions) >= settings.k:
@@ -189,7 +191,7 @@ class _Run:
         )
         return values
 
-    def read(
+    def ask_until_parsed(
         self,
         agent: str,
         messages: Sequence[Message],

@@ -62,10 +62,10 @@ def read_targets(path: str | Path) -> tuple[Target, ...]:
     rows = [(f"{path.name}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not rows:
         raise InputError(f"{path.name} holds no targets")
-    return tuple(checked(parse(line, where), where) for where, line in rows)
+    return tuple(checked_target(parse(line, where), where) for where, line in rows)
 
 
-def checked(target: Target, where: str) -> Target:
+def checked_target(target: Target, where: str) -> Target:
     """``target`` itself; InputError if one of its names has neither letter nor digit."""
     for name in (target.name, *target.aliases):
         if not any(map(str.isalnum, name)):
@@ -87,7 +87,7 @@ def mentioned_targets(texts: Iterable[str], targets: Sequence[Target]) -> tuple[
     return tuple(first.values())
 
 
-def likeliest(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
+def most_likely(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
     """At most ``n`` targets to list in a prompt: those that are named, then those that share most words with ``texts``,
     then the first ones.  All of them, in their order, if there are no more than ``n``.
     """

@@ -95,7 +95,7 @@ def _is_other(path: Path) -> bool:
         return True
 
 
-def readable(trail: Trail) -> str:
+def format_trail(trail: Trail) -> str:
     """The trail as text: every agent with its reply and the parsed value."""
     lines = []
     for s in trail.steps:

@@ -57,8 +57,8 @@ def predict(
 
     InputError where nothing is observed, an index is no arm's, or a number is not finite.
     """
-    features = checked(features)
-    arms, rewards = split(observed, len(features))
+    features = checked_features(features)
+    arms, rewards = as_tensors(observed, len(features))
     observed_features = features[arms]
     x = standardise(features if rows is None else features[rows], observed_features)  # (N, d)
     observed_features = standardise(observed_features, observed_features)
@@ -97,7 +97,7 @@ def _squared_gradients(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.relu(pre_activation).square(), (pre_activation > 0) * network.output.square()
 
 
-def checked(features: Tensor) -> Tensor:
+def checked_features(features: Tensor) -> Tensor:
     """The features in fp64 on the CPU."""
     if features.ndim != 2 or not features.numel():
         raise InputError(f"the arms' features: give a table of arms × features, not the shape {tuple(features.shape)}")
@@ -108,7 +108,7 @@ def checked(features: Tensor) -> Tensor:
     return values
 
 
-def split(observed: Observed, arms: int) -> tuple[Tensor, Tensor]:
+def as_tensors(observed: Observed, arms: int) -> tuple[Tensor, Tensor]:
     """Indices (n,) and rewards (n,)."""
     if not observed:
         raise InputError("nothing is observed yet: ask a few arms at random first")

@@ -70,7 +70,9 @@ def sentence_transformer(name: str) -> Embed:
     return lambda texts: np.asarray(encoder.encode(list(texts), show_progress_bar=False), np.float32)
 
 
-def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
+def topic_relevance(
+    embed: Embed, about: Sequence[str], neutral: Sequence[str]
+) -> Callable[[Sequence[str]], np.ndarray]:
     r"""Position of a text between ``neutral`` texts (0) and texts ``about`` the topic (1).
 
     .. math:: r(y) = \operatorname{clip}_{[0,1]} \frac{\langle e(y) - \mu_0,\ \mu_1 - \mu_0 \rangle}
@@ -82,7 +84,8 @@ def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callabl
     Raises InputError if one of the two is empty or their means are equal.
 
     >>> at = {"sea": (0.0, 2.0), "tax": (0.0, 0.0), "harbour": (3.0, 1.0)}
-    >>> [float(v) for v in topic(lambda texts: np.array([at[t] for t in texts]), ["sea"], ["tax"])(["harbour", "sea"])]
+    >>> relevance = topic_relevance(lambda texts: np.array([at[t] for t in texts]), ["sea"], ["tax"])
+    >>> relevance(["harbour", "sea"]).tolist()
     [0.5, 1.0]
     """
     if not about or not neutral:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from expunge.reveal.bandit import DEFAULTS, Observed, checked, split
+from expunge.reveal.bandit import DEFAULTS, Observed, as_tensors, checked_features
 from expunge.reveal.surrogate import Settings, standardise
 
 
@@ -29,8 +29,8 @@ def predict(
 
     InputError where nothing is observed, an index is no arm's, or a number is not finite.
     """
-    features = checked(features)
-    arms, rewards = split(observed, len(features))
+    features = checked_features(features)
+    arms, rewards = as_tensors(observed, len(features))
     selected = features if rows is None else features[rows]
     scale = math.sqrt(features.shape[1])
     x = standardise(selected, features[arms]) / scale  # (N, d)

@@ -35,7 +35,7 @@ CODE = MetaPrompt(
 )
 
 
-def topic(about: str, form: str = "question") -> MetaPrompt:
+def topic_prompt(about: str, form: str = "question") -> MetaPrompt:
     """What to ask about a topic, in the words of the user, as questions or as beginnings of texts."""
     about = " ".join(about.split())
     if not about:
@@ -50,7 +50,7 @@ def topic(about: str, form: str = "question") -> MetaPrompt:
     )
 
 
-def for_scorer(spec: str, form: str = "question") -> MetaPrompt:
+def scorer_prompt(spec: str, form: str = "question") -> MetaPrompt:
     """The list that goes with a scorer and a form, where the user gives neither topic nor seeds."""
     kind = spec.partition(":")[0]
     known = {

@@ -202,7 +202,7 @@ def _tools(
     first = list(arm_of.values())
     if relevance_scorer is None:
         topic_answers = [a.text for a in ask([s for s in meta.seeds for _ in range(ABOUT)], -2) if a.text]
-        relevance_scorer = checked(embed.topic(vectors, topic_answers, [r.answer for r in neutral]), "topic")
+        relevance_scorer = checked(embed.topic_relevance(vectors, topic_answers, [r.answer for r in neutral]), "topic")
     centre = vectors([r.answer for r in neutral]).mean(0)
     return arm_of, search.Tools(ask, vary, relevance_scorer, vectors, centre, _chooser(settings))
 

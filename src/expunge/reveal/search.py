@@ -122,13 +122,13 @@ def search(
         collected = _embedded([e.answers[i].text for e, i in revealed(log, plan).answers], tools)
         begin = len(log)
         queries = [e for e in log if e.kind == "query"]
-        observed = [(e.arm, judge(e.answers, e.relevance, collected, plan, tools)["score"]) for e in queries]
+        observed = [(e.arm, score_answers(e.answers, e.relevance, collected, plan, tools)["score"]) for e in queries]
         observed = sorted(observed, key=lambda pair: -pair[1])[: plan.initial]
         asked_arms = {e.arm for e in queries}
         for _ in range(min(plan.queries, len(arms) - len(asked_arms))):
             entry = next(logged, None)
             if entry is None:
-                arm = _next(features, observed, asked_arms, plan, tools)
+                arm = _next_arm(features, observed, asked_arms, plan, tools)
                 entry = _query(arm, arms[arm], r, len(log), collected, plan, tools)
             log.append(entry)
             asked_arms.add(entry.arm)
@@ -142,7 +142,7 @@ def search(
             yield entry
 
 
-def _next(
+def _next_arm(
     features: Tensor, observed: Sequence[tuple[int, float]], asked_arms: set[int], plan: Plan, tools: Tools
 ) -> int:
     """The arm to ask next: the first that was not asked yet, until the bandit has ``initial`` observations.
@@ -161,7 +161,7 @@ def _query(arm: int, text: str, r: int, seed: int, collected: np.ndarray, plan: 
     questions = (text,) * plan.responses
     answers = tuple(tools.ask(questions, seed))
     relevance = tuple(tools.relevance([a.text for a in answers]).tolist())
-    scores = judge(answers, relevance, collected, plan, tools)
+    scores = score_answers(answers, relevance, collected, plan, tools)
     return Entry("query", r, arm, questions, answers, relevance, scores)
 
 
@@ -171,7 +171,7 @@ def _harvest(arm: int, examples: Sequence[str], r: int, seed: int, plan: Plan, t
     return Entry("harvest", r, arm, questions, answers, tuple(tools.relevance([a.text for a in answers]).tolist()), {})
 
 
-def judge(
+def score_answers(
     answers: Sequence[Answer], relevance: Sequence[float], collected: np.ndarray, plan: Plan, tools: Tools
 ) -> dict[str, float]:
     r"""The scores of the answers to one instruction.

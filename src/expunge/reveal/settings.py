@@ -107,9 +107,9 @@ class Reveal(BaseModel):
     @property
     def meta(self) -> MetaPrompt:
         """The list of instructions that the model continues."""
-        default_meta = metas.topic(self.topic, self.form) if self.topic else None
+        default_meta = metas.topic_prompt(self.topic, self.form) if self.topic else None
         if default_meta is None and not (self.heading and self.seeds):
-            default_meta = metas.for_scorer(self.scorer, self.form) if self.scorer else None
+            default_meta = metas.scorer_prompt(self.scorer, self.form) if self.scorer else None
         if default_meta is None and not self.seeds:
             raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
         heading = self.heading or (default_meta.heading if default_meta else "Questions and requests:")
