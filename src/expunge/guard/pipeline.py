@@ -146,8 +146,8 @@ def _versions(run: _Run, vanilla: str, suspects: Sequence[Target]) -> tuple[str,
         missing = settings.k - len(versions)
         k, n = (missing, 1) if attempt == 0 else (1, missing)
         erase_messages = agents.erase_prompt(run.messages, vanilla, suspects, k, settings)
-        read = partial(agents.read_versions, k=k)
-        versions += chain.from_iterable(run.ask("erase", erase_messages, read, n=n, temperature=VARIED))
+        parse = partial(agents.read_versions, k=k)
+        versions += chain.from_iterable(run.ask("erase", erase_messages, parse, n=n, temperature=VARIED))
         if len(versions) >= settings.k:
             break
     return tuple(versions)
@@ -167,7 +167,7 @@ class _Run:
         self,
         agent: str,
         messages: Sequence[Message],
-        read: Callable[[str], T],
+        parse: Callable[[str], T],
         *,
         n: int = 1,
         temperature: float = 0.0,
@@ -183,7 +183,7 @@ class _Run:
         except EndpointError:
             self.steps.append(Step(agent, None, tuple(messages), (), time.monotonic() - started, n))
             raise
-        values = [read(r) for r in replies]
+        values = [parse(r) for r in replies]
         step_values = [None if v is None else show(v) for v in values]
         seconds = time.monotonic() - started
         self.steps.append(
@@ -195,12 +195,12 @@ class _Run:
         self,
         agent: str,
         messages: Sequence[Message],
-        read: Callable[[str], T | None],
+        parse: Callable[[str], T | None],
         show: Callable[[Any], Any] = lambda value: value,
     ) -> T | None:
         """The value of an agent's first reply that can be parsed; None after the last retry."""
         for attempt in range(self.guard.settings.retries + 1):
-            value = self.ask(agent, messages, read, temperature=VARIED if attempt else 0.0, show=show)[0]
+            value = self.ask(agent, messages, parse, temperature=VARIED if attempt else 0.0, show=show)[0]
             if value not in (None, ""):
                 result: T | None = value
                 return result
