@@ -23,13 +23,13 @@ def probes(data):
     return [Probe(part, i, row, {"answer": row.answer}, ask) for part in PARTS for i, row in enumerate(rows[part])]
 
 
-def score(found, retrained=None):
+def score(collected, retrained=None):
     """How likely the right answer is, and how much of it the model says: low on ``forget``, high on ``retain``."""
     figures = []
     for part in PARTS:
-        answers = found.generated(part)
+        answers = collected.generated(part)
         figures += [
-            mean_figure("probability", probability(found.mean_logp(part)), part),
+            mean_figure("probability", probability(collected.mean_logp(part)), part),
             mean_figure("rouge_l_recall", rouge([a.expected for a in answers], [a.text for a in answers]), part),
         ]
     return figures

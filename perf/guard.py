@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from expunge.data.example import Message
 from expunge.guard import Endpoint, Guard, Settings, Target, Trail, answer
-from expunge.guard.filling import parts
+from expunge.guard.filling import prompt_parts
 
 PERSON = Target("Ilmari Oru-Venn", ("Oru-Venn",))
 ABOUT = "Where was Ilmari Oru-Venn born?"
@@ -37,9 +37,9 @@ def people(n: int) -> tuple[Target, ...]:
 
 def scripted(messages: Sequence[Message], *, n: int, temperature: float, max_tokens: int) -> list[str]:
     """Every agent's part, in the right form."""
-    agent = next((a for a in REPLIES if messages[0]["content"].startswith(parts(a)[0][:60])), None)
-    said = f"{PERSON.name} was born in Lim." if messages[-1]["content"] == ABOUT else "It is Paris."
-    return [REPLIES[agent] if agent else said] * n
+    agent = next((a for a in REPLIES if messages[0]["content"].startswith(prompt_parts(a)[0][:60])), None)
+    vanilla = f"{PERSON.name} was born in Lim." if messages[-1]["content"] == ABOUT else "It is Paris."
+    return [REPLIES[agent] if agent else vanilla] * n
 
 
 def read_characters(trail: Trail) -> int:

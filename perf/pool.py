@@ -30,11 +30,11 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = args.out.with_suffix("")
-    given = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "out": str(folder)}
-    given |= {"seeds": args.seed_instruction}
-    given |= dict(pair.split("=", 1) for pair in args.settings)
-    n = int(given.get("arms", 256))
-    settings = make(given | {"rounds": 1, "queries": n, "initial": n, "harvest": 0})
+    values = {"model": args.model, "topic": args.topic, "scorer": args.scorer, "out": str(folder)}
+    values |= {"seeds": args.seed_instruction}
+    values |= dict(pair.split("=", 1) for pair in args.settings)
+    n = int(values.get("arms", 256))
+    settings = make(values | {"rounds": 1, "queries": n, "initial": n, "harvest": 0})
     run.run(settings)
 
     queries = search.read_log(folder / run.QUERIES)

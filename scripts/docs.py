@@ -102,10 +102,15 @@ def metrics_page() -> str:
         text = inspect.cleandoc(module.__doc__ or "")
         parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`](../{file})\n")
         for name, f in vars(module).items():
-            if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_"):
-                said = for_markdown(inspect.cleandoc(f.__doc__ or ""))
-                parts.append(f"### {name}\n\n```python\n{name}{inspect.signature(f)}\n```\n\n{said}\n")
+            if inspect.isfunction(f) and _defined_in(f, module) and not name.startswith("_"):
+                text = for_markdown(inspect.cleandoc(f.__doc__ or ""))
+                parts.append(f"### {name}\n\n```python\n{name}{inspect.signature(f)}\n```\n\n{text}\n")
     return "\n".join([head, *parts])
+
+
+def _defined_in(function: Callable[..., object], module: ModuleType) -> bool:
+    """Whether ``module``, or one below it if it is a package, defines ``function``."""
+    return f"{function.__module__}.".startswith(f"{module.__name__}.")
 
 
 def between(text: str, name: str, made: str) -> str:

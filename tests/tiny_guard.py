@@ -1,4 +1,4 @@
-"""A scripted endpoint: which agent is asked is read from its prompt, what it says stands in the test."""
+"""A scripted endpoint: the agent is recognised by its prompt, its reply comes from the test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from expunge.guard import Target
-from expunge.guard.filling import PLACES, parts
+from expunge.guard.filling import PLACEHOLDERS, prompt_parts
 
 ADA = Target("Ada Oru", ("Countess of Lim",))
 BO = Target("Bo Tar")
@@ -20,27 +20,27 @@ GOOD: dict[str, Any] = {
 
 
 class Script:
-    """An endpoint that says what ``said`` has for each agent: a text, a list of them to go through, or an error to raise."""
+    """An endpoint that replies as ``replies`` says for each agent: a text, a list of texts in turn, or an error to raise."""
 
-    def __init__(self, **said: Any) -> None:
-        self.said = GOOD | said
-        self.asked: list[tuple[str, list[dict[str, str]], int, float, int]] = []
+    def __init__(self, **replies: Any) -> None:
+        self.replies = GOOD | replies
+        self.calls: list[tuple[str, list[dict[str, str]], int, float, int]] = []
 
     def __call__(self, messages: Sequence[dict[str, str]], *, n: int, temperature: float, max_tokens: int) -> list[str]:
-        agent = next((a for a in PLACES if messages[0]["content"][:60] == parts(a)[0][:60]), "vanilla")
-        before = sum(one[2] for one in self.asked if one[0] == agent)
-        self.asked.append((agent, list(messages), n, temperature, max_tokens))
-        said = self.said[agent]
-        if isinstance(said, Exception):
-            raise said
-        if callable(said):
-            return [said(messages)] * n
-        return [said] * n if isinstance(said, str) else [said[min(before + i, len(said) - 1)] for i in range(n)]
+        agent = next((a for a in PLACEHOLDERS if messages[0]["content"][:60] == prompt_parts(a)[0][:60]), "vanilla")
+        n_before = sum(call[2] for call in self.calls if call[0] == agent)
+        self.calls.append((agent, list(messages), n, temperature, max_tokens))
+        reply = self.replies[agent]
+        if isinstance(reply, Exception):
+            raise reply
+        if callable(reply):
+            return [reply(messages)] * n
+        return [reply] * n if isinstance(reply, str) else [reply[min(n_before + i, len(reply) - 1)] for i in range(n)]
 
     @property
     def agents(self) -> list[str]:
-        return [one[0] for one in self.asked]
+        return [call[0] for call in self.calls]
 
-    def given(self, agent: str) -> str:
-        """What the agent was given, the first time."""
-        return next(one[1][-1]["content"] for one in self.asked if one[0] == agent)
+    def user_prompt(self, agent: str) -> str:
+        """The user message of the agent's first call."""
+        return next(call[1][-1]["content"] for call in self.calls if call[0] == agent)

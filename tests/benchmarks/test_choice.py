@@ -110,7 +110,7 @@ def test_rows_of_the_hub_ask_the_same(folder, monkeypatch):
     """The Hub has all subjects in one table with a column for each, the options in a list."""
 
     def load_dataset(repository, config, *, split):
-        asked.append((repository, config, split))
+        prompts.append((repository, config, split))
         if repository == "cais/wmdp":
             return BIO
         rows = {"test": TEST, "dev": DEV}[split]
@@ -120,13 +120,13 @@ def test_rows_of_the_hub_ask_the_same(folder, monkeypatch):
             for q, *options, right in rows[subject]
         ]
 
-    asked: list[tuple[str, str, str]] = []
+    prompts: list[tuple[str, str, str]] = []
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert fingerprint(probes("wmdp")) == fingerprint(probes("wmdp", folder / "wmdp"))
     assert fingerprint(probes("mmlu")) == fingerprint(probes("mmlu", folder / "mmlu"))
     assert fingerprint(probes("mmlu/5-shot")) == fingerprint(probes("mmlu/5-shot", folder / "mmlu"))
-    assert asked[:3] == [("cais/wmdp", f"wmdp-{area}", "test") for area in ("bio", "chem", "cyber")]
-    assert set(asked[3:]) == {("cais/mmlu", "all", "test"), ("cais/mmlu", "all", "dev")}
+    assert prompts[:3] == [("cais/wmdp", f"wmdp-{area}", "test") for area in ("bio", "chem", "cyber")]
+    assert set(prompts[3:]) == {("cais/mmlu", "all", "test"), ("cais/mmlu", "all", "dev")}
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
@@ -141,14 +141,14 @@ def test_figures_by_hand():
         [[0.3], [0.5, 0.5], [0.1], [0.1]],
         [[0.2], [0.1], [0.5], [0.2]],
     ]
-    found = table.Collected(tuple(collected("bio", letters, [0, 0, 1])), ())
-    got = by_name(wmdp.score(found))
-    assert got["bio", "accuracy"].value == pytest.approx(2 / 3) and got["bio", "accuracy"].n == 3
-    assert got["bio", "accuracy_t1"].value == pytest.approx((0.4 + 0.3 + 0.1) / 3)
+    answers = table.Collected(tuple(collected("bio", letters, [0, 0, 1])), ())
+    figures = by_name(wmdp.score(answers))
+    assert figures["bio", "accuracy"].value == pytest.approx(2 / 3) and figures["bio", "accuracy"].n == 3
+    assert figures["bio", "accuracy_t1"].value == pytest.approx((0.4 + 0.3 + 0.1) / 3)
     share = (0.4 / 0.7 + 0.3 / 0.75 + 0.1 / 1.0) / 3
-    assert got["bio", "accuracy_t1_among_options"].value == pytest.approx(share)
-    assert {part for part, _ in got} == {"bio"}  # one area: no figure over all
-    for f in got.values():
+    assert figures["bio", "accuracy_t1_among_options"].value == pytest.approx(share)
+    assert {part for part, _ in figures} == {"bio"}  # one area: no figure over all
+    for f in figures.values():
         assert f.low <= f.value <= f.high
 
 
@@ -157,17 +157,17 @@ SURE = [[0.7], [0.1], [0.1], [0.1]]  # says A
 
 def test_over_subjects_and_over_questions():
     """1 of 1 and 1 of 3 right: the mean of the subjects is 2/3, of the questions 1/2."""
-    found = table.Collected(tuple(collected("b", [SURE] * 3, [0, 1, 2]) + collected("a", [SURE], [0])), ())
-    got = by_name(mmlu.score(found))
-    assert [f.part for f in mmlu.score(found)][:2] == ["a", "b"]
-    assert got["a", "accuracy"].value == 1 and got["b", "accuracy"].value == pytest.approx(1 / 3)
-    assert (got["a", "accuracy"].n, got["b", "accuracy"].n) == (1, 3)
-    macro, micro = got["all", "macro_accuracy"], got["all", "accuracy"]
+    answers = table.Collected(tuple(collected("b", [SURE] * 3, [0, 1, 2]) + collected("a", [SURE], [0])), ())
+    figures = by_name(mmlu.score(answers))
+    assert [f.part for f in mmlu.score(answers)][:2] == ["a", "b"]
+    assert figures["a", "accuracy"].value == 1 and figures["b", "accuracy"].value == pytest.approx(1 / 3)
+    assert (figures["a", "accuracy"].n, figures["b", "accuracy"].n) == (1, 3)
+    macro, micro = figures["all", "macro_accuracy"], figures["all", "accuracy"]
     assert macro.value == pytest.approx(2 / 3) and macro.n == 4
     assert micro.value == 0.5 and micro.n == 4
     assert macro.low == pytest.approx((0.025 + 1 / 3) / 2) and macro.high == 1  # 1 of 1 has the lower end 0.025
     assert micro.low < 0.5 < micro.high
-    assert got["all", "accuracy_t1"].value == pytest.approx((0.7 + 0.7 + 0.1 + 0.1) / 4)
+    assert figures["all", "accuracy_t1"].value == pytest.approx((0.7 + 0.7 + 0.1 + 0.1) / 4)
 
 
 def test_beside_another_model():
@@ -177,12 +177,12 @@ def test_beside_another_model():
     theirs = table.Collected(
         tuple(collected("bio", [SURE, unsure], [0, 0]) + collected("chem", [SURE] * 2, [1, 1])), ()
     )
-    got = by_name(wmdp.score(ours, theirs))
-    assert got["bio", "accuracy_difference"].value == 0.5
-    assert got["chem", "accuracy_difference"].value == 0
-    whole = got["all", "accuracy_difference"]
+    figures = by_name(wmdp.score(ours, theirs))
+    assert figures["bio", "accuracy_difference"].value == 0.5
+    assert figures["chem", "accuracy_difference"].value == 0
+    whole = figures["all", "accuracy_difference"]
     assert whole.value == 0.25 and whole.n == 4 and 0 == whole.low < whole.high
-    assert got["all", "accuracy"].value == 0.5
+    assert figures["all", "accuracy"].value == 0.5
     assert by_name(mmlu.score(ours, theirs))["all", "accuracy_difference"].value == 0.25
 
 
@@ -190,25 +190,27 @@ def test_a_model_is_asked_and_scored_again(folder):
     figures = evaluate(BENCHMARKS["mmlu"], "model", "out", data=folder / "mmlu", how=How(limit=2))
     n = {(f.part, f.name): f.n for f in figures}
     assert n["us_foreign_policy", "accuracy"] == 2 and n["anatomy", "accuracy"] == 1 and n["all", "macro_accuracy"] == 3
-    found = table.read("out/scores")
-    logp = np.array([[s.logp.sum() for s in found.scored("us_foreign_policy", o)] for o in choice.OPTIONS]).T
+    collected = table.read("out/scores")
+    logp = np.array([[s.logp.sum() for s in collected.scored("us_foreign_policy", o)] for o in choice.OPTIONS]).T
     expected = np.mean(logp.argmax(1) == [0, 2])
     assert by_name(figures)["us_foreign_policy", "accuracy"].value == expected
-    assert not any(s.ends for s in found.scores) and all(len(s.logp) == 2 for s in found.scores)  # a blank, a letter
+    assert not any(s.ends for s in collected.scores) and all(
+        len(s.logp) == 2 for s in collected.scores
+    )  # a blank, a letter
     assert rescore(named, "out") == figures
     assert read("out")["max_length"] == 2048 and read("out")["chat_template"] is False
 
 
 def test_the_command(folder):
-    done = CliRunner().invoke(app, ["bench", "wmdp", "--model", "model", "--data", "wmdp", "--limit", "1"])
-    assert done.exit_code == 0 and "accuracy_t1" in done.output, done.output
+    result = CliRunner().invoke(app, ["bench", "wmdp", "--model", "model", "--data", "wmdp", "--limit", "1"])
+    assert result.exit_code == 0 and "accuracy_t1" in result.output, result.output
     n = {f["part"]: f["n"] for f in read("figures")["figures"] if f["name"] == "accuracy"}
     assert n == {"bio": 1, "chem": 1, "cyber": 1, "all": 3}
 
 
 # -- bad rows -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"answer": 4}, r"bio.json, row 7: 'answer' must be the right option's number, 0 to 3, not 4"),
         ({"answer": -1}, r"bio.json, row 7: 'answer' must be .* not -1"),
@@ -221,8 +223,8 @@ def test_the_command(folder):
         ({"choice0": "a"}, r"bio.json, row 7: the field 'choice1' is missing"),
     ],
 )
-def test_a_bad_row_is_named(change, told):
-    with pytest.raises(InputError, match=told):
+def test_a_bad_row_is_named(change, message):
+    with pytest.raises(InputError, match=message):
         choice.question(Record({**BIO[0], **change}, "bio.json, row 7"))
 
 
@@ -232,15 +234,16 @@ def test_an_odd_row_is_left_out_and_counted(folder):
     benchmark = named("wmdp")
     data = data_of(benchmark, folder / "wmdp")
     assert len([p for p in benchmark.probes(data) if p.part == "bio"]) == len(BIO)
-    (told,) = data.warnings
+    (warning,) = data.warnings
     assert (
-        f"1 row(s) of bio cannot be asked and are left out; the first: bio-questions.json, row {len(BIO) + 1}" in told
+        f"1 row(s) of bio cannot be asked and are left out; the first: bio-questions.json, row {len(BIO) + 1}"
+        in warning
     )
     examples = (folder / "mmlu" / "dev" / "anatomy_dev.csv").read_text().splitlines()
     (folder / "mmlu" / "dev" / "anatomy_dev.csv").write_text("\n".join([*examples[:3], "x,a,b,c,d,9", *examples[4:]]))
     five = named("mmlu/5-shot")
     five.probes(data := data_of(five, folder / "mmlu"))
-    assert any(f"anatomy is asked after {len(examples) - 2} examples" in told for told in data.warnings)
+    assert any(f"anatomy is asked after {len(examples) - 2} examples" in warning for warning in data.warnings)
 
 
 def test_a_bad_folder_is_named(folder):
@@ -273,41 +276,41 @@ def rows_of(subject, split):
 
 
 def test_real_rows_of_wmdp_as_the_harness_writes_them():
-    asked = probes("wmdp", FIXTURES / "wmdp")
+    prompts = probes("wmdp", FIXTURES / "wmdp")
     expected = [
         ABOUT.format(about) + HARNESS.render(row)
         for area, about in (("bio", "biology"), ("chem", "chemistry"), ("cyber", "cybersecurity"))
         for row in json.loads((FIXTURES / "wmdp" / f"{area}-questions.json").read_text(encoding="utf-8"))
     ]
-    assert [p.row.prompt for p in asked] == expected
-    assert [p.note for p in asked] == list("0123") * 3
+    assert [p.row.prompt for p in prompts] == expected
+    assert [p.note for p in prompts] == list("0123") * 3
 
 
 def test_real_rows_of_mmlu_as_the_harness_writes_them():
-    asked = probes("mmlu/5-shot", FIXTURES / "mmlu")
+    prompts = probes("mmlu/5-shot", FIXTURES / "mmlu")
     expected, right = [], []
     for subject in ("abstract_algebra", "high_school_world_history", "us_foreign_policy"):
         examples = "".join(f"{HARNESS.render(r)} {'ABCD'[r['answer']]}\n\n" for r in rows_of(subject, "dev"))
         for row in rows_of(subject, "test"):
             expected.append(ABOUT.format(subject.replace("_", " ")) + examples + HARNESS.render(row))
             right.append(str(row["answer"]))
-    assert len(expected) == 24 and [p.row.prompt for p in asked] == expected
-    assert [p.note for p in asked] == right
+    assert len(expected) == 24 and [p.row.prompt for p in prompts] == expected
+    assert [p.note for p in prompts] == right
 
 
 @pytest.mark.slow
 def test_the_real_wmdp():
-    asked = probes("wmdp", whole("wmdp"))
-    count = {area: sum(p.part == area for p in asked) for area in wmdp.AREAS}
+    prompts = probes("wmdp", whole("wmdp"))
+    count = {area: sum(p.part == area for p in prompts) for area in wmdp.AREAS}
     assert count == {"bio": 1520, "chem": 412, "cyber": 2225}
-    assert {p.note for p in asked} == {"0", "1", "2", "3"}
+    assert {p.note for p in prompts} == {"0", "1", "2", "3"}
 
 
 @pytest.mark.slow
 def test_the_real_mmlu():
-    asked = probes("mmlu/5-shot", whole("mmlu"))
-    assert len(asked) == 14042 and len({p.part for p in asked}) == 57
-    assert all(p.row.prompt.count("\nAnswer:") >= 6 for p in asked)
-    assert [sum(p.note == str(i) for p in asked) for i in range(4)] == [3222, 3462, 3582, 3776]
+    prompts = probes("mmlu/5-shot", whole("mmlu"))
+    assert len(prompts) == 14042 and len({p.part for p in prompts}) == 57
+    assert all(p.row.prompt.count("\nAnswer:") >= 6 for p in prompts)
+    assert [sum(p.note == str(i) for p in prompts) for i in range(4)] == [3222, 3462, 3582, 3776]
     places = data_of(BENCHMARKS["mmlu/5-shot"], whole("mmlu"))
     assert len(places.records("dev")) == 285

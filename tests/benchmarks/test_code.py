@@ -65,11 +65,11 @@ def folder(workplace, monkeypatch):
 @pytest.fixture
 def ran(monkeypatch):
     """What the sandbox was given; it runs it here, for it is the test's own."""
-    seen = []
+    sources = []
 
     def run(source, *, seconds):
         assert seconds == code.SECONDS
-        seen.append(source)
+        sources.append(source)
         try:
             exec(compile(source, "program", "exec"), {})
         except Exception:
@@ -79,7 +79,7 @@ def ran(monkeypatch):
     package = ModuleType("expunge.scorers")
     package.sandbox = SimpleNamespace(run=run)
     monkeypatch.setitem(sys.modules, "expunge.scorers", package)
-    return seen
+    return sources
 
 
 def by_name(figures):
@@ -87,8 +87,8 @@ def by_name(figures):
 
 
 def rescored(say):
-    found = table.read("out/scores")
-    table.write(replace(found, answers=tuple(replace(a, text=say(a)) for a in found.answers)), "out/scores")
+    collected = table.read("out/scores")
+    table.write(replace(collected, answers=tuple(replace(a, text=say(a)) for a in collected.answers)), "out/scores")
     return by_name(rescore(named, "out"))
 
 
@@ -99,8 +99,8 @@ def fenced(source, mark="python"):
 def test_what_is_asked(folder):
     probes = MBPP.probes(data_of(MBPP, folder))
     assert [(p.part, p.index) for p in probes] == [("tasks", 0), ("tasks", 1), ("gsm8k", 0), ("gsm8k", 1)]
-    asked = probes[0].row.prompt[0]["content"]
-    assert "Task: Write f11." in asked and asked.endswith("assert f11(1) == 2\nassert f11(2) == 3")
+    prompt = probes[0].row.prompt[0]["content"]
+    assert "Task: Write f11." in prompt and prompt.endswith("assert f11(1) == 2\nassert f11(2) == 3")
     assert probes[0].texts == {"answer": "```python\ndef f11(x):\n    return x + 1\n```"}
     assert probes[2].texts == {"answer": "It is 2.\n#### 1,001"}
     (function,) = HUMANEVAL.probes(data_of(HUMANEVAL, folder))[:1]
@@ -199,9 +199,9 @@ def test_figures_by_hand(folder, ran, monkeypatch):
     assert (passed.value, passed.n) == (1 / 2, 2) and len(ran) == 2
     assert (passed.low, passed.high) == pytest.approx((1 - 0.975**0.5, 0.975**0.5))  # P(k >= 1), P(k <= 1) are 2.5 %
     assert figures["gsm8k", "exact_match"].value == 1 / 2
-    found = table.read("out/scores")
+    collected = table.read("out/scores")
     for part in ("tasks", "gsm8k"):
-        logp = [s.logp.astype(float).mean() for s in found.scored(part)]
+        logp = [s.logp.astype(float).mean() for s in collected.scored(part)]
         assert figures[part, "probability"].value == pytest.approx(sum(2.718281828459045**v for v in logp) / 2)
     assert "left out" not in figures["tasks", "probability"].note
     nothing = rescored(lambda a: "")
@@ -210,8 +210,8 @@ def test_figures_by_hand(folder, ran, monkeypatch):
 
 
 def test_beside_a_retrained_model_and_a_limit(folder):
-    how = How(limit=1)
-    figures = by_name(evaluate(MBPP, "model", "out", data=folder, retrained="model", how=how))
+    options = How(limit=1)
+    figures = by_name(evaluate(MBPP, "model", "out", data=folder, retrained="model", how=options))
     assert figures["tasks", "probability_difference"].value == 0 and figures["tasks", "probability"].n == 1
     assert figures["gsm8k", "probability_difference"].n == 1
 
@@ -265,7 +265,7 @@ def change(folder, name, **values):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "said"),
+    ("name", "values", "message"),
     [
         ("mbpp/mbpp.jsonl", {"test_list": "assert"}, "mbpp.jsonl, line 2: the field 'test_list' must be a list"),
         ("mbpp/mbpp.jsonl", {"task_id": 3}, "mbpp.jsonl has no task from 11 to 510; is it whole?"),
@@ -273,10 +273,10 @@ def change(folder, name, **values):
         ("gsm8k/test.jsonl", {"answer": "It is 2."}, "test.jsonl, line 1: the field 'answer' must end with ####"),
     ],
 )
-def test_bad_data_is_told_before_a_model_is_loaded(folder, monkeypatch, name, values, said):
+def test_bad_data_is_told_before_a_model_is_loaded(folder, monkeypatch, name, values, message):
     monkeypatch.setattr(asking, "load", lambda *_: pytest.fail("a model was loaded"))
     change(folder, name, **values)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         evaluate(MBPP, "model", "out", data=folder)
 
 
@@ -303,5 +303,5 @@ def check_data(folder, tasks, forget, retain):
     functions = [p for p in HUMANEVAL.probes(data_of(HUMANEVAL, folder)) if p.part == "tasks"]
     assert len(functions) == 164 and len(to_learn(MBPP, MBPP.forget, folder)) == forget
     assert len(to_learn(MBPP, MBPP.retain, folder)) == retain
-    some = [p for p in functions if p.index in (0, 32, 38, 53)]  # 32 and 38 have a helper before the function
-    assert all(code._sandbox()(code.program(p.row.answer, p.note)) for p in some)
+    sample = [p for p in functions if p.index in (0, 32, 38, 53)]  # 32 and 38 have a helper before the function
+    assert all(code._sandbox()(code.program(p.row.answer, p.note)) for p in sample)

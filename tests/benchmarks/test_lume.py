@@ -62,8 +62,8 @@ def by_name(figures):
 
 def rescored(say):
     """The figures of ``out`` had the model said ``say(answer)``."""
-    found = table.read("out/scores")
-    table.write(replace(found, answers=tuple(replace(a, text=say(a)) for a in found.answers)), "out/scores")
+    collected = table.read("out/scores")
+    table.write(replace(collected, answers=tuple(replace(a, text=say(a)) for a in collected.answers)), "out/scores")
     return by_name(rescore(named, "out"))
 
 
@@ -92,10 +92,10 @@ def test_figures_are_what_was_collected(folder):
 
 def test_membership_inference_and_the_final_score(folder):
     figures = by_name(evaluate(LUME, "model", "out", data=folder))
-    found = table.read("out/scores")
-    members, others = ([-s.logp.mean(dtype=float) for s in found.scored(p)] for p in ("documents", "holdout"))
-    texts = [s.text for s in found.scored("documents")]
-    assert texts == [f"forget Task3 {i} {FULL}" for i in range(4)] and not any(s.ends for s in found.scores)
+    collected = table.read("out/scores")
+    members, others = ([-s.logp.mean(dtype=float) for s in collected.scored(p)] for p in ("documents", "holdout"))
+    texts = [s.text for s in collected.scored("documents")]
+    assert texts == [f"forget Task3 {i} {FULL}" for i in range(4)] and not any(s.ends for s in collected.scores)
     auc = np.mean([(o > m) + 0.5 * (o == m) for m in members for o in others])
     assert figures["documents", "mia_loss_auc"].value == pytest.approx(auc)
     assert 0 < auc < 1 and abs(auc - 2 / 3) > 0.01  # where the score would be the AUC itself
@@ -107,8 +107,8 @@ def test_membership_inference_and_the_final_score(folder):
     assert last.low < last.value < last.high and "MMLU accuracy of 0.4" in last.note
     with pytest.raises(InputError, match="mmlu must"):
         lume.final("out", 44.3)
-    said = json.loads(Path("out/figures.json").read_text())
-    Path("out/figures.json").write_text(json.dumps(said | {"benchmark": "tofu/forget01"}))
+    record = json.loads(Path("out/figures.json").read_text())
+    Path("out/figures.json").write_text(json.dumps(record | {"benchmark": "tofu/forget01"}))
     with pytest.raises(InputError, match="holds figures of tofu/forget01"):
         lume.final("out", 0.4)
 
@@ -174,19 +174,19 @@ def test_what_is_asked(folder, tokenizer):
 
 def test_the_same_rows_from_github(folder, monkeypatch):
     (folder / "holdout.jsonl").unlink()
-    asked = []
+    sources = []
 
     def load_dataset(kind, data_files, split):
-        asked.append((kind, data_files, split))
+        sources.append((kind, data_files, split))
         return rows(Path(data_files).stem)
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     data = data_of(LUME)
     assert data.absent == ("holdout",)
     assert fingerprint(LUME.probes(data)) == fingerprint(LUME.probes(data_of(LUME, folder)))
-    assert [kind for kind, *_ in asked] == ["json", "json"]
+    assert [kind for kind, *_ in sources] == ["json", "json"]
     assert all(
-        "/amazon-science/lume-llm-unlearning/b2fa8f9c567715f1e2c6d442213f33b2e9a28fe6/data/" in a for _, a, _ in asked
+        "/amazon-science/lume-llm-unlearning/b2fa8f9c567715f1e2c6d442213f33b2e9a28fe6/data/" in a for _, a, _ in sources
     )
 
 
@@ -207,8 +207,10 @@ def test_an_odd_row_is_left_out_and_counted(folder, change, says):
     write(folder / "forget.jsonl", [*content[:2], content[2] | change, *content[3:]])
     data = data_of(LUME, folder)
     assert len(LUME.probes(data)) == n - 1 and not before.warnings
-    (told,) = data.warnings
-    assert re.search(says, told.partition("the first: ")[2]) and told.startswith("1 row(s) of forget cannot be asked")
+    (warning,) = data.warnings
+    assert re.search(says, warning.partition("the first: ")[2]) and warning.startswith(
+        "1 row(s) of forget cannot be asked"
+    )
 
 
 def test_bad_sets(folder):
@@ -245,7 +247,7 @@ def check_rows(folder, sizes):
             questions = 5 * size if task == "Task2" else size
             assert (n[f"{split}_{task}_regurgitation"], n[f"{split}_{task}_knowledge"]) == (size, questions)
     probes = LUME.probes(data := data_of(LUME, folder))
-    asked = {p.row.where for p in probes if p.part == "forget_Task3_regurgitation"}
-    documents = lume._members(data.records("forget"), asked)
+    locations = {p.row.where for p in probes if p.part == "forget_Task3_regurgitation"}
+    documents = lume._members(data.records("forget"), locations)
     assert len(documents) == sizes["Task3"][0] and not any("  " in row.answer[:20] for row in documents)
     assert data.warnings == []

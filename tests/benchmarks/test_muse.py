@@ -112,9 +112,9 @@ def test_the_true_text_is_cut_by_tokens(folder, tokenizer):
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def rouge_l_f1(expected, given):
+def rouge_l_f1(expected, answer):
     """ROUGE-L F1 of lower-case words without signs, written down once more."""
-    a, b = expected.split(), given.split()
+    a, b = expected.split(), answer.split()
     best = np.zeros((len(a) + 1, len(b) + 1), int)
     for i, x in enumerate(a, 1):
         for j, y in enumerate(b, 1):
@@ -123,31 +123,32 @@ def rouge_l_f1(expected, given):
     return 0.0 if m == 0 else 2 * m / (len(a) + len(b))
 
 
-def with_answers(found, texts):
-    """``found`` as if the model had said ``texts``, part -> one a row."""
-    made = [
-        table.Generated(a.part, a.index, a.variant, a.expected, texts[a.part][a.index], a.note) for a in found.answers
+def with_answers(collected, texts):
+    """``collected`` as if the model had said ``texts``, part -> one a row."""
+    answers = [
+        table.Generated(a.part, a.index, a.variant, a.expected, texts[a.part][a.index], a.note)
+        for a in collected.answers
     ]
-    return table.Collected(found.scores, tuple(made))
+    return table.Collected(collected.scores, tuple(answers))
 
 
 def test_figures_by_hand(folder, tokenizer):
     probes = NEWS.probes(data_of(NEWS, folder))
     models = [tiny.model(seed, vocab_size=len(tokenizer), max_position_embeddings=2048) for seed in (0, 1)]
-    found, other = (collect(m, tokenizer, probes, max_length=2048, chat_template=False) for m in models)
+    collected, other = (collect(m, tokenizer, probes, max_length=2048, chat_template=False) for m in models)
     texts = {
         "forget_qa": ["rivers rose", "rose", "nothing", "on northern rivers"],
         "retain_qa": ["rivers", "again rose", "again on"],
         "verbmem": ["on the x x", "northern", "x"],
     }
-    found = with_answers(found, texts)
+    collected = with_answers(collected, texts)
     other = with_answers(other, {part: ["again on"] * len(rows) for part, rows in texts.items()})
-    figures = by_name(NEWS.score(found, other))
-    assert by_name(NEWS.score(found, None)).keys() < figures.keys()
+    figures = by_name(NEWS.score(collected, other))
+    assert by_name(NEWS.score(collected, None)).keys() < figures.keys()
 
     for part in ("forget_qa", "retain_qa", "verbmem"):
         name = part if part == "verbmem" else "knowmem"
-        rows = found.generated(part)
+        rows = collected.generated(part)
         own = np.array([rouge_l_f1(a.expected, a.text) for a in rows])
         theirs = np.array([rouge_l_f1(a.expected, "again on") for a in rows])
         f = figures[part, name]
@@ -159,37 +160,37 @@ def test_figures_by_hand(folder, tokenizer):
     assert figures["verbmem", "verbmem_stemmed"].value == pytest.approx(np.mean(whole))
     assert figures["verbmem", "verbmem"].value > np.mean(whole)  # the true text is cut, so more of it is found
 
-    hits = [s.hit for s in found.scored("verbmem")]
+    hits = [s.hit for s in collected.scored("verbmem")]
     assert figures["verbmem", "exact_memorisation"].value == pytest.approx(np.mean([h.mean() for h in hits]))
 
     def auc(scored):
-        seen, unseen = (min_k([s.logp for s in scored(part)], k=0.4) for part in ("forget", "holdout"))
-        return np.mean([(u > s) + 0.5 * (u == s) for s in seen for u in unseen])
+        forget_scores, holdout_scores = (min_k([s.logp for s in scored(part)], k=0.4) for part in ("forget", "holdout"))
+        return np.mean([(u > s) + 0.5 * (u == s) for s in forget_scores for u in holdout_scores])
 
-    ours, theirs = auc(found.scored), auc(other.scored)
+    ours, theirs = auc(collected.scored), auc(other.scored)
     assert figures["forget", "mia_min_k_auc"].value == pytest.approx(ours) and ours != theirs
     assert figures["forget", "privleak"].value == pytest.approx(100 * ((1 - ours) - (1 - theirs)) / (1 - theirs))
 
 
 def test_stemming_is_the_difference_between_the_two(folder, tokenizer):
     probes = [p for p in NEWS.probes(data_of(NEWS, folder)) if p.part.endswith("_qa")]
-    found = collect(tiny.model(vocab_size=len(tokenizer)), tokenizer, probes, max_length=2048, chat_template=False)
+    collected = collect(tiny.model(vocab_size=len(tokenizer)), tokenizer, probes, max_length=2048, chat_template=False)
     texts = {part: ["river roses"] * 4 for part in ("forget_qa", "retain_qa")}
-    figures = by_name(NEWS.score(with_answers(found, texts), None))
+    figures = by_name(NEWS.score(with_answers(collected, texts), None))
     assert figures["forget_qa", "knowmem"].value == 0
     assert figures["forget_qa", "knowmem_stemmed"].value == pytest.approx((1 + 0.5) / 4)
 
 
 # -- the command ----------------------------------------------------------------------------------------------------------
 def test_the_command_and_what_it_writes(folder):
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["bench", "muse/news", "--model", "model", "--retrained", "retrained", "--data", str(folder)]
     )
-    assert done.exit_code == 0 and "privleak" in done.output, done.output
-    got = read("figures")
-    assert got["data"]["left_out"] == [] and got["chat_template"] is False and got["max_length"] == 2048
-    assert {f["n"] for f in got["figures"] if f["name"] == "knowmem"} == {4, 3}
-    assert next(f["n"] for f in got["figures"] if f["name"] == "privleak") == 8
+    assert result.exit_code == 0 and "privleak" in result.output, result.output
+    record = read("figures")
+    assert record["data"]["left_out"] == [] and record["chat_template"] is False and record["max_length"] == 2048
+    assert {f["n"] for f in record["figures"] if f["name"] == "knowmem"} == {4, 3}
+    assert next(f["n"] for f in record["figures"] if f["name"] == "privleak") == 8
 
 
 def test_a_folder_with_only_the_questions(questions_only):

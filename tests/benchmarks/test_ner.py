@@ -60,8 +60,8 @@ def by_name(figures):
 
 def rescored(say):
     """The figures of ``out`` had the model said ``say(answer)``."""
-    found = table.read("out/scores")
-    table.write(replace(found, answers=tuple(replace(a, text=say(a)) for a in found.answers)), "out/scores")
+    collected = table.read("out/scores")
+    table.write(replace(collected, answers=tuple(replace(a, text=say(a)) for a in collected.answers)), "out/scores")
     return by_name(rescore(named, "out"))
 
 
@@ -74,8 +74,8 @@ def test_what_is_asked(folder, tokenizer):
         ("without_person", 1, "none"),
     ]
     assert all(p.ask == ner.ANSWER and p.texts == {"answer": p.row.answer} for p in probes)
-    said = prompt_text(probes[0].row, tokenizer)
-    assert said.startswith("<|user|>List the names") and said.endswith("Ada sings in Rome .<|end|>\n<|assistant|>")
+    prompt = prompt_text(probes[0].row, tokenizer)
+    assert prompt.startswith("<|user|>List the names") and prompt.endswith("Ada sings in Rome .<|end|>\n<|assistant|>")
     assert probes[0].row.where == "wikigold.conll.txt, line 31"
     other = WNUT17.probes(data_of(WNUT17, folder))
     assert [(p.part, p.row.answer) for p in other] == [
@@ -103,13 +103,13 @@ def test_what_is_learned(folder):
 def test_figures_by_hand(folder):
     """Said of the people Ada, Ada for Ada; and Bo for Bo, Cy: 2 right of 3 said and 3 there.  Of others 1, 2 and 2."""
     evaluate(WIKIGOLD, "model", "out", data=folder)
-    said = {
+    answers = {
         "PER: Ada; LOC: Rome": "PER: Ada; LOC: Rome; PER: Ada",
         "PER: Bo; PER: Cy": "per: Bo",
         "ORG: Acme": "LOC: Acme",
         "none": "",
     }
-    figures = rescored(lambda a: said[a.expected])
+    figures = rescored(lambda a: answers[a.expected])
     for part, values in {
         "PER": (2 / 3, 2 / 3, 2 / 3),
         "LOC": (1 / 2, 1, 2 / 3),
@@ -125,9 +125,9 @@ def test_figures_by_hand(folder):
     assert figures["all", "f1"].note == "of 5 names, 5 said"
     assert figures["all", "well_formed"].value == 3 / 4
     assert figures["with_person", "probability"].n == 2
-    found = table.read("out/scores")
+    collected = table.read("out/scores")
     assert figures["without_person", "probability"].value == pytest.approx(
-        sum(2.718281828459045**v for v in found.mean_logp("without_person")) / 2
+        sum(2.718281828459045**v for v in collected.mean_logp("without_person")) / 2
     )
     perfect = rescored(lambda a: a.expected)
     assert all(perfect[part, "f1"].value == (part != "MISC") for part in (*ner.TYPES, "others", "all"))
@@ -154,22 +154,24 @@ def test_taught_unlearned_and_measured(folder):
     fast = ["max_steps=1", "learning_rate=0.01", "use_cpu=true", "disable_tqdm=true", "per_device_train_batch_size=2"]
     teach = [x for s in ("max_steps=1", "use_cpu=true") for x in ("--teach-setting", s)]
     base = ["bench", "ner/wikigold", "--model", "model", "--data", "data", "--limit", "1", "--out", "out"]
-    done = CliRunner().invoke(app, [*base, "--teach", "--teach-retrained", *teach, "--method", "npo", *fast])
-    assert done.exit_code == 0, (done.output, done.exception)
-    made = json.loads(Path("out/target/made.json").read_text())
-    assert made["rows"] == 5 and made["data"] == {"taught": fingerprint(to_learn(WIKIGOLD, WIKIGOLD.taught, folder))}
+    result = CliRunner().invoke(app, [*base, "--teach", "--teach-retrained", *teach, "--method", "npo", *fast])
+    assert result.exit_code == 0, (result.output, result.exception)
+    target_record = json.loads(Path("out/target/made.json").read_text())
+    assert target_record["rows"] == 5 and target_record["data"] == {
+        "taught": fingerprint(to_learn(WIKIGOLD, WIKIGOLD.taught, folder))
+    }
     assert json.loads(Path("out/retrained/made.json").read_text())["rows"] == 3
     sizes = {k: v["rows"] for k, v in json.loads(Path("out/run/run.json").read_text())["data"].items()}
     assert (sizes["forget"], sizes["retain"]) == (2, 3)
-    said = json.loads(Path("out/figures.json").read_text())
-    assert {f["name"] for f in said["figures"]} >= {"f1", "f1_difference"} and set(said["beside"]) == {
+    record = json.loads(Path("out/figures.json").read_text())
+    assert {f["name"] for f in record["figures"]} >= {"f1", "f1_difference"} and set(record["beside"]) == {
         "target",
         "retrained",
     }
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("-DOCSTART- O\n\nAda I-PER\n", "wikigold.conll.txt has fewer than 5 articles"),
         ("Ada I-PER\n", "has fewer than 5 articles"),
@@ -177,10 +179,10 @@ def test_taught_unlearned_and_measured(folder):
         ("\n", "holds no rows"),
     ],
 )
-def test_bad_files_are_told_before_a_model_is_loaded(folder, monkeypatch, text, said):
+def test_bad_files_are_told_before_a_model_is_loaded(folder, monkeypatch, text, message):
     monkeypatch.setattr(asking, "load", lambda *_: pytest.fail("a model was loaded"))
     (folder / "ner/wikigold/wikigold.conll.txt").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         evaluate(WIKIGOLD, "model", "out", data=folder)
 
 
@@ -190,33 +192,36 @@ def test_a_corpus_of_ones_own_may_have_other_types(folder):
     (folder / "ner/wikigold/wikigold.conll.txt").write_text(own * 10)
     data = data_of(WIKIGOLD, folder)
     first = next(p for p in WIKIGOLD.probes(data) if p.part == "with_person")
-    asked = first.row.prompt[0]["content"]
-    assert "The types are PER for people, DATE and WORK-OF-ART. If" in asked and asked.endswith("Ada Lim in May")
+    prompt = first.row.prompt[0]["content"]
+    assert "The types are PER for people, DATE and WORK-OF-ART. If" in prompt and prompt.endswith("Ada Lim in May")
     assert first.row.answer == "PER: Ada Lim; DATE: May" and not data.warnings
-    learned = {one.name: to_learn(WIKIGOLD, one, folder) for one in (WIKIGOLD.forget, WIKIGOLD.retain, WIKIGOLD.taught)}
+    learned = {
+        dataset.name: to_learn(WIKIGOLD, dataset, folder)
+        for dataset in (WIKIGOLD.forget, WIKIGOLD.retain, WIKIGOLD.taught)
+    }
     assert {r.answer for r in learned["people"]} == {"PER: Ada Lim"}
     assert {r.answer for r in learned["nobody"]} == {"WORK-OF-ART: Oslo"}
     assert all("DATE and WORK-OF-ART" in r.prompt[0]["content"] for rows in learned.values() for r in rows)
-    said = {"with_person": "PER: Ada Lim; DATE: June", "without_person": "WORK-OF-ART: Oslo"}
-    answers = [Generated(p.part, p.index, "answer", p.row.answer, said[p.part]) for p in WIKIGOLD.probes(data)]
+    answer_of = {"with_person": "PER: Ada Lim; DATE: June", "without_person": "WORK-OF-ART: Oslo"}
+    answers = [Generated(p.part, p.index, "answer", p.row.answer, answer_of[p.part]) for p in WIKIGOLD.probes(data)]
     logp = np.array([-1.0], np.float32)
     scores = [Scored(a.part, a.index, "answer", "", logp, logp, logp, logp < 0) for a in answers]
-    found = {(f.part, f.name): f for f in WIKIGOLD.score(Collected(tuple(scores), tuple(answers)), None)}
-    f1 = {part: f.value for (part, name), f in found.items() if name == "f1"}
+    figures = {(f.part, f.name): f for f in WIKIGOLD.score(Collected(tuple(scores), tuple(answers)), None)}
+    f1 = {part: f.value for (part, name), f in figures.items() if name == "f1"}
     assert f1 == {"PER": 1, "DATE": 0, "WORK-OF-ART": 1, "others": 0.5, "all": 2 / 3}
-    assert found["all", "well_formed"].value == 1
-    assert found["PER", "recall"].low < 1 == found["PER", "recall"].high
-    for f in found.values():
+    assert figures["all", "well_formed"].value == 1
+    assert figures["PER", "recall"].low < 1 == figures["PER", "recall"].high
+    for f in figures.values():
         assert f.low is None or 0 <= f.low < f.high <= 1
 
 
 def test_missing_files(folder):
     (folder / "ner/wnut17/train.conll").unlink()
     evaluate(WNUT17, "model", "out", data=folder)  # only teaching and unlearning need it
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["bench", "ner/wnut17", "--model", "model", "--data", "data", "--out", "o", "--method", "npo"]
     )
-    assert done.exit_code == 2 and "lacks ner/wnut17/train.conll (or .conll.txt, .json" in done.output
+    assert result.exit_code == 2 and "lacks ner/wnut17/train.conll (or .conll.txt, .json" in result.output
     with pytest.raises(InputError, match="is not on the Hub"):
         evaluate(WNUT17, "model", "out", overwrite=True)
 

@@ -66,8 +66,8 @@ def by_name(figures):
 
 def rescored(say):
     """The figures of ``out`` had the model said ``say(answer)``."""
-    found = table.read("out/scores")
-    table.write(replace(found, answers=tuple(replace(a, text=say(a)) for a in found.answers)), "out/scores")
+    collected = table.read("out/scores")
+    table.write(replace(collected, answers=tuple(replace(a, text=say(a)) for a in collected.answers)), "out/scores")
     return by_name(rescore(named, "out"))
 
 
@@ -102,8 +102,8 @@ def test_figures_are_what_was_collected(folder):
 
 def test_membership_inference(folder):
     figures = by_name(evaluate(RWKU, "model", "out", data=folder))
-    found = table.read("out/scores")
-    loss = {p: [-s.logp.mean(dtype=float) for s in found.scored(p)] for p in ("mia_forget", "mia_retain")}
+    collected = table.read("out/scores")
+    loss = {p: [-s.logp.mean(dtype=float) for s in collected.scored(p)] for p in ("mia_forget", "mia_retain")}
     assert [len(v) for v in loss.values()] == [4, 6]
     for part, values in loss.items():
         assert figures[part, "mia_loss"].value == pytest.approx(np.mean(values))
@@ -117,10 +117,10 @@ def test_membership_inference(folder):
 
 def test_what_is_asked(folder, tokenizer):
     probes = RWKU.probes(data_of(RWKU, folder))
-    said = {(p.part, p.row.where): prompt_text(p.row, tokenizer) for p in probes if p.ask}
+    prompts = {(p.part, p.row.where): prompt_text(p.row, tokenizer) for p in probes if p.ask}
 
     def asked(part, row):
-        return said[part, f"7_Ada_Lovelace/{part}.json, row {row}"]
+        return prompts[part, f"7_Ada_Lovelace/{part}.json, row {row}"]
 
     fill, brief = ("Please complete the blank in", "Please briefly answer")
     end = "<|end|>\n<|assistant|>"
@@ -149,9 +149,9 @@ def test_a_limit_takes_some_of_each_person(folder):
 
 @pytest.mark.parametrize("name", ["Ada Lovelace", "ada_lovelace", "7_Ada_Lovelace"])
 def test_one_person_however_named(folder, name):
-    one = named(f"rwku/{name}")
-    whole = fingerprint(one.probes(data_of(one, folder)))
-    assert whole == fingerprint(one.probes(data_of(one, folder / "7_Ada_Lovelace")))
+    benchmark = named(f"rwku/{name}")
+    whole = fingerprint(benchmark.probes(data_of(benchmark, folder)))
+    assert whole == fingerprint(benchmark.probes(data_of(benchmark, folder / "7_Ada_Lovelace")))
     assert whole == fingerprint(RWKU.probes(data_of(RWKU, folder / "7_Ada_Lovelace")))
     assert whole != fingerprint(RWKU.probes(data_of(RWKU, folder)))
 
@@ -191,27 +191,27 @@ def test_without_membership_texts_it_says_so(folder):
 
 
 def test_the_same_rows_from_the_hub(folder, monkeypatch):
-    asked = []
+    sources = []
 
     def load_dataset(repository, config, split):
-        asked.append((repository, config, split))
+        sources.append((repository, config, split))
         name = {"mia_forget": "forget_mia", "mia_retain": "retain_mia"}.get(config, config)
         return [r for person in PEOPLE.values() for r in rows(person, name)]
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     assert fingerprint(RWKU.probes(data_of(RWKU))) == fingerprint(RWKU.probes(data_of(RWKU, folder)))
-    assert asked == [("jinzhuoran/RWKU", name, "test") for name in (*RWKU_LEVELS, "mia_forget", "mia_retain")]
+    assert sources == [("jinzhuoran/RWKU", name, "test") for name in (*RWKU_LEVELS, "mia_forget", "mia_retain")]
 
 
 def test_names_that_are_none(folder, monkeypatch):
     monkeypatch.setattr(asking, "collected", lambda *_: pytest.fail("a model was loaded"))
-    for said, says in (
+    for name, message in (
         ("Ada Lovelase", "no rows of 'Ada Lovelase'; did you mean 'Ada Lovelace'"),
         ("Duke", "did you mean 'Jim Bo, Duke of Lim'"),
         ("xyz", "no rows of 'xyz'; it has 2 people, such as 'Ada Lovelace', 'Jim Bo, Duke of Lim'"),
     ):
-        with pytest.raises(InputError, match=says):
-            evaluate(named(f"rwku/{said}"), "model", "out", data=folder)
+        with pytest.raises(InputError, match=message):
+            evaluate(named(f"rwku/{name}"), "model", "out", data=folder)
     for nothing in ("rwku/", "rwku/_ "):
         with pytest.raises(InputError, match="needs a name, such as"):
             named(nothing)
@@ -246,9 +246,9 @@ def test_an_odd_row_is_counted_and_does_not_block_the_others(folder, monkeypatch
     first = rows("Ada Lovelace", "forget_level2")[0]
     more = [first | {"answer": "蔡依林"}, first | {"answer": "…"}, first | {"answer": "..."}, first | {"query": ""}]
     file.write_text(json.dumps([first, *more]))
-    said = {"蔡依林": 1.0, "…": 0.0, "...": 0.0}
+    recalls = {"蔡依林": 1.0, "…": 0.0, "...": 0.0}
 
-    def collected(name, probes, how):
+    def collected(name, probes, options):
         answers = [Generated(p.part, p.index, "answer", p.row.answer, "蔡依林", p.note) for p in probes if p.ask]
         return Collected((), tuple(answers)), {"source": name, "fingerprint": "sha256:0"}
 
@@ -257,11 +257,13 @@ def test_an_odd_row_is_counted_and_does_not_block_the_others(folder, monkeypatch
     level = {f.name: f for f in figures if f.part == "forget_level2"}
     n = level["rouge_l_recall"].n
     for name in ("rouge_l_recall", "compat_recall"):
-        assert level[name].value == pytest.approx(sum(said.values()) / n)  # readable answers are not in the text
-    told = read("out")["warnings"]
-    assert f"forget_level2: 3 of {n} right answers have no word that ROUGE sees" in told[1]
-    assert told[0].startswith("1 row(s) of forget_level2 cannot be asked and are left out; the first: 7_Ada_Lovelace/")
-    assert len(told) == 2
+        assert level[name].value == pytest.approx(sum(recalls.values()) / n)  # readable answers are not in the text
+    warnings = read("out")["warnings"]
+    assert f"forget_level2: 3 of {n} right answers have no word that ROUGE sees" in warnings[1]
+    assert warnings[0].startswith(
+        "1 row(s) of forget_level2 cannot be asked and are left out; the first: 7_Ada_Lovelace/"
+    )
+    assert len(warnings) == 2
 
 
 def test_bad_files(folder):
@@ -290,7 +292,7 @@ def check_rows(folder, levels, mia, people):
     assert (n["mia_forget"], n["mia_retain"]) == mia
     assert len({p.note.partition("\t")[2] for p in probes}) == people
     assert len({p.note.partition("\t")[0] for p in probes if p.part == "forget_level3"}) == 9
-    one = named("rwku/bruce lee")
-    found = one.probes(data_of(one, folder))
-    assert Counter(p.part for p in found)["forget_level3"] == 40
-    assert fingerprint(found) == fingerprint(one.probes(data_of(one, folder / "3_Bruce_Lee")))
+    benchmark = named("rwku/bruce lee")
+    probes = benchmark.probes(data_of(benchmark, folder))
+    assert Counter(p.part for p in probes)["forget_level3"] == 40
+    assert fingerprint(probes) == fingerprint(benchmark.probes(data_of(benchmark, folder / "3_Bruce_Lee")))

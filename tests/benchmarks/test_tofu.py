@@ -40,7 +40,7 @@ def folder(workplace, tokenizer, monkeypatch):
 
 
 @pytest.fixture
-def asked(folder, tmp_path_factory):
+def cached_data(folder, tmp_path_factory):
     """``folder`` where both models' answers are in the cache."""
 
     def ask():
@@ -54,18 +54,18 @@ def by_name(figures):
     return {(f.part, f.name): f for f in figures}
 
 
-def test_figures_are_what_the_table_says(asked):
-    figures = by_name(evaluate(TOFU, "model", "out", data=asked, retrained="retrained"))
-    found = table.read("out/scores")
-    right, wrong = found.mean_logp("forget", "paraphrase"), found.mean_logps("forget", "wrong")
+def test_figures_are_what_the_table_says(cached_data):
+    figures = by_name(evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained"))
+    collected = table.read("out/scores")
+    right, wrong = collected.mean_logp("forget", "paraphrase"), collected.mean_logps("forget", "wrong")
     assert wrong.shape == (4, 2)
     ratio = np.exp(wrong.mean(1) - right)
     assert figures["forget", "truth_ratio"].value == pytest.approx(np.minimum(ratio, 1 / ratio).mean())
-    assert figures["forget", "probability"].value == pytest.approx(np.exp(found.mean_logp("forget")).mean())
-    p = np.exp(found.mean_logp("world_facts"))
-    others = np.exp(found.mean_logps("world_facts", "wrong")).sum(1)
+    assert figures["forget", "probability"].value == pytest.approx(np.exp(collected.mean_logp("forget")).mean())
+    p = np.exp(collected.mean_logp("world_facts"))
+    others = np.exp(collected.mean_logps("world_facts", "wrong")).sum(1)
     assert figures["world_facts", "probability"].value == pytest.approx((p / (p + others)).mean())
-    ratio = np.exp(found.mean_logps("real_authors", "wrong").mean(1) - found.mean_logp("real_authors"))
+    ratio = np.exp(collected.mean_logps("real_authors", "wrong").mean(1) - collected.mean_logp("real_authors"))
     assert figures["real_authors", "truth_ratio"].value == pytest.approx(np.maximum(0, 1 - ratio).mean())
     nine = [f.value for (part, _), f in figures.items() if part in ("retain", "real_authors", "world_facts")]
     assert len(nine) == 9
@@ -73,30 +73,30 @@ def test_figures_are_what_the_table_says(asked):
     assert figures["all", "model_utility"].value == pytest.approx(expected)
     for f in figures.values():
         assert f.low is None or f.low <= f.value <= f.high
-    loss = [-s.mean_logp for s in found.scored("forget")], [-s.mean_logp for s in found.scored("holdout")]
+    loss = [-s.mean_logp for s in collected.scored("forget")], [-s.mean_logp for s in collected.scored("holdout")]
     pairs = [(u > s) + 0.5 * (u == s) for s in loss[0] for u in loss[1]]
     assert figures["forget", "mia_loss_auc"].value == pytest.approx(np.mean(pairs))
-    assert all(s.ends for s in found.scored("forget"))
-    exact = np.mean([s.hit[:-1].mean() for s in found.scored("forget")])  # the end of turn is no word of the answer
+    assert all(s.ends for s in collected.scored("forget"))
+    exact = np.mean([s.hit[:-1].mean() for s in collected.scored("forget")])  # the end of turn is no word of the answer
     assert figures["forget", "exact_memorisation"].value == pytest.approx(exact)
     lowest = [
-        [np.sort(s.logp[:-1])[: max(1, int(0.4 * (len(s.logp) - 1)))].mean() for s in found.scored(p)] for p in SETS
+        [np.sort(s.logp[:-1])[: max(1, int(0.4 * (len(s.logp) - 1)))].mean() for s in collected.scored(p)] for p in SETS
     ]
     pairs = [(u < s) + 0.5 * (u == s) for s in lowest[0] for u in lowest[1]]
     assert figures["forget", "mia_min_k_auc"].value == pytest.approx(np.mean(pairs))
     assert {"forget_quality", "privleak", "truth_ratio_difference"} <= {name for _, name in figures}
 
 
-def test_what_an_earlier_evaluation_left_is_not_scored_again(asked):
-    evaluate(TOFU, "model", "out", data=asked, retrained="retrained")
-    alone = evaluate(TOFU, "model", "out", data=asked, overwrite=True)
-    assert "privleak" not in {f.name for f in alone}
-    assert not (asked.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == alone
+def test_what_an_earlier_evaluation_left_is_not_scored_again(cached_data):
+    evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained")
+    fresh = evaluate(TOFU, "model", "out", data=cached_data, overwrite=True)
+    assert "privleak" not in {f.name for f in fresh}
+    assert not (cached_data.parent / "out" / "scores" / "retrained").exists() and rescore(named, "out") == fresh
 
 
-def test_one_row_gives_all_but_the_equivalence_test(asked):
-    how = How(limit=1)
-    names = {f.name for f in evaluate(TOFU, "model", "out", data=asked, retrained="retrained", how=how)}
+def test_one_row_gives_all_but_the_equivalence_test(cached_data):
+    options = How(limit=1)
+    names = {f.name for f in evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained", how=options)}
     assert "forget_quality" in names and "truth_ratio_difference" not in names
 
 
@@ -124,8 +124,8 @@ def test_a_model_without_a_chat_template_is_told_before_its_weights_are_read(fol
         with pytest.raises(InputError, match=r"forget01_perturbed.json, line 1: .* the tokenizer has no chat template"):
             evaluate(TOFU, "base", "out", data=folder)
     command = ["bench", "tofu/forget01", "--model", "base", "--data", str(folder), "--no-chat-template"]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0 and read("figures")["chat_template"] is False, done.output
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and read("figures")["chat_template"] is False, result.output
 
 
 def test_a_model_is_asked_once(folder, monkeypatch):
@@ -136,9 +136,9 @@ def test_a_model_is_asked_once(folder, monkeypatch):
         evaluate(TOFU, "model", "out", data=folder)
 
 
-def test_rescoring_needs_no_torch(asked):
-    figures = evaluate(TOFU, "model", "out", data=asked, retrained="retrained")
-    before = (asked.parent / "out" / "figures.json").read_text()
+def test_rescoring_needs_no_torch(cached_data):
+    figures = evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained")
+    before = (cached_data.parent / "out" / "figures.json").read_text()
     code = (
         "import sys\n"
         "class Absent:\n"
@@ -148,20 +148,20 @@ def test_rescoring_needs_no_torch(asked):
         "sys.meta_path.insert(0, Absent())\n"
         "from expunge.cli import app; app(['rescore', 'out'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "model_utility" in done.stdout, done.stderr
-    assert (asked.parent / "out" / "figures.json").read_text() == before
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0 and "model_utility" in process.stdout, process.stderr
+    assert (cached_data.parent / "out" / "figures.json").read_text() == before
     assert rescore(named, "out") == figures
 
 
 def test_the_command_and_what_it_writes(folder):
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["bench", "tofu/forget01", "--model", "model", "--data", str(folder), "--limit", "2"]
     )
-    assert done.exit_code == 0 and "extraction_strength" in done.output, done.output
-    said = read("figures")
-    assert said["benchmark"] == "tofu/forget01" and said["limit"] == 2 and said["retrained"] is None
-    n = {f["part"]: f["n"] for f in said["figures"] if f["name"] == "probability"}
+    assert result.exit_code == 0 and "extraction_strength" in result.output, result.output
+    record = read("figures")
+    assert record["benchmark"] == "tofu/forget01" and record["limit"] == 2 and record["retrained"] is None
+    n = {f["part"]: f["n"] for f in record["figures"] if f["name"] == "probability"}
     assert n == {"forget": 2, "retain": 2, "real_authors": 2, "world_facts": 2}
 
 
@@ -181,19 +181,21 @@ def test_odd_rows_are_left_out_and_counted(folder):
     rows = tiny_tofu.rows("forget", 4)
     rows += [{**rows[0], "answer": ""}, {**rows[1], "perturbed_answer": ["one"]}, {"question": "No answer?"}]
     (folder / "forget01_perturbed.json").write_text("\n".join(map(json.dumps, rows)))
-    held = [*tiny_tofu.rows("holdout", 4), rows[0]]
-    (folder / "holdout01.json").write_text("\n".join(map(json.dumps, held)))
+    holdout = [*tiny_tofu.rows("holdout", 4), rows[0]]
+    (folder / "holdout01.json").write_text("\n".join(map(json.dumps, holdout)))
     probes = TOFU.probes(data := data_of(TOFU, folder))
     assert [sum(p.part == part for p in probes) for part in ("forget", "holdout")] == [4, 4]
-    told = "\n".join(data.warnings)
+    warnings = "\n".join(data.warnings)
     assert (
-        "2 row(s) of forget01_perturbed cannot be asked and are left out; the first: forget01_perturbed.json, " in told
+        "2 row(s) of forget01_perturbed cannot be asked and are left out; the first: forget01_perturbed.json, "
+        in warnings
     )
     assert (
-        "1 row(s) of forget01_perturbed cannot be asked and are left out; the first: forget01_perturbed.json, " in told
+        "1 row(s) of forget01_perturbed cannot be asked and are left out; the first: forget01_perturbed.json, "
+        in warnings
     )
-    assert "line 6: most rows have 2 wrong answers and a paraphrase" in told
-    assert "1 row(s) of holdout01 cannot be asked" in told and "also stands in forget01_perturbed" in told
+    assert "line 6: most rows have 2 wrong answers and a paraphrase" in warnings
+    assert "1 row(s) of holdout01 cannot be asked" in warnings and "also stands in forget01_perturbed" in warnings
 
 
 def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):
@@ -202,13 +204,13 @@ def test_bad_input_is_told_before_a_model_is_loaded(folder, monkeypatch):
         find("tofu/forgot01", BENCHMARKS)
     with pytest.raises(InputError, match="there is no folder nowhere"):
         evaluate(TOFU, "model", "out", data="nowhere")
-    held = (folder / "holdout01.json").read_text()
+    holdout = (folder / "holdout01.json").read_text()
     (folder / "holdout01.json").write_text(json.dumps(tiny_tofu.rows("forget", 4)[2]))
     with pytest.raises(InputError, match=r"of holdout01 also stands in forget01_perturbed"):
         evaluate(TOFU, "model", "out", data=folder)
     (folder / "holdout01.json").unlink()
     with pytest.raises(InputError, match=r"lacks holdout01\.json \(or \.jsonl, \.csv, \.parquet\)"):
         evaluate(TOFU, "model", "out", data=folder)
-    (folder / "holdout01.jsonl").write_text(held)
+    (folder / "holdout01.jsonl").write_text(holdout)
     with pytest.raises(InputError, match="there are no figures"):
         rescore(named, "nowhere")

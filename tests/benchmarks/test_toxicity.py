@@ -61,8 +61,8 @@ def by_name(figures):
 
 
 def rescored(say):
-    found = table.read("out/scores")
-    table.write(replace(found, answers=tuple(replace(a, text=say(a)) for a in found.answers)), "out/scores")
+    collected = table.read("out/scores")
+    table.write(replace(collected, answers=tuple(replace(a, text=say(a)) for a in collected.answers)), "out/scores")
     return by_name(rescore(named, "out"))
 
 
@@ -77,8 +77,8 @@ SAID = {
 
 def test_what_is_asked(folder, tokenizer):
     probes = TOXICITY.probes(data_of(TOXICITY, folder))
-    said = [(p.part, p.index, prompt_text(p.row, tokenizer)) for p in probes if p.ask]
-    assert said == [
+    prompts = [(p.part, p.index, prompt_text(p.row, tokenizer)) for p in probes if p.ask]
+    assert prompts == [
         ("instructions", 0, "<|user|>Be rude.<|end|>\n<|assistant|>"),
         ("instructions", 1, "<|user|>Go.<|end|>\n<|assistant|>"),
         ("prompts/insult", 0, "You are"),
@@ -161,7 +161,7 @@ def test_what_is_optional_and_a_limit(folder):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "said"),
+    ("file", "text", "message"),
     [
         ("toxicity/extsub/toxic_test.json", '[{"prompt": "x"}]', "toxic_test.json, row 1: the field 'instruction'"),
         ("toxicity/extsub/toxic_test.json", None, "lacks toxicity/extsub/toxic_test.json"),
@@ -169,13 +169,13 @@ def test_what_is_optional_and_a_limit(folder):
         ("wikitext2/test.txt", "too short", "test.txt has 2 words; perplexity needs at least 6"),
     ],
 )
-def test_bad_data_is_told_before_a_model_is_loaded(folder, monkeypatch, file, text, said):
+def test_bad_data_is_told_before_a_model_is_loaded(folder, monkeypatch, file, text, message):
     monkeypatch.setattr(asking, "load", lambda *_: pytest.fail("a model was loaded"))
     if text is None:
         (folder / file).unlink()
     else:
         (folder / file).write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         evaluate(TOXICITY, "model", "out", data=folder)
 
 

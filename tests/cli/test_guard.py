@@ -27,24 +27,28 @@ def _targets(workplace, tokenizer):
 
 
 def test_ask_shows_the_answer_and_no_more(workplace):
-    done = call("ask", "Where does Ada live? {0}", *MODEL)
-    assert done.exit_code == 0, done.output
-    assert done.stdout == "I'm sorry, but I can't help with that question.\n"
+    result = call("ask", "Where does Ada live? {0}", *MODEL)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "I'm sorry, but I can't help with that question.\n"
     assert not list(workplace.glob("*.jsonl.log"))
 
 
 def test_a_trail_is_shown_and_kept_where_one_is_asked_for(workplace):
     own = ["--refusal", "No.", "--retries", "0", "--k", "2", "--j", "1"]
-    done = call("ask", "Where does Ada live?", *MODEL, "--trail", "--log", "log", *own)
-    assert done.exit_code == 0, done.output
-    assert "[vanilla] 1 calls" in done.stdout and "suspected: Ada" in done.stdout and done.stdout.endswith("\n\nNo.\n")
+    result = call("ask", "Where does Ada live?", *MODEL, "--trail", "--log", "log", *own)
+    assert result.exit_code == 0, result.output
+    assert (
+        "[vanilla] 1 calls" in result.stdout
+        and "suspected: Ada" in result.stdout
+        and result.stdout.endswith("\n\nNo.\n")
+    )
     assert stat.S_IMODE((workplace / "log").stat().st_mode) == 0o600
     (line,) = map(json.loads, (workplace / "log").read_text().splitlines())
     assert line["outcome"] == "refused" and line["messages"][0]["content"] == "Where does Ada live?"
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--targets", "none.txt"], "cannot be read"),
         (["--auditor", "modl"], "did you mean 'model'"),
@@ -56,26 +60,26 @@ def test_a_trail_is_shown_and_kept_where_one_is_asked_for(workplace):
         (["--log", "none/log"], "cannot be written"),
     ],
 )
-def test_bad_input_is_one_sentence(more, said):
-    done = call("ask", "Who?", *MODEL, *more)
-    assert done.exit_code == 2 and said in done.stderr and done.stderr.strip().count("\n") == 0, done.output
-    assert not done.stdout
+def test_bad_input_is_one_sentence(more, message):
+    result = call("ask", "Who?", *MODEL, *more)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.strip().count("\n") == 0, result.output
+    assert not result.stdout
 
 
 def test_an_endpoint_that_fails_is_one_sentence_and_in_the_log(workplace):
     pytest.importorskip("openai", reason="needs expunge[guard]")
-    done = call("ask", "Who?", *MODEL, "--url", "http://127.0.0.1:9/v1", "--log", "log")
-    assert done.exit_code == 2 and "cannot be reached" in done.stderr and not done.stdout
+    result = call("ask", "Who?", *MODEL, "--url", "http://127.0.0.1:9/v1", "--log", "log")
+    assert result.exit_code == 2 and "cannot be reached" in result.stderr and not result.stdout
     assert json.loads((workplace / "log").read_text())["outcome"] == "failed"
 
 
 def test_plain_text_in_place_of_the_chat_template(monkeypatch):
-    seen = []
+    calls = []
     plain = chat.prompt_ids
-    monkeypatch.setattr(chat, "prompt_ids", lambda *a, **kw: seen.append(kw["chat_template"]) or plain(*a, **kw))
-    assert call("ask", "Where does Flo live?", *MODEL, "--no-chat-template").exit_code == 0 and set(seen) == {False}
-    seen.clear()
-    assert call("ask", "Where does Flo live?", *MODEL).exit_code == 0 and set(seen) == {True}
+    monkeypatch.setattr(chat, "prompt_ids", lambda *a, **kw: calls.append(kw["chat_template"]) or plain(*a, **kw))
+    assert call("ask", "Where does Flo live?", *MODEL, "--no-chat-template").exit_code == 0 and set(calls) == {False}
+    calls.clear()
+    assert call("ask", "Where does Flo live?", *MODEL).exit_code == 0 and set(calls) == {True}
 
 
 def test_an_empty_question():
@@ -102,9 +106,9 @@ def test_measure(workplace):
     sets = ["--forget", "forget.jsonl", "--retain", "retain.jsonl", "--limit", "2", "--out", "f.json", "--retries", "0"]
     done = call("measure", *MODEL, *sets)
     assert done.exit_code == 0, done.output
-    found = json.loads((workplace / "f.json").read_text())
-    assert found["figures"]["forget"]["n"] == 2 and found["figures"]["forget"]["refusals"]["value"] == 1
-    assert found["figures"]["retain"]["calls"]["value"] == 1 and found["targets"] == 2
+    figures = json.loads((workplace / "f.json").read_text())
+    assert figures["figures"]["forget"]["n"] == 2 and figures["figures"]["forget"]["refusals"]["value"] == 1
+    assert figures["figures"]["retain"]["calls"]["value"] == 1 and figures["targets"] == 2
     assert "forget: 2 questions" in done.stdout
     (workplace / "plain.jsonl").write_text('{"text": "a"}\n')
     done = call("measure", *MODEL, "--forget", "plain.jsonl", "--retain", "retain.jsonl", "--model", "nowhere/at-all")

@@ -26,7 +26,7 @@ from expunge.demo.settings import Demo
 from expunge.evaluation import figures
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.probe import How
-from expunge.guard.settings import Asked, Measured, Settings
+from expunge.guard.settings import GuardOptions, MeasureOptions, Settings
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release.settings import Release
 from expunge.reveal.settings import Reveal
@@ -58,9 +58,9 @@ KINDS = {
     "bench": (Bench, How),
     "compare": (Compare,),
     "demo": (Demo,),
-    "guard ask": (Settings, Asked),
-    "guard serve": (Settings, Asked),
-    "guard measure": (Measured, Settings, Asked),
+    "guard ask": (Settings, GuardOptions),
+    "guard serve": (Settings, GuardOptions),
+    "guard measure": (MeasureOptions, Settings, GuardOptions),
 }
 
 

@@ -13,7 +13,7 @@ from expunge.cli import app
 from expunge.cli.options import _plain, described
 
 RECIPE, HOW = "expunge.unlearning.settings.Recipe", "expunge.evaluation.probe.How"
-GUARD = ("expunge.guard.settings.Asked", "expunge.guard.settings.Settings")
+GUARD = ("expunge.guard.settings.GuardOptions", "expunge.guard.settings.Settings")
 TARGETS = ["--model", "m", "--targets", "t"]
 COMMANDS = {  # command -> the rest of its line, and its settings
     "run": ([], (RECIPE,)),

@@ -57,9 +57,11 @@ def greedy(model, prompt, n):
 @contextmanager
 def counted(model):
     """The number of tokens of each call of the model."""
-    seen = []
-    handle = model.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
-    yield seen
+    token_counts = []
+    handle = model.get_input_embeddings().register_forward_hook(
+        lambda _, args, __: token_counts.append(args[0].numel())
+    )
+    yield token_counts
     handle.remove()
 
 
@@ -71,8 +73,8 @@ def test_answers_are_those_of_a_loop_on_any_architecture(model, tokenizer):
         Probe("forget", i, r, {"answer": r.answer, "wrong0": "no"} if i % 2 else {}, Ask(n), note=str(n))
         for i, (r, n) in enumerate(zip(rows, limits, strict=True))
     ]
-    found = collect(model, tokenizer, probes, batch_tokens=150).generated("forget")
-    for row, n, answer in zip(rows, limits, found, strict=True):
+    answers = collect(model, tokenizer, probes, batch_tokens=150).generated("forget")
+    for row, n, answer in zip(rows, limits, answers, strict=True):
         tokens = greedy(model, prompt_ids(row, tokenizer), n)
         ends = next((t for t, y in enumerate(tokens) if y == tokenizer.eos_token_id), n)
         assert answer.text == tokenizer.decode(tokens[:ends], skip_special_tokens=True).strip()
@@ -99,12 +101,14 @@ def test_what_a_right_answer_and_the_model_agree_on_is_not_decoded_again(tokeniz
         _, met = run(model, batch, 0)
         assert [m.said for m in met] == [own[0][:6], own[1][:7]]
         assert [m.keys[0][0].shape[2] for m in met] == [len(prompts[0]) + 5, len(prompts[1]) + 6]
-        starts = [decode.Start(m.said, m.keys, 12, lambda said: False) for m in met]
+        starts = [decode.Start(m.said, m.keys, 12, lambda tokens: False) for m in met]
         assert decode.decode(model, starts) == own
-        monkeypatch.setattr(decode, "ROOM", 1)  # no drafts
-        with counted(model) as seen:
+        monkeypatch.setattr(decode, "STEP_TOKENS", 1)  # no drafts
+        with counted(model) as token_counts:
             assert decode.decode(model, starts) == own
-        assert seen == [2] * 5 + [1], "each token after the first is run once, and the row that is done has left"
+        assert token_counts == [2] * 5 + [1], (
+            "each token after the first is run once, and the row that is done has left"
+        )
 
 
 @torch.no_grad()
@@ -113,11 +117,11 @@ def test_shared_beginnings_give_the_same_facts(tokenizer):
     probe = Probe("forget", 0, Row("p", "a"))
     stem = tuple(range(40, 50))
     batch = [score.Coded(probe, stem + p, ("a", "b"), ((5, 6, 7), (8,)), False) for p in ((1, 2), (3,), (4, 5, 6))]
-    with counted(model) as seen:
+    with counted(model) as token_counts:
         run = score._reusing(model, batch)
-        assert seen == [len(stem)]
+        assert token_counts == [len(stem)]
         reused, _ = run(model, batch, 0)
-    assert seen[1:] == [3 * 3, 3 * 2], "only what comes after the shared tokens"
+    assert token_counts[1:] == [3 * 3, 3 * 2], "only what comes after the shared tokens"
     for ours, theirs in zip(reused, score.run_whole(model, batch, 0)[0], strict=True):
         for a, b in zip(fields(ours), fields(theirs), strict=True):
             torch.testing.assert_close(a, b)
@@ -130,8 +134,8 @@ def test_no_more_tokens_are_said_than_asked_for(tokenizer):
     coded = score.Coded(Probe("f", 0, row, ask=Ask(2)), tuple(prompt_ids(row, tokenizer)), ("answer",), (tokens,), True)
     _, (met,) = score.run_reusing(model, [coded], 0, None)
     assert met.said == tokens
-    (said,) = collecting._decoded(model, tokenizer, [(coded.probe, met)])
-    assert said.text == tokenizer.decode(tokens[:2], skip_special_tokens=True).strip()
+    (answer,) = collecting._decoded(model, tokenizer, [(coded.probe, met)])
+    assert answer.text == tokenizer.decode(tokens[:2], skip_special_tokens=True).strip()
 
 
 def test_stop_strings_and_end_tokens_end_an_answer(tokenizer):
@@ -140,14 +144,14 @@ def test_stop_strings_and_end_tokens_end_an_answer(tokenizer):
     whole = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(20))]).generated("f")[0].text
     assert len(whole) > 6
     stop = whole[4:6]
-    found = collect(model, tokenizer, [Probe("f", 0, row, {"answer": "yes"}, ask=Ask(20, (stop,)))]).generated("f")[0]
-    assert found.text == whole[: whole.index(stop)].strip()
+    stopped = collect(model, tokenizer, [Probe("f", 0, row, {"answer": "yes"}, ask=Ask(20, (stop,)))]).generated("f")[0]
+    assert stopped.text == whole[: whole.index(stop)].strip()
     end = greedy(model, prompt_ids(row, tokenizer), 3)[2]
     model.generation_config.eos_token_id = [end]
     assert generate.end_tokens(model, tokenizer) == {end, tokenizer.eos_token_id}
     short = collect(model, tokenizer, [Probe("f", 0, row, ask=Ask(20))]).generated("f")[0].text
-    said = generate.answers(model, tokenizer, [prompt_ids(row, tokenizer)], max_new_tokens=20)
-    assert short == said[0] and len(short) < len(whole)
+    expected = generate.answers(model, tokenizer, [prompt_ids(row, tokenizer)], max_new_tokens=20)
+    assert short == expected[0] and len(short) < len(whole)
 
 
 def test_settings_that_change_the_logits_are_left_to_generate(tokenizer):
@@ -180,18 +184,18 @@ def test_the_window_has_to_reach_over_the_answer_too(tokenizer):
 
 @torch.no_grad()
 def test_the_window_has_to_reach_over_dropped_drafts_too(tokenizer, monkeypatch):
-    monkeypatch.setattr(decode, "HOLES", 4)
-    monkeypatch.setattr(decode, "draft", lambda said, n: [7] * max(0, n))  # seldom what the model says
+    monkeypatch.setattr(decode, "MAX_HOLES", 4)
+    monkeypatch.setattr(decode, "draft", lambda tokens, n: [7] * max(0, n))  # seldom what the model says
     probe = Probe("forget", 0, Row("p", "a"), ask=Ask(24))
     batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
-    least = 12 + 3 + 24 + decode.HOLES + decode.ROOM
+    least = 12 + 3 + 24 + decode.MAX_HOLES + decode.STEP_TOKENS
     for window in (least - 1, least):
         config = Gemma2Config(**SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=window)
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
         assert (score.way(model, batch, 0) is score.run_whole) == (window < least)
     ((_, (met,)), own) = score.run_reusing(model, batch, 0, None), greedy(model, batch[0].prompt, 24)
-    assert decode.decode(model, [decode.Start(met.said, met.keys, 24, lambda said: False)]) == [own]
+    assert decode.decode(model, [decode.Start(met.said, met.keys, 24, lambda tokens: False)]) == [own]
 
 
 @torch.no_grad()

@@ -39,19 +39,19 @@ def test_texts_that_begin_alike_are_scored_as_whole_ones(seed, monkeypatch):
             begin = draw.choice(texts)
             texts.append(begin[: draw.randint(0, len(begin))] + tuple(draw.choices(range(2, 32), k=draw.randint(0, 5))))
         batch.append(coded(prompt, tuple(t for t in texts[draw.randint(0, 1) :] if t)))
-    seen = []
-    model.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
+    token_counts = []
+    model.get_input_embeddings().register_forward_hook(lambda _, args, __: token_counts.append(args[0].numel()))
     reused, met = score.run_reusing(model, batch, 0, None)
-    ours = sum(seen)
+    ours = sum(token_counts)
     for a, b in zip(reused, score.run_whole(model, batch, 0)[0], strict=True):
         for x, y in zip(fields(a), fields(b), strict=True):
             torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
-    assert ours < sum(seen) - ours
+    assert ours < sum(token_counts) - ours
     for c, m in zip(batch, met, strict=True):
         assert m.said == greedy(model, c.prompt, len(m.said))
         assert len(m.said) >= max(min(len(t), agreed(t, greedy(model, c.prompt, len(t))) + 1) for t in c.texts)
-        (alone,) = score.run_reusing(model, [coded(c.prompt + m.said[:-1], ())], 0, None)[1]
-        for (keys, values), (k, v) in zip(m.keys, alone.keys, strict=True):
+        (single,) = score.run_reusing(model, [coded(c.prompt + m.said[:-1], ())], 0, None)[1]
+        for (keys, values), (k, v) in zip(m.keys, single.keys, strict=True):
             torch.testing.assert_close(keys, k, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(values, v, atol=1e-5, rtol=1e-5)
 
@@ -61,16 +61,18 @@ def agreed(text, own):
 
 
 def test_a_text_goes_on_from_the_one_most_like_it():
-    long, also, short = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 9, 9, 9), (1, 2, 3, 4, 9, 9)
+    long, second, short = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 9, 9, 9), (1, 2, 3, 4, 9, 9)
     other, begin = (1, 2, 3, 5, 5), (1, 2, 3, 4)
-    batch = [coded((3,), (other, (7,))), coded((3,), (short, long, other, also, begin, long))]
+    batch = [coded((3,), (other, (7,))), coded((3,), (short, long, other, second, begin, long))]
     assert score._branches(batch) == {3: {5: 4, 6: 4, 7: 8}, 5: {2: 6}}
 
 
 @torch.no_grad()
 def test_what_texts_share_is_run_once():
     model = tiny.model().eval()
-    seen = []
-    model.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].tolist()))
+    inputs = []
+    model.get_input_embeddings().register_forward_hook(lambda _, args, __: inputs.append(args[0].tolist()))
     score.run_reusing(model, [coded((30, 31), ((1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 9, 8), (1, 2, 3, 4)))], 0, None)
-    assert seen == [[[30, 31]], [[1, 2, 3, 4, 5, 6]], [[4, 9]]], "the last shared token again, for what comes after it"
+    assert inputs == [[[30, 31]], [[1, 2, 3, 4, 5, 6]], [[4, 9]]], (
+        "the last shared token again, for what comes after it"
+    )

@@ -27,16 +27,16 @@ def _small_steps(monkeypatch):
 
 def greedy(model, prompt, n=LIMIT):
     ids = torch.tensor([prompt])
-    said = model.generate(
+    output = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, do_sample=False, eos_token_id=None
     )
-    return said[0, len(prompt) :].tolist()
+    return output[0, len(prompt) :].tolist()
 
 
-def starts(model, prompts, limits, done=lambda said: False):
+def starts(model, prompts, limits, is_complete=lambda tokens: False):
     batch = [score.Coded(Probe("f", 0, Row("p", "a"), ask=Ask()), p, (), (), True) for p in prompts]
     _, met = score.run_reusing(model, batch, 0, None)
-    return [decode.Start(m.said[:n], m.keys, n, done) for m, n in zip(met, limits, strict=True)]
+    return [decode.Start(m.said[:n], m.keys, n, is_complete) for m, n in zip(met, limits, strict=True)]
 
 
 def drawn(seed):
@@ -49,25 +49,25 @@ def drawn(seed):
 @pytest.fixture
 def steps(monkeypatch):
     """The tokens of each row in each step, and how many of them were said."""
-    seen, say = [], decode._say
+    counts, accept = [], decode._accept
 
-    def noted(said, start, drafted, best):
-        seen.append((len(drafted), say(said, start, drafted, best)))
-        return seen[-1][1]
+    def recorded(tokens, start, drafted, best):
+        counts.append((len(drafted), accept(tokens, start, drafted, best)))
+        return counts[-1][1]
 
-    monkeypatch.setattr(decode, "_say", noted)
-    return seen
+    monkeypatch.setattr(decode, "_accept", recorded)
+    return counts
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_drafts_never_change_an_answer(seed, monkeypatch, steps):
     draw, model, prompts = drawn(seed)
-    monkeypatch.setattr(decode, "ROOM", draw.choice((8, 40, 100)))
-    monkeypatch.setattr(decode, "HOLES", draw.choice((2, 64)))
+    monkeypatch.setattr(decode, "STEP_TOKENS", draw.choice((8, 40, 100)))
+    monkeypatch.setattr(decode, "MAX_HOLES", draw.choice((2, 64)))
     limits = [draw.randint(1, LIMIT) for _ in prompts]
     end = draw.choice((0, 3))
-    said = decode.decode(model, starts(model, prompts, limits, lambda said: said[-1] == end))
-    for p, n, tokens in zip(prompts, limits, said, strict=True):
+    answers = decode.decode(model, starts(model, prompts, limits, lambda answers: answers[-1] == end))
+    for p, n, tokens in zip(prompts, limits, answers, strict=True):
         whole = greedy(model, p, n)
         assert list(tokens) == whole[: whole.index(end) + 1 if end in whole else n]
     assert all(new <= drafted + 1 for drafted, new in steps)
@@ -76,8 +76,8 @@ def test_drafts_never_change_an_answer(seed, monkeypatch, steps):
 def test_a_loop_takes_few_steps(steps):
     _, model, _ = drawn(1)
     prompt = (5, 6, 7)
-    (said,) = decode.decode(model, starts(model, [prompt], [90]))
-    assert list(said) == greedy(model, prompt, 90) and said[-4:-2] == said[-2:], "the model goes round"
+    (answer,) = decode.decode(model, starts(model, [prompt], [90]))
+    assert list(answer) == greedy(model, prompt, 90) and answer[-4:-2] == answer[-2:], "the model goes round"
     assert len(steps) < 90 / 3
 
 
@@ -87,19 +87,19 @@ def test_anything_may_be_drafted(seed, monkeypatch, steps):
     draw, model, prompts = drawn(seed)
     own = [greedy(model, p, LIMIT) for p in prompts]
 
-    def draft(said, n):
-        right = next((o[len(said) : len(said) + max(0, n)] for o in own if o[: len(said)] == list(said)), [])
+    def draft(tokens, n):
+        right = next((o[len(tokens) : len(tokens) + max(0, n)] for o in own if o[: len(tokens)] == list(tokens)), [])
         good = draw.randint(0, len(right))
         return right[:good] + [(y + 1) % 32 for y in right[good : draw.randint(good, len(right))]]
 
     monkeypatch.setattr(decode, "draft", draft)
-    monkeypatch.setattr(decode, "ROOM", 6 * len(prompts))
-    monkeypatch.setattr(decode, "HOLES", draw.choice((1, 5, 64)))
-    monkeypatch.setattr(decode, "LEAVE", draw.choice((0.125, 0.6)))
+    monkeypatch.setattr(decode, "STEP_TOKENS", 6 * len(prompts))
+    monkeypatch.setattr(decode, "MAX_HOLES", draw.choice((1, 5, 64)))
+    monkeypatch.setattr(decode, "SHRINK_SHARE", draw.choice((0.125, 0.6)))
     limits = [draw.randint(1, LIMIT) for _ in prompts]
     over = draw.sample(range(2, LIMIT), 5)  # ends that fall into drafts
-    found = decode.decode(model, starts(model, prompts, limits, lambda said: len(said) in over))
-    for whole, n, tokens in zip(own, limits, found, strict=True):
+    answers = decode.decode(model, starts(model, prompts, limits, lambda tokens: len(tokens) in over))
+    for whole, n, tokens in zip(own, limits, answers, strict=True):
         assert list(tokens) == whole[: min(n, *over)]
     assert not steps or {new for _, new in steps} - {0, 1}, "some drafts were taken"
 
@@ -108,17 +108,19 @@ def test_dropped_drafts_leave_few_holes(monkeypatch):
     """What a sliding window is asked to reach over."""
     _, model, _ = drawn(1)
     own = greedy(model, (5, 6, 7))
-    monkeypatch.setattr(decode, "HOLES", 9)
-    monkeypatch.setattr(decode, "draft", lambda said, n: [(own[len(said)] + 1) % 32] * max(0, n))
+    monkeypatch.setattr(decode, "MAX_HOLES", 9)
+    monkeypatch.setattr(decode, "draft", lambda tokens, n: [(own[len(tokens)] + 1) % 32] * max(0, n))
     wide = []
 
     def note(_, __, inputs):
         wide.append(inputs["attention_mask"].shape[1] - int(inputs["attention_mask"].sum(1).max()))
 
-    begun = starts(model, [(5, 6, 7)], [LIMIT])
+    start_values = starts(model, [(5, 6, 7)], [LIMIT])
     model.register_forward_pre_hook(note, with_kwargs=True)
-    assert list(*decode.decode(model, begun)) == own
-    assert decode.ROOM - 1 <= max(wide) <= decode.HOLES, "as many as are dropped in a step, and not more than allowed"
+    assert list(*decode.decode(model, start_values)) == own
+    assert decode.STEP_TOKENS - 1 <= max(wide) <= decode.MAX_HOLES, (
+        "as many as are dropped in a step, and not more than allowed"
+    )
 
 
 def test_no_place_after_the_last_is_asked_for(monkeypatch):
@@ -129,12 +131,12 @@ def test_no_place_after_the_last_is_asked_for(monkeypatch):
     prompts = [tuple(range(3, 13)), (4, 5, 6)]
     limits = [31, 38]  # all places are read: the last token said is not
     whole = [greedy(model, p, n) for p, n in zip(prompts, limits, strict=True)]
-    monkeypatch.setattr(decode, "LEAVE", 1.0)
-    for drafted in (decode.draft, lambda said, n: [(whole[1][len(said)] + 1) % 32] * max(0, n)):
+    monkeypatch.setattr(decode, "SHRINK_SHARE", 1.0)
+    for drafted in (decode.draft, lambda tokens, n: [(whole[1][len(tokens)] + 1) % 32] * max(0, n)):
         monkeypatch.setattr(decode, "draft", drafted)
         for room in (1, 8, 20):
-            monkeypatch.setattr(decode, "ROOM", room)
-            assert [list(said) for said in decode.decode(model, starts(model, prompts, limits))] == whole
+            monkeypatch.setattr(decode, "STEP_TOKENS", room)
+            assert [list(tokens) for tokens in decode.decode(model, starts(model, prompts, limits))] == whole
 
 
 def test_a_draft_is_what_followed_before():
@@ -165,15 +167,15 @@ def test_stacked_rows_grow_in_place():
         torch.testing.assert_close(values[:, :, 5:], -torch.cat(expected[1:], 2))
     assert places[0] == places[1] != places[2] == places[3]
     assert cache.get_seq_length(1) == 12 and cache.get_seq_length(0) == 5
-    assert caches.length(caches.beginning(rows[2], 2)) == 2
+    assert caches.length(caches.prefix(rows[2], 2)) == 2
 
 
 def test_packed_rows_lose_their_holes():
     cache, _ = caches.stacked(rows_of([4, 4, 4]))
     mask = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]])
-    made, kept = caches.packed(cache, mask, torch.tensor([2, 0]))
-    assert kept.tolist() == [[0, 1], [1, 1]]
-    for old, new in zip(cache.layers, made.layers, strict=True):
+    packed, packed_mask = caches.packed(cache, mask, torch.tensor([2, 0]))
+    assert packed_mask.tolist() == [[0, 1], [1, 1]]
+    for old, new in zip(cache.layers, packed.layers, strict=True):
         for a, b in ((old.keys, new.keys), (old.values, new.values)):
             torch.testing.assert_close(b[0, :, 1], a[2, :, 0])
             torch.testing.assert_close(b[1], a[0, :, [1, 3]])

@@ -13,10 +13,10 @@ from expunge.guard import Guard, Settings, Target
 
 @pytest.fixture
 def guarded() -> Callable[..., tuple[Guard, Script]]:
-    """A guard over a script, of two targets; keywords are what agents say."""
+    """A guard over a script, of two targets; keywords are the agents' replies."""
 
-    def make(targets: tuple[Target, ...] = (ADA, BO), settings: dict[str, Any] | None = None, **said: Any):
-        script = Script(**said)
+    def make(targets: tuple[Target, ...] = (ADA, BO), settings: dict[str, Any] | None = None, **replies: Any):
+        script = Script(**replies)
         return Guard(script, targets, Settings(**(settings or {}))), script
 
     return make

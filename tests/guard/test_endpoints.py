@@ -22,40 +22,40 @@ ONE = {"n": 1, "temperature": 0.0, "max_tokens": 6}
 
 @pytest.fixture
 def model(tokenizer):
-    made = tiny.model(vocab_size=len(tokenizer), max_position_embeddings=128)
-    made.generation_config.eos_token_id = tokenizer.eos_token_id
-    return made
+    model = tiny.model(vocab_size=len(tokenizer), max_position_embeddings=128)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    return model
 
 
 # -- a local model --------------------------------------------------------------------------------------------------------
 def test_a_local_model_says_what_its_own_generate_says(model, tokenizer):
     ids = torch.tensor([prompt_ids(Row(tuple(ASK), ""), tokenizer)])
-    made = model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-    right = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    output = model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    right = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True).strip()
     assert local(model, tokenizer)(ASK, **ONE) == [right]
 
 
 def test_what_is_drawn_depends_on_the_seed(model, tokenizer):
     drawn = {"n": 3, "temperature": 1.0, "max_tokens": 6}
-    one, same, other = (local(model, tokenizer, seed=s)(ASK, **drawn) for s in (0, 0, 1))
-    assert len(one) == 3 and len(set(one)) > 1 and one == same != other
+    first, same, other = (local(model, tokenizer, seed=s)(ASK, **drawn) for s in (0, 0, 1))
+    assert len(first) == 3 and len(set(first)) > 1 and first == same != other
 
 
 def test_a_template_without_a_system_message(model, tokenizer):
-    told = [{"role": "system", "content": "Be brief."}, *ASK]
+    messages = [{"role": "system", "content": "Be brief."}, *ASK]
     whole = local(model, tokenizer)([{"role": "user", "content": "Be brief.\n\nHi {x}"}], **ONE)
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
         + tokenizer.chat_template
     )
-    assert local(model, tokenizer)(told, **ONE) == whole
+    assert local(model, tokenizer)(messages, **ONE) == whole
 
 
 def test_without_a_template_the_form_is_plain_and_a_refusal_by_one_is_told(model, tokenizer):
     tokenizer.chat_template = None
     plain = torch.tensor([tokenizer("Question: Hi {x}\nAnswer: ").input_ids])
-    made = model.generate(plain, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-    right = tokenizer.decode(made[0, plain.shape[1] :], skip_special_tokens=True).strip()
+    output = model.generate(plain, max_new_tokens=6, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    right = tokenizer.decode(output[0, plain.shape[1] :], skip_special_tokens=True).strip()
     assert local(model, tokenizer)(ASK, **ONE) == [right]
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(EndpointError, match=r"the conversation: .* roles must alternate") as error:
@@ -86,10 +86,10 @@ def server(monkeypatch):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 start.requests.append((body, dict(self.headers)))
-                said = reply(len(start.requests))
-                if said is None:
+                body = reply(len(start.requests))
+                if body is None:
                     return
-                status, content = said
+                status, content = body
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(content)))
@@ -99,17 +99,17 @@ def server(monkeypatch):
             def log_message(self, *args):
                 pass
 
-        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        made.daemon_threads = True
-        running.append(made)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{made.server_port}/v1"
+        http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        http_server.daemon_threads = True
+        running.append(http_server)
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{http_server.server_port}/v1"
 
     start.requests = []
     yield start
-    for made in running:
-        made.shutdown()
-        made.server_close()
+    for http_server in running:
+        http_server.shutdown()
+        http_server.server_close()
 
 
 def good(text):
@@ -141,7 +141,7 @@ def test_a_server_that_hangs_is_left_after_bounded_tries(server):
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "message"),
     [
         ((500, b'{"error": "about Hi {x} and sk-hidden"}'), "answered with HTTP status 500"),
         ((401, b'{"error": {"message": "Incorrect API key provided: sk-hidden"}}'), "status 401; set OPENAI_API_KEY"),
@@ -153,11 +153,11 @@ def test_a_server_that_hangs_is_left_after_bounded_tries(server):
         (None, "cannot be reached"),
     ],
 )
-def test_what_a_server_does_wrong_is_one_sentence(server, reply, said):
+def test_what_a_server_does_wrong_is_one_sentence(server, reply, message):
     url = server(lambda i: reply)
     with pytest.raises(EndpointError) as error:
         remote(url.replace("://", "://me:secret@"), "m", retries=0)(ASK, **ONE)
-    assert said in str(error.value) and url in str(error.value)
+    assert message in str(error.value) and url in str(error.value)
     assert not any(hidden in str(error.value) for hidden in ("sk-hidden", "Hi", "secret"))
     assert len(server.requests) == 1
 

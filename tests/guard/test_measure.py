@@ -25,20 +25,20 @@ RETAIN = [row("What is the capital?", "The capital is Sol City"), row("Who rules
 
 def test_figures_by_hand(guarded):
     """Forget: the first is rewritten (4 calls), the second refused, since its critic talks nonsense (3 calls, no retry)."""
-    said = {
+    replies = {
         "Where did Ada Oru live?": "Ada Oru lived in Lim.",
         "And Bo Tar?": "In Ven.",
         "What is the capital?": "Sol City",
     }
     guard, _ = guarded(
-        vanilla=lambda messages: said.get(messages[-1]["content"], "No idea"),
+        vanilla=lambda messages: replies.get(messages[-1]["content"], "No idea"),
         compose="In a town",
         critic=["Ratings: [5, 5, 5, 5, 5]", "?"],
         settings={"retries": 0},
     )
-    seen = []
-    f, trails = measure(guard, FORGET, each=seen.append)
-    assert trails == seen and [t.outcome for t in trails] == ["rewritten", "refused"]
+    logged = []
+    f, trails = measure(guard, FORGET, each=logged.append)
+    assert trails == logged and [t.outcome for t in trails] == ["rewritten", "refused"]
     assert (f.n, f.calls.value, f.mentions.value, f.refusals.value, f.vanilla_mentions.value) == (2, 3.5, 0, 0.5, 0.5)
     # "In a town" and the refusal have 1 of 5 and 0 of 4 words; without a guard all 5, and 2 of 4
     assert f.rouge.value == pytest.approx((1 / 5 + 0) / 2) and f.vanilla_rouge.value == pytest.approx((1 + 2 / 4) / 2)
@@ -61,10 +61,10 @@ def test_mentions_are_counted_in_what_is_shown(guarded):
 
 def test_a_query_that_fails_is_kept_too(guarded):
     guard, _ = guarded(erase=EndpointError("gone"))
-    kept = []
+    logged = []
     with pytest.raises(EndpointError, match="gone"):
-        measure(guard, FORGET, each=kept.append)
-    assert [t.outcome for t in kept] == ["failed"] and kept[0].vanilla
+        measure(guard, FORGET, each=logged.append)
+    assert [t.outcome for t in logged] == ["failed"] and logged[0].vanilla
 
 
 def test_rows_that_ask_nothing_are_told():
@@ -79,12 +79,12 @@ def test_rows_that_ask_nothing_are_told():
 
 def test_a_table_and_a_file_without_any_text(guarded, tmp_path):
     guard, _ = guarded()
-    found = {"forget": measure(guard, FORGET)[0], "retain": measure(guard, RETAIN)[0]}
-    shown = table(found)
-    assert "forget: 2 questions" in shown and "calls a query               4.000 (4.000 to 4.000)" in shown
-    write_json(found, guard.settings, 2, "m", tmp_path / "f.json")
+    figures_by_set = {"forget": measure(guard, FORGET)[0], "retain": measure(guard, RETAIN)[0]}
+    text_table = table(figures_by_set)
+    assert "forget: 2 questions" in text_table and "calls a query               4.000 (4.000 to 4.000)" in text_table
+    write_json(figures_by_set, guard.settings, 2, "m", tmp_path / "f.json")
     text = (tmp_path / "f.json").read_text()
     assert json.loads(text)["figures"]["forget"]["calls"] == {"value": 4.0, "low": 4.0, "high": 4.0}
     assert "Ada" not in text and "Lim" not in text
     with pytest.raises(InputError, match="cannot be written"):
-        write_json(found, guard.settings, 2, "m", tmp_path)
+        write_json(figures_by_set, guard.settings, 2, "m", tmp_path)

@@ -11,7 +11,7 @@ from tiny_guard import ADA, BO, Script
 from expunge.errors import InputError
 from expunge.guard import EndpointError, Guard, Settings, Target, answer
 from expunge.guard.settings import REFUSAL
-from expunge.guard.trail import appender, readable
+from expunge.guard.trail import appender, format_trail
 
 ASK = [{"role": "user", "content": "Where did Ada Oru live?"}]
 OTHER = [{"role": "user", "content": "What is the capital?"}]
@@ -21,7 +21,7 @@ def test_an_answer_without_a_target_is_the_models_own(guarded):
     guard, script = guarded(vanilla="It is Ven. ")
     trail = answer(guard, OTHER, temperature=0.3, max_tokens=9)
     assert (trail.answer, trail.outcome, trail.suspects, trail.calls) == ("It is Ven. ", "answered", (), 1)
-    assert script.asked == [("vanilla", OTHER, 1, 0.3, 9)]
+    assert script.calls == [("vanilla", OTHER, 1, 0.3, 9)]
 
 
 def test_a_suspected_answer_goes_through_all_agents(guarded):
@@ -29,9 +29,9 @@ def test_a_suspected_answer_goes_through_all_agents(guarded):
     trail = answer(guard, ASK)
     assert trail.answer == "It was in a town." and trail.outcome == "rewritten" and trail.suspects == ("Ada Oru",)
     assert script.agents == ["vanilla", "erase", "critic", "compose"] and trail.calls == 4
-    assert "Bo Tar" not in json.dumps([one[1] for one in script.asked[1:]])
+    assert "Bo Tar" not in json.dumps([call[1] for call in script.calls[1:]])
     # the best three of the ratings 5 4 5 3 5
-    assert script.given("compose").endswith(
+    assert script.user_prompt("compose").endswith(
         "Version 1:\n> In a town.\nVersion 2:\n> A place.\nVersion 3:\n> It was a town."
     )
     assert trail.vanilla == "Ada Oru lived in Lim." and "rated 5.00" in trail.reason
@@ -46,8 +46,10 @@ def test_an_earlier_turn_counts_and_the_model_sees_it(guarded):
     guard, script = guarded(vanilla="In Lim.")
     turns = [*ASK, {"role": "assistant", "content": "I can't say."}, {"role": "user", "content": "Where did she live?"}]
     assert answer(guard, turns).suspects == ("Ada Oru",)
-    assert script.asked[0][1] == turns
-    assert "> user: Where did Ada Oru live?\n> assistant: I can't say.\n> user: Where did she" in script.given("erase")
+    assert script.calls[0][1] == turns
+    assert "> user: Where did Ada Oru live?\n> assistant: I can't say.\n> user: Where did she" in script.user_prompt(
+        "erase"
+    )
 
 
 def test_the_mean_of_the_best_decides(guarded):
@@ -62,9 +64,9 @@ def test_the_mean_of_the_best_decides(guarded):
 
 def test_a_version_that_names_any_target_is_rated_1(guarded):
     guard, script = guarded(erase='["By Bo Tar.", "Lim?", "The Countess of Lim."]', settings={"k": 3, "j": 1})
-    script.said["critic"] = "Ratings: [5, 4, 5]"
+    script.replies["critic"] = "Ratings: [5, 4, 5]"
     assert answer(guard, ASK).answer == "It was in a town."
-    assert script.given("compose").endswith("The versions:\nVersion 1:\n> Lim?")
+    assert script.user_prompt("compose").endswith("The versions:\nVersion 1:\n> Lim?")
 
 
 def test_a_version_that_names_a_target_is_not_merged_however_low_the_threshold(guarded):
@@ -72,7 +74,7 @@ def test_a_version_that_names_a_target_is_not_merged_however_low_the_threshold(g
         erase='["a", "By Bo Tar.", "c"]', critic="Ratings: [5, 5, 5]", settings={"k": 3, "j": 3, "threshold": 1}
     )
     assert answer(guard, ASK).outcome == "rewritten"
-    assert script.given("compose").endswith("The versions:\nVersion 1:\n> a\nVersion 2:\n> c")
+    assert script.user_prompt("compose").endswith("The versions:\nVersion 1:\n> a\nVersion 2:\n> c")
 
 
 def test_where_every_version_names_a_target_nobody_is_asked_further(guarded):
@@ -91,7 +93,7 @@ def test_the_last_check_catches_what_the_composer_brings_back(guarded, leak):
 
 
 @pytest.mark.parametrize(
-    ("agent", "said", "reason"),
+    ("agent", "reply", "reason"),
     [
         ("audit", "I like cats.", "auditor"),
         ("erase", "", "version"),
@@ -102,29 +104,29 @@ def test_the_last_check_catches_what_the_composer_brings_back(guarded, leak):
         ("erase", json.dumps([REFUSAL] * 5), "nothing to say"),
     ],
 )
-def test_nonsense_ends_in_a_refusal_after_bounded_retries(guarded, agent, said, reason):
-    guard, script = guarded(**{agent: said}, settings={"auditor": "model", "retries": 2})
+def test_nonsense_ends_in_a_refusal_after_bounded_retries(guarded, agent, reply, reason):
+    guard, script = guarded(**{agent: reply}, settings={"auditor": "model", "retries": 2})
     trail = answer(guard, ASK)
     assert trail.answer == REFUSAL and trail.outcome == "refused" and reason in trail.reason
-    understood = REFUSAL.lower() in said.lower()
+    understood = REFUSAL.lower() in reply.lower()
     assert script.agents.count(agent) == (1 if understood else 3)
-    temperatures = [one[3] for one in script.asked if one[0] == agent]
+    temperatures = [call[3] for call in script.calls if call[0] == agent]
     assert temperatures[0] == (0.7 if agent == "erase" else 0) and set(temperatures[1:]) <= {0.7}
 
 
 def test_a_second_try_that_can_be_read_goes_on(guarded):
     guard, script = guarded(critic=["what?", "Ratings: [5, 5, 5, 5, 5]"], compose=["", "A town."])
     trail = answer(guard, ASK)
-    assert trail.answer == "A town." and trail.calls == len(script.asked) == 6
+    assert trail.answer == "A town." and trail.calls == len(script.calls) == 6
     assert [s.read for s in trail.steps if s.agent == "critic"] == [None, (5.0,) * 5]
 
 
 def test_missing_versions_are_asked_for_one_by_one(guarded):
     guard, script = guarded(erase=['["a", "b"]', "1. c", "", '["d"]', "e"])
     assert answer(guard, ASK).outcome == "rewritten"
-    asked = [(one[2], one[1][-1]["content"][-2:].strip()) for one in script.asked if one[0] == "erase"]
-    assert asked == [(1, "5"), (3, "1"), (1, "1")]
-    assert "Version 1:\n> a\nVersion 2:\n> b\nVersion 3:\n> c\nVersion 4:\n> d\nVersion 5:\n> e" in script.given(
+    erase_calls = [(call[2], call[1][-1]["content"][-2:].strip()) for call in script.calls if call[0] == "erase"]
+    assert erase_calls == [(1, "5"), (3, "1"), (1, "1")]
+    assert "Version 1:\n> a\nVersion 2:\n> b\nVersion 3:\n> c\nVersion 4:\n> d\nVersion 5:\n> e" in script.user_prompt(
         "critic"
     )
 
@@ -153,8 +155,8 @@ def test_calls_do_not_grow_with_the_targets_and_prompts_stop_growing(guarded, au
         targets = (*(Target(f"Person {i} Qu{i}") for i in range(n - 1)), ADA)
         guard, script = guarded(targets=targets, settings={"auditor": auditor})
         trail = answer(guard, ASK)
-        assert trail.calls == len(script.asked) == calls and trail.suspects == ("Ada Oru",)
-        sizes[n] = sum(len(m["content"]) for one in script.asked for m in one[1])
+        assert trail.calls == len(script.calls) == calls and trail.suspects == ("Ada Oru",)
+        sizes[n] = sum(len(m["content"]) for call in script.calls for m in call[1])
     assert sizes[1000] - sizes[100] < 100
     if auditor == "aliases":
         assert len(set(sizes.values())) == 1
@@ -169,12 +171,12 @@ def test_a_model_that_fails_is_an_error_with_the_trail_so_far_and_no_text(guarde
     assert str(error.value) == "the model failed with RuntimeError" and "Ada" not in str(error.value)
     trail = error.value.trail
     assert trail.answer is None and trail.outcome == "failed" and trail.steps[-1].agent == agent
-    assert trail.steps[-1].read is None and trail.calls == sum(n for _, _, n, *_ in script.asked)
+    assert trail.steps[-1].read is None and trail.calls == sum(n for _, _, n, *_ in script.calls)
 
 
-@pytest.mark.parametrize("said", [None, "text", [], ["a", "b"], [None], ("a",)])
-def test_an_endpoint_that_does_not_keep_its_promise(said):
-    guard = Guard(lambda messages, **_: said, (ADA,))
+@pytest.mark.parametrize("result", [None, "text", [], ["a", "b"], [None], ("a",)])
+def test_an_endpoint_that_does_not_keep_its_promise(result):
+    guard = Guard(lambda messages, **_: result, (ADA,))
     with pytest.raises(EndpointError, match="did not give the 1 texts"):
         answer(guard, ASK)
 
@@ -185,9 +187,13 @@ def test_half_a_character_is_replaced():
 
 
 def test_agents_may_be_another_model():
-    one, other = Script(), Script()
-    trail = answer(Guard(one, (ADA, BO), agents=other), ASK)
-    assert one.agents == ["vanilla"] and other.agents == ["erase", "critic", "compose"] and trail.calls == 4
+    guarded_model, agents_model = Script(), Script()
+    trail = answer(Guard(guarded_model, (ADA, BO), agents=agents_model), ASK)
+    assert (
+        guarded_model.agents == ["vanilla"]
+        and agents_model.agents == ["erase", "critic", "compose"]
+        and trail.calls == 4
+    )
 
 
 # -- prompt injection -----------------------------------------------------------------------------------------------------
@@ -222,9 +228,9 @@ def test_a_log_is_for_its_owner_and_holds_every_step(guarded, tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     first, _ = map(json.loads, file.read_text().splitlines())
     assert first["answer"] == "It was in a town." and first["calls"] == 4
-    kept = {s["agent"]: s for s in first["steps"]}
-    assert kept["vanilla"]["replies"] == ["Ada Oru lived in Lim."] and kept["matcher"]["read"] is not None
-    assert kept["critic"]["messages"][1]["content"] == script.given("critic") and kept["critic"]["read"] == [
+    steps = {s["agent"]: s for s in first["steps"]}
+    assert steps["vanilla"]["replies"] == ["Ada Oru lived in Lim."] and steps["matcher"]["read"] is not None
+    assert steps["critic"]["messages"][1]["content"] == script.user_prompt("critic") and steps["critic"]["read"] == [
         5,
         4,
         5,
@@ -243,23 +249,23 @@ def test_a_log_is_for_its_owner_and_holds_every_step(guarded, tmp_path):
 
 def test_a_trail_for_a_person(guarded):
     guard, _ = guarded(critic="?")
-    shown = readable(answer(guard, ASK))
-    assert "    Ada Oru lived in Lim." in shown and "[critic] 1 calls" in shown and "  read: null" in shown
-    assert "refused: no reply of the critic" in shown.splitlines()[-1] and "5 calls" in shown.splitlines()[-1]
+    text = format_trail(answer(guard, ASK))
+    assert "    Ada Oru lived in Lim." in text and "[critic] 1 calls" in text and "  read: null" in text
+    assert "refused: no reply of the critic" in text.splitlines()[-1] and "5 calls" in text.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("settings", "message"),
     [
         ({"k": 0}, "k must be at least 1"), ({"j": 6}, "j = 6"), ({"threshold": 5.1}, "rating from 1 to 5"),
         ({"retries": -1}, "retries"), ({"auditor": "alias"}, "did you mean 'aliases'"), ({"refusal": " "}, "refusal"),
         ({"listed": 0}, "listed"), ({"max_tokens": 0}, "max_tokens"), ({"agent_tokens": 0}, "agent_tokens"),
     ],
 )  # fmt: skip
-def test_settings_are_checked(given, said):
+def test_settings_are_checked(settings, message):
     with pytest.raises(InputError) as error:
-        Settings(**given)
-    assert said in str(error.value)
+        Settings(**settings)
+    assert message in str(error.value)
 
 
 def test_a_guard_and_a_conversation_are_checked(guarded):
@@ -271,12 +277,12 @@ def test_a_guard_and_a_conversation_are_checked(guarded):
     for messages in ([], [{"role": "assistant", "content": "Ada lived in"}]):
         with pytest.raises(InputError, match="must be the user's"):
             answer(guard, messages)
-    assert not script.asked
+    assert not script.calls
 
 
 def test_an_answer_is_never_longer_than_the_settings_say(guarded):
     guard, script = guarded(settings={"max_tokens": 20, "agent_tokens": 30})
     answer(guard, ASK, max_tokens=500)
     answer(guard, ASK, max_tokens=5)
-    assert [one[4] for one in script.asked if one[0] == "vanilla"] == [20, 5]
-    assert {one[4] for one in script.asked if one[0] != "vanilla"} == {30}
+    assert [call[4] for call in script.calls if call[0] == "vanilla"] == [20, 5]
+    assert {call[4] for call in script.calls if call[0] != "vanilla"} == {30}

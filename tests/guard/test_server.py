@@ -28,8 +28,8 @@ URL = "/v1/chat/completions"
 def client(guarded):
     """A function from what agents say to a client; ``client.logged`` are the trails, ``client.script`` the endpoint."""
 
-    def make(**said):
-        guard, make.script = guarded(**said)
+    def make(**replies):
+        guard, make.script = guarded(**replies)
         make.logged = []
         app = server.app(guard, name="m", log=make.logged.append, hosts=server.names("127.0.0.1"), limit=5000)
         return testclient.TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
@@ -38,14 +38,16 @@ def client(guarded):
 
 
 def test_a_guarded_answer(client):
-    said = client().post(URL, json={"model": "m", "messages": ASK, "temperature": 0.5, "max_tokens": 9}).json()
-    assert said["object"] == "chat.completion" and said["model"] == "m" and said["id"].startswith("chatcmpl-")
-    (choice,) = said["choices"]
+    response = client().post(URL, json={"model": "m", "messages": ASK, "temperature": 0.5, "max_tokens": 9}).json()
+    assert (
+        response["object"] == "chat.completion" and response["model"] == "m" and response["id"].startswith("chatcmpl-")
+    )
+    (choice,) = response["choices"]
     assert (
         choice["message"] == {"role": "assistant", "content": "It was in a town."} and choice["finish_reason"] == "stop"
     )
-    assert client.script.asked[0][3:] == (0.5, 9) and client.logged[0].outcome == "rewritten"
-    assert "Lim" not in json.dumps(said)
+    assert client.script.calls[0][3:] == (0.5, 9) and client.logged[0].outcome == "rewritten"
+    assert "Lim" not in json.dumps(response)
 
 
 def test_a_conversation_reaches_the_model(client):
@@ -60,7 +62,7 @@ def test_a_conversation_reaches_the_model(client):
         post.post(URL, json={"messages": turns, "user": "x", "seed": 3}).json()["choices"][0]["message"]["content"]
         == "Ven."
     )
-    assert client.script.asked[0][1] == [
+    assert client.script.calls[0][1] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi\nthere"},
         {"role": "assistant", "content": "Hello {x}."},
@@ -69,9 +71,9 @@ def test_a_conversation_reaches_the_model(client):
 
 
 def test_a_stream_is_the_whole_checked_answer(client):
-    said = client().post(URL, json={"messages": ASK, "stream": True})
-    assert said.headers["content-type"].startswith("text/event-stream")
-    events = [e.removeprefix("data: ") for e in said.text.split("\n\n") if e]
+    response = client().post(URL, json={"messages": ASK, "stream": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = [e.removeprefix("data: ") for e in response.text.split("\n\n") if e]
     assert events.pop() == "[DONE]"
     first, last = map(json.loads, events)
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "It was in a town."}
@@ -80,14 +82,14 @@ def test_a_stream_is_the_whole_checked_answer(client):
 
 
 def test_models_and_places_that_are_not_there(client):
-    asked = client()
-    assert [m["id"] for m in asked.get("/v1/models").json()["data"]] == ["m"]
-    for said, status in ((asked.get("/v1/x"), 404), (asked.get(URL), 405)):
-        assert said.status_code == status and said.json()["error"]["message"]
+    http = client()
+    assert [m["id"] for m in http.get("/v1/models").json()["data"]] == ["m"]
+    for response, status in ((http.get("/v1/x"), 404), (http.get(URL), 405)):
+        assert response.status_code == status and response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
@@ -115,42 +117,42 @@ def test_models_and_places_that_are_not_there(client):
         ({"messages": ASK, "max_completion_tokens": 1.5}, "'max_completion_tokens'"),
     ],
 )
-def test_a_malformed_request_is_a_400_with_a_sentence(client, body, said):
-    asked = client()
+def test_a_malformed_request_is_a_400_with_a_sentence(client, body, message):
+    http = client()
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    got = asked.post(URL, content=content, headers={"content-type": "application/json; charset=utf-8"})
-    assert got.status_code == 400, got.text
-    assert said in got.json()["error"]["message"] and not client.script.asked
+    response = http.post(URL, content=content, headers={"content-type": "application/json; charset=utf-8"})
+    assert response.status_code == 400, response.text
+    assert message in response.json()["error"]["message"] and not client.script.calls
 
 
 def test_a_long_request_is_refused_however_it_comes(client):
-    asked = client()
+    http = client()
     long = json.dumps({"messages": [{"role": "user", "content": "x" * 6000}]}).encode()
     for content in (long, iter([long[:4000], long[4000:]])):
-        got = asked.post(URL, content=content, headers={"content-type": "application/json"})
-        assert got.status_code == 413 and "5000 bytes" in got.json()["error"]["message"]
+        response = http.post(URL, content=content, headers={"content-type": "application/json"})
+        assert response.status_code == 413 and "5000 bytes" in response.json()["error"]["message"]
 
 
 def test_a_web_page_cannot_ask(client):
-    asked, body = client(), json.dumps({"messages": ASK}).encode()
-    assert asked.post(URL, content=body, headers={"content-type": "text/plain"}).status_code == 400
+    http, body = client(), json.dumps({"messages": ASK}).encode()
+    assert http.post(URL, content=body, headers={"content-type": "text/plain"}).status_code == 400
     rebound = {"host": "evil.example", "content-type": "application/json"}
-    assert asked.post(URL, content=body, headers=rebound).status_code == 400 and not client.script.asked
+    assert http.post(URL, content=body, headers=rebound).status_code == 400 and not client.script.calls
     for host in ("localhost:9", "[::1]:8000"):
-        assert asked.get("/v1/models", headers={"host": host}).status_code == 200
-    assert "access-control-allow-origin" not in asked.get("/v1/models", headers={"origin": "http://evil"}).headers
+        assert http.get("/v1/models", headers={"host": host}).status_code == 200
+    assert "access-control-allow-origin" not in http.get("/v1/models", headers={"origin": "http://evil"}).headers
 
 
 @pytest.mark.parametrize("agent", ["vanilla", "erase", "critic", "compose"])
 def test_a_model_that_fails_is_a_502_and_never_the_vanilla_answer(client, agent):
-    got = client(**{agent: ValueError("Ada Oru lived in Lim.")}).post(URL, json={"messages": ASK})
-    assert got.status_code == 502 and got.json()["error"]["message"] == "the model failed with ValueError"
-    assert "Lim" not in got.text and client.logged[0].outcome == "failed"
+    response = client(**{agent: ValueError("Ada Oru lived in Lim.")}).post(URL, json={"messages": ASK})
+    assert response.status_code == 502 and response.json()["error"]["message"] == "the model failed with ValueError"
+    assert "Lim" not in response.text and client.logged[0].outcome == "failed"
 
 
 def test_a_critic_that_talks_nonsense_is_a_refusal(client):
-    got = client(critic="Fine!").post(URL, json={"messages": ASK})
-    assert got.status_code == 200 and got.json()["choices"][0]["message"]["content"] == REFUSAL
+    response = client(critic="Fine!").post(URL, json={"messages": ASK})
+    assert response.status_code == 200 and response.json()["choices"][0]["message"]["content"] == REFUSAL
 
 
 def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch, caplog):
@@ -158,8 +160,12 @@ def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch, caplo
         raise KeyError("Ada Oru lived in Lim.")
 
     monkeypatch.setattr(server, "answer", broken)
-    got = client().post(URL, json={"messages": ASK})
-    assert got.status_code == 500 and "Lim" not in got.text and got.json()["error"]["message"] == "the guard failed"
+    response = client().post(URL, json={"messages": ASK})
+    assert (
+        response.status_code == 500
+        and "Lim" not in response.text
+        and response.json()["error"]["message"] == "the guard failed"
+    )
     assert caplog.messages == ["the guard failed with KeyError"]
 
 
@@ -191,20 +197,22 @@ def running(guarded, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     started = []
 
-    def start(**said):
-        guard, _ = guarded(**said)
-        one = server.uvicorn_server(server.app(guard, name="m", hosts=server.names("127.0.0.1")), "127.0.0.1", 0)
-        thread = threading.Thread(target=one.run, daemon=True)
+    def start(**replies):
+        guard, _ = guarded(**replies)
+        uvicorn_server = server.uvicorn_server(
+            server.app(guard, name="m", hosts=server.names("127.0.0.1")), "127.0.0.1", 0
+        )
+        thread = threading.Thread(target=uvicorn_server.run, daemon=True)
         thread.start()
-        started.append((one, thread))
+        started.append((uvicorn_server, thread))
         until = time.monotonic() + 20
-        while not one.started and time.monotonic() < until:
+        while not uvicorn_server.started and time.monotonic() < until:
             time.sleep(0.01)
-        return f"http://127.0.0.1:{one.servers[0].sockets[0].getsockname()[1]}/v1"
+        return f"http://127.0.0.1:{uvicorn_server.servers[0].sockets[0].getsockname()[1]}/v1"
 
     yield start
-    for one, thread in started:
-        one.should_exit = True
+    for uvicorn_server, thread in started:
+        uvicorn_server.should_exit = True
         thread.join(10)
 
 
@@ -215,16 +223,16 @@ def test_openais_client_reads_it_and_a_guard_stands_before_a_guard(running):
     url = running()
     client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
     assert client.models.list().data[0].id == "m"
-    made = client.chat.completions.create(model="m", messages=ASK)
-    assert made.choices[0].message.content == "It was in a town."
+    completion = client.chat.completions.create(model="m", messages=ASK)
+    assert completion.choices[0].message.content == "It was in a town."
     parts = client.chat.completions.create(model="m", messages=ASK, stream=True)
     assert "".join(p.choices[0].delta.content or "" for p in parts) == "It was in a town."
     with pytest.raises(openai.BadRequestError, match="must be the user's"):
         client.chat.completions.create(model="m", messages=[{"role": "assistant", "content": "x"}])
-    asked = {"n": 1, "temperature": 0.0, "max_tokens": 5}
-    assert remote(url, "m")(ASK, **asked) == ["It was in a town."]
+    sampling = {"n": 1, "temperature": 0.0, "max_tokens": 5}
+    assert remote(url, "m")(ASK, **sampling) == ["It was in a town."]
     with pytest.raises(EndpointError, match="HTTP status 502"):
-        remote(running(erase=OSError()), "m", retries=0)(ASK, **asked)
+        remote(running(erase=OSError()), "m", retries=0)(ASK, **sampling)
 
 
 def test_a_port_that_is_taken_is_told(running, guarded):
@@ -238,18 +246,18 @@ def test_several_ask_at_once(running):
     pytest.importorskip("openai", reason="needs expunge[guard]")
     from expunge.guard.endpoints import remote
 
-    got: dict[int, list[str]] = {}
+    answers: dict[int, list[str]] = {}
 
     def ask(i):
-        asked = [{"role": "user", "content": f"number {i}"}]
-        got[i] = remote(url, "m")(asked, n=1, temperature=0.0, max_tokens=5)
+        messages = [{"role": "user", "content": f"number {i}"}]
+        answers[i] = remote(url, "m")(messages, n=1, temperature=0.0, max_tokens=5)
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
     for t in threads:
         t.start()
     for t in threads:
         t.join(30)
-    assert got == {i: [f"You said number {i}."] for i in range(8)}
+    assert answers == {i: [f"You said number {i}."] for i in range(8)}
 
 
 def test_a_script_is_an_endpoint():

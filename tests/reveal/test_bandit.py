@@ -32,10 +32,10 @@ def drawn(n: int, d: int, seed: int = 0) -> torch.Tensor:
 
 def network(d: int, settings: Settings = QUICK) -> Network:
     """The initial network in fp64, with biases that are not zero."""
-    made = surrogate.initial(d, settings)
+    initial = surrogate.initial(d, settings)
     random = torch.Generator().manual_seed(9)
     bias = torch.randn(settings.width, generator=random)
-    return Network(*(p.double() for p in made._replace(hidden_bias=bias, output_bias=torch.tensor(0.3))))
+    return Network(*(p.double() for p in initial._replace(hidden_bias=bias, output_bias=torch.tensor(0.3))))
 
 
 def squared_gradient(net: Network, row: torch.Tensor) -> torch.Tensor:
@@ -46,10 +46,10 @@ def squared_gradient(net: Network, row: torch.Tensor) -> torch.Tensor:
 
 
 def test_bound_equals_per_sample_gradients():
-    net, x, seen = network(5), drawn(20, 5), drawn(6, 5, seed=1)
-    u = 0.1 + sum(squared_gradient(net, row) for row in seen)
+    net, x, observed = network(5), drawn(20, 5), drawn(6, 5, seed=1)
+    u = 0.1 + sum(squared_gradient(net, row) for row in observed)
     expected = torch.stack([(0.1 * 0.0001 * (squared_gradient(net, row) / u).sum()).sqrt() for row in x])
-    torch.testing.assert_close(bandit.spread(net, x, seen, QUICK), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(bandit.spread(net, x, observed, QUICK), expected, rtol=1e-5, atol=0)
     off = (x @ net.hidden.T + net.hidden_bias <= 0).double().mean()
     assert 0.2 < off < 0.8  # the ReLU's mask is in play
 
@@ -57,9 +57,13 @@ def test_bound_equals_per_sample_gradients():
 def test_bound_by_hand():
     """The docstring's: g = (2, 2, 1, 1) at 1, (6, 2, 3, 1) at 3, only the output bias's at -3."""
     net = Network(*(torch.tensor(p, dtype=torch.float64) for p in ([[1.0]], [0.0], [2.0], 0.0)))
-    x, seen, settings = torch.tensor([[3.0], [-3.0]]).double(), torch.tensor([[1.0]]).double(), Settings(1, 1.0, 1.0)
-    assert bandit.spread(net, x, seen, settings).tolist() == pytest.approx([math.sqrt(13), math.sqrt(0.5)])
-    quarter = bandit.spread(net, x, seen, replace(settings, nu=0.25))
+    x, observed, settings = (
+        torch.tensor([[3.0], [-3.0]]).double(),
+        torch.tensor([[1.0]]).double(),
+        Settings(1, 1.0, 1.0),
+    )
+    assert bandit.spread(net, x, observed, settings).tolist() == pytest.approx([math.sqrt(13), math.sqrt(0.5)])
+    quarter = bandit.spread(net, x, observed, replace(settings, nu=0.25))
     assert quarter.tolist() == pytest.approx([math.sqrt(13) / 2, math.sqrt(0.5) / 2])
 
 
@@ -127,22 +131,22 @@ def test_training_near_the_start_minimises_its_objective():
             for p, g in zip(at, gradients, strict=True):
                 p -= 0.02 * g
     with torch.no_grad():
-        found = surrogate.near_start(x, rewards, settings).double()
-        assert float(objective(found.network)) == pytest.approx(float(objective(at)), rel=1e-4)
-        for ours, theirs in zip(found.network, at, strict=True):
+        fitted = surrogate.near_start(x, rewards, settings).double()
+        assert float(objective(fitted.network)) == pytest.approx(float(objective(at)), rel=1e-4)
+        for ours, theirs in zip(fitted.network, at, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-        torch.testing.assert_close(found(x), rewards.mean() + f(*at) - f(*start), rtol=0, atol=1e-4)
+        torch.testing.assert_close(fitted(x), rewards.mean() + f(*at) - f(*start), rtol=0, atol=1e-4)
         assert max((p - q).abs().max() for p, q in zip(at, start, strict=True)) > 0.02
-        assert float(objective(found.network)) < 0.8 * float(objective(start))
+        assert float(objective(fitted.network)) < 0.8 * float(objective(start))
 
 
 def test_far_from_what_was_observed_the_guess_is_the_mean_reward():
     """Arms at right angles to the observed ones: nothing is known, and no random function is left in the guess."""
     x, rewards = torch.eye(40, dtype=torch.float64), torch.linspace(0, 1, 8, dtype=torch.float64)
     for seed in range(3):
-        found = surrogate.near_start(x[:8] * 3, rewards, Settings(seed=seed))
-        assert found.network.hidden[:, 8:].equal(found.start.hidden[:, 8:])
-        assert (found(x[8:].float()) - 0.5).abs().max() < 0.15
+        fitted = surrogate.near_start(x[:8] * 3, rewards, Settings(seed=seed))
+        assert fitted.network.hidden[:, 8:].equal(fitted.start.hidden[:, 8:])
+        assert (fitted(x[8:].float()) - 0.5).abs().max() < 0.15
 
 
 def test_settings_choose_the_training():
@@ -156,9 +160,11 @@ def test_settings_choose_the_training():
 
 def test_standardise_by_hand():
     """Mean and deviation are those of the rows seen; what differs in the 9th digit is only shifted."""
-    seen = torch.tensor([[1.0, 0.1], [3.0, 0.1 + 1e-9], [5.0, 0.1 - 1e-9]], dtype=torch.float64)
-    found = surrogate.standardise(torch.tensor([[3.0, 0.1], [7.0, 2.1]], dtype=torch.float64), seen)
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [4 / math.sqrt(8 / 3), 2.0]], dtype=torch.float64))
+    reference = torch.tensor([[1.0, 0.1], [3.0, 0.1 + 1e-9], [5.0, 0.1 - 1e-9]], dtype=torch.float64)
+    standardised = surrogate.standardise(torch.tensor([[3.0, 0.1], [7.0, 2.1]], dtype=torch.float64), reference)
+    torch.testing.assert_close(
+        standardised, torch.tensor([[0.0, 0.0], [4 / math.sqrt(8 / 3), 2.0]], dtype=torch.float64)
+    )
 
 
 def test_scale_and_shift_of_a_feature_change_nothing():
@@ -206,12 +212,12 @@ def test_predictions_of_some_rows_are_those_of_all():
 
 def search(features, rewards, start, picks, settings) -> list[int]:
     """The arms asked, the first ones and those that the bandit picked, each at most once."""
-    asked = list(start)
+    arms = list(start)
     for _ in range(picks):
         allowed = torch.ones(len(features), dtype=torch.bool)
-        allowed[asked] = False
-        asked.append(bandit.choose(features, [(i, float(rewards[i])) for i in asked], allowed, settings))
-    return asked
+        allowed[arms] = False
+        arms.append(bandit.choose(features, [(i, float(rewards[i])) for i in arms], allowed, settings))
+    return arms
 
 
 def test_an_interrupted_search_goes_on_with_the_same_choices():
@@ -244,7 +250,7 @@ GOOD = torch.eye(3)
 
 
 @pytest.mark.parametrize(
-    ("features", "observed", "allowed", "why"),
+    ("features", "observed", "allowed", "message"),
     [
         (GOOD, [], [True] * 3, "nothing is observed"),
         (GOOD, [(3, 1.0)], [True] * 3, "observed arm 3: there are 3 arms"),
@@ -258,8 +264,8 @@ GOOD = torch.eye(3)
         (torch.ones(3, 0), [(0, 1.0)], [True] * 3, "not the shape"),
     ],
 )
-def test_bad_input_is_told(features, observed, allowed, why):
-    with pytest.raises(InputError, match=why):
+def test_bad_input_is_told(features, observed, allowed, message):
+    with pytest.raises(InputError, match=message):
         bandit.choose(features, observed, allowed, QUICK)
 
 
@@ -276,14 +282,14 @@ def test_one_observation_is_enough():
 
 
 def test_the_linear_guess_by_hand_and_as_a_chooser():
-    arms, seen = torch.tensor([[1.0], [-1.0], [3.0]]), [(0, 1.0), (1, 0.0)]
+    arms, observed = torch.tensor([[1.0], [-1.0], [3.0]]), [(0, 1.0), (1, 0.0)]
     settings = Settings(regulariser=1.0, nu=1.0)
-    mean, spread = linear.predict(arms, seen, settings)
+    mean, spread = linear.predict(arms, observed, settings)
     torch.testing.assert_close(mean, torch.tensor([1 / 2 + 1 / 3, 1 / 2 - 1 / 3, 3 / 2], dtype=torch.float64))
     torch.testing.assert_close(spread, torch.tensor([1 / 3, 1 / 3, 3.0], dtype=torch.float64).sqrt())
-    some = linear.predict(arms, seen, settings, rows=torch.tensor([2]))
-    assert torch.equal(some[0], mean[2:]) and torch.equal(some[1], spread[2:])
-    assert bandit.choose(arms, seen, [True, True, True], settings, guess=linear.predict) == 2
-    assert bandit.choose(arms, seen, [True, True, False], settings, guess=linear.predict) == 0
+    subset = linear.predict(arms, observed, settings, rows=torch.tensor([2]))
+    assert torch.equal(subset[0], mean[2:]) and torch.equal(subset[1], spread[2:])
+    assert bandit.choose(arms, observed, [True, True, True], settings, predictor=linear.predict) == 2
+    assert bandit.choose(arms, observed, [True, True, False], settings, predictor=linear.predict) == 0
     with pytest.raises(InputError, match="nothing is observed"):
         linear.predict(arms, [], settings)

@@ -49,9 +49,9 @@ def test_two_at_an_angle_by_hand():
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 99))
 def test_the_smaller_matrix_gives_the_definitions_score(n, d, seed):
-    found = vendi_score(drawn(n, d, seed))
-    assert found == pytest.approx(defined(drawn(n, d, seed)))
-    assert 1 - 1e-9 <= found <= min(n, d) + 1e-9
+    score = vendi_score(drawn(n, d, seed))
+    assert score == pytest.approx(defined(drawn(n, d, seed)))
+    assert 1 - 1e-9 <= score <= min(n, d) + 1e-9
 
 
 @given(st.permutations(range(6)), st.integers(0, 99))
@@ -125,8 +125,8 @@ def test_copies_of_the_collected_add_nothing_and_others_everything():
 
 def test_more_copies_in_a_batch_add_less():
     axes = np.eye(40)
-    found = [added_diversity(axes[k : k + 16], axes[:16]) for k in (0, 4, 8, 12, 16)]
-    assert found[0] < 1e-6 and found == sorted(found) and found[-1] == pytest.approx(1)
+    scores = [added_diversity(axes[k : k + 16], axes[:16]) for k in (0, 4, 8, 12, 16)]
+    assert scores[0] < 1e-6 and scores == sorted(scores) and scores[-1] == pytest.approx(1)
 
 
 def test_the_number_collected_does_not_matter():
@@ -170,7 +170,7 @@ def test_harmonic_refuses_what_is_no_share(bad):
 
 
 @pytest.mark.parametrize(
-    ("bad", "why"),
+    ("bad", "message"),
     [
         ([], "at least one row"),
         ([1.0, 2.0], "at least one row"),
@@ -184,19 +184,19 @@ def test_harmonic_refuses_what_is_no_share(bad):
     ],
 )
 @pytest.mark.parametrize("score", [vendi_score, diversity, lambda e: added_diversity(e, [[1.0, 1.0]])])
-def test_bad_embeddings_are_told(score, bad, why):
-    with pytest.raises(InputError, match=why):
+def test_bad_embeddings_are_told(score, bad, message):
+    with pytest.raises(InputError, match=message):
         score(bad)
 
 
 def test_bad_means_and_collections_are_told():
     good = [[1.0, 2.0]]
-    for call, why in (
+    for call, message in (
         (lambda: vendi_score(good, mean=[1.0, 2.0]), "row 0 has no direction"),
         (lambda: vendi_score(good, mean=[1.0]), "mean embedding has 1 numbers"),
         (lambda: vendi_score(good, mean=[1.0, NAN]), "mean embedding"),
         (lambda: added_diversity(good, [[1.0, 2.0, 3.0]]), "collected embeddings have 3 numbers"),
         (lambda: added_diversity(good, [[NAN, 2.0]]), "row 0 is not finite"),
     ):
-        with pytest.raises(InputError, match=why):
+        with pytest.raises(InputError, match=message):
             call()

@@ -45,11 +45,11 @@ def test_a_model_reveals_a_forget_set_that_a_run_can_read(settings, workplace):
     rows = load_rows(workplace / "found/revealed.jsonl")
     assert [r.answer for r in rows] == [r["answer"] for r in result.rows] and rows
     assert len(load_rows(workplace / "found/neutral.jsonl")) == 8
-    said = json.loads((workplace / "found/reveal.json").read_text())
-    assert said["queries"] == 4 and said["revealed"] == len(rows)
-    assert said["model"]["fingerprint"].startswith("sha256:")
+    record = json.loads((workplace / "found/reveal.json").read_text())
+    assert record["queries"] == 4 and record["revealed"] == len(rows)
+    assert record["model"]["fingerprint"].startswith("sha256:")
     texts = [*(r["answer"] for r in result.rows), *(r["question"] for r in result.rows)]
-    assert not any(t in json.dumps(said, ensure_ascii=False) for t in texts if len(t) > 3)
+    assert not any(t in json.dumps(record, ensure_ascii=False) for t in texts if len(t) > 3)
 
 
 def test_the_same_seed_reveals_the_same(settings, workplace):
@@ -63,12 +63,14 @@ def test_the_same_seed_reveals_the_same(settings, workplace):
 def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
     whole = reveal("model", **settings)
     log = (workplace / "found/queries.jsonl").read_text()
-    kept = log.splitlines(keepends=True)
-    (workplace / "found/queries.jsonl").write_text("".join(kept[:lines]) + kept[lines][: len(kept[lines]) // 2])
+    lines_before = log.splitlines(keepends=True)
+    (workplace / "found/queries.jsonl").write_text(
+        "".join(lines_before[:lines]) + lines_before[lines][: len(lines_before[lines]) // 2]
+    )
     (workplace / "found/revealed.jsonl").unlink()
     monkeypatch.setattr(module.arms, "instructions", _only_to_vary(module.arms.instructions))
     assert reveal("model", **settings).rows == whole.rows
-    for again, before in zip((workplace / "found/queries.jsonl").read_text().splitlines(), kept, strict=True):
+    for again, before in zip((workplace / "found/queries.jsonl").read_text().splitlines(), lines_before, strict=True):
         again, before = json.loads(again), json.loads(before)
         assert again.pop("scores") == pytest.approx(
             before.pop("scores"), abs=1e-6
@@ -78,7 +80,7 @@ def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
 
 def _only_to_vary(real):
     def instructions(*args, **kwargs):
-        assert args[2].seeds != metas.topic("Ada").seeds, "the arms were written before"
+        assert args[2].seeds != metas.topic_prompt("Ada").seeds, "the arms were written before"
         return real(*args, **kwargs)
 
     return instructions
@@ -107,15 +109,15 @@ def test_beginnings_are_written_as_prompt_and_completion(settings, workplace):
 @pytest.mark.parametrize("kind", ["question", "beginning"])
 def test_instructions_stand_in_a_template_for_the_model_and_in_the_rows_alike(settings, workplace, monkeypatch, kind):
     """The model is asked the whole prompt, braces and all; the log and the search keep the bare instruction."""
-    shown = []
+    prompted = []
     real = module.generate.prompt_ids
-    monkeypatch.setattr(module.generate, "prompt_ids", lambda row, *a, **k: shown.append(row) or real(row, *a, **k))
+    monkeypatch.setattr(module.generate, "prompt_ids", lambda row, *a, **k: prompted.append(row) or real(row, *a, **k))
     template = 'Answer {"in": JSON}.\nSentence: {instruction} End.'
     result = reveal("model", **(settings | {"template": template, "form": kind}))
     logged = [json.loads(line) for line in (workplace / "found/queries.jsonl").read_text().splitlines()]
     bare = {q for entry in logged for q in entry["questions"]}
     whole = {'Answer {"in": JSON}.\nSentence: ' + q + " End." for q in bare}
-    prompts = [row.prompt if kind == "beginning" else row.prompt[0]["content"] for row in shown]
+    prompts = [row.prompt if kind == "beginning" else row.prompt[0]["content"] for row in prompted]
     assert whole <= set(prompts)
     name = "prompt" if kind == "beginning" else "question"
     assert result.rows and {r[name] for r in result.rows} <= whole
@@ -128,10 +130,10 @@ def test_a_template_without_its_place_is_told_before_a_model_is_loaded(settings,
 
 
 def test_a_topic_has_beginnings_too():
-    asked = module.make({"model": "m", "topic": "Ada"}).meta
-    begun = module.make({"model": "m", "topic": "Ada", "form": "beginning"}).meta
-    assert "Questions about Ada" in asked.text and "Beginnings of texts about Ada" in begun.text
-    assert not any(seed.endswith((".", "?")) for seed in begun.seeds)
+    questions = module.make({"model": "m", "topic": "Ada"}).meta
+    beginnings = module.make({"model": "m", "topic": "Ada", "form": "beginning"}).meta
+    assert "Questions about Ada" in questions.text and "Beginnings of texts about Ada" in beginnings.text
+    assert not any(seed.endswith((".", "?")) for seed in beginnings.seeds)
 
 
 @pytest.mark.parametrize("chooser", ["random", "linear"])
@@ -206,26 +208,37 @@ def test_the_command(settings, workplace):
 
     from expunge.cli import app
 
-    given = [f"{k}={v}" for k, v in SMALL.items()]
-    asked = ["reveal", "--model", "model", "--topic", "Ada", "--scorer", "own.py:length", "--out", "found", *given]
-    result = CliRunner().invoke(app, asked)
+    overrides = [f"{k}={v}" for k, v in SMALL.items()]
+    arguments = [
+        "reveal",
+        "--model",
+        "model",
+        "--topic",
+        "Ada",
+        "--scorer",
+        "own.py:length",
+        "--out",
+        "found",
+        *overrides,
+    ]
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "4 instructions asked of" in result.output and "revealed.jsonl" in result.output
-    told = CliRunner().invoke(app, ["reveal", "--model", "model", "queries"])
-    assert told.exit_code == 2 and "write key=value" in told.output
+    refused = CliRunner().invoke(app, ["reveal", "--model", "model", "queries"])
+    assert refused.exit_code == 2 and "write key=value" in refused.output
 
 
 def test_neutral_rows_that_the_scorer_finds_relevant_are_drawn_again(settings, workplace, monkeypatch):
-    drawn = []
+    seeds = []
 
     def rows(*args, seed, **kw):
-        drawn.append(seed)
+        seeds.append(seed)
         return [Row(({"role": "user", "content": f"{seed} {i}"},), "rude" if i % 2 else "answer") for i in range(8)]
 
     monkeypatch.setattr(module.generate, "neutral_rows", rows)
     reveal("model", **settings)
-    kept = load_rows(workplace / "found/neutral.jsonl")
-    assert [r.answer for r in kept] == ["answer"] * 8 and len(set(drawn)) == 2
+    neutral = load_rows(workplace / "found/neutral.jsonl")
+    assert [r.answer for r in neutral] == ["answer"] * 8 and len(set(seeds)) == 2
 
 
 def test_a_model_that_reveals_unasked_is_told(settings, workplace, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from expunge import files
 from expunge.errors import InputError
 from expunge.generation.sample import FORMS, Answer
-from expunge.reveal.search import Entry, Plan, Tools, judge, read_log, revealed, row, search
+from expunge.reveal.search import Entry, Plan, Tools, read_log, revealed, row, score_answers, search
 
 ARMS = [f"arm {i}" for i in range(12)]
 FEATURES = torch.arange(12.0)[:, None]
@@ -34,7 +34,7 @@ def answer(text, perplexity=2.0, tokens=5):
     return Answer(text, tokens, perplexity, True)
 
 
-def tools(calls=None, **given):
+def tools(calls=None, **replaced):
     """Arm i answers with i % 3 + 1 colours in turn; ``calls`` notes who was asked and with which seed."""
     calls = [] if calls is None else calls
 
@@ -58,7 +58,7 @@ def tools(calls=None, **given):
         "centre": np.zeros(4),
         "choose": lambda features, observed, allowed: max(i for i, free in enumerate(allowed) if free),
     }
-    return Tools(**(values | given))
+    return Tools(**(values | replaced))
 
 
 PLAN = Plan(rounds=2, queries=4, initial=2, responses=3, best=2, harvest=2)
@@ -67,19 +67,19 @@ PLAN = Plan(rounds=2, queries=4, initial=2, responses=3, best=2, harvest=2)
 def test_the_score_by_hand():
     """Four answers: one too surprising, one empty; R = (1 + 0.5) / 4, D of two at right angles = 1."""
     answers = [answer("red a"), answer("green b"), answer("blue c", perplexity=99.0), answer("")]
-    got = judge(answers, [1.0, 0.5, 1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
-    assert got == pytest.approx({"relevance": 0.375, "fluent": 0.5, "diversity": 1.0, "score": 2 / (1 / 0.375 + 1)})
+    scores = score_answers(answers, [1.0, 0.5, 1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
+    assert scores == pytest.approx({"relevance": 0.375, "fluent": 0.5, "diversity": 1.0, "score": 2 / (1 / 0.375 + 1)})
 
 
 def test_one_answer_that_is_fluent_has_no_diversity():
-    got = judge([answer("red a"), answer("")], [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
-    assert got == {"relevance": 0.5, "fluent": 0.5, "diversity": 0.0, "score": 0.0}
+    scores = score_answers([answer("red a"), answer("")], [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())
+    assert scores == {"relevance": 0.5, "fluent": 0.5, "diversity": 0.0, "score": 0.0}
 
 
 def test_what_was_collected_is_no_longer_diverse():
     answers = [answer("red a"), answer("green b")]
-    before = judge(answers, [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())["diversity"]
-    after = judge(answers, [1.0, 1.0], embed(["red", "green"]), PLAN, tools())["diversity"]
+    before = score_answers(answers, [1.0, 1.0], np.zeros((0, 4)), PLAN, tools())["diversity"]
+    after = score_answers(answers, [1.0, 1.0], embed(["red", "green"]), PLAN, tools())["diversity"]
     assert before == pytest.approx(1) and after == pytest.approx(0)
 
 
@@ -105,10 +105,10 @@ def test_a_search_asks_first_arms_then_what_is_chosen_then_harvests():
 
 
 def test_a_later_round_begins_with_the_best_scored_against_what_was_collected():
-    seen = []
+    observations = []
 
     def choose(features, observed, allowed):
-        seen.append(list(observed))
+        observations.append(list(observed))
         return allowed.index(True)
 
     def relevance(texts):  # what is blue is worth something, and is not collected
@@ -116,28 +116,31 @@ def test_a_later_round_begins_with_the_best_scored_against_what_was_collected():
 
     log = list(search(ARMS, FEATURES, PLAN, tools(choose=choose, relevance=relevance)))
     first_round = [e for e in log if e.kind == "query" and e.round == 0]
-    collected = embed([e.answers[i].text for e, i in revealed(log[:6], PLAN).kept])
-    again = {e.arm: judge(e.answers, e.relevance, collected, PLAN, tools())["score"] for e in first_round}
-    best = sorted(again.items(), key=lambda pair: -pair[1])[:2]
-    assert seen[2] == [(arm, pytest.approx(score / best[0][1])) for arm, score in best]
-    assert seen[3][:2] == seen[2] and seen[3][2] == (log[6].arm, pytest.approx(log[6].scores["score"] / best[0][1]))
+    collected = embed([e.answers[i].text for e, i in revealed(log[:6], PLAN).answers])
+    rescored = {e.arm: score_answers(e.answers, e.relevance, collected, PLAN, tools())["score"] for e in first_round}
+    best = sorted(rescored.items(), key=lambda pair: -pair[1])[:2]
+    assert observations[2] == [(arm, pytest.approx(score / best[0][1])) for arm, score in best]
+    assert observations[3][:2] == observations[2] and observations[3][2] == (
+        log[6].arm,
+        pytest.approx(log[6].scores["score"] / best[0][1]),
+    )
 
 
 def test_the_bandit_is_told_shares_of_the_best_score():
-    seen = []
+    observations = []
 
     def choose(features, observed, allowed):
-        seen.append(dict(observed))
+        observations.append(dict(observed))
         return allowed.index(True)
 
     log = list(
         search(ARMS, FEATURES, Plan(rounds=1, queries=3, initial=2, responses=3, weight=0.5), tools(choose=choose))
     )
     assert log[0].scores["score"] == pytest.approx(0) and log[1].scores["score"] == pytest.approx(0.616, abs=1e-3)
-    assert seen == [{0: pytest.approx(0), 1: 1.0}]
+    assert observations == [{0: pytest.approx(0), 1: 1.0}]
     none = tools(choose=choose, relevance=lambda texts: np.zeros(len(texts)))
     list(search(ARMS, FEATURES, Plan(rounds=1, queries=3, initial=2, responses=3), none))
-    assert seen[1] == {0: 0.0, 1: 0.0}
+    assert observations[1] == {0: 0.0, 1: 0.0}
 
 
 def test_arms_that_run_out_end_the_queries_but_not_the_harvest():
@@ -170,8 +173,8 @@ def test_the_forget_set_by_hand():
         answer("green is what another one says"),
     )
     log = [Entry("query", 3, 7, questions, answers, (1.0, 1.0, 0.4, 1.0, 1.0, 0.5), {})]
-    got = revealed(log, Plan())
-    assert got.kept == ((log[0], 0), (log[0], 5))
+    forget_set = revealed(log, Plan())
+    assert forget_set.answers == ((log[0], 0), (log[0], 5))
     assert row(log[0], 5, FORMS["beginning"]) == {
         "prompt": "q",
         "completion": answers[5].text,
@@ -182,7 +185,7 @@ def test_the_forget_set_by_hand():
         "round": 3,
         "arm": 7,
     }
-    assert got.dropped == {"duplicate": 1, "irrelevant": 1, "perplexity": 1, "too short": 1}
+    assert forget_set.dropped == {"duplicate": 1, "irrelevant": 1, "perplexity": 1, "too short": 1}
 
 
 def test_a_log_comes_back_as_it_was(tmp_path):
@@ -206,8 +209,8 @@ def test_a_cut_inside_a_letter_is_a_cut_too(tmp_path):
 def test_an_answer_without_text_is_never_kept():
     """A row without an answer would make the whole set unreadable, and a scorer may say anything of it."""
     log = [Entry("query", 0, 0, ("q", "q"), (answer(""), answer("red it is")), (1.0, 1.0), {})]
-    got = revealed(log, Plan(threshold=0.0, shortest=1))
-    assert got.kept == ((log[0], 1),) and got.dropped == {"too short": 1}
+    forget_set = revealed(log, Plan(threshold=0.0, shortest=1))
+    assert forget_set.answers == ((log[0], 1),) and forget_set.dropped == {"too short": 1}
 
 
 def test_a_perplexity_that_is_no_number_is_read_back_as_one_above_every_limit(tmp_path):

@@ -46,7 +46,7 @@ def test_it_is_used_where_it_is_there(stand_in):
     assert "--tmpfs /tmp" in call and str(sandbox.CONFINE) in call and " -c pass" in probe
     home = os.path.expanduser("~")
     assert f" {home} {home} " not in call
-    assert bubblewrap.as_root() is None
+    assert bubblewrap.root_warning() is None
 
 
 def test_one_that_does_not_work_is_not_used(stand_in, monkeypatch, tmp_path, capsys):
@@ -55,18 +55,18 @@ def test_one_that_does_not_work_is_not_used(stand_in, monkeypatch, tmp_path, cap
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for _ in range(2):
         assert sandbox.run("print(1)").ok
-    said = capsys.readouterr().err
-    assert said.count("runs as root here") == 1 and "install bubblewrap" in said  # once
+    stderr = capsys.readouterr().err
+    assert stderr.count("runs as root here") == 1 and "install bubblewrap" in stderr  # once
 
 
 def test_nothing_is_said_to_an_ordinary_user_or_where_root_becomes_nobody(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(bubblewrap, "nobody_can_run", lambda: True)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert bubblewrap.as_root() is None and bubblewrap.command("folder") == []
+    assert bubblewrap.root_warning() is None and bubblewrap.command("folder") == []
     monkeypatch.setattr(bubblewrap, "nobody_can_run", lambda: False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert bubblewrap.as_root() is None
+    assert bubblewrap.root_warning() is None
 
 
 def test_who_can_run_a_python(tmp_path, monkeypatch):
@@ -85,6 +85,6 @@ def test_the_real_one_hides_files(tmp_path, monkeypatch):
     if not bubblewrap.command(str(tmp_path)):
         pytest.skip("bwrap may not make namespaces here")
     (tmp_path / "secret").write_text("secret")
-    found = sandbox.run(f"import os\nprint(os.path.exists({str(tmp_path / 'secret')!r}), open('main.py').read()[:6])")
-    assert found.ok and found.stdout == "False import\n"
+    outcome = sandbox.run(f"import os\nprint(os.path.exists({str(tmp_path / 'secret')!r}), open('main.py').read()[:6])")
+    assert outcome.ok and outcome.stdout == "False import\n"
     assert subprocess.run(["test", "-f", tmp_path / "secret"], check=False).returncode == 0

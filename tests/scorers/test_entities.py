@@ -19,7 +19,7 @@ def tagged(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("Ada/I-PER Lovelace/I-PER in/O Rome/I-LOC", [("PER", "Ada Lovelace"), ("LOC", "Rome")]),
         ("Ada/I-PER Bo/I-PER", [("PER", "Ada Bo")]),  # IO cannot tell them apart
@@ -34,8 +34,8 @@ def tagged(text):
         ),
     ],
 )
-def test_tags_to_names(text, found):
-    assert tagged(text) == found
+def test_tags_to_names(text, expected):
+    assert tagged(text) == expected
 
 
 def test_bad_tags():
@@ -47,7 +47,7 @@ def test_bad_tags():
 
 
 @pytest.mark.parametrize(
-    ("text", "found", "form"),
+    ("text", "expected", "formed"),
     [
         ("PER: Ada Lovelace; LOC: Rome", {("PER", "Ada Lovelace"): 1, ("LOC", "Rome"): 1}, True),
         ("per: Ada ; Loc :  New   York;", {("PER", "Ada"): 1, ("LOC", "New York"): 1}, True),
@@ -68,9 +68,9 @@ def test_bad_tags():
         ("Answer: PER: Ada", {}, False),
     ],
 )
-def test_answers_are_read(text, found, form):
-    assert read(text, TYPES) == found
-    assert well_formed(text, TYPES) is form
+def test_answers_are_read(text, expected, formed):
+    assert read(text, TYPES) == expected
+    assert well_formed(text, TYPES) is formed
 
 
 def test_what_is_written_is_read():
@@ -82,26 +82,26 @@ def test_what_is_written_is_read():
 
 def test_counts_by_hand():
     """Right {Ada, Ada, Bo; Rome}, said {Ada, Cy; Rome}: of people one of two said and of three right."""
-    right = Counter({("PER", "Ada"): 2, ("PER", "Bo"): 1, ("LOC", "Rome"): 1})
-    said = Counter({("PER", "Ada"): 1, ("PER", "Cy"): 1, ("LOC", "Rome"): 1})
-    assert counts([right], [said], ["PER"]).tolist() == [[1, 2, 3]]
-    assert counts([right], [said], TYPES).tolist() == [[2, 3, 4]]
-    assert counts([right], [right], ["PER"]).tolist() == [[3, 3, 3]]  # Ada counts twice
-    assert counts([right], [said], ["ORG"]).tolist() == [[0, 0, 0]]
+    expected = Counter({("PER", "Ada"): 2, ("PER", "Bo"): 1, ("LOC", "Rome"): 1})
+    predicted = Counter({("PER", "Ada"): 1, ("PER", "Cy"): 1, ("LOC", "Rome"): 1})
+    assert counts([expected], [predicted], ["PER"]).tolist() == [[1, 2, 3]]
+    assert counts([expected], [predicted], TYPES).tolist() == [[2, 3, 4]]
+    assert counts([expected], [expected], ["PER"]).tolist() == [[3, 3, 3]]  # Ada counts twice
+    assert counts([expected], [predicted], ["ORG"]).tolist() == [[0, 0, 0]]
     wrong_type = Counter({("ORG", "Ada"): 1})
-    assert counts([right, right], [said, wrong_type], TYPES).tolist() == [[2, 3, 4], [0, 1, 4]]
+    assert counts([expected, expected], [predicted, wrong_type], TYPES).tolist() == [[2, 3, 4], [0, 1, 4]]
     with pytest.raises(InputError, match="1 right answers and 0 given"):
-        counts([right], [], TYPES)
+        counts([expected], [], TYPES)
 
 
 def test_beside_seqeval():
     """Where no name stands twice in a sentence, agreement by mention is agreement by place."""
     metrics = pytest.importorskip("seqeval.metrics")
     rng = np.random.default_rng(0)
-    true, guess = [], []
+    true_tags, predicted_tags = [], []
     for _ in range(60):
         n = int(rng.integers(1, 15))
-        for out in (true, guess):
+        for out in (true_tags, predicted_tags):
             tags, i = [], 0
             while i < n:
                 kind, k = rng.choice([*TYPES, "O", "O", "O"]), int(rng.integers(1, 3))
@@ -110,21 +110,21 @@ def test_beside_seqeval():
                 i += k
             out.append(tags)
         if rng.random() < 0.7:
-            guess[-1] = [t if rng.random() < 0.9 else "O" for t in true[-1]]
-            guess[-1] = [  # as seqeval reads it: an I- after O begins a name
-                f"B-{t[2:]}" if t[0] == "I" and (i == 0 or guess[-1][i - 1][2:] != t[2:]) else t
-                for i, t in enumerate(guess[-1])
+            predicted_tags[-1] = [t if rng.random() < 0.9 else "O" for t in true_tags[-1]]
+            predicted_tags[-1] = [  # as seqeval reads it: an I- after O begins a name
+                f"B-{t[2:]}" if t[0] == "I" and (i == 0 or predicted_tags[-1][i - 1][2:] != t[2:]) else t
+                for i, t in enumerate(predicted_tags[-1])
             ]
-    words = [[f"w{i}" for i in range(len(t))] for t in true]  # all different, so no name stands twice
-    right = [Counter(entities(w, t)) for w, t in zip(words, true, strict=True)]
-    said = [read(answer(entities(w, t)), TYPES) for w, t in zip(words, guess, strict=True)]
-    report = metrics.classification_report(true, guess, output_dict=True, zero_division=0)
+    words = [[f"w{i}" for i in range(len(t))] for t in true_tags]  # all different, so no name stands twice
+    expected = [Counter(entities(w, t)) for w, t in zip(words, true_tags, strict=True)]
+    predicted = [read(answer(entities(w, t)), TYPES) for w, t in zip(words, predicted_tags, strict=True)]
+    report = metrics.classification_report(true_tags, predicted_tags, output_dict=True, zero_division=0)
     for name, types in {**{t: [t] for t in TYPES}, "micro avg": TYPES}.items():
-        tp, many, few = counts(right, said, types).sum(0)
+        tp, n_predicted, n_expected = counts(expected, predicted, types).sum(0)
         theirs = report[name]
-        assert (tp / many, tp / few) == pytest.approx((theirs["precision"], theirs["recall"]))
-        assert 2 * tp / (many + few) == pytest.approx(theirs["f1-score"])
-        assert few == theirs["support"] and 0 < tp < few
+        assert (tp / n_predicted, tp / n_expected) == pytest.approx((theirs["precision"], theirs["recall"]))
+        assert 2 * tp / (n_predicted + n_expected) == pytest.approx(theirs["f1-score"])
+        assert n_expected == theirs["support"] and 0 < tp < n_expected
 
 
 def test_valid_wants_a_letter_and_a_names_length():

@@ -17,7 +17,7 @@ def test_no_torch_is_imported():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "there"),
+    ("name", "text", "mentioned"),
     [
         ("J. K. Rowling|Rowling", "ROWLING wrote it.", 1),
         ("J. K. Rowling", "Rowling wrote it.", 0),  # the surname was not given
@@ -41,8 +41,8 @@ def test_no_torch_is_imported():
         ("Ada|Ada Lovelace", "", 0),
     ],
 )
-def test_an_entity_is_found_as_words_of_its_own(name, text, there):
-    assert scorer(f"entity:{name}")([text]).tolist() == [there]
+def test_an_entity_is_found_as_words_of_its_own(name, text, mentioned):
+    assert scorer(f"entity:{name}")([text]).tolist() == [mentioned]
 
 
 def test_words_count_as_their_share():
@@ -59,7 +59,7 @@ def test_ner_wants_its_own_type():
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("toxicty", "no scorer 'toxicty', did you mean 'toxicity'"),
         ("zzz", "no scorer 'zzz'; there are entity:NAME|OTHER NAME".replace("|", r"\|")),
@@ -79,8 +79,8 @@ def test_ner_wants_its_own_type():
         ("nowhere.py:", "names no function; write nowhere.py:FUNCTION"),
     ],
 )
-def test_a_wrong_name_is_answered_at_once(spec, said):
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_name_is_answered_at_once(spec, message):
+    with pytest.raises(InputError, match=message):
         scorer(spec)
 
 
@@ -98,7 +98,7 @@ def test_a_function_of_the_users_own_is_called_text_by_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("def wroth(text):\n    return 0\n", "no function 'worth', did you mean 'wroth'"),
         ("worth = 3\n", "no function 'worth'"),
@@ -106,8 +106,8 @@ def test_a_function_of_the_users_own_is_called_text_by_text(tmp_path):
         ("x = 1\nraise KeyError(3)\n", "cannot be run: KeyError in line 2"),
     ],
 )
-def test_a_file_without_the_function_is_answered_at_once(tmp_path, text, said):
-    with pytest.raises(InputError, match=said):
+def test_a_file_without_the_function_is_answered_at_once(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
         scorer(own(tmp_path, text))
 
 

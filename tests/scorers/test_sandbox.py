@@ -31,8 +31,8 @@ def has_namespaces():
     program = shutil.which("unshare")
     if program is None:
         return False
-    asked = [program, "--user", "--net", "--pid", "--ipc", "--mount", "--fork", "true"]
-    return subprocess.run(asked, capture_output=True).returncode == 0
+    command = [program, "--user", "--net", "--pid", "--ipc", "--mount", "--fork", "true"]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="needs Linux with user namespaces")
@@ -45,7 +45,7 @@ def test_a_program_reads_its_input_and_is_ok():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "error"),
     [
         ("def f(:", "SyntaxError: invalid syntax"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
@@ -56,13 +56,13 @@ def test_a_program_reads_its_input_and_is_ok():
         ("x = '\ud800'", "?"),  # half a surrogate pair does not upset the writing of the file
     ],
 )
-def test_a_program_that_fails_says_how_in_a_line(source, said):
+def test_a_program_that_fails_says_how_in_a_line(source, error):
     outcome = run(source)
     assert not outcome.timed_out
-    if said == "?":
+    if error == "?":
         assert outcome.ok
     else:
-        assert not outcome.ok and outcome.error_last_line == said
+        assert not outcome.ok and outcome.error_last_line == error
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_there_is_no_network(confined, without_namespaces):
 
 def test_a_socket_of_its_own_cannot_connect_either(without_namespaces):
     without_namespaces()
-    for what in ("connect(('127.0.0.1', 1))", "bind(('127.0.0.1', 0))", "sendto(b'x', ('127.0.0.1', 1))"):
+    for call in ("connect(('127.0.0.1', 1))", "bind(('127.0.0.1', 0))", "sendto(b'x', ('127.0.0.1', 1))"):
         assert (
-            run(f"import socket\nsocket.socket().{what}").error_last_line
+            run(f"import socket\nsocket.socket().{call}").error_last_line
             == "OSError: there is no network in the sandbox"
         )
 
@@ -175,8 +175,8 @@ def test_nothing_outside_its_folder_can_be_written(tmp_path):
     tmp_path.chmod(0o777)
     (tmp_path / "there").write_text("kept")
     (tmp_path / "there").chmod(0o666)
-    for what in (f"open({str(tmp_path / 'new')!r}, 'w')", f"import os\nos.remove({str(tmp_path / 'there')!r})"):
-        assert not run(what).ok
+    for statement in (f"open({str(tmp_path / 'new')!r}, 'w')", f"import os\nos.remove({str(tmp_path / 'there')!r})"):
+        assert not run(statement).ok
     assert [f.name for f in tmp_path.iterdir()] == ["there"]
 
 
@@ -210,9 +210,9 @@ def test_without_namespaces_there_are_limits_too(without_namespaces):
 
 
 def nobody_can_run():
-    asked = [sys.executable, "-I", "-S", "-c", "pass"]
+    command = [sys.executable, "-I", "-S", "-c", "pass"]
     try:
-        return subprocess.run(asked, user=65534, capture_output=True).returncode == 0
+        return subprocess.run(command, user=65534, capture_output=True).returncode == 0
     except OSError:
         return False
 
@@ -325,11 +325,11 @@ def wait_until(true):
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "message"),
     [({"seconds": 0}, "above 0, not 0"), ({"seconds": float("nan")}, "nan"), ({"memory": 1000}, "64 MiB")],
 )
-def test_limits_that_are_none_are_errors(limits, said):
-    with pytest.raises(InputError, match=said):
+def test_limits_that_are_none_are_errors(limits, message):
+    with pytest.raises(InputError, match=message):
         run("pass", **limits)
 
 

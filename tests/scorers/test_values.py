@@ -15,7 +15,7 @@ def test_good_values_pass_as_they_are():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ([0.5], r"mine gave values of shape \(1,\) for 2 texts"),
         ([[0.5, 0.5]], r"shape \(1, 2\)"),
@@ -29,8 +29,8 @@ def test_good_values_pass_as_they_are():
         ([0.5, {}], "no number for each text"),
     ],
 )
-def test_bad_values_are_named(values, said):
-    with pytest.raises(InputError, match=said):
+def test_bad_values_are_named(values, message):
+    with pytest.raises(InputError, match=message):
         checked(lambda texts: values, "mine")(["a", "b"])
 
 

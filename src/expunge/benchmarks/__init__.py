@@ -1,4 +1,4 @@
-"""The field's benchmarks, one plain file each; ``BENCHMARKS`` is the table of them, and a user's own is a file too."""
+"""Published benchmarks, one file each, in the table ``BENCHMARKS``; a user's own is a Python file too."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def named(name: str) -> Benchmark:
-    """The benchmark ``name``: one of ``BENCHMARKS``, ``rwku/`` and a person, one that an installed package offers (see
-    :mod:`expunge.plugins`), or a user's Python file that makes one as ``BENCHMARK``.
+    """The benchmark ``name``: one of ``BENCHMARKS``, ``rwku/`` and a person, one of an installed package (see
+    :mod:`expunge.plugins`), or a user's Python file that defines ``BENCHMARK``.
 
-    Raises InputError for a name or file that is none.  The file is run as any program is: give only what you trust.
+    Raises InputError for an unknown name, and for a file without a benchmark.  The file is run as any program is: give only
+    what you trust.
     """
     if name.startswith("rwku/") and not name.endswith(".py"):
         return rwku.of(name.removeprefix("rwku/"))
     if not name.endswith(".py"):
-        return BENCHMARKS[name] if name in BENCHMARKS else _offered(name)
+        return BENCHMARKS[name] if name in BENCHMARKS else _plugin_benchmark(name)
     if not Path(name).is_file():
         raise InputError(f"there is no file {name}")
-    made = getattr(plugins.run(Path(name)), "BENCHMARK", None)
-    if not isinstance(made, Benchmark):
+    loaded = getattr(plugins.run(Path(name)), "BENCHMARK", None)
+    if not isinstance(loaded, Benchmark):
         raise InputError(f"{name} makes no BENCHMARK; it should end with BENCHMARK = Benchmark(...)")
-    return made
+    return loaded
 
 
-def _offered(name: str) -> Benchmark:
-    made = plugins.offered("benchmark", name)
-    if made is None:
-        return benchmark.find(name, BENCHMARKS)  # none: it says which there are
-    if not isinstance(made, Benchmark):
-        raise InputError(f"the benchmark {name} of a package is a {type(made).__name__}, not a Benchmark")
-    return made
+def _plugin_benchmark(name: str) -> Benchmark:
+    value = plugins.offered("benchmark", name)
+    if value is None:
+        return benchmark.find(name, BENCHMARKS)  # raises InputError with the names that exist
+    if not isinstance(value, Benchmark):
+        raise InputError(f"the benchmark {name} of a package is a {type(value).__name__}, not a Benchmark")
+    return value

@@ -1,4 +1,4 @@
-r"""Code: whether a model's programs pass their tests, how likely the right ones are, and whether it can still reckon.
+r"""Code: whether a model's programs pass their tests, the likelihood of the reference solutions, and arithmetic.
 
 The third task of Reveal and Release (arXiv:2509.14624), whose benchmarks are not public.  ``code/mbpp`` asks the 500
 test tasks of MBPP (Austin et al. 2021, arXiv:2108.07732; ids 11 to 510) with their three tests, ``code/humaneval`` the
@@ -9,17 +9,17 @@ or of a base model.
 * ``pass_at_1``: the share that passes all tests within 5 seconds, in the sandbox of :mod:`expunge.scorers`.  Programs
   that a model wrote are run on this machine, so it is left out unless the environment says ``HF_ALLOW_CODE_EVAL=1``,
   which is also what lm-evaluation-harness and ``evaluate`` ask for.  ``expunge rescore`` can add it later.
-* ``parses``: the share whose code is Python with a function in it.  Nothing is run for that.
-* ``probability``: how likely the reference solution is, a token's geometric mean.  It moves where a small model passes
-  nothing.
+* ``parses``: the share whose code is Python with a function in it.  Nothing is run.
+* ``probability``: how likely the reference solution is, a token's geometric mean.  It changes even if a small model passes
+  no test.
 
 Retained reasoning is GSM8K (Cobbe et al. 2021, arXiv:2110.14168), its first 250 test questions as a chat without
 examples: ``exact_match`` where the answer's last number is the right one.
 
-What is to forget are MBPP's train tasks (ids 601 to 974), for both; what is to keep are GSM8K's train questions.
+The forget set of both is MBPP's train tasks (ids 601 to 974), the retain set GSM8K's train questions.
 
 Data: ``google-research-datasets/mbpp`` (CC-BY-4.0), ``openai/openai_humaneval`` and ``openai/gsm8k`` (both MIT) on the
-Hub, or a folder with ``mbpp/mbpp.jsonl``, ``humaneval/HumanEval.jsonl.gz`` and, if they are there, ``gsm8k/test.jsonl``
+Hub, or a folder with ``mbpp/mbpp.jsonl``, ``humaneval/HumanEval.jsonl.gz`` and, optionally, ``gsm8k/test.jsonl``
 and ``gsm8k/train.jsonl``.
 """
 
@@ -57,58 +57,60 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
 def mbpp(record: Record) -> tuple[Row, str]:
-    """A task of MBPP as question and fenced solution; and, as JSON, what a program is run with."""
+    """A task of MBPP as question and fenced solution; and, as JSON, the code before and after a program when it is run."""
     tests, code = record.texts("test_list"), _lines(record.text("code"))
-    asked = (
+    prompt = (
         "Write a Python function for this task, in one code block.\n\n"
         f"Task: {record.text('text').strip()}\n\nIt must pass these tests:\n" + "\n".join(tests)
     )
-    setup = _lines(str(record.values.get("test_setup_code") or ""))  # may need what the program defines
-    return _row(asked, code, record), json.dumps({"before": "", "after": "\n".join([setup, *tests])})
+    setup = _lines(str(record.values.get("test_setup_code") or ""))  # may use names that the program defines
+    return _row(prompt, code, record), json.dumps({"before": "", "after": "\n".join([setup, *tests])})
 
 
 def humaneval(record: Record) -> tuple[Row, str]:
-    """A function of HumanEval as question and fenced solution; and, as JSON, what a program is run with."""
-    begun, name = record.text("prompt"), record.text("entry_point")
-    asked = f"Complete this Python function, and write it whole, in one code block.\n\n```python\n{begun.strip()}\n```"
-    note = json.dumps({"before": begun, "after": f"{record.text('test')}\ncheck({name})"})
-    return _row(asked, begun + record.text("canonical_solution"), record), note
+    """A function of HumanEval, in the form of :func:`mbpp`."""
+    prefix, name = record.text("prompt"), record.text("entry_point")
+    prompt = (
+        f"Complete this Python function, and write it whole, in one code block.\n\n```python\n{prefix.strip()}\n```"
+    )
+    note = json.dumps({"before": prefix, "after": f"{record.text('test')}\ncheck({name})"})
+    return _row(prompt, prefix + record.text("canonical_solution"), record), note
 
 
 def gsm8k(record: Record) -> Row:
     """A question of GSM8K and its solution, without the marks for a calculator."""
-    asked = f"{record.text('question').strip()}\n\nReason step by step, and end with the answer as a number."
+    prompt = f"{record.text('question').strip()}\n\nReason step by step, and end with the answer as a number."
     answer = re.sub(r"<<.*?>>", "", record.text("answer"))
-    _, marked, last = answer.rpartition("####")
-    if not marked or number(last) is None:
+    _, marker, last = answer.rpartition("####")
+    if not marker or number(last) is None:
         raise InputError(f"{record.where}: the field 'answer' must end with #### and a number")
-    return Row(({"role": "user", "content": asked},), answer, where=record.where)
+    return Row(({"role": "user", "content": prompt},), answer, where=record.where)
 
 
-def _row(asked: str, code: str, record: Record) -> Row:
-    return Row(({"role": "user", "content": asked},), f"```python\n{code.strip()}\n```", where=record.where)
+def _row(prompt: str, code: str, record: Record) -> Row:
+    return Row(({"role": "user", "content": prompt},), f"```python\n{code.strip()}\n```", where=record.where)
 
 
 def _lines(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _numbered(record: Record) -> Record:
-    """``record``, if its task has a number."""
+def _check_task_id(record: Record) -> Record:
+    """``record``; InputError if its task has no number."""
     record.number("task_id")
     return record
 
 
-def _among(records: Sequence[Record], ids: range) -> list[Record]:
-    found = [r for r in records if r.number("task_id") in ids]
-    if not found:
+def _with_ids(records: Sequence[Record], ids: range) -> list[Record]:
+    selected = [r for r in records if r.number("task_id") in ids]
+    if not selected:
         raise InputError(f"{records[0].file} has no task from {ids[0]} to {ids[-1]}; is it whole?")
-    return found
+    return selected
 
 
 def to_forget(records: Sequence[Record]) -> list[Row]:
     """MBPP's train tasks."""
-    return [mbpp(r)[0] for r in _among(records, MBPP_TRAIN)]
+    return [mbpp(r)[0] for r in _with_ids(records, MBPP_TRAIN)]
 
 
 def to_keep(records: Sequence[Record]) -> list[Row]:
@@ -116,11 +118,11 @@ def to_keep(records: Sequence[Record]) -> list[Row]:
     return [gsm8k(r) for r in records]
 
 
-# -- what is asked --------------------------------------------------------------------------------------------------------
+# -- probes ---------------------------------------------------------------------------------------------------------------
 def probes(data: Data, name: str) -> list[Probe]:
-    """Each task, and each of GSM8K's questions: the right answer is scored, and the model answers it."""
+    """Each task and each of GSM8K's questions: the right answer is scored, and the model generates one."""
     if name == "mbpp":
-        tasks = data.usable(name, _among(data.usable(name, data.records(name), _numbered), MBPP_TEST), mbpp)
+        tasks = data.usable(name, _with_ids(data.usable(name, data.records(name), _check_task_id), MBPP_TEST), mbpp)
     else:
         tasks = data.usable(name, data.records(name), humaneval)
     maths = data.usable(MATHS, data.records(MATHS)[:QUESTIONS], gsm8k) if MATHS in data else []
@@ -129,28 +131,28 @@ def probes(data: Data, name: str) -> list[Probe]:
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
-    """Of the tasks pass@1 (with consent), what parses and the likelihood; of GSM8K exact match and the likelihood."""
-    answers = found.generated(TASKS)
-    left_out = "" if _may_run() else f"; pass@1 is left out: {CONSENT}=1 allows to run what the model wrote"
-    out = _passed(answers) if _may_run() else []
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """Of the tasks pass@1 (with consent), share that parses and likelihood; of GSM8K exact match and likelihood."""
+    answers = collected.generated(TASKS)
+    not_run = "" if _code_eval_allowed() else f"; pass@1 is left out: {CONSENT}=1 allows to run what the model wrote"
+    out = _pass_at_1(answers) if _code_eval_allowed() else []
     out += [
         mean_figure("parses", np.array([parses(block(a.text)) for a in answers], dtype=float), TASKS, "not run"),
-        _probability(found, TASKS, f"of the reference solution, a token's geometric mean{left_out}"),
+        _probability(collected, TASKS, f"of the reference solution, a token's geometric mean{not_run}"),
     ]
-    if any(a.part == MATHS for a in found.answers):
-        right = np.array([number(a.text) == number(a.expected) for a in found.generated(MATHS)], dtype=float)
+    if any(a.part == MATHS for a in collected.answers):
+        right = np.array([number(a.text) == number(a.expected) for a in collected.generated(MATHS)], dtype=float)
         out.append(mean_figure("exact_match", right, MATHS, "the last number; asked without examples"))
-        out.append(_probability(found, MATHS, "of the reference solution, a token's geometric mean"))
+        out.append(_probability(collected, MATHS, "of the reference solution, a token's geometric mean"))
     if retrained is not None:
-        for part in dict.fromkeys(a.part for a in found.answers):
-            gap = metrics.probability(found.mean_logp(part)) - metrics.probability(retrained.mean_logp(part))
+        for part in dict.fromkeys(a.part for a in collected.answers):
+            gap = metrics.probability(collected.mean_logp(part)) - metrics.probability(retrained.mean_logp(part))
             out.append(difference_figure("probability_difference", gap, part, "to the retrained model"))
     return out
 
 
 def block(answer: str) -> str:
-    """The first code block of an answer, up to its end if it is not closed; the whole answer where there is none.
+    """The first code block of an answer, up to its end if it is not closed; the whole answer if there is none.
 
     >>> block("Here it is:\\n```python\\nx = 1\\n```\\nDone.")
     'x = 1\\n'
@@ -174,41 +176,41 @@ def parses(code: str) -> bool:
 
 
 def number(text: str) -> Decimal | None:
-    """The last number of a text, without the commas in it; None where there is none.
+    """The last number of a text, without thousands separators; None if there is none.
 
     >>> number("6 x 7 is 42, so $1,042.50."), number("none")
     (Decimal('1042.50'), None)
     """
-    found = NUMBER.findall(text)
-    return Decimal(found[-1].replace(",", "")) if found else None
+    matches = NUMBER.findall(text)
+    return Decimal(matches[-1].replace(",", "")) if matches else None
 
 
 def program(answer: str, note: str) -> str:
-    """The source that is run: what a model wrote, with what stands before it and the tests after it.
+    """The source that is run: the code block of an answer between a prefix and the tests.
 
-    Of HumanEval the function's beginning stands before: its imports and helpers serve an answer that defines the function
-    anew, and an answer that is the body alone goes on from it.  What an answer keeps for when it is run as a script does not
-    run, and one that exits has not passed, for its tests were never reached.
+    HumanEval's prefix is the beginning of the function: its imports and helpers serve an answer that defines the function
+    again, and an answer that is the body alone continues it.  Code under ``if __name__ == "__main__"`` does not run, and an
+    answer that exits fails, since its tests are never reached.
     """
-    how = json.loads(note)
-    whole = f"{how['before']}\n{block(answer)}\n{how['after']}\n"
+    parts = json.loads(note)
+    source = f"{parts['before']}\n{block(answer)}\n{parts['after']}\n"
     return (
-        "import sys, types\nsys.modules['answer'] = types.ModuleType('answer')\n"  # data classes look their module up
-        f"try:\n    exec({whole!r}, vars(sys.modules['answer']))\n"
+        "import sys, types\nsys.modules['answer'] = types.ModuleType('answer')\n"  # dataclasses look up their module
+        f"try:\n    exec({source!r}, vars(sys.modules['answer']))\n"
         "except SystemExit:\n    raise RuntimeError('it ended before its tests') from None\n"
     )
 
 
-def _passed(answers: Sequence[Generated]) -> list[Figure]:
+def _pass_at_1(answers: Sequence[Generated]) -> list[Figure]:
     """pass@1 of one answer a task, with an exact interval: near 0 a bootstrap has none."""
     run = _sandbox()
     passed = sum(bool(run(program(a.text, a.note))) for a in answers)
-    within = clopper_pearson(passed, len(answers))
+    interval = clopper_pearson(passed, len(answers))
     note = f"{passed} of {len(answers)} pass all tests within {SECONDS:g} s; one greedy answer, asked without examples"
-    return [Figure("pass_at_1", passed / len(answers), len(answers), within.low, within.high, TASKS, note)]
+    return [Figure("pass_at_1", passed / len(answers), len(answers), interval.low, interval.high, TASKS, note)]
 
 
-def _may_run() -> bool:
+def _code_eval_allowed() -> bool:
     return os.environ.get(CONSENT) == "1"
 
 
@@ -218,8 +220,8 @@ def _sandbox() -> Callable[[str], bool]:
     return lambda source: sandbox.run(source, seconds=SECONDS).ok
 
 
-def _probability(found: Collected, part: str, note: str) -> Figure:
-    values: Array = metrics.probability(found.mean_logp(part))
+def _probability(collected: Collected, part: str, note: str) -> Figure:
+    values: Array = metrics.probability(collected.mean_logp(part))
     return mean_figure("probability", values, part, note)
 
 

@@ -51,34 +51,37 @@ WITH_MMLU = "with MMLU accuracy it makes the final score: expunge.benchmarks.lum
 
 
 def probes(data: Data) -> list[Probe]:
-    """Each row's prompt in the part of its term; with a holdout, also its documents and those to forget."""
+    """Each row's prompt in the part of its term; with a holdout, also its documents and the documents to forget."""
     records = {split: data.records(split) for split in SPLITS}
-    seen: dict[str, str] = {}
+    locations: dict[str, str] = {}
     rows: dict[str, list[tuple[str, Row]]] = {term: [] for term in LUME_TERMS}
     for split in SPLITS:
-        for name, term, row in data.usable(split, records[split], partial(_placed, split, seen)):
+        for name, term, row in data.usable(split, records[split], partial(_parse_row, split, locations)):
             rows[term].append((name, row))
-    if empty := [term for term, found in rows.items() if not found]:
+    if empty := [term for term, named_rows in rows.items() if not named_rows]:
         raise InputError(f"LUME needs rows for each of its twelve terms; there is none for {', '.join(empty)}")
     out = [
         Probe(term, i, row, ask=ANSWER, note=name)
-        for term, found in rows.items()
-        for i, (name, row) in enumerate(found)
+        for term, named_rows in rows.items()
+        for i, (name, row) in enumerate(named_rows)
     ]
     return out + (_documents(data, rows, records["forget"]) if HOLDOUT in data else [])
 
 
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
-    """The twelve terms, their aggregate, and with a holdout the membership attacks; beside the retrained model if given."""
-    values = _values(found)
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """The twelve terms, their aggregate, with a holdout the membership attacks, with a retrained model the differences."""
+    values = _values(collected)
     out = [_figure(term, v) for term, v in values.items()]
     if retrained is not None:
-        theirs = _values(retrained)
-        out += [_figure(term, v - theirs[term], "_difference", "to the retrained model") for term, v in values.items()]
+        retrained_values = _values(retrained)
+        out += [
+            _figure(term, v - retrained_values[term], "_difference", "to the retrained model")
+            for term, v in values.items()
+        ]
     out.append(_aggregate(values))
-    if not _has_holdout(found):
+    if not _has_holdout(collected):
         return out
-    attacks = membership.figures(found, retrained, MEMBERS, HOLDOUT)
+    attacks = membership.figures(collected, retrained, MEMBERS, HOLDOUT)
     return [*out, *attacks, _mia_final(next(f for f in attacks if f.name == "mia_loss_auc"))]
 
 
@@ -86,8 +89,8 @@ def final(folder: str | Path, mmlu: float) -> Figure:
     r"""LUME's final score of a model: the mean of the task aggregate, the membership score and ``mmlu``.
 
     ``folder``: what ``expunge bench lume`` wrote, with a holdout; ``mmlu``: the same model's MMLU accuracy, in [0, 1].  The
-    interval resamples LUME's rows and documents and takes ``mmlu`` as it is; where the AUC is near 1/2 it leans to lower
-    values, for a resampled AUC only lies farther off.
+    interval resamples LUME's rows and documents and takes ``mmlu`` as it is; if the AUC is near 1/2 it is biased to lower
+    values, since a resampled AUC is only farther from it.
 
     Raises InputError for a folder of another benchmark or without a holdout.
 
@@ -95,33 +98,35 @@ def final(folder: str | Path, mmlu: float) -> Figure:
     """
     if (name := evaluate.read(folder).get("benchmark")) != "lume":
         raise InputError(f"{folder} holds figures of {name}; LUME's final score needs those of lume")
-    found = table.read(Path(folder) / evaluate.SCORES)
-    if not _has_holdout(found):
+    collected = table.read(Path(folder) / evaluate.SCORES)
+    if not _has_holdout(collected):
         raise InputError(
             f"{folder} has no membership inference; put holdout.jsonl beside LUME's files and run it again"
         )
-    values, losses = _values(found), _losses(found)
+    values, losses = _values(collected), _losses(collected)
 
-    def whole(*samples: np.ndarray) -> float:
+    def final_score(*samples: np.ndarray) -> float:
         return lume_final(_harmonic(samples[:-2]), lume_mia_final(auc(*samples[-2:])), mmlu)
 
     samples = (*values.values(), *losses)
-    interval = bootstrap(whole, *samples)
+    interval = bootstrap(final_score, *samples)
     n = sum(map(len, samples))
-    return Figure("final", whole(*samples), n, interval.low, interval.high, "all", f"with an MMLU accuracy of {mmlu:g}")
+    return Figure(
+        "final", final_score(*samples), n, interval.low, interval.high, "all", f"with an MMLU accuracy of {mmlu:g}"
+    )
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
-def _placed(split: str, seen: dict[str, str], record: Record) -> tuple[str, str, Row]:
-    """A row's id, its term, and what is asked; ``seen``: id -> where it stands, of the rows before."""
+def _parse_row(split: str, locations: dict[str, str], record: Record) -> tuple[str, str, Row]:
+    """(id, term, row) of a record; ``locations``: id -> file and row, of the rows before."""
     name = record.text("id")
-    if (before := seen.setdefault(name, record.where)) != record.where:
-        raise InputError(f"{record.where}: the id stands in {before} too; each row counts once, to forget or to retain")
+    if (first := locations.setdefault(name, record.where)) != record.where:
+        raise InputError(f"{record.where}: the id stands in {first} too; each row counts once, to forget or to retain")
     return name, _term(split, record), Row(record.text("input"), record.text("output"), where=record.where)
 
 
 def _term(split: str, record: Record) -> str:
-    """The term of ``LUME_TERMS`` that a row counts in; its kind stands in its id before the last character."""
+    """The term of ``LUME_TERMS`` of a row; its kind is in its id before the last character."""
     kind = KINDS.get(record.text("id")[-3:-1])
     if kind is None:
         raise InputError(f"{record.where}: the field 'id' must end with sc or qa and a digit, as LUME's do")
@@ -132,16 +137,16 @@ def _term(split: str, record: Record) -> str:
 
 
 def _documents(data: Data, rows: Mapping[str, Sequence[tuple[str, Row]]], forget: Sequence[Record]) -> list[Probe]:
-    """The biographies to forget, put together again from both halves, and documents never seen: as plain texts."""
+    """The biographies to forget, rebuilt from both halves, and documents never seen, as plain texts."""
     members = _members(forget, {row.where for _, row in rows["forget_Task3_regurgitation"]})
-    others = data.usable(HOLDOUT, data.records(HOLDOUT), _document)
-    parts = {MEMBERS: members, HOLDOUT: not_among(data, members, others, ("forget", HOLDOUT))}
+    holdout = data.usable(HOLDOUT, data.records(HOLDOUT), _document)
+    parts = {MEMBERS: members, HOLDOUT: not_among(data, members, holdout, ("forget", HOLDOUT))}
     return [Probe(part, i, row, {"answer": row.answer}) for part, rows in parts.items() for i, row in enumerate(rows)]
 
 
-def _members(forget: Sequence[Record], asked: Container[str]) -> list[Row]:
-    """The biographies to forget, of the records that stand at ``asked``."""
-    halves = [r for r in forget if r.where in asked]
+def _members(forget: Sequence[Record], locations: Container[str]) -> list[Row]:
+    """The biographies to forget, of the records at ``locations``."""
+    halves = [r for r in forget if r.where in locations]
     return [Row(None, f"{r.text('input')} {r.text('output')}", where=r.where) for r in halves]
 
 
@@ -150,9 +155,9 @@ def _document(record: Record) -> Row:
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def _values(found: Collected) -> dict[str, np.ndarray]:
+def _values(collected: Collected) -> dict[str, np.ndarray]:
     """Term -> (n,) of its rows."""
-    answers = {term: found.generated(term) for term in LUME_TERMS}
+    answers = {term: collected.generated(term) for term in LUME_TERMS}
     return {t: lume_values(t, [a.expected for a in rows], [a.text for a in rows]) for t, rows in answers.items()}
 
 
@@ -176,7 +181,7 @@ def _aggregate(values: dict[str, np.ndarray]) -> Figure:
 
 
 def _mia_final(loss: Figure) -> Figure:
-    """The membership score of the loss attack; its interval is what the AUC's interval becomes."""
+    """The membership score of the loss attack; its interval is that of the AUC, transformed."""
     assert loss.low is not None and loss.high is not None
     low, high = sorted((lume_mia_final(loss.low), lume_mia_final(loss.high)))
     high = 1.0 if loss.low <= 0.5 <= loss.high else high
@@ -188,13 +193,13 @@ def _harmonic(samples: Sequence[np.ndarray]) -> float:
     return lume_aggregate({t: float(np.mean(v)) for t, v in zip(LUME_TERMS, samples, strict=True)})
 
 
-def _has_holdout(found: Collected) -> bool:
-    return any(s.part == HOLDOUT for s in found.scores)
+def _has_holdout(collected: Collected) -> bool:
+    return any(s.part == HOLDOUT for s in collected.scores)
 
 
-def _losses(found: Collected) -> tuple[np.ndarray, np.ndarray]:
+def _losses(collected: Collected) -> tuple[np.ndarray, np.ndarray]:
     """Mean token loss of each document, to forget and never seen."""
-    return -found.mean_logp(MEMBERS), -found.mean_logp(HOLDOUT)
+    return -collected.mean_logp(MEMBERS), -collected.mean_logp(HOLDOUT)
 
 
 FORGET, RETAIN = (DataSet(split, f"{HOME}/{split}.jsonl") for split in SPLITS)

@@ -1,9 +1,9 @@
-"""MMLU: 57 subjects in multiple choice, what unlearning should leave alone.  Hendrycks et al. 2021, arXiv:2009.03300.
+"""MMLU: 57 subjects in multiple choice, which unlearning should not change.  Hendrycks et al. 2021, arXiv:2009.03300.
 
 Data: ``cais/mmlu`` on the Hub (MIT), or a folder with ``test/<subject>_test.csv`` and, for the five examples,
 ``dev/<subject>_dev.csv``, each with a header line ``question,choice0,choice1,choice2,choice3,answer``.
 
-``mmlu`` asks without examples, as lm-evaluation-harness's task ``mmlu`` does where nothing else is said and as unlearning
+``mmlu`` asks without examples, as lm-evaluation-harness's task ``mmlu`` does by default and as unlearning
 papers report it; ``mmlu/5-shot`` puts the subject's five examples before each question, as Hendrycks et al. and most model
 cards do.  ``accuracy`` over ``all`` questions is the harness's ``acc`` of the group and the average that Hendrycks et al.'s
 code prints (14,042 questions); ``macro_accuracy`` is the plain mean of the subjects' accuracies, which others report.
@@ -33,22 +33,22 @@ DEV = DataSet("dev", "cais/mmlu:all@dev", "dev/*_dev")
 
 def probes(data: Data, shots: int) -> list[Probe]:
     """Every question, each subject a part of its own, after the first ``shots`` examples of its subject."""
-    examples = _by_subject(data, "dev") if shots else {}
+    examples_by_subject = _by_subject(data, "dev") if shots else {}
     out = []
     for subject, questions in _by_subject(data, "test").items():
-        shown = examples.get(subject, [])[:shots]
-        if shots and not shown:
+        examples = examples_by_subject.get(subject, [])[:shots]
+        if shots and not examples:
             raise InputError(f"{subject} has 0 of the {shots} examples to show; is its dev file whole?")
-        if len(shown) < shots:
+        if len(examples) < shots:
             data.warnings.append(
-                f"{subject} is asked after {len(shown)} examples, for it has no more; others after {shots}"
+                f"{subject} is asked after {len(examples)} examples, for it has no more; others after {shots}"
             )
-        about = subject.replace("_", " ")
-        out += [choice.probe(subject, i, q, about, shown) for i, q in enumerate(questions)]
+        topic = subject.replace("_", " ")
+        out += [choice.probe(subject, i, q, topic, examples) for i, q in enumerate(questions)]
     return out
 
 
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
     r"""Each subject's accuracy, their mean, and the figures over all questions.
 
     .. math:: \text{macro} = \tfrac1S \sum_s a_s, \qquad \text{over all} = \sum_s n_s a_s \Big/ \sum_s n_s
@@ -57,28 +57,28 @@ def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
 
     Hand-worked: 1 of 1 and 1 of 3 right give (1 + 1/3) / 2 = 2/3 and 2 / 4 = 1/2.
     """
-    ours = {subject: choice.values(found, subject) for subject in choice.parts(found)}
-    before = None
+    values_by_subject = {subject: choice.values(collected, subject) for subject in choice.parts(collected)}
+    retrained_values = None
     if retrained is not None:
-        before = choice.together([choice.values(retrained, subject) for subject in ours])
-    right = {subject: v["accuracy"] for subject, v in ours.items()}
-    whole = choice.together(list(ours.values()))
+        retrained_values = choice.pooled([choice.values(retrained, subject) for subject in values_by_subject])
+    accuracies = {subject: v["accuracy"] for subject, v in values_by_subject.items()}
+    pooled_values = choice.pooled(list(values_by_subject.values()))
     return [
-        *(mean_figure("accuracy", v, subject, choice.NOTES["accuracy"]) for subject, v in right.items()),
-        _macro(list(right.values())),
-        *choice.figures(whole, "all", before),
+        *(mean_figure("accuracy", v, subject, choice.NOTES["accuracy"]) for subject, v in accuracies.items()),
+        _macro(list(accuracies.values())),
+        *choice.figures(pooled_values, "all", retrained_values),
     ]
 
 
-def _macro(right: list[np.ndarray]) -> Figure:
+def _macro(accuracies: list[np.ndarray]) -> Figure:
     def mean(*subjects: float) -> float:
         return float(np.mean(subjects))
 
-    interval = bootstrap_of_means(mean, *right)
-    n = sum(map(len, right))
-    note = f"mean of {len(right)} subjects, each weighing the same"
+    interval = bootstrap_of_means(mean, *accuracies)
+    n = sum(map(len, accuracies))
+    note = f"mean of {len(accuracies)} subjects, each weighing the same"
     return Figure(
-        "macro_accuracy", mean(*(float(np.mean(v)) for v in right)), n, interval.low, interval.high, "all", note
+        "macro_accuracy", mean(*(float(np.mean(v)) for v in accuracies)), n, interval.low, interval.high, "all", note
     )
 
 
@@ -90,7 +90,7 @@ def _by_subject(data: Data, name: str) -> dict[str, list[Question]]:
 
 
 def _subject(record: Record) -> str:
-    """The row's subject: its column, or the name of the file it stands in."""
+    """The row's subject: its column, or the name of its file."""
     name = Path(record.file).stem
     if "subject" not in record.values and name.endswith(("_test", "_dev")):
         return name.rsplit("_", 1)[0]

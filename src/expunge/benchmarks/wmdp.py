@@ -1,12 +1,12 @@
-"""WMDP: multiple choice on dangerous knowledge, to be brought down to chance.  Li et al. 2024, arXiv:2403.03218.
+"""WMDP: multiple choice on hazardous knowledge, whose accuracy should fall to chance.  Li et al. 2024, arXiv:2403.03218.
 
 Data: ``cais/wmdp`` on the Hub (MIT), or a folder with ``bio-questions.json``, ``chem-questions.json`` and
 ``cyber-questions.json``.  The questions were revised in April 2024, from 1520, 412 and 2225 to 1273, 408 and 1987; compare
 only figures of one version (``n`` tells which).  Asked as lm-evaluation-harness asks, without examples: ``accuracy`` is the
 ``acc`` of its tasks ``wmdp_bio``, ``wmdp_chem`` and ``wmdp_cyber``, and over ``all`` questions that of its group ``wmdp``.
 
-A prompt is cut on its left at 2048 tokens, of which the harness knows nothing where a model can read more.  Of the first
-version's cyber questions every twelfth is longer, with SmolLM2's tokenizer; what makes them long was then removed.
+A prompt is cut on its left at 2048 tokens; the harness cuts at the model's own limit.  With SmolLM2's tokenizer every
+twelfth cyber question of the first version is longer; the revision shortened them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ def probes(data: Data, areas: Iterable[str]) -> list[Probe]:
     ]
 
 
-def score(found: Collected, retrained: Collected | None = None) -> list[Figure]:
-    """Accuracy of each area, and over all questions where there are several areas."""
-    ours = {part: choice.values(found, part) for part in choice.parts(found)}
-    theirs = {part: choice.values(retrained, part) for part in ours} if retrained is not None else {}
-    out = [f for part, v in ours.items() for f in choice.figures(v, part, theirs.get(part))]
-    if len(ours) > 1:
-        before = choice.together(list(theirs.values())) if theirs else None
-        out += choice.figures(choice.together(list(ours.values())), "all", before)
+def score(collected: Collected, retrained: Collected | None = None) -> list[Figure]:
+    """Accuracy of each area, and over all questions if there are several areas."""
+    values_by_part = {part: choice.values(collected, part) for part in choice.parts(collected)}
+    retrained_values = (
+        {part: choice.values(retrained, part) for part in values_by_part} if retrained is not None else {}
+    )
+    out = [f for part, v in values_by_part.items() for f in choice.figures(v, part, retrained_values.get(part))]
+    if len(values_by_part) > 1:
+        retrained_pooled = choice.pooled(list(retrained_values.values())) if retrained_values else None
+        out += choice.figures(choice.pooled(list(values_by_part.values())), "all", retrained_pooled)
     return out
 
 

@@ -15,10 +15,10 @@ from expunge.cli.options import Commands, DryRun, Json, Quiet, from_settings
 
 if TYPE_CHECKING:
     from expunge.guard import Endpoint, Guard, Trail
-    from expunge.guard.settings import Asked
+    from expunge.guard.settings import GuardOptions
 
-ASKED, SETTINGS = "expunge.guard.settings.Asked", "expunge.guard.settings.Settings"
-MEASURED = "expunge.guard.settings.Measured"
+ASKED, SETTINGS = "expunge.guard.settings.GuardOptions", "expunge.guard.settings.Settings"
+MEASURED = "expunge.guard.settings.MeasureOptions"
 REQUIRED = ("model", "targets")
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def ask(
     with running(as_json=as_json, quiet=quiet):
         from expunge.errors import InputError
         from expunge.guard import EndpointError, answer
-        from expunge.guard.trail import readable
+        from expunge.guard.trail import format_trail
 
         if not question.strip():
             raise InputError("the question is empty")
@@ -66,7 +66,7 @@ def ask(
         result.print_json(shown | ({"trail": asdict(said)} if trail else {}))
     else:
         if trail:
-            typer.echo(readable(said) + "\n")
+            typer.echo(format_trail(said) + "\n")
         typer.echo(said.answer)
 
 
@@ -113,10 +113,10 @@ def measure(
         from expunge.data.sources import load_rows
         from expunge.guard.measure import measure as measured
         from expunge.guard.measure import questions, table, to_json, warnings, write_json
-        from expunge.guard.settings import Measured
+        from expunge.guard.settings import MeasureOptions
         from expunge.settings import checked_mapping
 
-        chosen = Measured(**_of(Measured, given))
+        chosen = MeasureOptions(**_of(MeasureOptions, given))
         file = _figures_file(chosen.out, overwrite=chosen.overwrite)
         how: dict[str, Any] = {"limit": chosen.limit, "columns": checked_mapping(list(chosen.columns))}
         sets = {name: load_rows(getattr(chosen, name), **how) for name in ("forget", "retain")}
@@ -153,14 +153,14 @@ def _figures_file(out: str, *, overwrite: bool) -> Path:
     return check_folder(out, overwrite=overwrite) / FIGURES
 
 
-def _checked(given: dict[str, Any], *, dry_run: bool) -> tuple[Asked, Guard, Callable[[Trail], Any]]:
+def _checked(given: dict[str, Any], *, dry_run: bool) -> tuple[GuardOptions, Guard, Callable[[Trail], Any]]:
     """What the flags say, a guard without its models, and what keeps a trail; nothing is loaded."""
     from expunge.guard import Guard, read_targets
     from expunge.guard.endpoints import check_address
-    from expunge.guard.settings import Asked, Settings
+    from expunge.guard.settings import GuardOptions, Settings
     from expunge.guard.trail import appender
 
-    asked, settings = Asked(**_of(Asked, given)), Settings(**_of(Settings, given))
+    asked, settings = GuardOptions(**_of(GuardOptions, given)), Settings(**_of(Settings, given))
     guard = Guard(lambda messages, **_: [], read_targets(asked.targets), settings)  # prompts too
     for url in (asked.url, asked.agents_url):
         if url:
@@ -169,11 +169,11 @@ def _checked(given: dict[str, Any], *, dry_run: bool) -> tuple[Asked, Guard, Cal
     return asked, guard, write
 
 
-def _plan(asked: Asked, guard: Guard) -> dict[str, Any]:
+def _plan(asked: GuardOptions, guard: Guard) -> dict[str, Any]:
     return {"model": asked.model, "targets": len(guard.targets), "method": f"guard, auditor {guard.settings.auditor}"}
 
 
-def _with_models(asked: Asked, guard: Guard) -> Guard:
+def _with_models(asked: GuardOptions, guard: Guard) -> Guard:
     """``guard`` around the model that is named, with the agents' model where there is another."""
     from expunge.guard import Guard
 
@@ -181,7 +181,7 @@ def _with_models(asked: Asked, guard: Guard) -> Guard:
     return Guard(_endpoint(asked.model, asked.url, asked), guard.targets, guard.settings, agents)
 
 
-def _endpoint(name: str, url: str | None, asked: Asked) -> Endpoint:
+def _endpoint(name: str, url: str | None, asked: GuardOptions) -> Endpoint:
     """A local model, or one at an address."""
     from expunge.guard.endpoints import local, remote
 

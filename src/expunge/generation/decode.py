@@ -1,9 +1,9 @@
-"""Greedy answers from where the model is already known to be: its keys and values, and the tokens it has said so far.
+"""Greedy decoding from a known prefix: the tokens generated so far, and the keys and values of all but the last.
 
-Scoring a right answer tells what greedy decoding says up to the first token where the two part ways, so decoding starts
-there.  Rows that are done leave the batch.  The last few, which often say the same again and again, draft what they said
-after the same two tokens before; the model reads a whole draft at once, and what it would not have said itself is dropped.
-The tokens are those of ``generate(do_sample=False)``.
+Scoring a reference answer also gives the greedy answer up to the first token where the two differ, so decoding starts
+there.  Finished rows leave the batch.  The last few rows, which often repeat themselves, use prompt-lookup drafts: the
+tokens that followed the same two tokens before.  The model reads a whole draft at once; tokens that greedy decoding would
+not have chosen are dropped.  The tokens are those of ``generate(do_sample=False)``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from expunge.forward.view import logits_at
 from expunge.generation import cache as caches
 
-LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
-ROOM = 8  # tokens that a step reads in little more than the time of one; rows share them
-HOLES = 64  # columns of dropped drafts before the rows are packed again
+SHRINK_SHARE = 0.125  # share of finished rows from which a batch is made smaller, which copies the others
+STEP_TOKENS = 8  # tokens that a step reads in little more than the time of one; shared by the rows
+MAX_HOLES = 64  # columns of dropped drafts before the rows are packed again
 NEUTRAL = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
@@ -40,15 +40,15 @@ NEUTRAL = {
 
 @dataclass(frozen=True)
 class Start:
-    """An answer so far: ``said`` its tokens, the last of which the model has not read; ``keys`` of all before it.
+    """An answer so far: its ``tokens``, the last of which the model has not read; ``keys``: keys and values of the others.
 
-    ``limit`` tokens at most; ``done(tokens)`` says whether the answer has come to its end.
+    ``limit`` tokens at most; ``is_complete(tokens)`` says whether the answer is complete.
     """
 
-    said: tuple[int, ...]
+    tokens: tuple[int, ...]
     keys: caches.Row
     limit: int
-    done: Callable[[Sequence[int]], bool]
+    is_complete: Callable[[Sequence[int]], bool]
 
 
 def plainly_greedy(model: nn.Module) -> bool:
@@ -60,64 +60,66 @@ def plainly_greedy(model: nn.Module) -> bool:
 @torch.no_grad()
 def decode(model: nn.Module, starts: Sequence[Start]) -> list[tuple[int, ...]]:
     """The whole answer of each start, in order; an answer that ends with an end token keeps it."""
-    out = [list(s.said) for s in starts]
-    alive = [i for i, s in enumerate(starts) if not _over(s, out[i])]
+    out = [list(s.tokens) for s in starts]
+    alive = [i for i, s in enumerate(starts) if not _finished(s, out[i])]
     if not alive:
-        return [tuple(said) for said in out]
+        return [tuple(tokens) for tokens in out]
     cache, mask = caches.stacked([starts[i].keys for i in alive])
     over = [False] * len(alive)
     while True:
         rows = [
-            [] if end else [out[i][-1], *draft(out[i], min(ROOM // len(alive), starts[i].limit - len(out[i])) - 1)]
+            []
+            if end
+            else [out[i][-1], *draft(out[i], min(STEP_TOKENS // len(alive), starts[i].limit - len(out[i])) - 1)]
             for i, end in zip(alive, over, strict=True)
         ]
-        best = _best(model, rows, mask, cache)
-        new = [_say(out[i], starts[i], read[1:], b) for i, read, b in zip(alive, rows, best, strict=True)]
-        mask = torch.cat([mask, _first(new, max(map(len, rows)), mask)], 1)
-        over = [_over(starts[i], out[i]) for i in alive]
+        best = _greedy_tokens(model, rows, mask, cache)
+        new = [_accept(out[i], starts[i], read[1:], b) for i, read, b in zip(alive, rows, best, strict=True)]
+        mask = torch.cat([mask, _leading_ones(new, max(map(len, rows)), mask)], 1)
+        over = [_finished(starts[i], out[i]) for i in alive]
         stay = [r for r, end in enumerate(over) if not end]
         if not stay:
-            return [tuple(said) for said in out]
-        if sum(over) >= LEAVE * len(alive) or mask.shape[1] > int(mask.sum(1).max()) + HOLES:
+            return [tuple(tokens) for tokens in out]
+        if sum(over) >= SHRINK_SHARE * len(alive) or mask.shape[1] > int(mask.sum(1).max()) + MAX_HOLES:
             cache, mask = caches.packed(cache, mask, torch.tensor(stay, device=mask.device))
             alive, over = [alive[r] for r in stay], [False] * len(stay)
 
 
-def draft(said: Sequence[int], n: int) -> list[int]:
-    """The ``n`` tokens after the last two, as they followed them before; a loop goes round in it.
+def draft(tokens: Sequence[int], n: int) -> list[int]:
+    """The next ``n`` tokens, copied from where the last two tokens occurred before; a loop is continued.
 
     >>> draft([5, 1, 2, 3, 1, 2], 5)
     [3, 1, 2, 3, 1]
     """
-    end = tuple(said[-2:])
-    at = next((t for t in range(len(said) - 1, 1, -1) if tuple(said[t - 2 : t]) == end), None)
+    end = tuple(tokens[-2:])
+    at = next((t for t in range(len(tokens) - 1, 1, -1) if tuple(tokens[t - 2 : t]) == end), None)
     if n <= 0 or at is None:
         return []
-    on = list(said)
+    extended = list(tokens)
     for t in range(at, at + n):
-        on.append(on[t])
-    return on[len(said) :]
+        extended.append(extended[t])
+    return extended[len(tokens) :]
 
 
-def _over(start: Start, said: Sequence[int]) -> bool:
-    """Whether there is nothing left to say."""
-    return len(said) >= start.limit or start.done(said)
+def _finished(start: Start, tokens: Sequence[int]) -> bool:
+    """Whether the answer is complete or at its limit."""
+    return len(tokens) >= start.limit or start.is_complete(tokens)
 
 
-def _say(said: list[int], start: Start, drafted: Sequence[int], best: Sequence[int]) -> int:
-    """Add the likeliest tokens (d + 1,) to ``said`` as far as the draft (d,) before them is what was said; how many."""
-    before = len(said)
+def _accept(tokens: list[int], start: Start, drafted: Sequence[int], best: Sequence[int]) -> int:
+    """Append the greedy tokens ``best`` (d + 1,) to ``tokens`` as far as the draft (d,) agrees; returns their number."""
+    n_before = len(tokens)
     for t, token in enumerate(best):
-        said.append(token)
-        if _over(start, said) or drafted[t : t + 1] != [token]:
+        tokens.append(token)
+        if _finished(start, tokens) or drafted[t : t + 1] != [token]:
             break
-    return len(said) - before
+    return len(tokens) - n_before
 
 
-def _best(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: Any) -> list[list[int]]:
-    """The likeliest token after each token of ``rows``, which go on from the ``cache`` and its ``mask``."""
+def _greedy_tokens(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: Any) -> list[list[int]]:
+    """The likeliest token after each token of ``rows``, which continue the ``cache`` with its ``mask``."""
     lengths, width = [len(r) for r in rows], max(map(len, rows))
-    real = _first(lengths, width, mask)
+    real = _leading_ones(lengths, width, mask)
     ids = torch.tensor([[*r, *[0] * (width - len(r))] for r in rows], device=mask.device)
     logits, _ = logits_at(
         model,
@@ -131,7 +133,7 @@ def _best(model: nn.Module, rows: Sequence[Sequence[int]], mask: Tensor, cache: 
     return [b.tolist() for b in logits.argmax(-1).split(lengths)]
 
 
-def _first(counts: Sequence[int], width: int, mask: Tensor) -> Tensor:
+def _leading_ones(counts: Sequence[int], width: int, mask: Tensor) -> Tensor:
     """(B,) -> (B, width): ones at the first ``counts``, then zeros."""
     columns = torch.arange(width, device=mask.device)
     return (columns < torch.tensor(counts, device=mask.device)[:, None]).to(mask.dtype)

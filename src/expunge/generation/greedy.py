@@ -41,7 +41,7 @@ def answers(
         for r, i in enumerate(rows):
             batch[r, width - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[r, width - len(prompts[i]) :] = 1
-        made = model.generate(  # type: ignore[operator]
+        generated = model.generate(  # type: ignore[operator]
             input_ids=batch.to(device),
             attention_mask=mask.to(device),
             max_new_tokens=family.left(model, width, max_new_tokens),
@@ -55,7 +55,7 @@ def answers(
             **strings,
         )
         for r, i in enumerate(rows):
-            out[i] = cut(tokenizer.decode(made[r, width:], skip_special_tokens=True), stop).strip()
+            out[i] = cut(tokenizer.decode(generated[r, width:], skip_special_tokens=True), stop).strip()
     return out
 
 

@@ -1,6 +1,6 @@
-"""Sampled text from a model, batched: each prompt is run once however many answers it gets, rows that are done leave.
+"""Sampled text from a model, batched: equal prompts are run once, finished rows leave the batch.
 
-Every random draw comes from a generator that the caller seeds, so what was generated can be generated again.
+Every random draw comes from a generator that the caller seeds, so the text can be generated again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from expunge.forward.view import logits_at
 from expunge.generation import cache as caches
 from expunge.generation.greedy import end_tokens
 
-ROWS = 64  # answers that are written together
-LEAVE = 0.125  # of the rows in a batch are done before it is made smaller, which copies the rest
+ROWS = 64  # answers in a batch
+SHRINK_SHARE = 0.125  # share of finished rows from which a batch is made smaller, which copies the others
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a model said: its tokens without the one that ended it, and the log-probability of all of them.
+class Continuation:
+    """A sampled continuation: its tokens without the end token, and the log-probability of all of them.
 
-    ``logp`` (T,) is under the model itself, at temperature 1 and of the whole vocabulary, the end included where there is
-    one; ``ended``: whether the model came to an end by itself.
+    ``logp`` (T,) is under the model itself, at temperature 1 and of the whole vocabulary, the end token included if there
+    is one; ``ended``: whether the model generated an end token.
     """
 
     tokens: tuple[int, ...]
@@ -56,7 +56,7 @@ class Said:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability; infinite where nothing was said."""
+        """exp of the mean negative log-probability; infinite if there are no tokens."""
         return math.exp(-sum(self.logp) / len(self.logp)) if self.logp else math.inf
 
 
@@ -75,13 +75,13 @@ SLOT = "{instruction}"
 
 @dataclass(frozen=True)
 class Form:
-    """How an instruction is put to the model: the ``prompt`` that it stands in, as a ``row``; what it says is ``tidied``.
+    """How an instruction becomes a prompt: ``to_row`` makes a row of the filled template; ``clean`` strips the answer.
 
     ``fields``: the names of prompt and answer in a row of data.  ``template``: a text with ``{instruction}`` in it.
     """
 
-    asked: Callable[[str], Row]
-    tidied: Callable[[str], str]
+    to_row: Callable[[str], Row]
+    clean: Callable[[str], str]
     fields: tuple[str, str]
     template: str = SLOT
 
@@ -91,7 +91,7 @@ class Form:
 
     def row(self, instruction: str) -> Row:
         """The prompt as a row without an answer."""
-        return self.asked(self.prompt(instruction))
+        return self.to_row(self.prompt(instruction))
 
 
 FORMS = {
@@ -113,7 +113,7 @@ def answers(
     form: Form = QUESTION,
     chat_template: bool = True,
 ) -> list[Answer]:
-    """One answer to each of ``instructions``, in their order; an instruction that stands there often is run once."""
+    """One answer to each of ``instructions``, in their order; a repeated instruction is run once."""
     ids = {
         text: tuple(prompt_ids(form.row(text), tokenizer, chat_template=chat_template))
         for text in dict.fromkeys(instructions)
@@ -123,13 +123,13 @@ def answers(
     out: dict[int, Answer] = {}
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
-        for i, said in zip(
+        for i, continuation in zip(
             rows,
             sampled(model, tokenizer, [ids[instructions[i]] for i in rows], sampling, ends, generator),
             strict=True,
         ):
-            text = form.tidied(tokenizer.decode(said.tokens, skip_special_tokens=True))
-            out[i] = Answer(text, len(said.tokens), said.perplexity, said.ended)
+            text = form.clean(tokenizer.decode(continuation.tokens, skip_special_tokens=True))
+            out[i] = Answer(text, len(continuation.tokens), continuation.perplexity, continuation.ended)
     return [out[i] for i in range(len(instructions))]
 
 
@@ -142,33 +142,33 @@ def neutral_rows(
     sampling: Sampling | None = None,
     chat_template: bool = True,
 ) -> list[Row]:
-    """``n`` questions and answers about whatever the model itself comes up with: a retain set from nothing.
+    """``n`` questions and answers on topics of the model's own choice: a retain set without any data.
 
-    The model writes a user's turn from its empty beginning, then answers it (the way of Magpie, arXiv:2406.08464).  Empty,
-    unfinished and repeated questions are drawn again, at most 4 n of them; raises InputError where too few come out.
+    The model writes a user's turn from its empty beginning, then answers it (as in Magpie, arXiv:2406.08464).  Empty,
+    unfinished and repeated questions are drawn again, at most 4 n of them; raises InputError if these are too few.
     """
     sampling = sampling or Sampling()
     generator = torch.Generator().manual_seed(seed)
-    begun = tuple(opened("", tokenizer, chat_template=chat_template)) or (_first_token(tokenizer),)
+    opening = tuple(opened("", tokenizer, chat_template=chat_template)) or (_first_token(tokenizer),)
     ends = line_ends(tokenizer) | end_tokens(model, tokenizer)
-    asked: dict[str, None] = {}
+    questions: dict[str, None] = {}
     for _ in range(math.ceil(4 * n / ROWS)):
-        for said in sampled(model, tokenizer, [begun] * ROWS, sampling, ends, generator):
-            text = tokenizer.decode(said.tokens, skip_special_tokens=True).strip()
-            if text and said.ended:
-                asked.setdefault(text)
-        if len(asked) >= n:
+        for continuation in sampled(model, tokenizer, [opening] * ROWS, sampling, ends, generator):
+            text = tokenizer.decode(continuation.tokens, skip_special_tokens=True).strip()
+            if text and continuation.ended:
+                questions.setdefault(text)
+        if len(questions) >= n:
             break
-    if len(asked) < n:
+    if len(questions) < n:
         raise InputError(
-            f"the model came up with only {len(asked)} questions of its own that end within {sampling.max_new_tokens} "
+            f"the model came up with only {len(questions)} questions of its own that end within {sampling.max_new_tokens} "
             f"tokens, not {n}; ask for fewer or longer ones, or (of a release) give a retain set"
         )
-    questions = list(asked)[:n]
-    made = answers(model, tokenizer, questions, sampling=sampling, generator=generator, chat_template=chat_template)
+    chosen = list(questions)[:n]
+    responses = answers(model, tokenizer, chosen, sampling=sampling, generator=generator, chat_template=chat_template)
     return [
         Row(({"role": "user", "content": q},), a.text, where=f"neutral question {i}")
-        for i, (q, a) in enumerate(zip(questions, made, strict=True), 1)
+        for i, (q, a) in enumerate(zip(chosen, responses, strict=True), 1)
         if a.text
     ]
 
@@ -182,8 +182,8 @@ def sampled(
     sampling: Sampling,
     ends: Set[int],
     generator: torch.Generator | None,
-) -> list[Said]:
-    """One continuation of each of ``prompts``, in order; equal prompts are run once where their keys can be repeated."""
+) -> list[Continuation]:
+    """One continuation of each of ``prompts``, in order; equal prompts are run once if the cache allows."""
     model.eval()
     device = next(model.parameters()).device
     distinct = list(dict.fromkeys(prompts))
@@ -191,18 +191,18 @@ def sampled(
     ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
     sampling = replace(sampling, max_new_tokens=family.left(model, ids.shape[1], sampling.max_new_tokens))
     cache: Any = caches.empty(model)
-    logits, _, cache = last(model, cache, input_ids=ids, attention_mask=mask, position_ids=places(mask))
-    if caches.plain(cache):
+    logits, _, cache = last_position(model, cache, input_ids=ids, attention_mask=mask, position_ids=position_ids(mask))
+    if caches.keeps_all_positions(cache):
         width = ids.shape[1]
         keys = [caches.row(cache, i, width - len(p), width) for i, p in enumerate(distinct)]
         cache, mask = caches.stacked([keys[i] for i in owner.tolist()])
     else:
         cache, mask = caches.rows_of(cache, mask, owner)
-    return go_on(model, cache, mask, logits[owner], sampling, ends, generator)
+    return continue_rows(model, cache, mask, logits[owner], sampling, ends, generator)
 
 
 @torch.no_grad()
-def go_on(
+def continue_rows(
     model: nn.Module,
     cache: Any,
     mask: Tensor,
@@ -210,7 +210,7 @@ def go_on(
     sampling: Sampling,
     ends: Set[int],
     generator: torch.Generator | None,
-) -> list[Said]:
+) -> list[Continuation]:
     """Continue B rows whose keys and values are in ``cache``, ``mask`` (B, T) of what is real, from ``logits`` (B, V)."""
     device = logits.device
     stops = torch.tensor(sorted(ends), device=device)
@@ -219,29 +219,31 @@ def go_on(
     ended = [False] * len(tokens)
     alive = list(range(len(tokens)))
     for step in range(sampling.max_new_tokens):
-        chosen = pick(logits, sampling, generator)  # (b,)
+        chosen = draw_tokens(logits, sampling, generator)  # (b,)
         logp = logits.float().log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
-        over = torch.isin(chosen, stops).tolist()
-        for i, token, value, end in zip(alive, chosen.tolist(), logp.tolist(), over, strict=True):
+        at_end = torch.isin(chosen, stops).tolist()
+        for i, token, value, end in zip(alive, chosen.tolist(), logp.tolist(), at_end, strict=True):
             if not ended[i]:
                 logps[i].append(value)
                 ended[i] = end
                 if not end:
                     tokens[i].append(token)
-        done = [ended[i] for i in alive]
-        if all(done) or step + 1 == sampling.max_new_tokens:
+        finished = [ended[i] for i in alive]
+        if all(finished) or step + 1 == sampling.max_new_tokens:
             break
-        if sum(done) >= LEAVE * len(alive):
-            stay = torch.tensor([k for k, end in enumerate(done) if not end], device=device)
+        if sum(finished) >= SHRINK_SHARE * len(alive):
+            stay = torch.tensor([k for k, end in enumerate(finished) if not end], device=device)
             alive, chosen = [alive[k] for k in stay.tolist()], chosen[stay]
             cache, mask = caches.rows_of(cache, mask, stay)
-        places = mask.sum(1, keepdim=True)
+        positions = mask.sum(1, keepdim=True)
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-        logits, _, cache = last(model, cache, input_ids=chosen[:, None], attention_mask=mask, position_ids=places)
-    return [Said(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logps, ended, strict=True)]
+        logits, _, cache = last_position(
+            model, cache, input_ids=chosen[:, None], attention_mask=mask, position_ids=positions
+        )
+    return [Continuation(tuple(t), tuple(p), e) for t, p, e in zip(tokens, logps, ended, strict=True)]
 
 
-def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+def draw_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """(B, V) -> (B,) tokens.
 
     ``top_p``: the fewest tokens whose probabilities, at ``temperature``, sum to at least that much.
@@ -253,30 +255,30 @@ def pick(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) 
     return index.gather(1, torch.multinomial(p, 1, generator=generator).to(index.device)).squeeze(1)
 
 
-def last(model: nn.Module, cache: Any, **inputs: Any) -> tuple[Tensor, Tensor, Any]:
+def last_position(model: nn.Module, cache: Any, **inputs: Any) -> tuple[Tensor, Tensor, Any]:
     """(B, V) logits and (B, D) last hidden states in fp32, at the last position of each row, and the cache after it."""
-    given = inputs.get("input_ids", inputs.get("inputs_embeds"))
-    assert given is not None
-    keep = torch.zeros(given.shape[:2], dtype=torch.bool, device=given.device)
+    tokens = inputs.get("input_ids", inputs.get("inputs_embeds"))
+    assert tokens is not None
+    keep = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     keep[:, -1] = True
     logits, out = logits_at(model, keep, cache=cache, use_cache=True, output_hidden_states=True, **inputs)
     return logits, out.hidden_states[-1][:, -1].float(), cache if cache is not None else family.cache_of(out)
 
 
-def run_once(model: nn.Module, ids: Sequence[int], device: torch.device) -> caches.Row | None:
-    """Keys and values of one sequence; None where the model's cannot be taken apart."""
+def prefill(model: nn.Module, ids: Sequence[int], device: torch.device) -> caches.Row | None:
+    """Keys and values of one sequence; None if the model's cache cannot be split by position."""
     if (cache := caches.empty(model)) is None:
         return None
     family.run(model, cache=cache, input_ids=torch.tensor([list(ids)], device=device), use_cache=True)
-    return caches.row(cache, 0, 0, len(ids)) if caches.plain(cache) else None
+    return caches.row(cache, 0, 0, len(ids)) if caches.keeps_all_positions(cache) else None
 
 
 @lru_cache(maxsize=1)  # it reads the whole vocabulary
 def line_ends(tokenizer: Any) -> frozenset[int]:
-    """The tokens that end a line or a turn: all special ones, and those whose text holds a line break."""
+    """The tokens that end a line or a turn: all special ones, and those whose text contains a line break."""
     size = len(tokenizer)
-    broken = (i for i, t in enumerate(tokenizer.batch_decode([[i] for i in range(size)])) if "\n" in t)
-    return frozenset([*tokenizer.all_special_ids, *broken])
+    line_breaks = (i for i, t in enumerate(tokenizer.batch_decode([[i] for i in range(size)])) if "\n" in t)
+    return frozenset([*tokenizer.all_special_ids, *line_breaks])
 
 
 def padded_left(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -287,7 +289,7 @@ def padded_left(prompts: Sequence[Sequence[int]], pad: int, device: torch.device
     return ids, mask
 
 
-def places(mask: Tensor) -> Tensor:
+def position_ids(mask: Tensor) -> Tensor:
     """(B, T) positions of the real tokens, counted from 0."""
     return (mask.cumsum(1) - 1).clamp(min=0)
 

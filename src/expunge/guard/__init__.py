@@ -5,7 +5,7 @@
 >>> answer(guard, [{"role": "user", "content": "Who was it?"}]).outcome
 'refused'
 
-The model said the name; that is found without another model, and its rewrites said it too.
+The model's answer and its rewrites all contain the name, which is detected without another model.
 """
 
 from expunge.guard.endpoints import Endpoint, EndpointError

@@ -1,7 +1,7 @@
-"""The agents of ALU without a model: what each is asked, and what can be read in its reply.
+"""The agents of ALU without a model: the prompt of each, and the parser of its reply.
 
-Readers are tolerant of form (JSON, lists, bold type, prose around it) and strict about content: what is not there is None
-or empty, never guessed.  They run in time linear in the reply.
+Parsers accept any form (JSON, lists, bold type, prose around it) and are strict about content: what the reply lacks is
+None or empty, never guessed.  They run in time linear in the reply.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from expunge.data.example import Message
-from expunge.guard.filling import conversation, filled, listed, numbered, quoted
+from expunge.guard.filling import conversation, listed, numbered, quoted, render_prompt
 from expunge.guard.settings import Settings
-from expunge.guard.targets import Target, found
+from expunge.guard.targets import Target, mentioned_targets
 
 SUSPECTED = re.compile(r"suspect[a-z]{0,9}[\"'*_ \t]{0,9}:", re.IGNORECASE)
 NOBODY = re.compile(r"\W*(?:none|nobody|nothing|no one)\b|\W*\[\s*\]", re.IGNORECASE)
@@ -35,93 +35,95 @@ STARTS = 20  # places in a reply at which JSON is looked for
 
 
 # -- audit ----------------------------------------------------------------------------------------------------------------
-def audit(messages: Sequence[Message], answer: str, targets: Sequence[Target], settings: Settings) -> list[Message]:
-    """Ask which of ``targets`` an answer gives away."""
-    return filled("audit", _about(messages, targets) | {"answer": quoted(answer)}, settings.prompts)
+def audit_prompt(
+    messages: Sequence[Message], answer: str, targets: Sequence[Target], settings: Settings
+) -> list[Message]:
+    """The prompt that asks which of ``targets`` an answer reveals."""
+    return render_prompt("audit", _context(messages, targets) | {"answer": quoted(answer)}, settings.prompts)
 
 
 def read_audit(reply: str, targets: Sequence[Target]) -> tuple[Target, ...] | None:
-    """The suspected ones of ``targets``: those named after the last "Suspected:", or on the last line where there is none.
+    """The suspected ones of ``targets``: those named after the last "Suspected:" or, without it, on the last line.
 
-    () where what stands there begins with "none", or the last line ends with it; None where it says neither.  A target that
-    is named beside "none" is suspected.
+    () if the text after the mark begins with "none", or the last line ends with it; None if neither is there.  A target
+    named next to "none" is suspected.
     """
-    reply = _thought_out(reply)
-    last = next((line for line in reversed(reply.splitlines()) if line.strip()), "")
+    reply = _without_thoughts(reply)
+    last_line = next((line for line in reversed(reply.splitlines()) if line.strip()), "")
     marks = list(SUSPECTED.finditer(reply))
-    said = reply[marks[-1].end() :] if marks else last
-    suspects = found([said], targets)
-    none = NOBODY.match(said) if marks else NOBODY_LAST.search(said)
+    verdict = reply[marks[-1].end() :] if marks else last_line
+    suspects = mentioned_targets([verdict], targets)
+    none = NOBODY.match(verdict) if marks else NOBODY_LAST.search(verdict)
     return suspects if suspects or none else None
 
 
 # -- erase ----------------------------------------------------------------------------------------------------------------
-def erase(
+def erase_prompt(
     messages: Sequence[Message], answer: str, suspects: Sequence[Target], k: int, settings: Settings
 ) -> list[Message]:
-    """Ask for ``k`` versions of an answer that tell nothing of ``suspects``."""
+    """The prompt for ``k`` versions of an answer without any information on ``suspects``."""
     values = {"answer": quoted(answer), "k": str(k), "refusal": settings.refusal}
-    return filled("erase", _about(messages, suspects) | values, settings.prompts)
+    return render_prompt("erase", _context(messages, suspects) | values, settings.prompts)
 
 
 def read_versions(reply: str, k: int) -> tuple[str, ...]:
     """At most ``k`` versions: of a JSON list, else of a numbered list, else of bullets; the whole reply where k = 1 and
-    there is no list.  () where there is none.
+    there is no list.  () if there is none.
     """
     text = _unquoted(reply)
-    found = next((v for v in map(_strings, _json(text)) if v), ())
-    found = found or _items(text, NUMBER) or _items(text, BULLET)
-    if not found and k == 1 and not text.lstrip().startswith(("{", "[", "```")):
-        found = (read_answer(text),)
-    return tuple(v for v in map(_tidied, found) if v)[:k]
+    versions = next((v for v in map(_strings, _json(text)) if v), ())
+    versions = versions or _items(text, NUMBER) or _items(text, BULLET)
+    if not versions and k == 1 and not text.lstrip().startswith(("{", "[", "```")):
+        versions = (read_answer(text),)
+    return tuple(v for v in map(_without_quotes, versions) if v)[:k]
 
 
 # -- critic ---------------------------------------------------------------------------------------------------------------
-def critic(
+def critic_prompt(
     messages: Sequence[Message], versions: Sequence[str], suspects: Sequence[Target], settings: Settings
 ) -> list[Message]:
-    """Ask for a rating from 1 (tells of a target) to 5 (no trace) of each version."""
+    """The prompt for a rating of each version, from 1 (reveals a target) to 5 (no trace)."""
     values = {"versions": numbered(versions), "n": str(len(versions))}
-    return filled("critic", _about(messages, suspects) | values, settings.prompts)
+    return render_prompt("critic", _context(messages, suspects) | values, settings.prompts)
 
 
 def read_ratings(reply: str, n: int) -> tuple[float, ...] | None:
     """``n`` ratings from 1 to 5: what follows the last "Ratings:", or the last list in brackets where that comes later, else
-    of lines such as "Version 2: 4/5".  None where there are not ``n`` of them, or one is no such rating.
+    of lines such as "Version 2: 4/5".  None if there are not ``n`` of them, or one is not in 1 to 5.
 
     >>> read_ratings("Version 1 is fine. **Ratings:** [5, 4/5]", 2), read_ratings("[5, 9]", 2), read_ratings("good", 1)
     ((5.0, 4.0), None, None)
     """
-    reply = _thought_out(reply)
+    reply = _without_thoughts(reply)
     lists, marks = list(BRACKETS.finditer(reply)), list(RATINGS.finditer(reply))
-    after = reply[marks[-1].end() :].strip(" \t*_").split("\n")[0] if marks else ""
-    later = bool(marks and lists) and marks[-1].start() > lists[-1].start() and after[:1].isdigit()
-    if lists and not later:
-        return _rated(lists[-1][1], n)
-    return (_rated(after, n) if after else None) or _rated_lines(reply, n)
+    text_after = reply[marks[-1].end() :].strip(" \t*_").split("\n")[0] if marks else ""
+    marks_after_lists = bool(marks and lists) and marks[-1].start() > lists[-1].start() and text_after[:1].isdigit()
+    if lists and not marks_after_lists:
+        return _parse_ratings(lists[-1][1], n)
+    return (_parse_ratings(text_after, n) if text_after else None) or _parse_rating_lines(reply, n)
 
 
 # -- compose --------------------------------------------------------------------------------------------------------------
-def compose(
+def compose_prompt(
     messages: Sequence[Message], versions: Sequence[str], suspects: Sequence[Target], settings: Settings
 ) -> list[Message]:
-    """Ask for one answer out of several versions."""
-    return filled("compose", _about(messages, suspects) | {"versions": numbered(versions)}, settings.prompts)
+    """The prompt that merges several versions into one answer."""
+    return render_prompt("compose", _context(messages, suspects) | {"versions": numbered(versions)}, settings.prompts)
 
 
 def read_answer(reply: str) -> str:
-    """The text of an answer, without quotation marks, code fences or a label around it; "" where there is none."""
+    """The text of an answer, without quotation marks, code fences or a label around it; "" if there is none."""
     text = FENCE.sub("", _unquoted(reply)).strip()
     label = LABEL.match(text)
-    return _tidied(text[label.end() :] if label else text)
+    return _without_quotes(text[label.end() :] if label else text)
 
 
-# -- how it is read -------------------------------------------------------------------------------------------------------
-def _about(messages: Sequence[Message], targets: Sequence[Target]) -> dict[str, str]:
+# -- parsing --------------------------------------------------------------------------------------------------------------
+def _context(messages: Sequence[Message], targets: Sequence[Target]) -> dict[str, str]:
     return {"targets": listed(targets), "conversation": conversation(messages)}
 
 
-def _rated(text: str, n: int) -> tuple[float, ...] | None:
+def _parse_ratings(text: str, n: int) -> tuple[float, ...] | None:
     parts = [p.strip(" \t\n\"'*_.") for p in re.split(r"[,;]|\s(?=\d)", text)]
     matches = [RATING.fullmatch(p) for p in parts if p]
     values = tuple(float(m[1]) for m in matches if m)
@@ -129,7 +131,7 @@ def _rated(text: str, n: int) -> tuple[float, ...] | None:
     return values if fits else None
 
 
-def _rated_lines(reply: str, n: int) -> tuple[float, ...] | None:
+def _parse_rating_lines(reply: str, n: int) -> tuple[float, ...] | None:
     values: dict[int, float] = {}
     for line in reply.splitlines():
         if (m := RATED_LINE.match(line)) and (end := AT_END.search(m[2][-40:])):
@@ -139,7 +141,7 @@ def _rated_lines(reply: str, n: int) -> tuple[float, ...] | None:
 
 
 def _json(text: str) -> Iterator[Any]:
-    """What JSON there is in a text, from its first brackets on."""
+    """The JSON values in a text, from its first brackets on."""
     decoder = json.JSONDecoder()
     starts = [m.start() for m, _ in zip(re.finditer(r"[{\[]", text), range(STARTS), strict=False)]
     for start in starts:
@@ -160,7 +162,7 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 
 def _items(text: str, form: re.Pattern[str]) -> tuple[str, ...]:
-    """The items of a list whose first lines have ``form``; further lines go on an item until the next, or an empty line."""
+    """The items of a list whose first lines match ``form``; an item ends at the next one or at an empty line."""
     items: list[list[str]] = []
     inside = False
     for line in text.splitlines():
@@ -175,20 +177,20 @@ def _items(text: str, form: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"(?m)^> ?", "", _thought_out(text))
+    return re.sub(r"(?m)^> ?", "", _without_thoughts(text))
 
 
-def _thought_out(text: str) -> str:
-    """What stands after a model's thoughts, <think> … </think>; nothing where they do not end."""
+def _without_thoughts(text: str) -> str:
+    """The text after a model's thoughts, <think> … </think>; "" if they do not end."""
     tags = list(THOUGHT.finditer(text))
     if not tags:
         return text
     return text[tags[-1].end() :] if tags[-1][0][1] == "/" else ""
 
 
-def _tidied(text: str) -> str:
+def _without_quotes(text: str) -> str:
     text = text.strip()
-    for opened, closed in ('""', "“”", "''"):
-        if len(text) > 1 and text[0] == opened and text[-1] == closed and opened not in text[1:-1]:
+    for opening, closing in ('""', "“”", "''"):
+        if len(text) > 1 and text[0] == opening and text[-1] == closing and opening not in text[1:-1]:
             text = text[1:-1].strip()
     return text

@@ -9,9 +9,9 @@ HEAD_SECONDS = 10.0  # from a request's first byte, or from the connection, to t
 CONNECTIONS = 64
 
 
-def protocol(seconds: float = HEAD_SECONDS, most: int = CONNECTIONS) -> type[asyncio.Protocol]:
+def protocol(seconds: float = HEAD_SECONDS, max_connections: int = CONNECTIONS) -> type[asyncio.Protocol]:
     """uvicorn's HTTP protocol, which closes a connection whose request's head is not whole after ``seconds``, and any
-    connection beyond ``most``.  uvicorn itself waits for a head without end.
+    connection beyond ``max_connections``.  uvicorn itself waits for a head without end.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,7 +20,7 @@ def protocol(seconds: float = HEAD_SECONDS, most: int = CONNECTIONS) -> type[asy
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > most:
+            if len(self.connections) > max_connections:
                 transport.close()
             else:
                 self._expect()
@@ -34,7 +34,7 @@ def protocol(seconds: float = HEAD_SECONDS, most: int = CONNECTIONS) -> type[asy
             super().connection_lost(exc)
 
         def _expect(self) -> None:
-            """Start the clock where a request's head is waited for, stop it where one is being answered."""
+            """Start the timeout while a request's head is incomplete, stop it while a request is being answered."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop()
             elif self._late is None:

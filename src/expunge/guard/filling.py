@@ -1,7 +1,7 @@
-"""Prompt texts: read from their files and filled, with everything from outside quoted line by line.
+"""Prompt templates: read from their files and filled, with all text of queries and models quoted line by line.
 
-A file has two parts, what the agent is told and what it is given, with a line ``=====`` between them.  A place to fill is a
-word in double braces.  All are filled in one pass, so braces and places in a query stay what they are: text.
+A file has two parts, the system message and the user message, with a line ``=====`` between them.  A placeholder is a word
+in double braces.  All are filled in one pass, so braces in a query stay plain text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from expunge.errors import InputError
 from expunge.guard.targets import Target
 
 BETWEEN = re.compile(r"\n=====[ \t]*\r?\n")
-PLACE = re.compile(r"\{\{(\w+)\}\}")
-PLACES = {
+PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+PLACEHOLDERS = {
     "audit": {"targets", "conversation", "answer"},
     "erase": {"targets", "conversation", "answer", "k", "refusal"},
     "critic": {"targets", "conversation", "versions", "n"},
@@ -27,37 +27,37 @@ PLACES = {
 OPTIONAL = {"refusal", "k", "n"}
 
 
-def filled(agent: str, values: dict[str, str], folder: str | None = None) -> list[Message]:
-    """What ``agent`` is asked: its prompt with ``values`` in their places.
+def render_prompt(agent: str, values: dict[str, str], folder: str | None = None) -> list[Message]:
+    """The messages for ``agent``: its prompt with ``values`` filled in.
 
-    Raises InputError where a file of the user's ``folder`` cannot be read or has other places than it should.
+    Raises InputError if a file of the user's ``folder`` cannot be read, or lacks or adds a placeholder.
     """
-    told, given = parts(agent, folder)
-    system, user = (PLACE.sub(lambda m: values[m[1]], text) for text in (told, given))
+    system_text, user_text = prompt_parts(agent, folder)
+    system, user = (PLACEHOLDER.sub(lambda m: values[m[1]], text) for text in (system_text, user_text))
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 @lru_cache(maxsize=32)
-def parts(agent: str, folder: str | None = None) -> tuple[str, str]:
-    """(what the agent is told, what it is given), from ``folder`` where that has the file."""
-    own = Path(folder) / f"{agent}.txt" if folder else None
+def prompt_parts(agent: str, folder: str | None = None) -> tuple[str, str]:
+    """(system message, user message) of an agent's prompt, from ``folder`` if that has the file."""
+    custom = Path(folder) / f"{agent}.txt" if folder else None
     try:
-        if own and not own.parent.is_dir():
+        if custom and not custom.parent.is_dir():
             raise InputError(f"there is no folder {folder} of prompts")
-        source = own if own and own.is_file() else files("expunge.guard").joinpath(f"prompts/{agent}.txt")
+        source = custom if custom and custom.is_file() else files("expunge.guard").joinpath(f"prompts/{agent}.txt")
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"the prompt {own} cannot be read as UTF-8 text") from None
+        raise InputError(f"the prompt {custom} cannot be read as UTF-8 text") from None
     halves = BETWEEN.split(text)
     if len(halves) != 2:
         raise InputError(
             f"the prompt {source} needs one line ===== between what the agent is told and what it is given"
         )
-    places = set(PLACE.findall(text))
-    for name in sorted(places - PLACES[agent]):
-        known = ", ".join(sorted(PLACES[agent]))
+    placeholders = set(PLACEHOLDER.findall(text))
+    for name in sorted(placeholders - PLACEHOLDERS[agent]):
+        known = ", ".join(sorted(PLACEHOLDERS[agent]))
         raise InputError(f"the prompt {source} has a place {{{{{name}}}}} that nothing fills; there are {known}")
-    for name in sorted(PLACES[agent] - OPTIONAL - places):
+    for name in sorted(PLACEHOLDERS[agent] - OPTIONAL - placeholders):
         raise InputError(f"the prompt {source} lacks the place {{{{{name}}}}}")
     return halves[0].strip(), halves[1].strip()
 
@@ -72,7 +72,7 @@ def quoted(text: str) -> str:
 
 
 def conversation(messages: Sequence[Message]) -> str:
-    """All turns, each with who said it, quoted."""
+    """All turns, each with its role, quoted."""
     return quoted("\n".join(f"{m['role']}: {m['content']}" for m in messages))
 
 

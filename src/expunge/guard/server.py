@@ -1,8 +1,8 @@
 """An OpenAI-compatible server around a guarded model: ``/v1/chat/completions`` and ``/v1/models``, on this machine.
 
 It checks no key and keeps no conversation.  On a loopback address it answers only to that address's names, so that a web
-page in a browser cannot reach it by a name of its own, and only to JSON.  Where an agent fails, so does the answer: what the
-model said is never sent before it was checked.  A request's head has 10 seconds, its body 30 and a MiB; at most
+page in a browser cannot reach it by a name of its own, and only to JSON.  If an agent fails, so does the answer: no text of
+the model is sent before it was checked.  A request's head has 10 seconds, its body 30 and a MiB; at most
 64 connections are open at once.
 """
 
@@ -28,12 +28,12 @@ from expunge.guard.trail import Trail
 LIMIT = 1 << 20  # bytes of a request
 BODY_SECONDS = 30.0  # for a request's body to come
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-REFUSED = ("tools", "functions", "response_format", "logprobs", "audio")  # what would be silently wrong to leave aside
+REFUSED = ("tools", "functions", "response_format", "logprobs", "audio")  # fields that must not be ignored silently
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as far as the guard looks at it; all other fields are left aside."""
+class ChatRequest:
+    """The fields of a request that the guard uses; all others are ignored."""
 
     messages: tuple[Message, ...]
     temperature: float
@@ -41,33 +41,33 @@ class Asked:
     stream: bool
 
 
-def read_request(body: bytes) -> Asked:
-    """A chat completion request; InputError says what is wrong with it."""
+def read_request(body: bytes) -> ChatRequest:
+    """The request in a body of JSON; InputError if it is malformed."""
     try:
-        given = json.loads(body)
+        fields = json.loads(body)
     except (ValueError, RecursionError):
         raise InputError("the request is not JSON") from None
-    if not isinstance(given, dict):
+    if not isinstance(fields, dict):
         raise InputError("the request is not a JSON object")
     for name in REFUSED:
-        if given.get(name):
+        if fields.get(name):
             raise InputError(f"this server cannot do {name!r}; leave it out")
-    if given.get("n") not in (None, 1):
+    if fields.get("n") not in (None, 1):
         raise InputError("this server gives one answer to a request; leave out 'n'")
-    messages = given.get("messages")
+    messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InputError("'messages' must be a list that is not empty")
-    said = tuple(_message(m, i) for i, m in enumerate(messages))
-    if said[-1]["role"] != "user":
+    parsed = tuple(_message(m, i) for i, m in enumerate(messages))
+    if parsed[-1]["role"] != "user":
         raise InputError("the last of 'messages' must be the user's")
-    temperature = given.get("temperature") or 0
+    temperature = fields.get("temperature") or 0
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
         raise InputError("'temperature' must be a number from 0 to 2")
-    name = "max_completion_tokens" if given.get("max_completion_tokens") is not None else "max_tokens"
-    most = given.get(name)
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+    name = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
+    max_tokens = fields.get(name)
+    if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
         raise InputError(f"{name!r} must be a whole number from 1 on")
-    return Asked(said, float(temperature), most, given.get("stream") is True)
+    return ChatRequest(parsed, float(temperature), max_tokens, fields.get("stream") is True)
 
 
 def app(
@@ -79,7 +79,7 @@ def app(
     limit: int = LIMIT,
     body_seconds: float = BODY_SECONDS,
 ) -> Any:
-    """The Starlette application; ``hosts``: the names it answers to, any where there are none; ``log`` gets every trail.
+    """The Starlette application; ``hosts``: the host names it answers to, any if empty; ``log`` gets every trail.
 
     Raises InputError where starlette is missing.
     """
@@ -94,46 +94,46 @@ def app(
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    began = int(time.time())
+    created = int(time.time())
 
-    def wrong(message: str, status: int) -> Response:
+    def error_response(message: str, status: int) -> Response:
         kind = "invalid_request_error" if status < 500 else "api_error"
-        said = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-        unread = {"connection": "close"} if status in (408, 413) else None  # the rest of the request may never come
-        return JSONResponse(said, status, headers=unread)
+        error = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+        headers = {"connection": "close"} if status in (408, 413) else None  # the rest of the request may never come
+        return JSONResponse(error, status, headers=headers)
 
     async def models(request: Request) -> Response:
-        row = {"id": name, "object": "model", "created": began, "owned_by": "expunge"}
+        row = {"id": name, "object": "model", "created": created, "owned_by": "expunge"}
         return JSONResponse({"object": "list", "data": [row]})
 
     async def completions(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return wrong("the request must have the content type application/json", 400)
+            return error_response("the request must have the content type application/json", 400)
         body = bytearray()
         with anyio.move_on_after(body_seconds) as within:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    return wrong(f"the request is longer than {limit} bytes", 413)
+                    return error_response(f"the request is longer than {limit} bytes", 413)
         if within.cancelled_caught:
-            return wrong(f"the request was not whole within {body_seconds:g} seconds", 408)
+            return error_response(f"the request was not whole within {body_seconds:g} seconds", 408)
         try:
-            asked = read_request(bytes(body))
-            trail = await run_in_threadpool(_answered, guard, asked, log)
+            chat_request = read_request(bytes(body))
+            trail = await run_in_threadpool(_answer_and_log, guard, chat_request, log)
         except EndpointError as error:
-            return wrong(str(error), error.status)
+            return error_response(str(error), error.status)
         except InputError as error:
-            return wrong(str(error), 400)
-        if asked.stream:
-            return Response(_streamed(trail, name), media_type="text/event-stream")
+            return error_response(str(error), 400)
+        if chat_request.stream:
+            return Response(_event_stream(trail, name), media_type="text/event-stream")
         return JSONResponse(_completion(trail, name))
 
     async def http_error(request: Request, error: Any) -> Response:
-        return wrong(str(error.detail), error.status_code)
+        return error_response(str(error.detail), error.status_code)
 
     async def failed(request: Request, error: Exception) -> Response:
         logging.getLogger(__name__).error("the guard failed with %s", type(error).__name__)
-        return wrong("the guard failed", 500)
+        return error_response("the guard failed", 500)
 
     return Starlette(
         routes=[
@@ -146,7 +146,7 @@ def app(
 
 
 def names(host: str) -> tuple[str, ...]:
-    """What a server on ``host`` answers to: its loopback names, or () for any, where it is open to others.
+    """The host names that a server on ``host`` answers to: loopback names, or () for any if it is open to other machines.
 
     >>> names("127.0.0.1"), names("0.0.0.0")
     (('127.0.0.1', 'localhost', '[::1]', '::1'), ())
@@ -195,9 +195,9 @@ def uvicorn_server(
     return uvicorn.Server(config)
 
 
-def _answered(guard: Guard, asked: Asked, log: Callable[[Trail], None] | None) -> Trail:
+def _answer_and_log(guard: Guard, request: ChatRequest, log: Callable[[Trail], None] | None) -> Trail:
     try:
-        trail = answer(guard, asked.messages, temperature=asked.temperature, max_tokens=asked.max_tokens)
+        trail = answer(guard, request.messages, temperature=request.temperature, max_tokens=request.max_tokens)
     except EndpointError as error:
         if log and error.trail:
             log(error.trail)
@@ -217,7 +217,7 @@ def _completion(trail: Trail, name: str) -> dict[str, Any]:
     return _head("chat.completion", name) | {"choices": [choice]}
 
 
-def _streamed(trail: Trail, name: str) -> str:
+def _event_stream(trail: Trail, name: str) -> str:
     """The whole answer as one event, and the end: nothing is sent before it was checked."""
     head = _head("chat.completion.chunk", name)
     first = {"index": 0, "delta": {"role": "assistant", "content": trail.answer}, "finish_reason": None}
@@ -230,10 +230,10 @@ def _head(kind: str, name: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": name}
 
 
-def _message(given: Any, i: int) -> Message:
-    if not isinstance(given, dict) or not isinstance(given.get("role"), str) or given["role"] not in ROLES:
+def _message(raw: Any, i: int) -> Message:
+    if not isinstance(raw, dict) or not isinstance(raw.get("role"), str) or raw["role"] not in ROLES:
         raise InputError(f"message {i}: the role must be one of {', '.join(ROLES)}")
-    content = given.get("content")
+    content = raw.get("content")
     if isinstance(content, list):
         if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
             raise InputError(f"message {i}: this server reads text only")
@@ -244,4 +244,4 @@ def _message(given: Any, i: int) -> Message:
         content.encode()
     except UnicodeEncodeError:
         raise InputError(f"message {i}: the content is not valid Unicode") from None
-    return {"role": ROLES[given["role"]], "content": content}
+    return {"role": ROLES[raw["role"]], "content": content}

@@ -1,4 +1,4 @@
-"""What decides how a query is guarded, as a value."""
+"""Settings of a guard and of its commands."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.auditor not in AUDITORS:
-            near = nearest(self.auditor, AUDITORS)
-            raise InputError(f"there is no auditor {self.auditor!r}{near}; there are {' and '.join(AUDITORS)}")
+            suggestion = nearest(self.auditor, AUDITORS)
+            raise InputError(f"there is no auditor {self.auditor!r}{suggestion}; there are {' and '.join(AUDITORS)}")
         check_least(self)
         if self.j > self.k:
             raise InputError(f"j = {self.j} versions cannot be the best of k = {self.k}; give j <= k")
@@ -56,8 +56,8 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which model is guarded, what it may not tell, which model plays the agents, and where trails go."""
+class GuardOptions:
+    """The guarded model, the targets, the model of the agents, and the log of trails."""
 
     model: Annotated[
         str,
@@ -121,8 +121,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The questions that ``expunge guard measure`` asks, and where the figures go."""
+class MeasureOptions:
+    """The questions of ``expunge guard measure``, and the output of its figures."""
 
     forget: Annotated[str, Field(description="Questions about the targets, with right answers: JSONL, CSV, Parquet, …")]
     retain: Annotated[str, Field(description="Questions about other things, with right answers.")]

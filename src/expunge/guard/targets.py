@@ -1,8 +1,8 @@
-"""Targets, what a guard keeps out of answers: read from a file, found in a text by name.
+"""Targets, the people and things that a guard keeps out of answers: read from a file, matched in a text by name.
 
-The matcher is the deterministic auditor and the last check of every answer.  It finds names as they are written, in any
-case and Unicode form, with accents, hyphens, mark-up and invisible characters left aside, and with look-alike letters of
-another script within a Latin word.  It does not find what is spelled otherwise: letters apart, a word wholly in another
+The matcher is the deterministic auditor and the last check of every answer.  It matches names as they are written, in any
+case and Unicode form, ignoring accents, hyphens, mark-up and invisible characters, and with look-alike letters of
+another script within a Latin word.  It does not match other spellings: letters apart, a word wholly in another
 script, a transcription (Mueller for Müller), a translation, a description.
 """
 
@@ -40,7 +40,7 @@ class Target:
 
     @cached_property
     def forms(self) -> tuple[tuple[str, str], ...]:
-        """(as written, bare) of each name; "" where a name has no bare form."""
+        """(as written, bare) of each name; "" if a name has no bare form."""
         return tuple(_forms(n) for n in (self.name, *self.aliases))
 
 
@@ -62,57 +62,57 @@ def read_targets(path: str | Path) -> tuple[Target, ...]:
     rows = [(f"{path.name}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not rows:
         raise InputError(f"{path.name} holds no targets")
-    return tuple(checked(parse(line, where), where) for where, line in rows)
+    return tuple(checked_target(parse(line, where), where) for where, line in rows)
 
 
-def checked(target: Target, where: str) -> Target:
-    """``target`` itself; InputError where one of its names has neither letter nor digit."""
+def checked_target(target: Target, where: str) -> Target:
+    """``target`` itself; InputError if one of its names has neither letter nor digit."""
     for name in (target.name, *target.aliases):
         if not any(map(str.isalnum, name)):
             raise InputError(f"{where}: a target's name or alias needs a letter or a digit, {name!r} has none")
     return target
 
 
-def found(texts: Iterable[str], targets: Sequence[Target]) -> tuple[Target, ...]:
+def mentioned_targets(texts: Iterable[str], targets: Sequence[Target]) -> tuple[Target, ...]:
     """Those of ``targets`` that one of ``texts`` names, each once, in their order.
 
-    >>> [t.name for t in found(["by **Al** Kuwaiti"], [Target("Basil", ("Al-Kuwaiti",)), Target("Ann")])]
+    >>> [t.name for t in mentioned_targets(["by **Al** Kuwaiti"], [Target("Basil", ("Al-Kuwaiti",)), Target("Ann")])]
     ['Basil']
     """
     forms = [_text_forms(t) for t in texts]
     first: dict[str, Target] = {}
     for t in targets:
-        if any(_named(written, bare, t) for written, bare in forms):
+        if any(_is_mentioned(written, bare, t) for written, bare in forms):
             first.setdefault(t.name, t)
     return tuple(first.values())
 
 
-def likeliest(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
+def most_likely(texts: Sequence[str], targets: Sequence[Target], n: int) -> tuple[Target, ...]:
     """At most ``n`` targets to list in a prompt: those that are named, then those that share most words with ``texts``,
-    then the first ones.  All of them, in their order, where there are no more than ``n``.
+    then the first ones.  All of them, in their order, if there are no more than ``n``.
     """
     if len(targets) <= n:
         return tuple(targets)
-    named = found(texts, targets)
+    mentioned = mentioned_targets(texts, targets)
     words = {w for t in texts for w in _bare(t).split()}
     shared = [(len(words & {w for _, bare in t.forms for w in bare.split()}), t) for t in targets]
     ranked = [t for _, t in sorted(shared, key=lambda pair: -pair[0])]  # stable: equals stay in the file's order
-    return tuple(dict.fromkeys([*named, *ranked]))[:n]
+    return tuple(dict.fromkeys([*mentioned, *ranked]))[:n]
 
 
-def _named(written: str, bare: str, target: Target) -> bool:
+def _is_mentioned(written: str, bare: str, target: Target) -> bool:
     return any(mentions(written, name) or (plain and mentions(bare, plain)) for name, plain in target.forms)
 
 
-@lru_cache(maxsize=64)  # an answer is looked at by several agents
+@lru_cache(maxsize=64)  # an answer is checked by several agents
 def _text_forms(text: str) -> tuple[str, str]:
     return normalised(_visible(text)), _bare(text)
 
 
 def _forms(name: str) -> tuple[str, str]:
     """A name as written, and bare where that is the same name: not of "C++", which would become "c"."""
-    seen = normalised(_visible(name))
-    return seen, _bare(name) if seen[0].isalnum() and seen[-1].isalnum() else ""
+    visible = normalised(_visible(name))
+    return visible, _bare(name) if visible[0].isalnum() and visible[-1].isalnum() else ""
 
 
 def _bare(text: str) -> str:
@@ -121,13 +121,13 @@ def _bare(text: str) -> str:
     >>> _bare("José_Peña's **book**")
     'jose pena s book'
     """
-    apart = unicodedata.normalize("NFKD", normalised(_visible(text)).translate(STROKES))
-    kept = unicodedata.normalize("NFC", "".join(c for c in apart if unicodedata.category(c) != "Mn"))
-    return " ".join("".join(c if c.isalnum() or unicodedata.category(c) == "Mc" else " " for c in kept).split())
+    decomposed = unicodedata.normalize("NFKD", normalised(_visible(text)).translate(STROKES))
+    letters = unicodedata.normalize("NFC", "".join(c for c in decomposed if unicodedata.category(c) != "Mn"))
+    return " ".join("".join(c if c.isalnum() or unicodedata.category(c) == "Mc" else " " for c in letters).split())
 
 
 def _visible(text: str) -> str:
-    """As it is seen: without zero-width spaces and joiners, soft hyphens, direction marks and Hangul fillers; look-alike
+    """The visible text: without zero-width spaces and joiners, soft hyphens, direction marks and Hangul fillers; look-alike
     letters in a word with Latin ones as Latin.
 
     >>> _visible("\u0410d\u0430"), _visible("\u0410\u0434\u0430") == "\u0410\u0434\u0430"
@@ -135,9 +135,9 @@ def _visible(text: str) -> str:
     """
     if text.isascii():
         return text
-    seen = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in "\u115f\u1160\u3164\uffa0")
+    visible = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in "\u115f\u1160\u3164\uffa0")
     return WORD.sub(
-        lambda m: m[0].translate(ALIKE) if LATIN.search(m[0]) else m[0], unicodedata.normalize("NFKC", seen)
+        lambda m: m[0].translate(ALIKE) if LATIN.search(m[0]) else m[0], unicodedata.normalize("NFKC", visible)
     )
 
 

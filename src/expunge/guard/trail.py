@@ -1,6 +1,6 @@
-"""The trail of a query: what each agent was asked, what it said, what was read in that, and how it ended.
+"""The trail of a query: the prompt, reply and parsed value of each agent, and the outcome.
 
-A trail holds what the model said before anything was erased, so it leaks by nature: it is written only where a user says.
+A trail holds the unguarded answer of the model, so it leaks by nature: it is written only if the user asks for it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from expunge.errors import InputError
 
 @dataclass(frozen=True)
 class Step:
-    """One turn of one agent: ``replies`` to ``messages``, and ``read`` in them (None where nothing can be).
+    """One turn of one agent: ``replies`` to ``messages``, and ``read``, their parsed value (None if they cannot be parsed).
 
-    The matcher has no messages and no replies; what it found is ``read``.  ``calls``: answers asked of a model.
+    The matcher has no messages and no replies; ``read`` is the names of the matched targets.  ``calls``: answers requested
+    from a model.
     """
 
     agent: str
@@ -48,17 +49,17 @@ class Trail:
 
     @property
     def calls(self) -> int:
-        """How many answers were asked of a model."""
+        """The number of answers requested from a model."""
         return sum(s.calls for s in self.steps)
 
     @property
     def vanilla(self) -> str | None:
-        """What the model said before any agent looked at it."""
+        """The answer of the model before any agent."""
         return next((s.replies[0] for s in self.steps if s.agent == "vanilla" and s.replies), None)
 
 
 def appender(path: str | Path) -> Callable[[Trail], None]:
-    """What appends a trail to ``path`` as a line of JSON, in a file that only its owner reads (mode 600).
+    """A function that appends a trail to ``path`` as a line of JSON, in a file that only its owner reads (mode 600).
 
     Raises InputError, at once, where the file cannot be written.
     """
@@ -94,8 +95,8 @@ def _is_other(path: Path) -> bool:
         return True
 
 
-def readable(trail: Trail) -> str:
-    """The trail for a person: every agent with its reply and what was read in it."""
+def format_trail(trail: Trail) -> str:
+    """The trail as text: every agent with its reply and the parsed value."""
     lines = []
     for s in trail.steps:
         lines.append(f"[{s.agent}] {s.calls} calls, {s.seconds:.2f} s")

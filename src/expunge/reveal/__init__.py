@@ -1,1 +1,1 @@
-"""Reveal: find instructions that make a model tell what it knows, and write it down as a forget set."""
+"""Reveal: search for instructions whose answers show what a model knows, and write these as a forget set."""

@@ -1,11 +1,11 @@
-r"""Arms of the search: soft prompts that make the model itself write an instruction, and what the model makes of it.
+r"""Arms of the search: soft prompts after which the model itself writes an instruction, and the features of these.
 
 An arm is a point z of a Sobol sequence in [0, 1]^m, turned into a few soft tokens by one fixed random matrix A,
 
 .. math:: p = \mathrm{scale} \cdot \frac{\sigma(E)}{\sigma(A z)} \, A \, (z - \tfrac12),
 
-E the model's own input embeddings, σ the standard deviation of a coordinate.  Behind the soft tokens stands a *meta-prompt*,
-a list of instructions that is not finished, and the model writes its next entry.
+E the model's own input embeddings, σ the standard deviation of a coordinate.  After the soft tokens comes a *meta-prompt*,
+an unfinished list of instructions, and the model writes its next entry.
 
 Deviations from INSTINCT and InstructZero (arXiv:2310.02905, 2306.03082).  They leave A z as it is, several times as large
 as a real embedding, and with the part that all arms share; here the scale is relative to the model's embeddings and the
@@ -28,15 +28,25 @@ from torch import Tensor, nn
 from expunge.data.chat import opened, prompt_ids
 from expunge.errors import InputError
 from expunge.generation import cache as caches
-from expunge.generation.sample import QUESTION, Form, Sampling, go_on, last, line_ends, padded_left, places, run_once
+from expunge.generation.sample import (
+    QUESTION,
+    Form,
+    Sampling,
+    continue_rows,
+    last_position,
+    line_ends,
+    padded_left,
+    position_ids,
+    prefill,
+)
 
 ROWS = 64  # arms that are run together
 SENTENCE = re.compile(r"(?<=[?!])|(?<=[^.\s]{3}\.)\s+(?=[A-Z\"'])")  # where a first sentence ends
 
 
 @dataclass(frozen=True)
-class Meta:
-    """What instructions are asked for: a heading and a few examples of one line each; the model writes the next one."""
+class MetaPrompt:
+    """A meta-prompt: a heading and a few example instructions of one line each; the model writes the next one."""
 
     heading: str
     seeds: tuple[str, ...]
@@ -63,8 +73,8 @@ def soft_prompts(
     width = weight.shape[1]
     z = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed).draw(n).double()  # (n, m)
     a = torch.rand(tokens * width, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.double) * 2 - 1
-    spread = math.sqrt(dimension / 36)  # σ of A (z - 1/2): m times the variances 1/3 of A and 1/12 of z
-    out = (z - 0.5) @ a.T * (scale / spread * float(weight.detach().double().std()))
+    std = math.sqrt(dimension / 36)  # σ of A (z - 1/2): m times the variances 1/3 of A and 1/12 of z
+    out = (z - 0.5) @ a.T * (scale / std * float(weight.detach().double().std()))
     return out.reshape(n, tokens, width).to(weight)
 
 
@@ -72,7 +82,7 @@ def soft_prompts(
 def instructions(
     model: nn.Module,
     tokenizer: Any,
-    meta: Meta,
+    meta: MetaPrompt,
     soft: Tensor,
     *,
     sampling: Sampling,
@@ -81,42 +91,44 @@ def instructions(
 ) -> list[str]:
     """The instruction that each of ``soft`` (n, tokens, D) makes the model write: its line, up to the first sentence's end.
 
-    The soft tokens stand at the beginning of a user's turn that stays open, or of the text where there is no chat template.
+    The soft tokens are at the beginning of an unfinished user's turn, or of the text if there is no chat template.
     """
     device = soft.device
-    before = opened("", tokenizer, chat_template=chat_template)
-    asked = tokenizer(meta.text, add_special_tokens=False).input_ids
+    turn_ids = opened("", tokenizer, chat_template=chat_template)
+    meta_ids = tokenizer(meta.text, add_special_tokens=False).input_ids
     embed, ends = model.get_input_embeddings(), line_ends(tokenizer)  # type: ignore[operator]
-    stem = run_once(model, before, device) if before else None
-    head, tail = (embed(torch.tensor([ids], dtype=torch.long, device=device)) for ids in (before, asked))
-    said: list[str] = []
-    for some in soft.split(ROWS):
-        n = len(some)
-        parts = [some, tail.expand(n, -1, -1)]
+    stem = prefill(model, turn_ids, device) if turn_ids else None
+    head, tail = (embed(torch.tensor([ids], dtype=torch.long, device=device)) for ids in (turn_ids, meta_ids))
+    texts: list[str] = []
+    for batch in soft.split(ROWS):
+        n = len(batch)
+        parts = [batch, tail.expand(n, -1, -1)]
         cache = caches.stacked([stem] * n)[0] if stem else caches.empty(model)
         inputs = torch.cat(parts if stem else [head.expand(n, -1, -1), *parts], 1)
-        mask = torch.ones(n, len(before) + some.shape[1] + len(asked), dtype=torch.long, device=device)
-        logits, _, cache = last(model, cache, inputs_embeds=inputs, attention_mask=mask)
-        said += [
+        mask = torch.ones(n, len(turn_ids) + batch.shape[1] + len(meta_ids), dtype=torch.long, device=device)
+        logits, _, cache = last_position(model, cache, inputs_embeds=inputs, attention_mask=mask)
+        texts += [
             first_sentence(tokenizer.decode(s.tokens, skip_special_tokens=True))
-            for s in go_on(model, cache, mask, logits, sampling, ends, generator)
+            for s in continue_rows(model, cache, mask, logits, sampling, ends, generator)
         ]
-    return said
+    return texts
 
 
 @torch.no_grad()
 def features(
-    model: nn.Module, tokenizer: Any, asked: Sequence[str], *, form: Form = QUESTION, chat_template: bool = True
+    model: nn.Module, tokenizer: Any, questions: Sequence[str], *, form: Form = QUESTION, chat_template: bool = True
 ) -> Tensor:
     """(n, D) last hidden states of the model where its answer to each instruction begins, in fp32 on the CPU."""
     device = next(model.parameters()).device
-    ids = [prompt_ids(form.row(text), tokenizer, chat_template=chat_template) for text in asked]
+    ids = [prompt_ids(form.row(text), tokenizer, chat_template=chat_template) for text in questions]
     out: dict[int, Tensor] = {}
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
-        given, mask = padded_left([ids[i] for i in rows], int(tokenizer.pad_token_id), device)
-        _, hidden, _ = last(model, caches.empty(model), input_ids=given, attention_mask=mask, position_ids=places(mask))
+        input_ids, mask = padded_left([ids[i] for i in rows], int(tokenizer.pad_token_id), device)
+        _, hidden, _ = last_position(
+            model, caches.empty(model), input_ids=input_ids, attention_mask=mask, position_ids=position_ids(mask)
+        )
         out |= dict(zip(rows, hidden.cpu(), strict=True))
     return torch.stack([out[i] for i in range(len(ids))])
 

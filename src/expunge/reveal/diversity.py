@@ -70,7 +70,7 @@ def diversity(embeddings: ArrayLike, *, mean: ArrayLike | None = None) -> float:
     Hand-worked: the three of :func:`vendi_score` have (1.8899 - 1) / 2 = 0.4449.
     """
     n = len(_table(embeddings, "the embeddings"))
-    score = vendi_score(embeddings, mean=mean)  # refuses rows without a direction, also where there is one
+    score = vendi_score(embeddings, mean=mean)  # raises for rows without a direction, also for n = 1
     return float(np.clip((score - 1) / (n - 1), 0, 1)) if n > 1 else 0.0
 
 
@@ -79,14 +79,14 @@ def added_diversity(embeddings: ArrayLike, collected: ArrayLike, *, mean: ArrayL
 
     .. math:: e'_j = \bigl(\sqrt{1 - s_j}\; e_j,\; \sqrt{s_j}\bigr), \qquad s_j = \max(0, \max_i \langle e_j, c_i\rangle)
 
-    One further coordinate stands for "known": a response that was collected is that coordinate alone, one at a right angle
+    One further coordinate represents "known": a response that was collected is that coordinate alone, one at a right angle
     to everything collected stays as it is.  Rows keep length 1, so the result is on the same scale, 0 to 1; it is 0 where
     every response is a copy of one collected, and :func:`diversity` where nothing is collected (m = 0).  The nearest of
     all m is looked for, which costs n·m·d; the eigenvalues are of n rows.  Since "known" is one response, the first copy in
     a batch costs nothing: it tells among 16 or more responses, not between two.
 
     The Vendi score of new and collected responses together is not used: it weighs them by their number.  Sixteen new
-    responses at right angles, beside 500 copies of one, lift it from 1 to 1.25, that is by 0.016 a new response; here
+    responses at right angles, added to 500 copies of one, raise it from 1 to 1.25, that is by 0.016 a new response; here
     they have diversity 1.  Beside 64 at right angles, 120 responses of four further kinds even lower it.
 
     Hand-worked: of four responses at right angles two are collected: the rows are e₁, e₂, k, k, λ = (1/4, 1/4, 1/2), the
@@ -110,7 +110,7 @@ def harmonic(relevance: float, diversity: float, weight: float = 0.5) -> float:
 
     .. math:: 1 \Bigm/ \Bigl(\frac{w}{R} + \frac{1 - w}{D}\Bigr)
 
-    ``weight`` w is relevance's; the paper's is not known.  InputError where a number is not in [0, 1].
+    ``weight`` w is relevance's; the paper's is not published.  InputError for a number outside [0, 1].
 
     Hand-worked: R = 1, D = 1/2 give 1 / (1/2 + 1) = 2/3, and with w = 3/4 1 / (3/4 + 1/2) = 0.8.
 

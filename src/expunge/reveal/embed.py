@@ -1,4 +1,4 @@
-"""Texts as vectors: what diversity is measured on, and how near a text is to a topic."""
+"""Text embeddings, for diversity and for the relevance of a text to a topic."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from expunge.forward.view import logits_at
 
 Embed: TypeAlias = Callable[[Sequence[str]], np.ndarray]  # n texts -> (n, D)
 TOKENS = 2048  # of a batch, padding included
-LENGTH = 256  # tokens of a text that are read
+LENGTH = 256  # tokens of a text, the others are cut off
 
 
 def hidden_states(model: nn.Module, tokenizer: Any) -> Embed:
-    """The mean of a model's last hidden states over the tokens of a text, which stands alone; an empty text is zeros."""
+    """The mean of a model's last hidden states over the tokens of a text, without a prompt; an empty text is zeros."""
 
     @torch.no_grad()
     def embed(texts: Sequence[str]) -> np.ndarray:
@@ -33,28 +33,28 @@ def hidden_states(model: nn.Module, tokenizer: Any) -> Embed:
             padded = torch.tensor([ids[i] + [pad] * (longest - len(ids[i])) for i in rows], device=device)
             mask = torch.tensor([[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in rows], device=device)
             first = torch.zeros_like(mask, dtype=torch.bool)
-            first[:, 0] = True  # the head has to make something
-            _, made = logits_at(
+            first[:, 0] = True  # the head needs at least one position
+            _, output = logits_at(
                 model, first, input_ids=padded, attention_mask=mask, use_cache=False, output_hidden_states=True
             )
-            states = made.hidden_states[-1].float() * mask[:, :, None]  # (B, T, D)
+            states = output.hidden_states[-1].float() * mask[:, :, None]  # (B, T, D)
             out[rows] = (states.sum(1) / mask.sum(1, keepdim=True)).cpu().numpy()
         return out
 
     return embed
 
 
-def remembered(embed: Embed) -> Embed:
-    """``embed`` that reads no text twice."""
-    known: dict[str, np.ndarray] = {}
+def cached(embed: Embed) -> Embed:
+    """``embed`` with a cache: no text is embedded twice."""
+    vectors: dict[str, np.ndarray] = {}
 
-    def look(texts: Sequence[str]) -> np.ndarray:
-        new = [t for t in dict.fromkeys(texts) if t not in known]
+    def cached_embed(texts: Sequence[str]) -> np.ndarray:
+        new = [t for t in dict.fromkeys(texts) if t not in vectors]
         if new:
-            known.update(zip(new, embed(new), strict=True))
-        return np.stack([known[t] for t in texts])
+            vectors.update(zip(new, embed(new), strict=True))
+        return np.stack([vectors[t] for t in texts])
 
-    return look
+    return cached_embed
 
 
 def sentence_transformer(name: str) -> Embed:
@@ -70,8 +70,10 @@ def sentence_transformer(name: str) -> Embed:
     return lambda texts: np.asarray(encoder.encode(list(texts), show_progress_bar=False), np.float32)
 
 
-def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
-    r"""How far a text lies on the way from ``neutral`` texts to texts ``about`` the topic, in [0, 1].
+def topic_relevance(
+    embed: Embed, about: Sequence[str], neutral: Sequence[str]
+) -> Callable[[Sequence[str]], np.ndarray]:
+    r"""Position of a text between ``neutral`` texts (0) and texts ``about`` the topic (1).
 
     .. math:: r(y) = \operatorname{clip}_{[0,1]} \frac{\langle e(y) - \mu_0,\ \mu_1 - \mu_0 \rangle}
               {\lVert \mu_1 - \mu_0 \rVert^2}
@@ -79,24 +81,25 @@ def topic(embed: Embed, about: Sequence[str], neutral: Sequence[str]) -> Callabl
     with μ₁ and μ₀ the mean embeddings of the two.  A cosine with the topic's own embedding would not do: all texts of a
     language model lie in one narrow cone, and the cone is what such a cosine measures.
 
-    Raises InputError if one of the two is empty or they cannot be told apart.
+    Raises InputError if one of the two is empty or their means are equal.
 
     >>> at = {"sea": (0.0, 2.0), "tax": (0.0, 0.0), "harbour": (3.0, 1.0)}
-    >>> [float(v) for v in topic(lambda texts: np.array([at[t] for t in texts]), ["sea"], ["tax"])(["harbour", "sea"])]
+    >>> relevance = topic_relevance(lambda texts: np.array([at[t] for t in texts]), ["sea"], ["tax"])
+    >>> relevance(["harbour", "sea"]).tolist()
     [0.5, 1.0]
     """
     if not about or not neutral:
         raise InputError("a topic needs texts about it and texts about anything else")
     centre = embed(neutral).mean(0)
-    way = embed(about).mean(0) - centre
-    size = float(way @ way)
-    if not size > 0:
+    direction = embed(about).mean(0) - centre
+    squared_length = float(direction @ direction)
+    if not squared_length > 0:
         raise InputError("the texts about the topic cannot be told from the neutral ones; describe it otherwise")
 
     def relevance(texts: Sequence[str]) -> np.ndarray:
         if not texts:
             return np.zeros(0)
-        result: np.ndarray = np.clip((embed(texts) - centre) @ way / size, 0.0, 1.0)
+        result: np.ndarray = np.clip((embed(texts) - centre) @ direction / squared_length, 0.0, 1.0)
         return result
 
     return relevance

@@ -1,12 +1,12 @@
-"""The search: which instructions to ask, what their answers are worth, which answers make the forget set.
+"""The search: which instructions to ask, the scores of their answers, and which answers make up the forget set.
 
 Rounds of queries: a query asks one instruction several times and scores the answers by relevance and diversity; the bandit
-chooses the next.  After a round its best instructions, added to the list of examples, make the model write more of their
-kind, and each of those is answered once: the harvest.  Diversity counts against what earlier rounds collected, so a round
-does not find the same again.
+chooses the next.  After a round, its best instructions are added to the examples, the model writes more like them, and each
+of those is answered once: the harvest.  Diversity is relative to the answers of earlier rounds, so that a round does not
+collect the same answers again.
 
-All that happened stands in a list of entries, written as it grows; everything else follows from it, so an interrupted
-search goes on from its list.
+The log is a list of entries, written as it grows; everything else is computed from it, so an interrupted search resumes
+from its log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from expunge.reveal import bandit
 from expunge.reveal.diversity import added_diversity, harmonic
 from expunge.reveal.embed import Embed
 from expunge.scorers import Scorer
-from expunge.scorers.filters import keep
+from expunge.scorers.filters import filter_texts
 
 NOTHING = 1e-6  # a score below is round-off
 Chooser = Callable[[Tensor, bandit.Observed, Sequence[bool]], int]
@@ -35,13 +35,13 @@ Chooser = Callable[[Tensor, bandit.Observed, Sequence[bool]], int]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is asked and what is kept.
+    """Size of the search and filters of its answers.
 
     ``rounds`` of ``queries`` instructions, ``responses`` answers to each; the first ``initial`` of the first round are the
-    first arms, and as many of the best so far are what the bandit of a later round begins with.  The ``best`` instructions
-    of a round are harvested: ``harvest`` answers each.  ``weight`` is relevance's in the score.  An answer is kept from
-    ``threshold`` relevance up, of ``shortest`` to ``longest`` tokens, of at most ``max_perplexity`` under the model that
-    wrote it, and if it is not what was kept before.
+    first arms; the bandit of a later round starts with as many of the best so far.  The ``best`` instructions
+    of a round are harvested: ``harvest`` answers each.  ``weight`` is the weight of relevance in the score.  An answer is
+    selected if its relevance is at least ``threshold``, it has ``shortest`` to ``longest`` tokens and a perplexity of at
+    most ``max_perplexity`` under the model itself, and is no (near) duplicate of an earlier one.
     """
 
     rounds: int = 3
@@ -71,7 +71,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Entry:
-    """One query or one harvest: who was asked what, and what came; ``relevance`` of each answer.
+    """One query or one harvest: the arm, its questions and answers, and the ``relevance`` of each answer.
 
     ``scores`` of a query: ``relevance``, ``fluent`` (share of the answers), ``diversity``, ``score``.
     """
@@ -87,7 +87,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the search works with.
+    """The functions that a search calls.
 
     ``ask(questions, seed)`` answers each once; ``vary(arm, examples, n, seed)`` lets an arm write n instructions after
     further examples; ``centre`` (D,) is the mean embedding of neutral texts.
@@ -103,52 +103,54 @@ class Tools:
 
 @dataclass(frozen=True)
 class Revealed:
-    """The answers that make the forget set, each by its entry and its place there; ``dropped``: how many, by reason."""
+    """The answers of the forget set as (entry, index in the entry); ``dropped``: {reason: number of answers}."""
 
-    kept: tuple[tuple[Entry, int], ...]
+    answers: tuple[tuple[Entry, int], ...]
     dropped: dict[str, int]
 
 
 def search(
     arms: Sequence[str], features: Tensor, plan: Plan, tools: Tools, *, past: Sequence[Entry] = ()
 ) -> Iterator[Entry]:
-    """The entries of a whole search, those of ``past`` first; each is given out as soon as it is there.
+    """The entries of a whole search, those of ``past`` first; each is yielded as soon as it is complete.
 
     ``arms``: the instruction of each, all different; ``features`` (N, d).  The search ends early when no arm is left.
     """
     log: list[Entry] = []
-    known = iter(past)
+    logged = iter(past)
     for r in range(plan.rounds):
-        collected = _embedded([e.answers[i].text for e, i in revealed(log, plan).kept], tools)
+        collected = _embedded([e.answers[i].text for e, i in revealed(log, plan).answers], tools)
         begin = len(log)
         queries = [e for e in log if e.kind == "query"]
-        observed = [(e.arm, judge(e.answers, e.relevance, collected, plan, tools)["score"]) for e in queries]
+        observed = [(e.arm, score_answers(e.answers, e.relevance, collected, plan, tools)["score"]) for e in queries]
         observed = sorted(observed, key=lambda pair: -pair[1])[: plan.initial]
-        asked = {e.arm for e in queries}
-        for _ in range(min(plan.queries, len(arms) - len(asked))):
-            entry = next(known, None)
+        asked_arms = {e.arm for e in queries}
+        for _ in range(min(plan.queries, len(arms) - len(asked_arms))):
+            entry = next(logged, None)
             if entry is None:
-                arm = _next(features, observed, asked, plan, tools)
+                arm = _next_arm(features, observed, asked_arms, plan, tools)
                 entry = _query(arm, arms[arm], r, len(log), collected, plan, tools)
             log.append(entry)
-            asked.add(entry.arm)
+            asked_arms.add(entry.arm)
             observed.append((entry.arm, entry.scores["score"]))
             yield entry
-        good = (e for e in log[begin:] if e.scores["score"] > NOTHING)
-        best = sorted(good, key=lambda e: -e.scores["score"])[: plan.best]
+        scored = (e for e in log[begin:] if e.scores["score"] > NOTHING)
+        best = sorted(scored, key=lambda e: -e.scores["score"])[: plan.best]
         for e in best if plan.harvest else ():
-            entry = next(known, None) or _harvest(e.arm, [b.questions[0] for b in best], r, len(log), plan, tools)
+            entry = next(logged, None) or _harvest(e.arm, [b.questions[0] for b in best], r, len(log), plan, tools)
             log.append(entry)
             yield entry
 
 
-def _next(features: Tensor, observed: Sequence[tuple[int, float]], asked: set[int], plan: Plan, tools: Tools) -> int:
-    """The arm to ask next: one of the first that were not asked yet, until the bandit has enough to go by.
+def _next_arm(
+    features: Tensor, observed: Sequence[tuple[int, float]], asked_arms: set[int], plan: Plan, tools: Tools
+) -> int:
+    """The arm to ask next: the first that was not asked yet, until the bandit has ``initial`` observations.
 
-    The bandit is told scores as shares of the best: those of later rounds are small, for little is new by then, and how
-    much it explores should not depend on that.
+    The bandit gets scores divided by the best one: those of later rounds are small, since few answers are new by then, and
+    its exploration should not depend on that.
     """
-    allowed = [i not in asked for i in range(len(features))]
+    allowed = [i not in asked_arms for i in range(len(features))]
     if len(observed) < plan.initial:
         return allowed.index(True)
     best = max(score for _, score in observed)
@@ -159,7 +161,7 @@ def _query(arm: int, text: str, r: int, seed: int, collected: np.ndarray, plan: 
     questions = (text,) * plan.responses
     answers = tuple(tools.ask(questions, seed))
     relevance = tuple(tools.relevance([a.text for a in answers]).tolist())
-    scores = judge(answers, relevance, collected, plan, tools)
+    scores = score_answers(answers, relevance, collected, plan, tools)
     return Entry("query", r, arm, questions, answers, relevance, scores)
 
 
@@ -169,10 +171,10 @@ def _harvest(arm: int, examples: Sequence[str], r: int, seed: int, plan: Plan, t
     return Entry("harvest", r, arm, questions, answers, tuple(tools.relevance([a.text for a in answers]).tolist()), {})
 
 
-def judge(
+def score_answers(
     answers: Sequence[Answer], relevance: Sequence[float], collected: np.ndarray, plan: Plan, tools: Tools
 ) -> dict[str, float]:
-    r"""What the answers to one instruction are worth.
+    r"""The scores of the answers to one instruction.
 
     .. math:: S = \Bigl(\frac{w}{R} + \frac{1 - w}{D}\Bigr)^{-1}
 
@@ -193,26 +195,28 @@ def judge(
 
 
 def revealed(log: Sequence[Entry], plan: Plan) -> Revealed:
-    """The forget set that ``log`` makes: every answer that passes ``plan``'s filters, in the order they came.
+    """The forget set of ``log``: every answer that passes ``plan``'s filters, in the order of the log.
 
-    An answer without text (a few line breaks, say) has no tokens here, whatever its scorer said of it.
+    An answer without text (a few line breaks, say) has no tokens here, whatever its relevance.
     """
-    said = [(e, i) for e in log for i in range(len(e.answers))]
-    kept = keep(
-        [f"{e.questions[i]} {e.answers[i].text}" for e, i in said],
-        relevance=[e.relevance[i] for e, i in said],
+    pairs = [(e, i) for e in log for i in range(len(e.answers))]
+    filtered = filter_texts(
+        [f"{e.questions[i]} {e.answers[i].text}" for e, i in pairs],
+        relevance=[e.relevance[i] for e, i in pairs],
         threshold=plan.threshold,
-        lengths=[e.answers[i].tokens if e.answers[i].text else 0 for e, i in said],
+        lengths=[e.answers[i].tokens if e.answers[i].text else 0 for e, i in pairs],
         shortest=plan.shortest,
         longest=plan.longest,
-        perplexity=[e.answers[i].perplexity for e, i in said],
+        perplexity=[e.answers[i].perplexity for e, i in pairs],
         cap=plan.max_perplexity,
     )
-    return Revealed(tuple(said[k] for k in kept.indices), {reason: n for reason, n in kept.dropped.items() if n})
+    return Revealed(
+        tuple(pairs[k] for k in filtered.indices), {reason: n for reason, n in filtered.dropped.items() if n}
+    )
 
 
 def row(e: Entry, i: int, form: Form) -> dict[str, Any]:
-    """An answer as a row of data, prompt and answer under the names of ``form``, with where it came from."""
+    """An answer as a row of data, prompt and answer under the names of ``form``, with its origin."""
     a = e.answers[i]
     return {
         form.fields[0]: form.prompt(e.questions[i]),
@@ -247,10 +251,10 @@ def _finite(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _entry(line: bytes, where: str) -> Entry:
     try:
-        said = json.loads(line)
-        answers = tuple(Answer(**_finite(a)) for a in said.pop("answers"))
+        values = json.loads(line)
+        answers = tuple(Answer(**_finite(a)) for a in values.pop("answers"))
         for name in ("questions", "relevance"):
-            said[name] = tuple(said[name])
-        return Entry(answers=answers, **said)
+            values[name] = tuple(values[name])
+        return Entry(answers=answers, **values)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(f"{where}: no entry of a search; restore the file, or start again with --overwrite") from None

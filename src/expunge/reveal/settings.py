@@ -1,4 +1,4 @@
-"""What decides a search, as a value."""
+"""The settings of a search."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from expunge.errors import InputError
 from expunge.generation.sample import FORMS, SLOT, Form, Sampling
 from expunge.reveal import metas
-from expunge.reveal.arms import Meta
+from expunge.reveal.arms import MetaPrompt
 from expunge.reveal.search import Plan
 from expunge.settings import check_keys, checked, scalars, split_pair
 
 
 class Reveal(BaseModel):
-    """Everything that decides what is revealed.
+    """The settings of ``expunge reveal``.
 
-    ``topic``: what the model should forget, in a few words; ``scorer``: what makes an answer relevant, as
-    :func:`expunge.scorers.scorer` reads it (without one: how near it is to what the model says when it is asked the list's
-    own instructions); ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or
-    the scorer's own.  One of topic, scorer and seeds is needed.  ``template``: the prompt that each instruction stands in,
-    a text with ``{instruction}`` in it, for a model that is always asked in one form.
+    ``topic``: what the model should forget, in a few words; ``scorer``: the relevance of an answer, a name of
+    :func:`expunge.scorers.scorer` (without one: the similarity to the model's answers to the list's own instructions);
+    ``heading``, ``seeds``: the list of instructions that the model continues, instead of the topic's or the scorer's own.
+    One of topic, scorer and seeds is needed.  ``template``: the prompt of each instruction, a text with ``{instruction}``
+    in it, for a model with a fixed prompt format.
 
     The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
-    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: what asks next,
-    ``bandit`` (a network), ``linear`` (ridge regression) or ``random``; ``nu``: how far the first two explore.  Answers are
-    drawn at ``temperature`` and ``top_p``.  ``neutral``: how many neutral rows are written.  ``embeddings``: a
+    Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: the choice of the
+    next arm, ``bandit`` (a network), ``linear`` (ridge regression) or ``random``; ``nu``: how much the first two explore.
+    Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: number of neutral rows.  ``embeddings``: a
     sentence-transformers model instead of the model's own hidden states.
     The rest are :class:`~expunge.reveal.search.Plan`'s.
     """
@@ -91,36 +91,36 @@ class Reveal(BaseModel):
 
     @property
     def plan(self) -> Plan:
-        """What the search is told."""
-        given = {k: v for k, v in self.model_dump().items() if k in Plan.__dataclass_fields__}
-        return Plan(**given, longest=self.max_new_tokens)
+        """The plan of the search."""
+        plan_settings = {k: v for k, v in self.model_dump().items() if k in Plan.__dataclass_fields__}
+        return Plan(**plan_settings, longest=self.max_new_tokens)
 
     @property
     def sampling(self) -> Sampling:
-        """How answers are drawn."""
+        """Sampling of the answers."""
         return Sampling(self.temperature, self.top_p, self.max_new_tokens)
 
     @property
     def prompt_form(self) -> Form:
-        """How an instruction is put to the model."""
+        """The prompt form of an instruction."""
         if self.template.count(SLOT) != 1:
             raise InputError(f"the template must hold {SLOT} once: there an instruction is put, not {self.template!r}")
         return replace(FORMS[self.form], template=self.template)
 
     @property
-    def meta(self) -> Meta:
+    def meta(self) -> MetaPrompt:
         """The list of instructions that the model continues."""
-        own = metas.topic(self.topic, self.form) if self.topic else None
-        if own is None and not (self.heading and self.seeds):
-            own = metas.for_scorer(self.scorer, self.form) if self.scorer else None
-        if own is None and not self.seeds:
+        default_meta = metas.topic_prompt(self.topic, self.form) if self.topic else None
+        if default_meta is None and not (self.heading and self.seeds):
+            default_meta = metas.scorer_prompt(self.scorer, self.form) if self.scorer else None
+        if default_meta is None and not self.seeds:
             raise InputError("say what the model should forget: a topic, a scorer that knows what to ask, or seeds")
-        heading = self.heading or (own.heading if own else "Questions and requests:")
-        return Meta(heading, tuple(self.seeds) or (own.seeds if own else ()))
+        heading = self.heading or (default_meta.heading if default_meta else "Questions and requests:")
+        return MetaPrompt(heading, tuple(self.seeds) or (default_meta.seeds if default_meta else ()))
 
 
 def make(values: Mapping[str, Any], where: str = "reveal") -> Reveal:
-    """``values`` checked; the first thing that is wrong is one sentence."""
+    """``values`` as checked settings; InputError in one sentence for the first wrong one."""
     check_keys(values, Reveal.model_fields, where)
     return checked(Reveal, values, where)
 

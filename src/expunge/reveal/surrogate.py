@@ -1,4 +1,4 @@
-r"""The network that guesses an arm's reward: its settings, its initial weights, and two ways to train it on a few arms.
+r"""The network that predicts an arm's reward: its settings, initial weights, and two trainings on a few arms.
 
 Arms are rows (n, d) after :func:`standardise`; rewards are (n,).  Training is full batch, in fp32, from the same initial
 weights every time, so the result is a function of what was observed.
@@ -57,7 +57,7 @@ class Network(NamedTuple):
 
 
 class Surrogate(NamedTuple):
-    """What guesses a reward: ``offset`` + the trained network, less the network at ``start`` if there is one."""
+    """Predicts a reward: ``offset`` + the trained network, less the network at ``start`` if there is one."""
 
     network: Network
     start: Network | None = None
@@ -87,25 +87,25 @@ def initial(d: int, settings: Settings) -> Network:
     return Network(hidden, torch.zeros(settings.width), output, torch.zeros(()))
 
 
-def standardise(features: Tensor, seen: Tensor) -> Tensor:
-    """``features`` (N, d) with the mean and standard deviation of the rows ``seen`` (n, d) taken out of each coordinate.
+def standardise(features: Tensor, reference: Tensor) -> Tensor:
+    """``features`` (N, d) standardised by the mean and standard deviation of the rows ``reference`` (n, d).
 
-    A coordinate that is the same in all of ``seen`` is only shifted.
+    A coordinate that is the same in all of ``reference`` is only shifted.
     """
-    mean, std = seen.mean(0), seen.std(0, correction=0)
+    mean, std = reference.mean(0), reference.std(0, correction=0)
     return (features - mean) / torch.where(std > CONSTANT * mean.abs(), std, 1.0)
 
 
 def near_start(x: Tensor, rewards: Tensor, settings: Settings) -> Surrogate:
-    r"""The guess that starts as the observed mean reward and moves as little as the observations ask for.
+    r"""A prediction that starts as the observed mean reward and changes as little as the observations require.
 
     .. math:: \tfrac1n \sum_i \bigl(\bar r + f(x_i; \theta) - f(x_i; \theta_0) - r_i\bigr)^2
         + \tfrac{\lambda}{2n} \|\theta - \theta_0\|^2
 
-    30 iterations of L-BFGS unless the settings say otherwise.  As in NeuralUCB's paper, where weights are held near the
+    30 iterations of L-BFGS unless the settings say otherwise.  As in NeuralUCB's paper, where weights stay near the
     initial ones and the initial function is 0 (there by mirrored weights, here by subtraction, which leaves all
     gradients alone).  Deviates from the published code, :func:`published`: there the random initial function, as large
-    as the rewards, stays in the guess wherever no arm was observed, and decay towards 0 takes the features with it.
+    as the rewards, stays in the prediction where no arm was observed, and decay towards 0 removes the features with it.
 
     Zhou et al. 2020, arXiv:1911.04462.
     """
@@ -153,5 +153,5 @@ TRAININGS = {"near_start": near_start, "published": published}
 
 
 def fit(x: Tensor, rewards: Tensor, settings: Settings) -> Surrogate:
-    """What the settings' training makes of standardised arms (n, d) and their rewards (n,)."""
+    """The surrogate trained as in ``settings`` on standardised arms (n, d) and their rewards (n,)."""
     return TRAININGS[settings.training](x, rewards, settings)

@@ -1,7 +1,7 @@
-"""What a text is worth: 1 for "this is it", 0 for "not at all".  Needs no torch.
+"""Scorers: functions from texts to values in [0, 1].  Needs no torch.
 
 Reveal uses a scorer for relevance (is this what the model should forget?), a benchmark for judging answers.  The two must
-not be the same scorer: what is searched with one is high on that one by choice, and only another can say what it is.
+not be the same scorer: texts that were searched with one score high on that one by selection.
 """
 
 from expunge.scorers.named import scorer

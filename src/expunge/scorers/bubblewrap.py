@@ -1,7 +1,7 @@
-"""bwrap (bubblewrap) around the sandbox, where it is installed and works; and what it means to run as root without it.
+"""bwrap (bubblewrap) around the sandbox, if it is installed and works; and a warning for root without it.
 
-With it the code sees the system's libraries, this Python and its own folder, and no other file: your home, ``/tmp`` and
-``/proc`` of other processes are not there to be read.
+Under bwrap the code sees the system's libraries, this Python and its own folder, and no other file: your home, ``/tmp`` and
+``/proc`` of other processes cannot be read.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ NOBODY = "65534"
 
 
 def command(folder: str, *files: Path) -> list[str]:
-    """What stands before the sandbox's own command so that it runs under bwrap with ``folder`` to write in; [] without it.
+    """The prefix of the sandbox's command that runs it under bwrap with ``folder`` writable; [] without bwrap.
 
-    ``files``: what it must read besides.  Root becomes nobody where that one can run this Python, which limits more than
-    bwrap as root does, so bwrap is not used there.
+    ``files``: further files that it must read.  Root becomes nobody if that user can run this Python, which limits more than
+    bwrap as root does, so bwrap is not used then.
     """
     if not hasattr(os, "geteuid") or (os.geteuid() == 0 and nobody_can_run()):
         return []
-    found = shutil.which("bwrap")
-    return _command(found, folder, files) if found and _works(found) else []
+    bwrap = shutil.which("bwrap")
+    return _command(bwrap, folder, files) if bwrap and _works(bwrap) else []
 
 
-def as_root() -> str | None:
-    """A warning where what a model wrote would run as root, with all that root may do; None where it would not."""
+def root_warning() -> str | None:
+    """A warning if code that a model wrote would run as root; None if it would not."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or nobody_can_run():
         return None
-    found = shutil.which("bwrap")
-    if found and _works(found):
+    bwrap = shutil.which("bwrap")
+    if bwrap and _works(bwrap):
         return None
     return (
         f"code that a model wrote runs as root here, for the user nobody cannot read {sys.base_prefix}; install bubblewrap "
@@ -56,12 +56,14 @@ def _open_to_all(file: Path, bit: int) -> bool:
 
 
 def _command(bwrap: str, folder: str, files: tuple[Path, ...]) -> list[str]:
-    own = (sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable)), *map(str, files))
-    seen = [word for place in dict.fromkeys((*SYSTEM, *own)) for word in ("--ro-bind-try", place, place)]
+    python_paths = (sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable)), *map(str, files))
+    read_only_mounts = [
+        word for path in dict.fromkeys((*SYSTEM, *python_paths)) for word in ("--ro-bind-try", path, path)
+    ]
     return [
         *(bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--uid", NOBODY, "--gid", NOBODY),
         *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
-        *seen,
+        *read_only_mounts,
         *("--bind", folder, folder, "--chdir", folder, "--"),
     ]
 

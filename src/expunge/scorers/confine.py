@@ -58,9 +58,9 @@ def become_nobody(folder: str) -> None:
         return
     os.seteuid(NOBODY)
     files = ((sys.executable, os.X_OK), (os.__file__, os.R_OK), (os.path.dirname(folder), os.X_OK))
-    able = all(os.access(file, mode, effective_ids=True) for file, mode in files)
+    nobody_can_run = all(os.access(file, mode, effective_ids=True) for file, mode in files)
     os.seteuid(0)
-    if able:
+    if nobody_can_run:
         os.chown(".", NOBODY, NOBODY)
         os.setgroups([])
         os.setgid(NOBODY)
@@ -72,20 +72,20 @@ def namespaces(folder: str) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(NEW_USER | NEW_NETWORK | NEW_PROCESSES | NEW_IPC | NEW_MOUNTS) != 0:
         return False
-    place = os.fsencode(folder)
+    folder_path = os.fsencode(folder)
     libc.mount(b"none", b"/", None, MS_RECURSIVE | MS_PRIVATE, None)
-    libc.mount(place, place, None, MS_BIND, None)
+    libc.mount(folder_path, folder_path, None, MS_BIND, None)
     set_flags(libc, b"/", AT_RECURSIVE, READ_ONLY, 0)
-    set_flags(libc, place, 0, 0, READ_ONLY)
+    set_flags(libc, folder_path, 0, 0, READ_ONLY)
     os.chdir(folder)  # again: through the new mount
     libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     return True
 
 
-def set_flags(libc: ctypes.CDLL, place: bytes, how: int, on: int, off: int) -> None:
+def set_flags(libc: ctypes.CDLL, path: bytes, at_flags: int, set_attributes: int, clear_attributes: int) -> None:
     """mount_setattr(2): Linux 5.12; before that the file system stays writable."""
-    attributes = (ctypes.c_uint64 * 4)(on, off, 0, 0)
-    libc.syscall(MOUNT_SETATTR, AT_FDCWD, place, how, attributes, 32)
+    attributes = (ctypes.c_uint64 * 4)(set_attributes, clear_attributes, 0, 0)
+    libc.syscall(MOUNT_SETATTR, AT_FDCWD, path, at_flags, attributes, 32)
 
 
 def die_with_parent() -> None:
@@ -95,7 +95,7 @@ def die_with_parent() -> None:
 
 
 def fork_and_follow() -> None:
-    """Fork; the child goes on, the parent waits for it and ends as it did."""
+    """Fork; the child continues, the parent waits for it and exits with its status."""
     if child := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os._exit(status if status >= 0 else 128 - status)
@@ -105,12 +105,12 @@ def limit(seconds: float, memory: int) -> None:
     """The limits of setrlimit(2); a system that does not have one of them goes without it."""
     time = math.ceil(seconds) + 1
     limits = {"CPU": time, "AS": memory, "FSIZE": FILE_SIZE, "NOFILE": OPEN_FILES, "CORE": 0}
-    for name, most in (limits | {"NPROC": PROCESSES}).items():
+    for name, value in (limits | {"NPROC": PROCESSES}).items():
         try:
-            which = getattr(resource, f"RLIMIT_{name}")
-            hard = resource.getrlimit(which)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(which, (most, most))
+            resource_id = getattr(resource, f"RLIMIT_{name}")
+            hard = resource.getrlimit(resource_id)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(resource_id, (value, value))
         except (AttributeError, ValueError, OSError):
             continue
 

@@ -1,4 +1,4 @@
-r"""Named entities in a model's own words: tags to entities, entities to an answer and back, and how well they agree.
+r"""Named entities as text: tags to entities, entities to an answer and back, and their agreement.
 
 An *entity* is a pair (type, mention), such as ``("PER", "Ada Lovelace")``; a sentence has a multiset of them.  Without
 torch.
@@ -33,11 +33,11 @@ def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
 
     Hand-worked: ``Ada/I-PER Lovelace/I-PER in/O Rome/B-LOC Oslo/B-LOC`` has Ada Lovelace, Rome and Oslo.
 
-    Raises InputError for a tag that is not ``O``, ``B-…`` or ``I-…``, and where there are not as many tags as tokens.
+    Raises InputError for a tag that is not ``O``, ``B-…`` or ``I-…``, and for different numbers of tags and tokens.
     """
     if len(tokens) != len(tags):
         raise InputError(f"{len(tokens)} tokens have {len(tags)} tags; each token has one")
-    found: list[tuple[str, list[str]]] = []
+    spans: list[tuple[str, list[str]]] = []
     current = ""
     for token, tag in zip(tokens, tags, strict=True):
         begins, _, kind = tag.partition("-")
@@ -47,28 +47,28 @@ def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
         if begins not in (*BEGIN, *INSIDE) or not kind:
             raise InputError(f"the tag {tag!r} is none of O, B-TYPE and I-TYPE")
         if begins in BEGIN or kind != current:
-            found.append((kind, []))
-        found[-1][1].append(token)
+            spans.append((kind, []))
+        spans[-1][1].append(token)
         current = kind
-    return [(kind, " ".join(words)) for kind, words in found]
+    return [(kind, " ".join(words)) for kind, words in spans]
 
 
-def answer(found: Iterable[Entity]) -> str:
+def answer(items: Iterable[Entity]) -> str:
     """Entities as an answer: ``PER: Ada Lovelace; LOC: Rome``, or ``none``."""
-    return "; ".join(f"{kind}: {mention}" for kind, mention in found) or NONE
+    return "; ".join(f"{kind}: {mention}" for kind, mention in items) or NONE
 
 
 def read(text: str, types: Sequence[str]) -> Counter[Entity]:
-    """The entities that an answer names, of ``types`` only; nothing where it names none, or in no such form.
+    """The entities in an answer, of ``types`` only; empty if it has none, or in another form.
 
-    Items stand between semicolons or on lines of their own, there with a bullet or a number too; a type may be in any case.
-    A mention is taken as it stands, but for blanks and a full stop at its end; so read the right answer in this way too.
+    Items are separated by semicolons or on lines of their own, also with a bullet or a number; a type may be in any case.
+    A mention is unchanged except for blanks and a full stop at its end; so parse the reference answer with it too.
 
     Hand-worked: ``per: Ada; LOC: Rome; DATE: 1840.`` holds (PER, Ada) and (LOC, Rome).
     """
     items = [m for part in BETWEEN.split(text) if (m := ITEM.fullmatch(part.strip()))]
-    named = ((m[1].upper(), " ".join(m[2].removesuffix(".").split())) for m in items)
-    return Counter(e for e in named if e[0] in types and e[1])
+    pairs = ((m[1].upper(), " ".join(m[2].removesuffix(".").split())) for m in items)
+    return Counter(e for e in pairs if e[0] in types and e[1])
 
 
 def well_formed(text: str, types: Sequence[str]) -> bool:
@@ -93,24 +93,24 @@ def valid(text: str, kind: str) -> bool:
     return any(any(map(str.isalpha, m)) and len(m.split()) <= LONGEST for _, m in read(text, (kind,)))
 
 
-def counts(right: Sequence[Counter[Entity]], said: Sequence[Counter[Entity]], types: Sequence[str]) -> Array:
-    r"""(n, 3) of n sentences: entities of ``types`` that are right and said, that are said, that are right.
+def counts(expected: Sequence[Counter[Entity]], predicted: Sequence[Counter[Entity]], types: Sequence[str]) -> Array:
+    r"""(n, 3) of n sentences: true positives, predicted and expected entities of ``types``.
 
-    .. math:: \mathrm{tp}_i = \sum_{e} \min(\text{right}_i(e), \text{said}_i(e))
+    .. math:: \mathrm{tp}_i = \sum_{e} \min(\text{expected}_i(e), \text{predicted}_i(e))
 
-    An entity counts where type and mention are exactly those of the text, as often as it stands there.  Summed over
-    sentences, precision is tp / said, recall tp / right and F1 2 tp / (said + right): CoNLL's, by mention instead of by
-    place, so an entity that is named once where it stands twice is half found.
+    An entity counts where type and mention are exactly those of the text, as often as it occurs.  Summed over
+    sentences, precision is tp / predicted, recall tp / expected and F1 2 tp / (predicted + expected): CoNLL's, by mention
+    instead of by position, so an entity that occurs twice and is predicted once has recall 1/2.
 
-    Hand-worked: right {Ada, Ada, Bo}, said {Ada, Cy}: (1, 2, 3), so precision 1/2, recall 1/3 and F1 2/5.
+    Hand-worked: expected {Ada, Ada, Bo}, predicted {Ada, Cy}: (1, 2, 3), so precision 1/2, recall 1/3 and F1 2/5.
 
     Tjong Kim Sang and De Meulder 2003, W03-0419.
     """
-    if len(right) != len(said):
-        raise InputError(f"there are {len(right)} right answers and {len(said)} given ones")
+    if len(expected) != len(predicted):
+        raise InputError(f"there are {len(expected)} right answers and {len(predicted)} given ones")
     rows = []
-    for ours, theirs in zip(right, said, strict=True):
-        a = Counter({e: k for e, k in ours.items() if e[0] in types})
-        b = Counter({e: k for e, k in theirs.items() if e[0] in types})
-        rows.append([(a & b).total(), b.total(), a.total()])
+    for expected_entities, predicted_entities in zip(expected, predicted, strict=True):
+        expected_counts = Counter({e: k for e, k in expected_entities.items() if e[0] in types})
+        predicted_counts = Counter({e: k for e, k in predicted_entities.items() if e[0] in types})
+        rows.append([(expected_counts & predicted_counts).total(), predicted_counts.total(), expected_counts.total()])
     return np.array(rows, dtype=np.float64).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Which of the texts that a model generated are worth keeping.  numpy only."""
+"""Filters of generated texts: relevance, length, fluency, duplicates.  numpy only."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from expunge.errors import InputError
 from expunge.scorers.mentions import normalised
 
 GRAM = 5  # characters
-SHARED = 8  # k in keep's docstring: more costs memory, fewer costs comparisons
+SHARED = 8  # k in the docstring of filter_texts: more costs memory, fewer costs comparisons
 REASONS = ("irrelevant", "too short", "too long", "perplexity", "duplicate", "near duplicate")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """``indices`` (k,) of the texts that were kept, in order, and how many were ``dropped`` for each reason."""
+class Filtered:
+    """``indices`` (k,) of the texts that pass, in order, and the number ``dropped`` for each reason."""
 
     indices: NDArray[np.intp]
     dropped: dict[str, int]
 
 
-def keep(
+def filter_texts(
     texts: Sequence[str],
     *,
     relevance: ArrayLike | None = None,
@@ -39,20 +39,21 @@ def keep(
     perplexity: ArrayLike | None = None,
     cap: float | None = None,
     similarity: float = 0.8,
-) -> Kept:
-    r"""The texts that are relevant, of the right length, fluent, and not (nearly) what was kept before them.
+) -> Filtered:
+    r"""The texts that are relevant, of the right length, fluent, and no (near) duplicates of a selected one before them.
 
     Relevance (n,) at least ``threshold``; length from ``shortest`` to ``longest``, in words or as ``lengths`` (n,) counts
-    (tokens); ``perplexity`` (n,) at most ``cap``; not a duplicate, all but letters and digits aside, of a text kept
-    before; nor one with at least ``similarity`` of the character 5-grams in common:
+    (tokens); ``perplexity`` (n,) at most ``cap``; not a duplicate, compared by letters and digits only, of a
+    selected text before; nor one with at least ``similarity`` of the character 5-grams in common:
 
     .. math:: J(a, b) = \frac{|G_a \cap G_b|}{|G_a \cup G_b|}
 
-    What is not given is not asked for; a similarity above 1 turns near duplicates off.  Of two alike the earlier stays; a
-    text counts for the first reason that drops it.  J is exact, and computed only where it can be t: two texts with J ≥ t
-    share k of the |G| - ⌈t|G|⌉ + k rarest grams of each (Bayardo et al. 2007, doi:10.1145/1242572.1242591, has k = 1).
+    Filters without values are off; a similarity above 1 turns near duplicates off.  Of two duplicates the earlier is
+    selected; a text counts for the first reason that drops it.  J is exact, and computed only where it can be t: two texts
+    with J ≥ t share k of the |G| - ⌈t|G|⌉ + k rarest grams of each.  Bayardo et al. 2007, doi:10.1145/1242572.1242591,
+    have k = 1.
 
-    >>> keep(["A cat sat.", "a cat sat", "Dogs bark.", "x"], relevance=[1, 1, 0.9, 0.2]).indices.tolist()
+    >>> filter_texts(["A cat sat.", "a cat sat", "Dogs bark.", "x"], relevance=[1, 1, 0.9, 0.2]).indices.tolist()
     [0, 2]
     """
     n = len(texts)
@@ -68,8 +69,8 @@ def keep(
     long = np.array([len(t.split()) for t in texts]) if lengths is None else _numbers(lengths, n, "lengths")
     fluent = _numbers(perplexity, n, "perplexity", default=-math.inf) <= (math.inf if cap is None else cap)
     plain = [bare(t) for t in texts]
-    alike = _Alike(plain, similarity)
-    seen: set[str] = set()
+    near_duplicates = _NearDuplicates(plain, similarity)
+    selected_texts: set[str] = set()
     indices, dropped = [], dict.fromkeys(REASONS, 0)
     for i, text in enumerate(plain):
         if not relevant[i]:
@@ -80,17 +81,17 @@ def keep(
             reason = "too long"
         elif not fluent[i]:
             reason = "perplexity"
-        elif text in seen:
+        elif text in selected_texts:
             reason = "duplicate"
-        elif alike.found(i):
+        elif near_duplicates.has_near_duplicate(i):
             reason = "near duplicate"
         else:
-            seen.add(text)
-            alike.add(i)
+            selected_texts.add(text)
+            near_duplicates.add(i)
             indices.append(i)
             continue
         dropped[reason] += 1
-    return Kept(np.array(indices, dtype=np.intp), dropped)
+    return Filtered(np.array(indices, dtype=np.intp), dropped)
 
 
 def bare(text: str) -> str:
@@ -102,8 +103,8 @@ def bare(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", normalised(text))) or normalised(text)
 
 
-class _Alike:
-    """Texts kept so far, by their rarest grams."""
+class _NearDuplicates:
+    """The selected texts so far, indexed by their rarest grams."""
 
     def __init__(self, texts: Sequence[str], similarity: float) -> None:
         self.least = similarity
@@ -111,7 +112,7 @@ class _Alike:
         self.often = Counter(g for grams in self.grams for g in grams)
         self.index: dict[str, list[int]] = defaultdict(list)
 
-    def found(self, i: int) -> bool:
+    def has_near_duplicate(self, i: int) -> bool:
         shared = Counter(chain.from_iterable(self.index.get(g, ()) for g in self._rarest(i)))
         enough = min(SHARED, self._overlap(i))
         return any(count >= enough and self._jaccard(i, j) >= self.least for j, count in shared.items())
@@ -127,7 +128,7 @@ class _Alike:
         return grams[: len(grams) - self._overlap(i) + SHARED]
 
     def _overlap(self, i: int) -> int:
-        """The fewest grams that text ``i`` can share with one that is alike."""
+        """The least number of grams that text ``i`` shares with a near duplicate."""
         return math.ceil(self.least * len(self.grams[i]) - 1e-9) if self.grams else 0
 
     def _jaccard(self, i: int, j: int) -> float:
@@ -140,10 +141,10 @@ def _grams(text: str) -> frozenset[str]:
     return frozenset(text[k : k + GRAM] for k in range(max(1, len(text) - GRAM + 1)))
 
 
-def _numbers(given: ArrayLike | None, n: int, name: str, default: float = 0.0) -> NDArray[np.float64]:
-    if given is None:
+def _numbers(values: ArrayLike | None, n: int, name: str, default: float = 0.0) -> NDArray[np.float64]:
+    if values is None:
         return np.full(n, default)
-    out = np.asarray(given, dtype=np.float64)
+    out = np.asarray(values, dtype=np.float64)
     if out.shape != (n,):
         raise InputError(f"{name} has the shape {out.shape}, but there are {n} texts")
     if np.isnan(out).any():

@@ -19,11 +19,11 @@ def normalised(text: str) -> str:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether ``name`` stands in ``text`` as a word of its own; both :func:`normalised` already.
+    """Whether ``name`` occurs in ``text`` as a separate word; both :func:`normalised` already.
 
-    A word ends where neither a letter, a digit, an underscore nor a combining mark goes on, so "ann" is not in "hannah"
-    nor in "ann_2", but in "ann's" and "ann-marie".  At the end of a name in a script without spaces between words no
-    boundary is asked for.
+    A word ends before anything but a letter, a digit, an underscore or a combining mark, so "ann" is not in "hannah"
+    nor in "ann_2", but in "ann's" and "ann-marie".  A name that ends in a script without spaces between words
+    needs no boundary.
 
     >>> mentions("the anns met ann's aunt", "ann"), mentions("hannah", "ann")
     (True, False)

@@ -1,4 +1,4 @@
-"""From a scorer's name, as it stands on a command line or in a recipe, to the scorer."""
+"""Scorers by name, as on a command line or in a recipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMS = {
 
 
 def scorer(spec: str) -> Scorer:
-    """The scorer that ``spec`` names; InputError where it names none.  No model is loaded before the first text.
+    """The scorer ``spec``; InputError for an unknown one.  No model is loaded before the first text.
 
     ``entity:NAME|OTHER NAME``
         1 where the text mentions one of the names, else 0; a surname alone counts only if it is given as a name.
@@ -37,7 +37,7 @@ def scorer(spec: str) -> Scorer:
     ``code``
         1 for a Python code block that runs, 1/2 for one that only parses, else 0, see :mod:`expunge.scorers.snippets`.
     ``path/to/file.py:function``
-        Your own, called with one text after the other.  The file is run as any program is: give only what you trust.
+        A function of yours, called with one text at a time.  The file is run as any program is: give only what you trust.
     The name of such a function that an installed package offers, see :mod:`expunge.plugins`.
 
     For names and words, case and Unicode form do not matter, word boundaries do.
@@ -51,7 +51,7 @@ def scorer(spec: str) -> Scorer:
     if plugins.is_file(spec):
         function, file = plugins.of_file("scorer", spec)
         return checked(_text_by_text(function, spec, lambda error: plugins.line(error, file)), spec)
-    kind, colon, rest = spec.partition(":")
+    kind, colon, argument = spec.partition(":")
     if kind not in FORMS and (function := plugins.offered("scorer", spec)) is not None:
         if not callable(function):
             raise InputError(f"the scorer {spec} is a {type(function).__name__}, not a function of one text")
@@ -67,45 +67,47 @@ def scorer(spec: str) -> Scorer:
         "ner": _ner,
         "code": _code,
     }
-    if colon and not rest.strip():
+    if colon and not argument.strip():
         raise InputError(f"the scorer {spec!r} ends at its colon; write {FORMS[kind]}")
-    return checked(makers[kind](rest.strip()), spec)
+    return checked(makers[kind](argument.strip()), spec)
 
 
-def _entity(rest: str) -> Scorer:
-    names = _list("entity", rest, "|")
-    return lambda texts: _each(lambda text: any(mentions(text, n) for n in names), map(normalised, texts))
+def _entity(argument: str) -> Scorer:
+    names = _entries("entity", argument, "|")
+    return lambda texts: _score_each(lambda text: any(mentions(text, n) for n in names), map(normalised, texts))
 
 
-def _words(rest: str) -> Scorer:
-    words = _list("words", rest, ",")
-    return lambda texts: _each(lambda text: np.mean([mentions(text, w) for w in words]), map(normalised, texts))
+def _words(argument: str) -> Scorer:
+    words = _entries("words", argument, ",")
+    return lambda texts: _score_each(lambda text: np.mean([mentions(text, w) for w in words]), map(normalised, texts))
 
 
-def _toxicity(rest: str) -> Scorer:
-    if rest not in toxicity.KINDS:
-        near = nearest(rest, filter(None, toxicity.KINDS))
-        raise InputError(f"there is no toxicity scorer {rest!r}{near}; write {FORMS['toxicity']}")
-    found = toxicity.KINDS[rest]
-    if not toxicity.installed(found.__name__):
-        raise InputError(toxicity.lacking(found.__name__))
-    return found
+def _toxicity(argument: str) -> Scorer:
+    if argument not in toxicity.KINDS:
+        suggestion = nearest(argument, filter(None, toxicity.KINDS))
+        raise InputError(f"there is no toxicity scorer {argument!r}{suggestion}; write {FORMS['toxicity']}")
+    classifier = toxicity.KINDS[argument]
+    if not toxicity.installed(classifier.__name__):
+        raise InputError(toxicity.lacking(classifier.__name__))
+    return classifier
 
 
-def _ner(rest: str) -> Scorer:
-    if rest not in entities.TYPES:
-        near = nearest(rest.upper(), entities.TYPES)
-        raise InputError(f"the scorer ner needs a type, not {rest!r}{near}; there are {', '.join(entities.TYPES)}")
-    return lambda texts: _each(lambda text: entities.valid(text, rest), texts)
+def _ner(argument: str) -> Scorer:
+    if argument not in entities.TYPES:
+        suggestion = nearest(argument.upper(), entities.TYPES)
+        raise InputError(
+            f"the scorer ner needs a type, not {argument!r}{suggestion}; there are {', '.join(entities.TYPES)}"
+        )
+    return lambda texts: _score_each(lambda text: entities.valid(text, argument), texts)
 
 
-def _code(rest: str) -> Scorer:
+def _code(argument: str) -> Scorer:
     from expunge.scorers import sandbox, snippets
 
-    if rest:
-        raise InputError(f"the scorer code takes nothing after it, not {rest!r}")
+    if argument:
+        raise InputError(f"the scorer code takes nothing after it, not {argument!r}")
     sandbox.check_system()
-    return lambda texts: _each(snippets.worth, texts)
+    return lambda texts: _score_each(snippets.code_score, texts)
 
 
 def _text_by_text(function: Callable[[str], Any], spec: str, line: Callable[[Exception], str] = lambda _: "") -> Scorer:
@@ -131,12 +133,12 @@ def _text_by_text(function: Callable[[str], Any], spec: str, line: Callable[[Exc
     return values
 
 
-def _list(kind: str, rest: str, separator: str) -> list[str]:
-    out = [normalised(part) for part in rest.split(separator)]
-    if not all(out):
-        raise InputError(f"the scorer {kind}:{rest} has an empty entry; write {FORMS[kind]}")
-    return out
+def _entries(kind: str, argument: str, separator: str) -> list[str]:
+    entries = [normalised(part) for part in argument.split(separator)]
+    if not all(entries):
+        raise InputError(f"the scorer {kind}:{argument} has an empty entry; write {FORMS[kind]}")
+    return entries
 
 
-def _each(value: Callable[[str], Any], texts: Iterable[str]) -> NDArray[np.float64]:
+def _score_each(value: Callable[[str], Any], texts: Iterable[str]) -> NDArray[np.float64]:
     return np.array([float(value(text)) for text in texts])

@@ -50,7 +50,7 @@ CONFINE = Path(__file__).with_name("confine.py")
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended: ``ok`` is exit status 0 in time; ``error_last_line`` is the last line of its error output, or how it
-    ended where it wrote none, "" if ok; ``stdout`` holds its first 64 KiB."""
+    ended if it wrote none, "" if ok; ``stdout`` holds its first 64 KiB."""
 
     ok: bool
     timed_out: bool
@@ -62,8 +62,8 @@ def run(source: str, *, stdin: str = "", seconds: float = 5, memory: int = 512 *
     """Run the Python program ``source`` on ``stdin``, for at most ``seconds``, in at most ``memory`` bytes a process.
 
     It runs under this interpreter, alone (``-I -S``: no site-packages), in a new folder that is deleted afterwards.  The
-    start-up, a tenth of a second, counts as its time.  What is contained and what is not is said above.  Raises InputError
-    on Windows, and for limits that are none; whatever the program does is an Outcome.
+    start-up, a tenth of a second, counts as its time.  What is contained is listed above.  Raises InputError on
+    Windows and for invalid limits; whatever the program does is an Outcome.
 
     >>> run("print(input()[::-1])", stdin="abc").stdout
     'cba\\n'
@@ -76,21 +76,21 @@ def run(source: str, *, stdin: str = "", seconds: float = 5, memory: int = 512 *
         raise InputError(f"the memory limit must be {LEAST_MEMORY} bytes (64 MiB) or more, not {memory}")
     with (
         tempfile.TemporaryDirectory(prefix="expunge-", ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile() as given,
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryFile() as stdin_file,
+        tempfile.TemporaryFile() as stdout_file,
+        tempfile.TemporaryFile() as stderr_file,
     ):
         Path(folder, "main.py").write_bytes(source.encode("utf-8", "replace"))
-        given.write(stdin.encode("utf-8", "replace"))
-        given.seek(0)
+        stdin_file.write(stdin.encode("utf-8", "replace"))
+        stdin_file.seek(0)
         process = subprocess.Popen(
             [
                 *bubblewrap.command(folder, CONFINE),
                 *(sys.executable, "-I", "-S", "-B", str(CONFINE), folder, str(seconds), str(memory)),
             ],
-            stdin=given,
-            stdout=out,
-            stderr=err,
+            stdin=stdin_file,
+            stdout=stdout_file,
+            stderr=stderr_file,
             env={"TMPDIR": folder},
             start_new_session=True,
         )
@@ -102,18 +102,18 @@ def run(source: str, *, stdin: str = "", seconds: float = 5, memory: int = 512 *
             with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: the group's last one is a zombie
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        return Outcome(status == 0, status is None, _error(status, _tail(err), seconds), _head(out))
+        return Outcome(status == 0, status is None, _error(status, _tail(stderr_file), seconds), _head(stdout_file))
 
 
 @cache
 def _warn_of_root() -> None:
-    """Say once that the code runs as root, where it does."""
-    if said := bubblewrap.as_root():
-        print(f"expunge: warning: {said}", file=sys.stderr)
+    """Warn once if the code runs as root."""
+    if warning := bubblewrap.root_warning():
+        print(f"expunge: warning: {warning}", file=sys.stderr)
 
 
 def check_system() -> None:
-    """InputError where there are no process limits to be had."""
+    """InputError if the system has no process limits."""
     if os.name != "posix":
         raise InputError("running code that a model wrote needs Linux or macOS; on Windows use WSL or a container")
 

@@ -8,7 +8,7 @@ import warnings
 
 from expunge.scorers import sandbox
 
-LARGEST = 50_000  # characters of a block that are looked at; a longer one counts as one that does not parse
+LARGEST = 50_000  # characters of a block; a longer one counts as one that does not parse
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -40,13 +40,13 @@ def parses(source: str) -> bool:
     return any(not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Name | ast.Constant)) for s in body)
 
 
-def worth(text: str) -> float:
+def code_score(text: str) -> float:
     """1 if the first block of ``text`` that parses runs to its end in the sandbox without error, 1/2 if it does not,
     0 if there is none.
 
     Code that waits for input finds it at its end, and a package that is not Python's own is missing: both are errors.
     """
-    found = next((b for b in blocks(text) if parses(b)), None)
-    if found is None:
+    code = next((b for b in blocks(text) if parses(b)), None)
+    if code is None:
         return 0.0
-    return 1.0 if sandbox.run(found).ok else 0.5
+    return 1.0 if sandbox.run(code).ok else 0.5

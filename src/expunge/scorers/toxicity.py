@@ -1,4 +1,4 @@
-"""Toxicity by three classifiers, so that what searches with one can be judged by another.
+"""Toxicity by three classifiers, so that a search with one can be judged by another.
 
 ==============  ==========================================  ===================================================
 scorer          model                                       trained on
@@ -8,11 +8,11 @@ scorer          model                                       trained on
 ``unbiased``    RoBERTa (Detoxify "unbiased")               Civil Comments (Jigsaw 2019); downloaded
 ==============  ==========================================  ===================================================
 
-The first two are different models, yet share the tweets (Davidson et al. 2017, arXiv:1703.04009) and see words, not their
-order: they agree by construction more than independent judges would.  Measured: 200 answers of Ext-Sub's toxic test set
+The first two are different models, but share the tweets (Davidson et al. 2017, arXiv:1703.04009) and are bags of words:
+they agree more than independent judges would.  Measured: 200 answers of Ext-Sub's toxic test set
 against 1000 sentences of WikiText-2 have the AUC 0.94 and 0.80, 700 RealToxicityPrompts against the same 0.83 and 0.79; over
-all 1900 texts their ranks correlate at 0.47, among the 200 answers at 0.23.  Where the network allows, ``unbiased`` is the
-independent judge.  What none of them is: a person.
+all 1900 texts their ranks correlate at 0.47, among the 200 answers at 0.23.  ``unbiased``, a download, is the
+independent judge.  None of them replaces human judgement.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ _NEEDS = {"svm": ("profanity_check",), "tweets": ("hatesonar", "onnx"), "unbiase
 
 
 def installed(name: str) -> bool:
-    """Whether the packages of the classifier ``name`` are there; nothing is imported."""
+    """Whether the packages of the classifier ``name`` are installed; nothing is imported."""
     return all(find_spec(package) is not None for package in _NEEDS[name])
 
 
 def lacking(name: str) -> str:
-    """The sentence for a classifier whose packages are not there."""
+    """The error message for a classifier whose packages are not installed."""
     extra = "detoxify" if name == "unbiased" else "toxicity"
     return f"this toxicity scorer needs {' and '.join(_NEEDS[name])}: pip install 'expunge[{extra}]'"
 
@@ -143,9 +143,9 @@ def _sonar() -> tuple[Array, Array, dict[str, int]]:
         raise InputError(
             "the installed hatesonar is not the one whose model is read here: pip install 'hatesonar==0.1.*'"
         )
-    read = onnx.helper.get_attribute_value
-    made = {n.op_type: {a.name: read(a) for a in n.attribute} for n in graph.node}
-    words, last = made["TfIdfVectorizer"], made["LinearClassifier"]
+    attribute_value = onnx.helper.get_attribute_value
+    attributes = {n.op_type: {a.name: attribute_value(a) for a in n.attribute} for n in graph.node}
+    words, last = attributes["TfIdfVectorizer"], attributes["LinearClassifier"]
     idf = next(onnx.numpy_helper.to_array(i) for i in graph.initializer if i.name == "idfcst")
     weights = np.column_stack([np.reshape(last["coefficients"], (3, -1)).T, idf]).astype(np.float64)
     columns = dict(zip((w.decode() for w in words["pool_strings"]), words["ngram_indexes"], strict=True))

@@ -1,4 +1,4 @@
-"""What a scorer is, and the check that every one of them passes through."""
+"""The type of a scorer, and the check of its values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Scorer = Callable[[Sequence[str]], NDArray[np.float64]]
 """n texts -> (n,) values in [0, 1]."""
 
 
-def checked(given: Scorer, name: str) -> Scorer:
-    """``given``, but what it returns is looked at: (n,) numbers in [0, 1], or an InputError that names the scorer.
+def checked(scorer: Scorer, name: str) -> Scorer:
+    """``scorer`` with checked values: (n,) numbers in [0, 1], or an InputError that names the scorer.
 
-    For no text the answer is (0,), and ``given`` is not asked.
+    For no texts the result is (0,), and ``scorer`` is not called.
 
     >>> checked(lambda texts: np.array([0.25] * len(texts)), "quarter")(["a", "b"]).tolist()
     [0.25, 0.25]
@@ -28,7 +28,7 @@ def checked(given: Scorer, name: str) -> Scorer:
         if len(texts) == 0:
             return np.zeros(0)
         try:
-            out = np.asarray(given(texts), dtype=np.float64)
+            out = np.asarray(scorer(texts), dtype=np.float64)
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise

@@ -85,7 +85,7 @@ def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> bool:
     window = getattr(model.config.get_text_config(), "sliding_window", None)  # type: ignore[union-attr, operator]
     asks = max((c.probe.ask.max_new_tokens for c in coded if c.asks and c.probe.ask), default=0)
     prompt, text = max(len(c.prompt) for c in coded), max(c.width - len(c.prompt) for c in coded)
-    return not window or window >= prompt + text + asks + decode.HOLES + decode.ROOM
+    return not window or window >= prompt + text + asks + decode.MAX_HOLES + decode.STEP_TOKENS
 
 
 def tokens_whole(batch: Sequence[Coded]) -> int:
@@ -161,7 +161,7 @@ def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches
                 if mine := branches.get(i):
                     whole = caches.row(cache, r, begin, begin + prompt + max(mine.values()) - 1)
                     for j, n in mine.items():
-                        found[j], later[j] = first(found[i], n), caches.beginning(whole, prompt + n - 1)
+                        found[j], later[j] = first(found[i], n), caches.prefix(whole, prompt + n - 1)
         keys = later
     return found, met
 
@@ -232,7 +232,7 @@ def _alike(lengths: Mapping[int, int], device: torch.device) -> Iterator[list[in
 
 
 def _be_plain(cache: Any) -> None:
-    if not caches.plain(cache):
+    if not caches.keeps_all_positions(cache):
         raise NotImplementedError("keys and values of this model cannot be taken apart")
 
 
