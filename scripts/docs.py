@@ -102,7 +102,7 @@ def metrics_page() -> str:
         text = inspect.cleandoc(module.__doc__ or "")
         parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`](../{file})\n")
         for name, f in vars(module).items():
-            if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_"):
+            if inspect.isfunction(f) and f.__module__.startswith(module.__name__) and not name.startswith("_"):
                 said = for_markdown(inspect.cleandoc(f.__doc__ or ""))
                 parts.append(f"### {name}\n\n```python\n{name}{inspect.signature(f)}\n```\n\n{said}\n")
     return "\n".join([head, *parts])

@@ -202,7 +202,9 @@ def _written(file: Path, write: Callable[[], list[str]]) -> dict[str, int]:
     if not file.exists():
         files.write_json(file, write(), mode=files.PRIVATE)
     out: dict[str, int] = {}
-    for i, text in enumerate(files.read_list(file, what="list of instructions", remedy="restore it, or --overwrite")):
+    for i, text in enumerate(
+        files.read_list(file, description="list of instructions", remedy="restore it, or --overwrite")
+    ):
         if text:
             out.setdefault(text, i)
     if not out:
@@ -300,7 +302,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     file = folder / RECORD
     if not file.exists():
         return None
-    said = files.read_json(file, what="record", remedy="restore it, or --overwrite")
+    said = files.read_json(file, description="record", remedy="restore it, or --overwrite")
     return record.check_schema(said, file, unnamed=1)
 
 
