@@ -17,7 +17,7 @@ from expunge.errors import InputError
 def place(tmp_path, monkeypatch):
     """A cache of its own, and the means to put an entry of a size and an age (days) into it."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_HELD", {})
+    monkeypatch.setattr(cache, "_LOCKS", {})
 
     def put(name, size, days, kind="scores"):
         folder = tmp_path / "cache" / kind / name
@@ -30,31 +30,34 @@ def place(tmp_path, monkeypatch):
     return put
 
 
-def names(found):
-    return [e.folder.name for e in found]
+def names(cached):
+    return [e.folder.name for e in cached]
 
 
 def test_entries_are_listed_the_last_used_first(place):
     place("a", 10, 5), place("b", 20, 1), place("smollm", 30, 9, "models")
-    found = cache.entries()
-    assert names(found) == ["b", "a", "smollm"] and [e.size for e in found] == [20, 10, 30]
-    assert [e.what for e in found] == ["answers of a model", "answers of a model", "weights of smollm"]
-    cache.describe(found[0].folder, {"model": "target", "questions": 7})
-    assert cache.entries()[0].what == "answers of target to 7 questions"
-    assert stat.S_IMODE((found[0].folder / cache.ABOUT).stat().st_mode) == 0o600
-    assert any("5 d" in line and "10 B" in line for line in cache.lines(found))
+    cached = cache.entries()
+    assert names(cached) == ["b", "a", "smollm"] and [e.size for e in cached] == [20, 10, 30]
+    assert [e.description for e in cached] == ["answers of a model", "answers of a model", "weights of smollm"]
+    cache.describe(cached[0].folder, {"model": "target", "questions": 7})
+    assert cache.entries()[0].description == "answers of target to 7 questions"
+    assert stat.S_IMODE((cached[0].folder / cache.ABOUT).stat().st_mode) == 0o600
+    assert any("5 d" in line and "10 B" in line for line in cache.lines(cached))
 
 
 def test_what_goes_by_age_and_by_size(place):
     place("old", 10, 40), place("older", 10, 50), place("new", 10, 1)
-    found = cache.entries()
-    assert names(cache.excess(found, older_than=45 * cache.DAY)) == ["older"]
-    assert names(cache.excess(found, keep=20)) == ["older"] and names(cache.excess(found, keep=19)) == ["older", "old"]
-    assert names(cache.excess(found, older_than=45 * cache.DAY, keep=10)) == ["older", "old"]
-    assert cache.excess(found) == [] and len(cache.excess(found, keep=0)) == 3
-    gone = cache.remove(cache.excess(found, keep=10))
-    assert names(gone) == ["older", "old"] and names(cache.entries()) == ["new"]
-    assert sorted(p.name for p in gone[0].folder.parent.iterdir()) == ["new"]  # no lock, nothing half gone
+    cached = cache.entries()
+    assert names(cache.excess(cached, older_than=45 * cache.DAY)) == ["older"]
+    assert names(cache.excess(cached, keep=20)) == ["older"] and names(cache.excess(cached, keep=19)) == [
+        "older",
+        "old",
+    ]
+    assert names(cache.excess(cached, older_than=45 * cache.DAY, keep=10)) == ["older", "old"]
+    assert cache.excess(cached) == [] and len(cache.excess(cached, keep=0)) == 3
+    removed = cache.remove(cache.excess(cached, keep=10))
+    assert names(removed) == ["older", "old"] and names(cache.entries()) == ["new"]
+    assert sorted(p.name for p in removed[0].folder.parent.iterdir()) == ["new"]  # no lock, nothing half removed
 
 
 def test_nothing_goes_that_a_process_uses(place):
@@ -62,19 +65,19 @@ def test_nothing_goes_that_a_process_uses(place):
     cache.hold(mine)
     with open(theirs.with_name(".theirs.lock"), "w") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
-        found = {e.folder.name: e for e in cache.entries()}
-        assert {name: e.busy for name, e in found.items()} == {"mine": True, "theirs": True, "free": False}
-        assert found["mine"].age < 60  # holding it is using it
-        assert names(cache.excess(list(found.values()), keep=0)) == ["free"]
-        assert names(cache.remove(list(found.values()))) == ["free"] and mine.exists() and theirs.exists()
+        by_name = {e.folder.name: e for e in cache.entries()}
+        assert {name: e.busy for name, e in by_name.items()} == {"mine": True, "theirs": True, "free": False}
+        assert by_name["mine"].age < 60  # holding it is using it
+        assert names(cache.excess(list(by_name.values()), keep=0)) == ["free"]
+        assert names(cache.remove(list(by_name.values()))) == ["free"] and mine.exists() and theirs.exists()
     assert not free.exists()
     assert names(cache.remove(cache.excess(cache.entries(), keep=0))) == ["theirs"]
 
 
 def test_the_usual_limits_and_other_ones(place, monkeypatch):
     place("old", 10, 91), place("new", 10, 89)
-    told = cache.trim()
-    assert "gave up 1 of its entries, 10 B, not used for 90d or above 20GB" in told and names(cache.entries()) == [
+    message = cache.trim()
+    assert "gave up 1 of its entries, 10 B, not used for 90d or above 20GB" in message and names(cache.entries()) == [
         "new"
     ]
     assert cache.trim() is None

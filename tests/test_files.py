@@ -167,25 +167,25 @@ def test_what_is_broken_is_one_sentence(tmp_path: Path, content, words):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(InputError, match=words):
-        files.read_json(file, what="record", remedy="restore it")
+        files.read_json(file, description="record", remedy="restore it")
 
 
 def test_a_folder_and_a_path_through_a_file_are_no_json(tmp_path: Path):
     (tmp_path / "f").write_text("{}")
     with pytest.raises(InputError, match="there is no record"):
-        files.read_json(tmp_path / "f" / "run.json", what="record", remedy="restore it")
+        files.read_json(tmp_path / "f" / "run.json", description="record", remedy="restore it")
     with pytest.raises(InputError, match="the record cannot be read"):
-        files.read_json(tmp_path, what="record", remedy="restore it")
+        files.read_json(tmp_path, description="record", remedy="restore it")
 
 
 def test_objects_and_lists_are_read_and_constants_are_null(tmp_path: Path):
     file = tmp_path / "f.json"
     file.write_text('{"a": NaN, "b": [-Infinity, 1]}')
-    assert files.read_json(file, what="record", remedy="") == {"a": None, "b": [None, 1]}
+    assert files.read_json(file, description="record", remedy="") == {"a": None, "b": [None, 1]}
     with pytest.raises(InputError, match="not a JSON list"):
-        files.read_list(file, what="list", remedy="restore it")
+        files.read_list(file, description="list", remedy="restore it")
     file.write_text('["a"]')
-    assert files.read_list(file, what="list", remedy="") == ["a"]
+    assert files.read_list(file, description="list", remedy="") == ["a"]
 
 
 # -- folders and fingerprints ---------------------------------------------------------------------------------------------

@@ -44,11 +44,11 @@ def owner(folder):
 
 
 def test_one_holds_it_until_it_lets_go(tmp_path, kind):
-    held = lock.acquire(tmp_path)
+    acquired = lock.acquire(tmp_path)
     assert owner(tmp_path)["pid"] == os.getpid() and owner(tmp_path)["host"] == socket.gethostname()
     with pytest.raises(InputError, match=f"process {os.getpid()} on"):
         lock.acquire(tmp_path)
-    lock.release(held, keep=False)
+    lock.release(acquired, keep=False)
     assert not list(tmp_path.iterdir())
     lock.release(lock.acquire(tmp_path), keep=True)
     assert lock.is_left(tmp_path) and owner(tmp_path) == {"unfinished": True}
@@ -90,13 +90,13 @@ def test_of_many_at_once_one_has_it_at_a_time(tmp_path, kind):
     def work() -> None:
         for _ in range(30):
             try:
-                held = lock.acquire(tmp_path)
+                acquired = lock.acquire(tmp_path)
             except InputError:
                 continue
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             inside[0] -= 1
-            lock.release(held, keep=False)
+            lock.release(acquired, keep=False)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for one in threads:

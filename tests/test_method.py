@@ -16,9 +16,9 @@ from expunge.method import Objective, build, entries, entry
 
 
 def test_a_method_is_a_value_that_knows_its_name_and_all_its_parameters():
-    made = methods.blur_npo(gamma=0.5)
-    assert (made.name, made.parameters["gamma"], made.parameters["beta"]) == ("blur_npo", 0.5, 0.1)
-    assert made.combine == Bilevel(gamma=0.5) and made.streams == ("forget", "retain") and made.reference
+    method = methods.blur_npo(gamma=0.5)
+    assert (method.name, method.parameters["gamma"], method.parameters["beta"]) == ("blur_npo", 0.5, 0.1)
+    assert method.combine == Bilevel(gamma=0.5) and method.streams == ("forget", "retain") and method.reference
     assert not methods.pdu().reference and methods.pdu(retain="kl", budget=0.1).reference
     assert methods.idk_dpo().streams == ("forget", "alternate", "retain")
 
@@ -29,7 +29,7 @@ def test_strings_from_a_command_line_become_the_signatures_types():
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "said"),
+    ("name", "parameters", "message"),
     [
         ("npoo", {}, "did you mean 'npo'"),
         ("npo", {"bta": 1}, "did you mean 'beta'"),
@@ -47,8 +47,8 @@ def test_strings_from_a_command_line_become_the_signatures_types():
         ("constrained", {"retain": "js"}, "which is 0 with retain='js'.* give budget="),
     ],
 )
-def test_wrong_names_and_values(name, parameters, said):
-    with pytest.raises(InputError, match=said):
+def test_wrong_names_and_values(name, parameters, message):
+    with pytest.raises(InputError, match=message):
         build(name, parameters)
 
 
@@ -57,12 +57,16 @@ def test_every_forget_loss_meets_every_combiner(forget):
     """A mixture has the row's own forget loss, with its alternates and learning rate, and one retain loss."""
     own = methods.FORGET[forget]()
     for make in (methods.constrained, methods.blur, methods.pcgrad, methods.mgda, methods.ngdiff):
-        made = make(forget=forget)
-        assert list(made.objectives) == ["forget", "retain"] and made.objectives["retain"] == methods.RETAIN["nll"]
-        assert made.objectives["forget"].on == own.objectives["forget"].on
-        for kept in ("alternate", "refusal", "learning_rate", "lora_learning_rate"):
-            assert getattr(made, kept) == getattr(own, kept)
-        assert made.name == make.__name__ and made.parameters["forget"] == forget and type(made.combine).__name__
+        mixture = make(forget=forget)
+        assert (
+            list(mixture.objectives) == ["forget", "retain"] and mixture.objectives["retain"] == methods.RETAIN["nll"]
+        )
+        assert mixture.objectives["forget"].on == own.objectives["forget"].on
+        for field in ("alternate", "refusal", "learning_rate", "lora_learning_rate"):
+            assert getattr(mixture, field) == getattr(own, field)
+        assert (
+            mixture.name == make.__name__ and mixture.parameters["forget"] == forget and type(mixture.combine).__name__
+        )
 
 
 def test_a_mixture_of_a_papers_parts_is_the_papers_row():
@@ -84,11 +88,11 @@ def same(a, b):
 
 
 @pytest.mark.parametrize(
-    ("weighting", "said"), [("UPGard", "did you mean 'UPGrad'"), ("CAGrad", "cannot be made without arguments")]
+    ("weighting", "message"), [("UPGard", "did you mean 'UPGrad'"), ("CAGrad", "cannot be made without arguments")]
 )
-def test_a_weighting_that_torchjd_lacks_or_cannot_make(weighting, said):
+def test_a_weighting_that_torchjd_lacks_or_cannot_make(weighting, message):
     pytest.importorskip("torchjd", reason="TorchJD is not installed")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         build("torchjd", {"weighting": weighting})
 
 

@@ -187,9 +187,9 @@ def test_a_method_of_a_file(workplace, package, decorated):
 def test_any_combiner_over_a_loss_from_outside(workplace, package):
     (workplace / "mine.py").write_text(FILE.split("class Halves")[0])  # its method has the package's name
     for name in ("outside_loss", "mine.py:dampened"):
-        made = build("pcgrad", {"forget": name})
-        assert [o.name for o in made.objectives.values()] == ["dampened", "nll"]
-        assert made.parameters["forget"] == name
+        method = build("pcgrad", {"forget": name})
+        assert [o.name for o in method.objectives.values()] == ["dampened", "nll"]
+        assert method.parameters["forget"] == name
     with pytest.raises(InputError, match=r"'npo'.*'outside_loss'"):
         build("pcgrad", {"forget": "outside_lass"})
 
@@ -198,16 +198,16 @@ def test_any_combiner_over_a_loss_from_outside(workplace, package):
 def test_a_combiner_from_outside_over_any_loss(workplace, package, name):
     own = FILE.partition("@method")[0] + "made = lambda: Halves()\nvalue = Halves()\n"
     (workplace / "mine.py").write_text(own)
-    made = build("combined", {"forget": "simnpo", "combiner": name, "retain": "kl"})
-    assert [o.name for o in made.objectives.values()] == ["simnpo", "kl"]
-    assert made.combine.weights(torch.zeros(2)).tolist() == [0.5, 0.5]
-    assert build("combined", {"combiner": name}).combine is not made.combine  # state is not shared by two runs
+    method = build("combined", {"forget": "simnpo", "combiner": name, "retain": "kl"})
+    assert [o.name for o in method.objectives.values()] == ["simnpo", "kl"]
+    assert method.combine.weights(torch.zeros(2)).tolist() == [0.5, 0.5]
+    assert build("combined", {"combiner": name}).combine is not method.combine  # state is not shared by two runs
 
 
 def test_a_combiner_and_metrics_from_outside_on_the_command_line(workplace, package):
     (workplace / "mine.py").write_text(FILE[FILE.index("def rows_scored") : FILE.index("def broken_metric")])
-    asked = ["-p", "combiner=outside_halves", "--metric", "outside_best,mine.py:rows_scored"]
-    done = call(*RUN, "--method", "combined", *asked, *(f"{k}={v}" for k, v in FAST.items()))
+    options = ["-p", "combiner=outside_halves", "--metric", "outside_best,mine.py:rows_scored"]
+    done = call(*RUN, "--method", "combined", *options, *(f"{k}={v}" for k, v in FAST.items()))
     assert done.exit_code == 0, done.output
     log = json.loads((workplace / "unlearned" / "run.json").read_text())
     assert {s["weight/retain"] for s in log["steps"]} == {0.5}
@@ -218,12 +218,12 @@ def test_a_combiner_and_metrics_from_outside_on_the_command_line(workplace, pack
 
 
 def test_a_metric_of_a_benchmark_has_an_interval_and_is_rescored(workplace, package):
-    found = Collected(tuple(scored("forget", i, [-0.5 * i, -4.0]) for i in range(4)), ())
+    collected = Collected(tuple(scored("forget", i, [-0.5 * i, -4.0]) for i in range(4)), ())
     chosen = metrics(["outside_best"])
-    (one,) = figures_of(named("outside_bench"), {"model": found}, chosen)["model"]
+    (one,) = figures_of(named("outside_bench"), {"model": collected}, chosen)["model"]
     assert (one.name, one.part, one.n, one.value) == ("outside_best", "forget", 4, -0.75)  # (0 + 0.5 + 1 + 1.5) / 4
     assert -1.5 <= one.low < one.value < one.high <= 0
-    assert metrics(None) == {} and figures_of(named("outside_bench"), {"model": found})["model"] == []
+    assert metrics(None) == {} and figures_of(named("outside_bench"), {"model": collected})["model"] == []
 
 
 def test_a_packages_scorer_and_benchmark(package):
@@ -232,7 +232,7 @@ def test_a_packages_scorer_and_benchmark(package):
 
 
 @pytest.mark.parametrize(
-    ("ask", "said"),
+    ("call_plugin", "message"),
     [
         (lambda: build("outside_gone"), "method outside_gone of the package outside-package .*No module named"),
         (lambda: build("outside_number"), "outside_number is no function that gives a Method, but a int"),
@@ -259,14 +259,14 @@ def test_a_packages_scorer_and_benchmark(package):
         (lambda: named("outside_no_bench"), "outside_no_bench of a package is a function, not a Benchmark"),
     ],
 )
-def test_what_is_wrong_with_a_plugin_is_one_sentence(package, ask, said):
-    with pytest.raises(InputError, match=said) as caught:
-        ask()
+def test_what_is_wrong_with_a_plugin_is_one_sentence(package, call_plugin, message):
+    with pytest.raises(InputError, match=message) as caught:
+        call_plugin()
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("x = 1\nraise KeyError('secret')\n", "mine.py cannot be run: KeyError in line 2$"),
         ("import nothing_of_that_name\n", "cannot be run: ModuleNotFoundError in line 1: No module named"),
@@ -275,10 +275,10 @@ def test_what_is_wrong_with_a_plugin_is_one_sentence(package, ask, said):
         ("from expunge.method import method\n@method()\ndef npo():\n    pass\n", "there is a method 'npo' already"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, monkeypatch, text, said):
+def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         build("mine.py:made")
     with pytest.raises(InputError, match=r"cannot be run|not Python|makes no BENCHMARK|already"):
         named("mine.py")

@@ -41,9 +41,9 @@ def umask():
 
 
 def test_what_json_cannot_say_becomes_null_or_a_plain_value(tmp_path: Path):
-    given = {"nan": math.nan, "steps": ({"up": math.inf, "down": -math.inf},), "path": Path("a"), 3: True}
-    given |= {"scalar": np.float32(0.5), "scalar_nan": np.float64("nan"), "count": np.int64(7)}
-    text = record.write(given, tmp_path / "other.json").read_text(encoding="utf-8")
+    values = {"nan": math.nan, "steps": ({"up": math.inf, "down": -math.inf},), "path": Path("a"), 3: True}
+    values |= {"scalar": np.float32(0.5), "scalar_nan": np.float64("nan"), "count": np.int64(7)}
+    text = record.write(values, tmp_path / "other.json").read_text(encoding="utf-8")
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text) == {
         "nan": None, "steps": [{"up": None, "down": None}], "path": "a", "3": True,
@@ -118,10 +118,10 @@ def test_a_record_that_names_no_schema_is_of_the_first_where_such_were_written(t
 
 
 def test_versions_name_python_and_only_what_is_installed():
-    found = record.versions()
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["numpy"] == np.__version__
-    assert set(found) <= {"python", *record.PACKAGES}
+    versions = record.versions()
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert versions["numpy"] == np.__version__
+    assert set(versions) <= {"python", *record.PACKAGES}
 
 
 def test_peak_memory_is_in_bytes():
@@ -142,6 +142,6 @@ def test_record_and_report_import_neither_torch_nor_matplotlib():
 def test_a_command_that_may_be_published_names_no_path():
     names = {"/data/model": "Target", "tofu": "slice"}
     typed = "expunge bench x --model /data/model --data tofu --out=/home/me/out -p 'beta=0.1' /odd/a=b"
-    shown = record.renamed(typed, names)
-    assert shown == "expunge bench x --model Target --data slice --out=out -p beta=0.1 a=b"
+    published = record.renamed(typed, names)
+    assert published == "expunge bench x --model Target --data slice --out=out -p beta=0.1 a=b"
     assert record.renamed(typed, {}) == typed and record.renamed(None, names) is None

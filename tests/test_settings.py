@@ -72,17 +72,17 @@ def test_a_yaml_recipe_equals_the_toml_recipe(tmp_path, ending):
 def test_recipes_of_every_command_may_be_yaml(tmp_path):
     file = tmp_path / "r.yaml"
     file.write_text("benchmark: tofu/forget01\nmodel: m\nmethods:\n  npo: {beta: 0.1}\ntraining: {lr: 1e-4}\n")
-    made = compare.make(compare.override(compare.read_file(file), []))
-    assert made.methods["npo"].parameters == {"beta": 0.1} and made.shared["training"] == {"learning_rate": 1e-4}
+    checked = compare.make(compare.override(compare.read_file(file), []))
+    assert checked.methods["npo"].parameters == {"beta": 0.1} and checked.shared["training"] == {"learning_rate": 1e-4}
     file.write_text("benchmark: tofu/forget01\nmodel: m\nteach: {epochs: 2}\n")
     assert bench.make(bench.read_file(file)).teach == {"num_train_epochs": 2}
     file.write_text("model: m\nforget: f\nutility: r.yaml\nsteps: 3\n")
-    made = release.make(release.read_file(file))
-    assert made.steps == 3 and made.utility == str(file)
+    checked = release.make(release.read_file(file))
+    assert checked.steps == 3 and checked.utility == str(file)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("r.yaml", "model: [", "r.yaml is not YAML: .*line 1"),
         ("r.yaml", "- model", "r.yaml holds no settings; write key: value"),
@@ -92,9 +92,9 @@ def test_recipes_of_every_command_may_be_yaml(tmp_path):
         ("r.toml", "model: m", "r.toml is not TOML"),
     ],
 )
-def test_a_file_that_is_no_recipe(tmp_path, name, text, said):
+def test_a_file_that_is_no_recipe(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         settings.read_recipe(tmp_path / name)
     assert "\n" not in str(error.value)
 
@@ -106,11 +106,11 @@ def test_a_folder_is_no_recipe(tmp_path):
 
 def test_what_does_not_fit_is_one_sentence():
     assert settings.checked(Some, {"rows": "2", "model": "m"}, "x") == Some(rows=2, model="m")
-    for values, said in (
+    for values, message in (
         ({}, "x: model is missing; give --model"),
         ({"model": "m", "rows": 0}, "x: rows = 0 does not"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             settings.checked(Some, values, "x")
     with pytest.raises(InputError, match="x: there is no setting 'modle', did you mean 'model'"):
         settings.check_keys(["rows", "modle"], Some.model_fields, "x")
@@ -123,9 +123,9 @@ LONG = {"learning_rate": 0.01, "num_train_epochs": 2, "per_device_train_batch_si
 def test_short_names_as_key_value():
     pairs = [f"{k}={v}" for k, v in SHORT.items()]
     as_text = {k: str(v) for k, v in LONG.items()}
-    given = {"model": "m", "forget": "f"}
-    assert recipe.make(recipe.override(given, pairs)).training == as_text
-    assert release.make(release.override(given, pairs)).run.training == as_text
+    required = {"model": "m", "forget": "f"}
+    assert recipe.make(recipe.override(required, pairs)).training == as_text
+    assert release.make(release.override(required, pairs)).run.training == as_text
     of_bench = bench.make(bench.override({"benchmark": "b", "model": "m", "method": "npo"}, [*pairs, "teach.lr=1"]))
     assert of_bench.run["training"] == as_text and of_bench.teach == {"learning_rate": "1"}
     tables = {"benchmark": "b", "model": "m", "methods": {"npo": {"training": {"lr": 1}}}}
@@ -160,49 +160,52 @@ def test_short_names_in_recipes_and_from_python(monkeypatch):
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_name_and_its_full_name_at_once(name):
     full = settings.ALIASES[name]
-    said = f"{name} and {full} are the same setting; give one of them"
-    given = {"model": "m", "forget": "f"}
+    message = f"{name} and {full} are the same setting; give one of them"
+    required = {"model": "m", "forget": "f"}
     for values in ({name: 1, full: 1}, {"training": {name: 1, full: 1}}):
-        with pytest.raises(InputError, match=said):
-            recipe.make(given | values)
+        with pytest.raises(InputError, match=message):
+            recipe.make(required | values)
     for override in (recipe.override, release.override, bench.override, compare.override):
-        with pytest.raises(InputError, match=said):
-            override(given, [f"{name}=1", f"{full}=1"])
+        with pytest.raises(InputError, match=message):
+            override(required, [f"{name}=1", f"{full}=1"])
 
 
 def test_pairs():
-    assert settings.taken({"a": 1, "b": 2}, ["a=3", "c=4", "d"], ["a", "b"]) == ({"a": "3", "b": 2}, ["c=4", "d"])
+    assert settings.extract_settings({"a": 1, "b": 2}, ["a=3", "c=4", "d"], ["a", "b"]) == (
+        {"a": "3", "b": 2},
+        ["c=4", "d"],
+    )
     assert reveal.override({"model": "m"}, ["queries=4"]) == {"model": "m", "queries": "4"}
     with pytest.raises(InputError, match="'fast' is no setting; write key=value, such as queries=40"):
         reveal.override({}, ["fast"])
 
 
 def test_a_quick_look_at_a_benchmark_trains_on_all_rows_in_full_precision():
-    given = {"benchmark": "b", "model": "m", "method": "npo", "limit": 2, "dtype": "bfloat16", "device": "cpu"}
-    made = bench.make(given)
-    assert (made.how.limit, made.how.dtype, made.how.device) == (2, "bfloat16", "cpu")
-    assert made.run == {"device": "cpu"}
+    values = {"benchmark": "b", "model": "m", "method": "npo", "limit": 2, "dtype": "bfloat16", "device": "cpu"}
+    settings = bench.make(values)
+    assert (settings.how.limit, settings.how.dtype, settings.how.device) == (2, "bfloat16", "cpu")
+    assert settings.run == {"device": "cpu"}
 
 
 def test_the_number_format_of_a_run():
-    given = {"model": "m", "forget": "f", "dtype": "bfloat16"}
-    assert recipe.make(given | {"adapter": "lora"}).dtype == "bfloat16"
-    whole = recipe.make(given)
+    values = {"model": "m", "forget": "f", "dtype": "bfloat16"}
+    assert recipe.make(values | {"adapter": "lora"}).dtype == "bfloat16"
+    whole = recipe.make(values)
     assert (whole.dtype, whole.loaded) == ("bfloat16", "float32")  # it is saved so, and trains in float32
-    assert recipe.make(given | {"adapter": "lora"}).loaded == "bfloat16"
+    assert recipe.make(values | {"adapter": "lora"}).loaded == "bfloat16"
     for more in ({"adapter": "lora", "merge": True}, {"adapter": "lora", "dtype": "float16"}):
         with pytest.raises(InputError, match="dtype"):
-            recipe.make(given | more)
-    assert release.make(given).run.dtype == "bfloat16"
+            recipe.make(values | more)
+    assert release.make(values).run.dtype == "bfloat16"
     with pytest.raises(InputError, match="dtype"):
-        release.make(given | {"merge": True})
+        release.make(values | {"merge": True})
 
 
 def test_the_first_rows_of_each_set(tmp_path):
     rows = [{"question": f"{i}?", "answer": f"{i}!"} for i in range(5)]
-    made = recipe.make({"model": "m", "forget": rows, "retain": rows, "limit": 2, "method": "grad_diff"})
-    found = load_streams(made, method_of(made))
-    assert {name: [r.answer for r in part] for name, part in found.items()} == {
+    settings = recipe.make({"model": "m", "forget": rows, "retain": rows, "limit": 2, "method": "grad_diff"})
+    streams = load_streams(settings, method_of(settings))
+    assert {name: [r.answer for r in part] for name, part in streams.items()} == {
         "forget": ["0!", "1!"],
         "retain": ["0!", "1!"],
     }

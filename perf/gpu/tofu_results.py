@@ -115,7 +115,7 @@ def seconds(done: Mapping[plans.Piece, Mapping[str, Any]]) -> dict[str, dict[str
 def sessions(plan: Plan) -> list[dict[str, Any]]:
     """The calls of the command so far: when, how long, how many processes."""
     file = plan.out / "sessions.json"
-    return list(files.read_json(file, what="list", remedy="remove it")["sessions"]) if file.exists() else []
+    return list(files.read_json(file, description="list", remedy="remove it")["sessions"]) if file.exists() else []
 
 
 def add_session(plan: Plan, said: Mapping[str, Any]) -> None:

@@ -162,7 +162,7 @@ def _teach(plan: Plan, who: str) -> dict[str, Any]:
         }
     )
     teach(rows, settings, plan.out / who)
-    made = files.read_json(plan.out / who / "made.json", what="record", remedy="remove it, and it is made again")
+    made = files.read_json(plan.out / who / "made.json", description="record", remedy="remove it, and it is made again")
     return {"output": made["output"], "taught": {k: made.get(k) for k in ("rows", "steps", "loss", "settings")}}
 
 
@@ -247,7 +247,7 @@ def write_table(found: Collected, file: Path) -> None:
 
 def read_table(file: Path) -> Collected:
     """What :func:`write_table` wrote."""
-    said = files.read_json(file, what="table", remedy="remove the folder asked/, and it is made again")
+    said = files.read_json(file, description="table", remedy="remove the folder asked/, and it is made again")
     return Collected(tuple(_scored(row) for row in said["scores"]), tuple(Generated(**row) for row in said["answers"]))
 
 

@@ -1,8 +1,8 @@
-"""The user's cache: what it holds, how large and how old, and taking away what is old or too much.
+"""The user's cache: its entries with size and age, and the removal of entries that are old or exceed the limit.
 
-``scores/KEY`` holds what a model answered to a benchmark, so texts of the forget set too: files of mode 600 in folders of
+``scores/KEY`` holds a model's answers to a benchmark, which may quote the forget set: files of mode 600 in folders of
 mode 700.  ``models/NAME`` holds dequantised copies of GGUF files.  An entry's age counts from its last use.  Where a process
-uses an entry it holds a lock on ``.NAME.lock`` beside it, and nothing takes the entry away until that process ends.
+uses an entry it holds a lock on ``.NAME.lock`` beside it, and the entry is not removed until that process ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DAY = 86400.0
 AGE, SIZE = "EXPUNGE_CACHE_AGE", "EXPUNGE_CACHE_SIZE"  # environment variables with other limits
 LIMITS = {AGE: "90d", SIZE: "20GB"}
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_HELD: dict[Path, IO[str]] = {}
+_LOCKS: dict[Path, IO[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
 
     folder: Path
     kind: str
-    what: str
+    description: str
     size: int
     used: float
     busy: bool
@@ -50,26 +50,26 @@ class Entry:
 
 # -- use ------------------------------------------------------------------------------------------------------------------
 def hold(folder: Path) -> None:
-    """Keep the entry ``folder`` from being taken away until this process ends, and note that it was used now.
+    """Protect the entry ``folder`` from removal until this process ends, and set its last use to now.
 
     Raises OSError where the cache cannot be written to.
     """
-    if folder not in _HELD:
+    if folder not in _LOCKS:
         files.private_folder(folder.parent)
         stream = open(_lock_of(folder), "a", encoding="utf-8")  # noqa: SIM115  open to the process' end
         _locked(stream, shared=True)
-        _HELD[folder] = stream
+        _LOCKS[folder] = stream
     if folder.is_dir():
         os.utime(folder)
 
 
 def describe(folder: Path, about: Mapping[str, Any]) -> None:
-    """Note beside an entry's files what they are of, for :func:`entries`."""
+    """Write ``about`` (the model, the number of questions) beside an entry's files, for :func:`entries`."""
     files.write_json(folder / ABOUT, about, mode=files.PRIVATE)
 
 
 def unusable(error: OSError) -> str:
-    """How a message says that the cache cannot be written to."""
+    """The message that the cache cannot be written to."""
     return f"the cache {files.cache_folder()} cannot be written to ({files.reason(error)})"
 
 
@@ -78,7 +78,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _locked(stream: IO[str], *, shared: bool) -> bool:
-    """Whether the lock could be had at once; a system without such locks gives it to everybody."""
+    """Whether the lock was acquired, without waiting; always on a system without flock."""
     try:
         import fcntl
     except ImportError:
@@ -90,33 +90,33 @@ def _locked(stream: IO[str], *, shared: bool) -> bool:
     return True
 
 
-# -- what is there --------------------------------------------------------------------------------------------------------
+# -- entries --------------------------------------------------------------------------------------------------------------
 def entries() -> list[Entry]:
-    """Everything in the cache, the entry that was used last first."""
-    found = []
+    """All entries of the cache, most recently used first."""
+    cached = []
     for kind in KINDS:
         with suppress(OSError):
             for folder in (files.cache_folder() / kind).iterdir():
                 if folder.is_dir():
-                    found.append(_entry(folder, kind))
-    return sorted(found, key=lambda e: -e.used)
+                    cached.append(_entry(folder, kind))
+    return sorted(cached, key=lambda e: -e.used)
 
 
 def _entry(folder: Path, kind: str) -> Entry:
     sizes = []
     for file in folder.rglob("*"):
-        with suppress(OSError):  # it may go away meanwhile
+        with suppress(OSError):  # removed by another process
             sizes.append(file.stat().st_size)
-    busy = folder in _HELD or not _free(folder)
-    return Entry(folder, kind, _what(folder, kind), sum(sizes), folder.stat().st_mtime, busy)
+    busy = folder in _LOCKS or not _free(folder)
+    return Entry(folder, kind, _description(folder, kind), sum(sizes), folder.stat().st_mtime, busy)
 
 
-def _what(folder: Path, kind: str) -> str:
+def _description(folder: Path, kind: str) -> str:
     if folder.name.startswith("."):
         return "unfinished, of a process that was ended"
     with suppress(OSError, ValueError):
-        said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return f"{KINDS[kind]} {said['model']} to {said['questions']} questions"
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        return f"{KINDS[kind]} {about['model']} to {about['questions']} questions"
     return f"{KINDS[kind]} {'a model' if kind == 'scores' else folder.name}"
 
 
@@ -129,29 +129,29 @@ def _free(folder: Path) -> bool:
         return _locked(stream, shared=False)
 
 
-# -- taking away ----------------------------------------------------------------------------------------------------------
-def excess(found: Sequence[Entry], *, older_than: float | None = None, keep: int | None = None) -> list[Entry]:
-    """The entries that go: those not used for ``older_than`` seconds, then the oldest until ``keep`` bytes are left.
+# -- removal --------------------------------------------------------------------------------------------------------------
+def excess(cached: Sequence[Entry], *, older_than: float | None = None, keep: int | None = None) -> list[Entry]:
+    """The entries to remove: those not used for ``older_than`` seconds, then the oldest until ``keep`` bytes are left.
 
-    One that a process uses stays, whatever its age, and counts.
+    An entry that a process uses is never among them, but counts towards ``keep``.
     """
-    idle = [e for e in found if not e.busy]
-    gone = [e for e in idle if older_than is not None and e.age > older_than]
-    left = sum(e.size for e in found) - sum(e.size for e in gone)
+    idle = [e for e in cached if not e.busy]
+    removed = [e for e in idle if older_than is not None and e.age > older_than]
+    remaining = sum(e.size for e in cached) - sum(e.size for e in removed)
     for entry in sorted(idle, key=lambda e: e.used):
-        if keep is not None and left > keep and entry not in gone:
-            gone.append(entry)
-            left -= entry.size
-    return gone
+        if keep is not None and remaining > keep and entry not in removed:
+            removed.append(entry)
+            remaining -= entry.size
+    return removed
 
 
-def remove(chosen: Sequence[Entry]) -> list[Entry]:
-    """Take ``chosen`` away, but for those that a process has begun to use meanwhile; returns what is gone."""
-    return [entry for entry in chosen if _removed(entry.folder)]
+def remove(selected: Sequence[Entry]) -> list[Entry]:
+    """Remove the entries ``selected``, except those that a process now uses; returns the removed ones."""
+    return [entry for entry in selected if _removed(entry.folder)]
 
 
 def _removed(folder: Path) -> bool:
-    if folder in _HELD:
+    if folder in _LOCKS:
         return False
     try:
         with open(_lock_of(folder), "a", encoding="utf-8") as stream:
@@ -167,14 +167,14 @@ def _removed(folder: Path) -> bool:
 
 
 def trim() -> str | None:
-    """Hold the cache to its limits, those of :data:`LIMITS` or of the environment; a sentence on what was taken away."""
+    """Remove what exceeds :data:`LIMITS` or the limits in the environment; returns a message if entries were removed."""
     age, size = (os.environ.get(name) or usual for name, usual in LIMITS.items())
-    gone = remove(excess(entries(), older_than=seconds(age), keep=number_of_bytes(size)))
-    if not gone:
+    removed = remove(excess(entries(), older_than=seconds(age), keep=number_of_bytes(size)))
+    if not removed:
         return None
-    size_gone = size_words(sum(e.size for e in gone))
+    removed_size = size_words(sum(e.size for e in removed))
     return (
-        f"the cache gave up {len(gone)} of its entries, {size_gone}, not used for {age} or above {size} in all; "
+        f"the cache gave up {len(removed)} of its entries, {removed_size}, not used for {age} or above {size} in all; "
         f"`expunge cache` lists what is left, and {AGE} and {SIZE} set the limits"
     )
 
@@ -186,10 +186,10 @@ def seconds(text: str) -> float:
     >>> seconds("30d"), seconds("12h"), seconds("1")
     (2592000.0, 43200.0, 86400.0)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hdw]?)[a-z]*\s*", text.lower())
-    if not found:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hdw]?)[a-z]*\s*", text.lower())
+    if not match:
         raise InputError(f"{text!r} is no age; write 30d, 12h or 2w")
-    return float(found[1]) * {"h": DAY / 24, "d": DAY, "w": 7 * DAY, "": DAY}[found[2]]
+    return float(match[1]) * {"h": DAY / 24, "d": DAY, "w": 7 * DAY, "": DAY}[match[2]]
 
 
 def number_of_bytes(text: str) -> int:
@@ -198,14 +198,14 @@ def number_of_bytes(text: str) -> int:
     >>> number_of_bytes("5GB"), number_of_bytes("1.5 kb"), number_of_bytes("0")
     (5000000000, 1500, 0)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?\s*", text.upper())
-    if not found:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?\s*", text.upper())
+    if not match:
         raise InputError(f"{text!r} is no size; write 5GB or 500MB")
-    return int(float(found[1]) * UNITS[f"{found[2]}B"])
+    return int(float(match[1]) * UNITS[f"{match[2]}B"])
 
 
 def size_words(size: int) -> str:
-    """A number of bytes as people write it.
+    """A number of bytes in words.
 
     >>> size_words(5), size_words(1_500_000)
     ('5 B', '1.5 MB')
@@ -215,7 +215,7 @@ def size_words(size: int) -> str:
 
 
 def age_words(age: float) -> str:
-    """An age as people write it.
+    """An age in words.
 
     >>> age_words(5), age_words(7200), age_words(3 * DAY)
     ('now', '2 h', '3 d')
@@ -223,7 +223,7 @@ def age_words(age: float) -> str:
     return f"{age / DAY:.0f} d" if age >= DAY else f"{age / 3600:.0f} h" if age >= 1800 else "now"
 
 
-def lines(found: Sequence[Entry]) -> Iterator[str]:
-    """The entries for a person, one a line."""
-    for e in found:
-        yield f"{size_words(e.size):>9}  {age_words(e.age):>5}  {e.what}{'  (in use)' if e.busy else ''}"
+def lines(cached: Sequence[Entry]) -> Iterator[str]:
+    """The entries as text, one a line."""
+    for e in cached:
+        yield f"{size_words(e.size):>9}  {age_words(e.age):>5}  {e.description}{'  (in use)' if e.busy else ''}"

@@ -23,25 +23,25 @@ _APPENDING = threading.Lock()
 
 # -- outputs --------------------------------------------------------------------------------------------------------------
 def check_folder(
-    out: PathLike, *, marker: str = "", overwrite: bool = False, found: str = "an earlier result is here"
+    out: PathLike, *, marker: str = "", overwrite: bool = False, existing: str = "an earlier result is here"
 ) -> Path:
     """The folder ``out``, which need not exist yet; nothing is touched.
 
     Raises InputError if ``out`` is empty, if a file is in the way, or if ``marker``, the file that makes a folder a
-    finished result, is in it and ``overwrite`` is false; ``found`` is how that is said.
+    finished result, is in it and ``overwrite`` is false; the message then calls it ``existing``.
     """
     if not os.fspath(out).strip():
         raise InputError("the output folder is an empty text; name one, such as --out unlearned")
     folder = Path(out)
     try:
         blocking = next((p for p in (folder, *folder.parents) if os.path.lexists(p) and not p.is_dir()), None)
-        taken = bool(marker) and (folder / marker).exists()
+        finished = bool(marker) and (folder / marker).exists()
     except OSError as error:  # a name too long, a loop of links
         raise InputError(f"{folder} cannot be written to: {reason(error)}; choose another output folder.") from None
     if blocking:
         raise InputError(f"{blocking}: a file of that name is in the way; choose another output folder.")
-    if taken and not overwrite:
-        raise InputError(f"{folder}: {found}; choose another folder, or allow it with --overwrite (overwrite=True).")
+    if finished and not overwrite:
+        raise InputError(f"{folder}: {existing}; choose another folder, or allow it with --overwrite (overwrite=True).")
     return folder
 
 
@@ -58,13 +58,13 @@ def check_file(file: PathLike) -> Path:
 
 
 def is_foreign(folder: Path, markers: Iterable[str]) -> bool:
-    """Whether something stands at ``folder`` that is neither an empty folder nor one with a file named in ``markers``."""
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    return taken and not any((folder / marker).is_file() for marker in markers)
+    """Whether ``folder`` exists and is neither an empty folder nor one that holds a file named in ``markers``."""
+    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    return occupied and not any((folder / marker).is_file() for marker in markers)
 
 
 def reason(error: OSError) -> str:
-    """What the system says, as the end of a sentence."""
+    """The system's message for ``error``, in lower case, as part of a sentence."""
     return (error.strerror or "an error").lower()
 
 
@@ -95,9 +95,9 @@ def replace_text(file: Path, text: str, *, mode: int = ORDINARY) -> Path:
 
 
 def write_json(file: Path, value: Any, *, mode: int = ORDINARY) -> Path:
-    """Write ``value`` as strict JSON in one piece; for what becomes of NaN and the like see :func:`strict`.
+    """Write ``value`` as strict JSON in one piece; for NaN and other values without a JSON form see :func:`strict`.
 
-    Raises TypeError if a value cannot be said in JSON; an earlier file then stays as it was.
+    Raises TypeError if a value cannot be written as JSON; an earlier file then stays as it was.
     """
     return replace_text(
         file, json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", mode=mode
@@ -112,7 +112,7 @@ def write_lines(file: Path, rows: Iterable[Mapping[str, Any]], *, mode: int = OR
 def append_line(file: Path, row: Mapping[str, Any], *, mode: int = ORDINARY) -> None:
     """Add ``row`` to a JSONL file, flushed to disk, in one write: lines of several threads or processes do not mix.
 
-    What stands there without a line break at its end gets one.
+    A last line without a line break gets one first.
     """
     with _APPENDING, _appendable(file, mode) as descriptor:
         broken = b"" if _ends_a_line(descriptor) else b"\n"
@@ -127,7 +127,7 @@ def check_appendable(file: Path, *, mode: int = ORDINARY) -> None:
 
 
 def cut_unfinished_line(file: Path) -> None:
-    """Take away what an interruption left of a last line that :func:`append_line` wrote."""
+    """Remove a last line that has no line break: :func:`append_line` was interrupted while writing it."""
     if not file.exists():
         return
     with open(file, "rb+") as stream:
@@ -142,7 +142,7 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def strict(value: Any) -> Any:
-    """The value as JSON can say it: NaN and infinity as None, tuples as lists, numpy scalars and paths as plain values."""
+    """The value as strict JSON: NaN and infinity as None, tuples as lists, numpy scalars and paths as plain values."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -165,7 +165,7 @@ def _appendable(file: Path, mode: int) -> Iterator[int]:
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, mode)
     try:
         if mode == PRIVATE:
-            os.chmod(file, mode)  # it may have been there before
+            os.chmod(file, mode)  # the file may have existed with another mode
         yield descriptor
     finally:
         os.close(descriptor)
@@ -187,35 +187,35 @@ def _flush(descriptor: int) -> None:
 
 
 # -- reading --------------------------------------------------------------------------------------------------------------
-def read_list(file: Path, *, what: str, remedy: str) -> list[Any]:
+def read_list(file: Path, *, description: str, remedy: str) -> list[Any]:
     """The JSON list in ``file``; raises InputError as :func:`read_json`."""
-    value = _parsed(file, what, remedy)
+    value = _parsed(file, description, remedy)
     if not isinstance(value, list):
-        raise InputError(f"{file}: the {what} is not a JSON list; {remedy}")
+        raise InputError(f"{file}: the {description} is not a JSON list; {remedy}")
     return value
 
 
-def read_json(file: Path, *, what: str, remedy: str) -> dict[str, Any]:
-    """The JSON object in ``file``; NaN and infinity, which no strict JSON holds, are read as None.
+def read_json(file: Path, *, description: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in ``file``; NaN and infinity, which strict JSON does not allow, are read as None.
 
     Raises InputError with one sentence if the file is missing, unreadable, not UTF-8, not JSON (with the line) or no
-    object: ``what`` the file is, and the ``remedy``.
+    object: the ``description`` of the file, and the ``remedy``.
     """
-    value = _parsed(file, what, remedy)
+    value = _parsed(file, description, remedy)
     if not isinstance(value, dict):
-        raise InputError(f"{file}: the {what} is not a JSON object and names no schema; {remedy}")
+        raise InputError(f"{file}: the {description} is not a JSON object and names no schema; {remedy}")
     return value
 
 
-def _parsed(file: Path, what: str, remedy: str) -> Any:
+def _parsed(file: Path, description: str, remedy: str) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{file}: there is no {what}; {remedy}") from None
+        raise InputError(f"{file}: there is no {description}; {remedy}") from None
     except OSError as error:
-        raise InputError(f"{file}: the {what} cannot be read ({reason(error)}); {remedy}") from None
+        raise InputError(f"{file}: the {description} cannot be read ({reason(error)}); {remedy}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{file}: the {what} is not UTF-8 text; {remedy}") from None
+        raise InputError(f"{file}: the {description} is not UTF-8 text; {remedy}") from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"{file}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}); {remedy}"
@@ -285,13 +285,13 @@ def sha256_folder(path: PathLike, pattern: str = "**/*") -> str:
     """``sha256:<hex>`` over the files of a folder that match a glob pattern: sorted names, and each one's
     bytes.
 
-    A name is the path inside the folder, with ``/``; where the folder lies does not matter, a renamed file
-    does. Raises InputError if nothing matches.
+    A name is the path inside the folder, with ``/``; the folder's own location does not matter, a renamed
+    file does. Raises InputError if nothing matches.
     """
     folder = Path(path)
     files = {file.relative_to(folder).as_posix(): file for file in folder.glob(pattern) if file.is_file()}
     if not files:
-        raise InputError(f"{folder}: no file matches {pattern}; there is nothing to take a fingerprint of.")
+        raise InputError(f"{folder}: no file matches {pattern}; there is nothing to fingerprint.")
     total = hashlib.sha256()
     for name in sorted(files):
         total.update(f"{name}\0{sha256_file(files[name])}\n".encode())

@@ -1,7 +1,7 @@
 """A lock file in a folder: one process at a time.
 
-The system's own file lock (flock) says who holds it, so a killed process leaves none behind; where a file system has no
-such lock, the process and the machine that the file names do.
+The system's own file lock (flock) decides, so a killed process leaves no lock behind; where a file system has no
+such lock, the process ID and the host in the file decide.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ WRITING = 10.0  # seconds that a process may take to write its name into a new l
 
 
 @dataclass(frozen=True)
-class Held:
+class Lock:
     """A lock that this process holds."""
 
     file: Path
     descriptor: int
 
 
-def acquire(folder: Path) -> Held:
+def acquire(folder: Path) -> Lock:
     """Lock ``folder``; raises InputError, at once, if another process holds it, and OSError where no file can be written."""
     file = folder / FILE
     for _ in range(100):
@@ -49,7 +49,7 @@ def acquire(folder: Path) -> Held:
         try:
             if _locked(descriptor, file, new=new):
                 _write(descriptor, pid=os.getpid(), host=socket.gethostname(), started=_now())
-                return Held(file, descriptor)
+                return Lock(file, descriptor)
         except BaseException:
             os.close(descriptor)
             if new:
@@ -59,14 +59,14 @@ def acquire(folder: Path) -> Held:
     raise InputError(f"{folder}: another run begins or ends here; try again, or choose another output folder")
 
 
-def release(held: Held, *, keep: bool) -> None:
-    """Unlock; with ``keep`` the file stays, as a sign that what is in the folder is an unfinished result of expunge."""
+def release(lock: Lock, *, keep: bool) -> None:
+    """Unlock; with ``keep`` the file stays and marks the folder as an unfinished result of expunge."""
     with contextlib.suppress(OSError):  # the folder may be gone, the disk full
         if keep:
-            _write(held.descriptor, unfinished=True)
+            _write(lock.descriptor, unfinished=True)
         else:
-            held.file.unlink()
-    os.close(held.descriptor)
+            lock.file.unlink()
+    os.close(lock.descriptor)
 
 
 def is_left(folder: Path) -> bool:
@@ -75,7 +75,7 @@ def is_left(folder: Path) -> bool:
 
 
 def _locked(descriptor: int, file: Path, *, new: bool) -> bool:
-    """Whether this process has the lock now; False: look again."""
+    """Whether this process has the lock now; False: try again."""
     try:
         import fcntl
 
@@ -93,7 +93,7 @@ def _locked(descriptor: int, file: Path, *, new: bool) -> bool:
 
 
 def _taken_over(file: Path) -> bool:
-    """Without a lock of the system's: raise InputError if the file's process lives, else move the file out of the way."""
+    """Without flock: raise InputError if the process in the file is alive, else delete the file."""
     owner = _owner(file)
     with contextlib.suppress(FileNotFoundError):
         if owner is None and time.time() - file.stat().st_mtime < WRITING:
@@ -107,7 +107,7 @@ def _taken_over(file: Path) -> bool:
 
 
 def _alive(owner: dict[str, Any]) -> bool:
-    """Whether the process lives; one of another machine may."""
+    """Whether the process is alive; one on another host is taken to be."""
     if os.name == "nt" or owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
         return True
     try:
@@ -120,29 +120,29 @@ def _alive(owner: dict[str, Any]) -> bool:
 
 
 def _in_use(file: Path, owner: dict[str, Any] | None) -> InputError:
-    who = (
+    process = (
         f" (process {owner['pid']} on {owner.get('host')}, since {owner.get('started')})"
         if owner and "pid" in owner
         else ""
     )
     return InputError(
-        f"{file.parent}: another run is writing into this folder{who}; wait for it, or choose another output folder "
+        f"{file.parent}: another run is writing into this folder{process}; wait for it, or choose another output folder "
         f"(if no such run is alive, remove {file})"
     )
 
 
 def _owner(file: Path) -> dict[str, Any] | None:
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return said if isinstance(said, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def _write(descriptor: int, **said: Any) -> None:
+def _write(descriptor: int, **fields: Any) -> None:
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, (json.dumps(said) + "\n").encode())
+    os.write(descriptor, (json.dumps(fields) + "\n").encode())
 
 
 def _now() -> str:

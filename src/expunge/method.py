@@ -26,13 +26,13 @@ from expunge.sophia import Settings as Sophia
 
 @dataclass(frozen=True)
 class Activations:
-    """What a loss reads of the reference model where it compares hidden states: those after decoder layer ``layer``."""
+    """The reference model's hidden states after decoder layer ``layer``, for a loss that compares them."""
 
     layer: int
 
 
 Reference = Literal["token_logp", "logits"] | Activations
-Status = Literal["unreproduced", "reproduced", "custom"]  # custom: from outside the library, no paper's
+Status = Literal["unreproduced", "reproduced", "custom"]  # custom: from outside the library, without a paper
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Objective:
     @property
     def function(self) -> Callable[..., Tensor]:
         """The loss without the parameters that were bound to it."""
-        found = self.loss
-        while isinstance(found, functools.partial):
-            found = found.func
-        return found
+        loss = self.loss
+        while isinstance(loss, functools.partial):
+            loss = loss.func
+        return loss
 
     @property
     def name(self) -> str:
@@ -64,22 +64,22 @@ class Objective:
 
     @property
     def measures_knowledge(self) -> bool:
-        """Whether the loss falls all the way as a text is forgotten; one that does not is marked ``not_monotone``."""
+        """Whether the loss falls monotonically as a text is forgotten; one that does not is marked ``not_monotone``."""
         return getattr(self.function, "measures_knowledge", True)
 
 
 @dataclass(frozen=True)
 class Method:
-    """Objectives, how they meet, and where the alternate answers come from, if a loss asks for them.
+    """Objectives, how their gradients are combined, and the source of the alternate answers, if a loss reads them.
 
-    The first objective is the one that forgets, the second the one that keeps, whatever their names.
+    The first objective is the forget loss, the second the retain loss, whatever their names.
     ``alternate``: ``given`` in the data, a ``refusal`` (drawn for each row, or the one in ``refusal``), or ``generated``
-    by the target model itself.  ``negate`` c: after training the movement is turned round, θ ← θ_target - c (θ - θ_target).
+    by the target model itself.  ``negate`` c: after training the update is reversed, θ ← θ_target - c (θ - θ_target).
     ``learning_rate`` is the paper's for full fine-tuning, ``lora_learning_rate`` for LoRA where it has one (None: 20 ×
     the other).  ``trainable`` is a regular expression on the names of weights: where given, only those train, unless the
     user says otherwise.  ``optimizer``: Sophia with its
-    settings, or None for the one that the training argument ``optim`` names.  ``fit``: what gives the method its values for
-    one model, see :func:`fitted`; ``chosen``: those values.  The rest is stamped by :func:`method`.
+    settings, or None for the one that the training argument ``optim`` names.  ``fit`` sets the method's values for
+    one model, see :func:`fitted`; ``chosen``: those values.  ``name`` and ``parameters`` are set by :func:`method`.
     """
 
     objectives: Mapping[str, Objective]
@@ -107,12 +107,12 @@ class Method:
         return any(o.reference for o in self.objectives.values())
 
 
-def fitted(made: Method, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Method:
-    """``made`` with the values that suit ``model``, which has not trained yet, and ``batches`` of its forget set.
+def fitted(method: Method, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Method:
+    """``method`` with its values for ``model``, which has not trained yet, and ``batches`` of its forget set.
 
-    One that leaves nothing to the model is given back as it is.
+    A method without ``fit`` is returned as it is.
     """
-    return made.fit(made, model, batches) if made.fit else made
+    return method.fit(method, model, batches) if method.fit else method
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Entry:
         return {n: p.default for n, p in inspect.signature(self.make).parameters.items()}
 
 
-METHODS: dict[str, Entry] = {}  # what has been imported so far; entries() has all of the library's
+METHODS: dict[str, Entry] = {}  # filled by importing expunge.methods; see entries()
 
 
 def method(
@@ -160,16 +160,16 @@ def method(
     def register(make: Callable[..., Method]) -> Callable[..., Method]:
         name = make.__name__
         if not make.__module__.startswith("expunge.methods."):
-            entries()  # the library's own come first: none of their names is to be had
+            entries()  # the library's own are registered first: their names are reserved
         if name in METHODS and _file(METHODS[name].make) != _file(make):
             raise InputError(f"there is a method {name!r} already ({METHODS[name].source}); give yours another name")
 
         @functools.wraps(make)
         def stamped(**parameters: Any) -> Method:
             values = validate(name, parameters)
-            if not isinstance(made := make(**values), Method):
-                raise InputError(f"the method {name} gave a {type(made).__name__}, not a Method")
-            return replace(made, name=name, parameters=METHODS[name].defaults | values)
+            if not isinstance(built := make(**values), Method):
+                raise InputError(f"the method {name} gave a {type(built).__name__}, not a Method")
+            return replace(built, name=name, parameters=METHODS[name].defaults | values)
 
         METHODS[name] = Entry(name, stamped, paper, status)
         return stamped
@@ -182,7 +182,7 @@ def _file(make: Callable[..., Method]) -> Path:
 
 
 def entries() -> Mapping[str, Entry]:
-    """Every method of the library, and those that were registered besides."""
+    """Every method of the library, and those registered from outside."""
     importlib.import_module("expunge.methods")  # it fills the table
     return METHODS
 
@@ -190,14 +190,14 @@ def entries() -> Mapping[str, Entry]:
 def entry(name: str) -> Entry:
     """The row called ``name``, in the library or in an installed package, or that of ``FILE.py:NAME``.
 
-    InputError for a name that is none, with the nearest one.
+    InputError for an unknown name, with the nearest one.
     """
     if name in entries():
         return METHODS[name]
     if plugins.is_file(name):
         return _registered(plugins.of_file("method", name)[0], name)
-    if (made := plugins.offered("method", name)) is not None:
-        return _registered(made, name)
+    if (plugin := plugins.offered("method", name)) is not None:
+        return _registered(plugin, name)
     known = [*METHODS, *plugins.names("method")]
     raise InputError(f"there is no method {name!r}{nearest(name, known)}; `expunge methods` lists them all")
 
@@ -224,16 +224,16 @@ def build(name: str, parameters: Mapping[str, Any] | None = None) -> Method:
 
 
 def validate(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """``parameters`` converted to the types of the method's signature; strings such as ``"0.5"`` are welcome."""
+    """``parameters`` converted to the types of the method's signature; strings such as ``"0.5"`` are parsed."""
     from pydantic import TypeAdapter, ValidationError
 
     make = inspect.unwrap(METHODS[name].make)
     hints = get_type_hints(make, include_extras=True)
-    known = inspect.signature(make).parameters
+    accepted = inspect.signature(make).parameters
     values = {}
     for key, value in parameters.items():
-        if key not in known:
-            raise InputError(f"{name} has no parameter {key!r}{nearest(key, known)}; it takes {', '.join(known)}")
+        if key not in accepted:
+            raise InputError(f"{name} has no parameter {key!r}{nearest(key, accepted)}; it takes {', '.join(accepted)}")
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:

@@ -72,7 +72,7 @@ def check(
     check_apart(folder, inputs or {})
     with _refusing_paths(folder):
         if not resumable:
-            check_folder(folder, marker=layout.marker, overwrite=overwrite, found=layout.existing)
+            check_folder(folder, marker=layout.marker, overwrite=overwrite, existing=layout.existing)
         _check_entries(folder, layout, overwrite=overwrite)
         _check_writable(folder)
     return folder
@@ -139,7 +139,7 @@ def _base(path: Path) -> list[Path]:
     file = path / "adapter_config.json"
     if not file.is_file():
         return []
-    name = read_json(file, what="adapter's settings", remedy="restore it").get("base_model_name_or_path")
+    name = read_json(file, description="adapter's settings", remedy="restore it").get("base_model_name_or_path")
     return [p for p in (path / str(name), Path(str(name))) if name and p.is_dir()][:1]
 
 
@@ -209,7 +209,7 @@ def _other_result(folder: Path) -> str | None:
 
 def _is_record(file: Path) -> bool:
     try:
-        return bool(OF_A_RECORD & read_json(file, what="record", remedy="").keys())
+        return bool(OF_A_RECORD & read_json(file, description="record", remedy="").keys())
     except InputError:
         return False
 
@@ -277,7 +277,7 @@ def claimed(out: PathLike, layout: Layout, *, overwrite: bool = False, resumable
         raise InputError(f"{folder} cannot be written to: {reason(error)}; {ELSEWHERE}") from None
     try:
         if not resumable:
-            check_folder(folder, marker=layout.marker, overwrite=overwrite, found=layout.existing)
+            check_folder(folder, marker=layout.marker, overwrite=overwrite, existing=layout.existing)
         sweep(folder, layout)
         yield folder
     finally:

@@ -1,9 +1,9 @@
-"""Code from outside the library: a Python file of the user's, or an installed package that names what it offers.
+"""Code from outside the library: a Python file of the user's, or the entry points of an installed package.
 
 A package offers a method, a loss, a combiner, a metric, a scorer or a benchmark in the entry-point group
 ``expunge.methods``, ``expunge.losses``, ``expunge.combiners``, ``expunge.metrics``, ``expunge.scorers`` or
-``expunge.benchmarks``.  It is imported when a name is asked for that the library
-does not have itself, or when all are listed.  A file is run as any program is: give only what you trust.
+``expunge.benchmarks``.  It is imported when a name is used that the library
+does not define itself, or when all are listed.  A file is run like any program: give only files that you trust.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ GROUPS: dict[Kind, str] = {
 
 
 def names(kind: Kind) -> list[str]:
-    """What installed packages offer of ``kind``, by name; nothing is imported."""
+    """The names that installed packages register for ``kind``; nothing is imported."""
     return sorted({point.name for point in importlib.metadata.entry_points(group=GROUPS[kind])})
 
 
 def offered(kind: Kind, name: str) -> Any:
-    """What an installed package offers as ``name``; None if none does.  InputError where it cannot be loaded."""
+    """The object that an installed package registers as ``name``; None if none does.  InputError if loading it fails."""
     for point in importlib.metadata.entry_points(group=GROUPS[kind], name=name):
         package = point.dist.name if point.dist else point.module
         try:
@@ -45,13 +45,13 @@ def offered(kind: Kind, name: str) -> Any:
         except InputError:
             raise
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            raise InputError(f"the {kind} {name} of the package {package} cannot be loaded: {said}") from error
+            message = f"{type(error).__name__}: {error}"
+            raise InputError(f"the {kind} {name} of the package {package} cannot be loaded: {message}") from error
     return None
 
 
 def is_file(spec: str) -> bool:
-    """Whether ``spec`` reads ``FILE.py:NAME`` (or ``FILE.py``), whatever is there.
+    """Whether ``spec`` has the form ``FILE.py:NAME`` (or ``FILE.py``); the file need not exist.
 
     >>> is_file("mine.py:loss"), is_file("mine.py"), is_file("npo")
     (True, True, False)
@@ -60,7 +60,7 @@ def is_file(spec: str) -> bool:
 
 
 def of_file(kind: Kind, spec: str) -> tuple[Any, Path]:
-    """What ``FILE.py:NAME`` names, and the file; InputError where there is no such function, file or name."""
+    """The object at ``FILE.py:NAME``, and the file; InputError if there is no such function, file or name."""
     path, _, name = spec.rpartition(":") if not spec.endswith(".py") else (spec, "", "")
     file = files.expanded(path)
     if not name:
@@ -68,21 +68,21 @@ def of_file(kind: Kind, spec: str) -> tuple[Any, Path]:
     if not file.is_file():
         raise InputError(f"there is no file {path} for the {kind} {spec}")
     module = run(file)
-    found = getattr(module, name, None)
-    may_be_a_value = kind in ("loss", "combiner")  # an Objective, a Combiner
-    if not callable(found) and (not may_be_a_value or found is None):
-        known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise InputError(f"{path} has no function {name!r}{nearest(name, known)}")
-    return found, file
+    value = getattr(module, name, None)
+    allows_objects = kind in ("loss", "combiner")  # an Objective, a Combiner
+    if not callable(value) and (not allows_objects or value is None):
+        functions = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
+        raise InputError(f"{path} has no function {name!r}{nearest(name, functions)}")
+    return value, file
 
 
 def run(file: Path) -> ModuleType:
-    """The module that ``file`` makes; a file that does not parse is never run."""
+    """The module of ``file``, executed; a file that does not parse is never run."""
     try:
         ast.parse(file.read_bytes(), filename=str(file))
     except (SyntaxError, ValueError) as error:
-        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise InputError(f"{file}{where}: not Python") from error
+        location = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise InputError(f"{file}{location}: not Python") from error
     spec = importlib.util.spec_from_file_location(f"expunge_plugin_{file.stem}", file)
     assert spec is not None and spec.loader is not None  # it ends in .py
     module = importlib.util.module_from_spec(spec)
@@ -92,13 +92,13 @@ def run(file: Path) -> ModuleType:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        said = f": {error}" if isinstance(error, ImportError) else ""
-        raise InputError(f"{file} cannot be run: {type(error).__name__}{line(error, file)}{said}") from error
+        message = f": {error}" if isinstance(error, ImportError) else ""
+        raise InputError(f"{file} cannot be run: {type(error).__name__}{line(error, file)}{message}") from error
     return module
 
 
 def line(error: BaseException, file: Path) -> str:
-    """Where in ``file`` the error arose, as a message goes on; never the error's own text, which may quote data."""
+    """`` in line N``: where in ``file`` the error arose, to end a message; never the error's text, which may quote data."""
     number, step = 0, error.__traceback__
     while step is not None:
         if Path(step.tb_frame.f_code.co_filename).resolve() == file.resolve():

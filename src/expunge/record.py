@@ -1,8 +1,8 @@
-"""Records: run.json, which a run writes and everything else reads, the schema of all, and what older ones lack.
+"""Records: run.json, which a run writes and everything else reads, the schema of all, and defaults for older ones.
 
 A record is a plain dict; ``write`` names its keys.  It is written in one piece or not at all, as strict JSON:
 a run that dies leaves no half-written file, and no NaN that another parser refuses. Needs no torch, so a
-record can be read and re-reported on any laptop.
+record can be read and its report written on any laptop.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     NaN and infinities become null.  Keys: ``schema, expunge, created, command, title, method, model, parent,
     output, data, training, seed, versions, platform, device, steps, tokens, before, after, reference, reference_name,
     examples, seconds, parts, peak_memory_bytes, warnings``; ``schema`` is set here.  Raises TypeError if a value
-    cannot be said in JSON; an earlier file then stays as it was.
+    cannot be written as JSON; an earlier file then stays as it was.
     """
     file = _file(path)
     quoted = private_files(record, file.parent)
-    said = {**record, "schema": SCHEMA, **({"private_files": quoted} if quoted else {})}
-    return files.write_json(file, said, mode=files.PRIVATE if record.get("examples") else files.ORDINARY)
+    written = {**record, "schema": SCHEMA, **({"private_files": quoted} if quoted else {})}
+    return files.write_json(file, written, mode=files.PRIVATE if record.get("examples") else files.ORDINARY)
 
 
 def private_files(record: Mapping[str, Any], folder: Path) -> list[str]:
-    """What in a run's ``folder`` quotes forget data or what a model answered to it; for its owner alone (mode 600)."""
+    """The files in a run's ``folder`` that quote forget data or a model's answers to it; for its owner alone (mode 600)."""
     quoted = [FILE, "report.html"] if record.get("examples") else []
     return [*quoted, *(name for name in ("alternates.json", "steps/") if (folder / name).exists())]
 
@@ -72,7 +72,7 @@ def read(path: PathLike) -> dict[str, Any]:
     """
     file = _file(path)
     record = files.read_json(
-        file, what="record", remedy=f"give a run's output folder or its {FILE}, whole as expunge wrote it."
+        file, description="record", remedy=f"give a run's output folder or its {FILE}, whole as expunge wrote it."
     )
     return check_schema(record, file)
 
@@ -84,9 +84,9 @@ def check_schema(record: dict[str, Any], file: Path, *, unnamed: int | None = No
     """
     schema = record.get("schema", unnamed)
     if schema != SCHEMA or isinstance(schema, bool):
-        what = "names no schema" if schema is None else f"has schema {schema!r}"
+        problem = "names no schema" if schema is None else f"has schema {schema!r}"
         raise InputError(
-            f"{file}: the record {what}, this expunge reads schema {SCHEMA}; use the version that wrote it."
+            f"{file}: the record {problem}, this expunge reads schema {SCHEMA}; use the version that wrote it."
         )
     result: dict[str, Any] = record
     return result
@@ -112,17 +112,17 @@ def renamed(command: str | None, names: Mapping[str, str]) -> str | None:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed packages that figures depend on; imports none of them."""
-    found = {"python": platform.python_version()}
+    versions_by_package = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions_by_package[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_by_package
 
 
 def peak_memory_bytes() -> int | None:
-    """The most main memory this process has held, in bytes; None where the system does not say (Windows)."""
+    """The peak of this process' main memory, in bytes; None where the system does not say (Windows)."""
     try:
         import resource
     except ImportError:
@@ -133,47 +133,51 @@ def peak_memory_bytes() -> int | None:
 
 def _file(path: PathLike) -> Path:
     """The record's file for a path that names the file or its folder; a name that ends in .json is a file."""
-    given = Path(path)
-    return given if given.is_file() or (given.suffix == ".json" and not given.is_dir()) else given / FILE
+    file_or_folder = Path(path)
+    return (
+        file_or_folder
+        if file_or_folder.is_file() or (file_or_folder.suffix == ".json" and not file_or_folder.is_dir())
+        else file_or_folder / FILE
+    )
 
 
 # -- records of older versions --------------------------------------------------------------------------------------------
-def complete(kind: type[Record], said: Any) -> Record:
-    """``said`` with every key of ``kind``, here and in what it holds: what is missing or of another kind is None or empty,
-    a number that is not finite is None.  A complete record stays as it is.
+def complete(schema: type[Record], record: Any) -> Record:
+    """``record`` with every key of the TypedDict ``schema``, nested ones too: a value that is missing or of another type
+    is None or empty, a number that is not finite is None.  A complete record is returned as it is.
 
     >>> from expunge.record_types import ModelFacts
     >>> complete(ModelFacts, {"source": "model", "other": 1})
     {'source': 'model', 'fingerprint': None}
     """
-    if isinstance(said, _Complete) and said.kind is kind:
-        return cast("Record", said)
-    given = said if isinstance(said, Mapping) else {}
-    whole = _Complete({key: _completed(hint, given.get(key)) for key, hint in _keys(kind).items()})
-    whole.kind = kind
-    return cast("Record", whole)
+    if isinstance(record, _Complete) and record.schema is schema:
+        return cast("Record", record)
+    values = record if isinstance(record, Mapping) else {}
+    completed = _Complete({key: _completed(hint, values.get(key)) for key, hint in _keys(schema).items()})
+    completed.schema = schema
+    return cast("Record", completed)
 
 
 class _Complete(dict[str, Any]):
-    """A record that :func:`complete` made, so that the many parts of a page need not complete it again."""
+    """The return value of :func:`complete`, marked so that no part of a page completes it again."""
 
-    kind: type
+    schema: type
 
 
 def _completed(hint: Any, value: Any) -> Any:
-    """``value`` if it is of the kind that ``hint`` names, with what it holds completed; else None or empty."""
-    origin, within = get_origin(hint), get_args(hint)
+    """``value``, completed, if it has the type ``hint``; else None or empty."""
+    origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        (hint,) = (one for one in within if one is not type(None))
+        (hint,) = (member for member in arguments if member is not type(None))
         missing = value is None or (_is_mapping(hint) and not isinstance(value, Mapping))
         return None if missing else _completed(hint, value)
     if is_typeddict(hint):
         return complete(hint, value)
     if origin is dict:
-        return {k: _completed(within[1], v) for k, v in value.items()} if isinstance(value, Mapping) else {}
+        return {k: _completed(arguments[1], v) for k, v in value.items()} if isinstance(value, Mapping) else {}
     if origin is list:
         items = value if isinstance(value, list | tuple) else ()
-        return [_completed(within[0], v) for v in items if isinstance(v, Mapping) or not _is_mapping(within[0])]
+        return [_completed(arguments[0], v) for v in items if isinstance(v, Mapping) or not _is_mapping(arguments[0])]
     return _plain(hint, value)
 
 
@@ -196,7 +200,7 @@ def _is_mapping(hint: Any) -> bool:
 _HINTS: dict[type, dict[str, Any]] = {}
 
 
-def _keys(kind: type) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)  # without NotRequired
-    return _HINTS[kind]
+def _keys(schema: type) -> dict[str, Any]:
+    if schema not in _HINTS:
+        _HINTS[schema] = get_type_hints(schema)  # without NotRequired
+    return _HINTS[schema]

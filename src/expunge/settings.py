@@ -1,4 +1,4 @@
-"""What the settings of every command share: checked values, ``key=value``, recipe files, short names.  Without torch."""
+"""Settings, as every command reads them: validation, ``key=value``, recipe files, short names.  Without torch."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrai
 ALL_PATHS = (*PATHS, "out", "log", "prompts", "targets", "benchmark")  # `~` is the home folder in all
 MAY_BE_INFINITE = ("max_perplexity",)  # no limit
 LARGEST_RECIPE = 1 << 20  # bytes
-# What LoRA's settings are called elsewhere -> here.
+# Other libraries' names of LoRA's settings -> ours.
 HABITS = {
     "rank": "r", "lora_r": "r", "lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout",
     "modules": "target_modules", "lora_target_modules": "target_modules",
 }  # fmt: skip
-# What people type -> the field of transformers.TrainingArguments.
+# Short name -> field of transformers.TrainingArguments.
 ALIASES = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 # -- values ---------------------------------------------------------------------------------------------------------------
-def checked(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """``kind`` made of ``values``, with ``~`` in paths in full; the first thing that does not fit is one sentence."""
+def checked(schema: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """``schema(**values)``, with ``~`` in paths expanded; InputError for the first invalid value."""
     check_filled(values, where)
     check_text(values, where)
     try:
-        made = kind(**{key: expanded(value) if key in ALL_PATHS else value for key, value in values.items()})
-        _check_finite(made, where)
-        return made
+        settings = schema(**{key: expanded(value) if key in ALL_PATHS else value for key, value in values.items()})
+        _check_finite(settings, where)
+        return settings
     except ValidationError as error:
-        first = error.errors()[0]
+        problem = error.errors()[0]
     except RecursionError:
         raise InputError(f"{where}: a value is nested too deeply") from None
-    name = ".".join(str(p) for p in first["loc"])
-    if first["type"] == "missing":
+    name = ".".join(str(p) for p in problem["loc"])
+    if problem["type"] == "missing":
         raise InputError(f"{where}: {name} is missing; give --{name} or put it in the recipe") from None
-    if first["type"] == "extra_forbidden":
-        *before, last = map(str, first["loc"])
-        known = [".".join([*before, field]) for field in _fields_at(kind, before)]
-        meant = nearest(".".join([*before, HABITS.get(last, last)]), known)
-        listed = "" if meant else f"; there are {', '.join(known)}"
-        raise InputError(f"{where}: there is no setting {name!r}{meant}{listed}") from None
+    if problem["type"] == "extra_forbidden":
+        *parents, field_name = map(str, problem["loc"])
+        accepted = [".".join([*parents, field]) for field in _fields_at(schema, parents)]
+        suggestion = nearest(".".join([*parents, HABITS.get(field_name, field_name)]), accepted)
+        listed = "" if suggestion else f"; there are {', '.join(accepted)}"
+        raise InputError(f"{where}: there is no setting {name!r}{suggestion}{listed}") from None
     raise InputError(
-        f"{where}: {name} = {shortened(first['input'])} does not fit: {first['msg'].removeprefix('Value error, ')}"
+        f"{where}: {name} = {shortened(problem['input'])} does not fit: {problem['msg'].removeprefix('Value error, ')}"
     ) from None
 
 
-def _check_finite(made: BaseModel, where: str) -> None:
-    for name in type(made).model_fields:
-        value = getattr(made, name)
+def _check_finite(settings: BaseModel, where: str) -> None:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
         if isinstance(value, float) and name not in MAY_BE_INFINITE and not math.isfinite(value):
             raise InputError(f"{where}: {name} must be a finite number, not {value}")
 
@@ -81,12 +81,12 @@ def check_filled(values: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _fields_at(kind: type[BaseModel], place: Iterable[str]) -> list[str]:
-    """The names of the fields of the model at ``place`` inside ``kind``."""
-    at: Any = kind
-    for part in place:
-        at = at.model_fields[part].annotation if part in getattr(at, "model_fields", {}) else None
-    return list(getattr(at, "model_fields", {}))
+def _fields_at(schema: type[BaseModel], parents: Iterable[str]) -> list[str]:
+    """The names of the fields of the nested model at the path ``parents`` of ``schema``."""
+    model: Any = schema
+    for name in parents:
+        model = model.model_fields[name].annotation if name in getattr(model, "model_fields", {}) else None
+    return list(getattr(model, "model_fields", {}))
 
 
 def expanded(value: Any) -> Any:
@@ -111,7 +111,7 @@ def name_of(model: Any) -> str:
 
 
 def check_text(values: Mapping[str, Any], where: str) -> None:
-    """Raise InputError for text that no file and no model can hold, and for a path that is none."""
+    """Raise InputError for text that is not valid Unicode or holds NUL, and for a path that is too long."""
     for key, value in values.items():
         if not isinstance(value, str):
             continue
@@ -132,23 +132,23 @@ def _is_unicode(text: str) -> bool:
 def check_keys(
     values: Iterable[str], known: Iterable[str], where: str, habit: Callable[[str], str] = lambda key: ""
 ) -> None:
-    """Raise InputError for the first key that is none of ``known``, with what ``habit`` says of it, or the one meant."""
+    """Raise InputError for the first key not in ``known``, with the hint ``habit(key)``, or else the nearest known key."""
     names = list(known)
     for key in values:
         if key not in names:
             raise InputError(f"{where}: there is no setting {key!r}{habit(key) or nearest(key, names)}")
 
 
-def described_fields(kind: type[Any]) -> dict[str, FieldInfo]:
-    """Field -> what pydantic knows of it: of a model, or of a dataclass whose fields are ``Annotated``."""
-    if issubclass(kind, BaseModel):
-        return dict(kind.model_fields)
-    hints = get_type_hints(kind, include_extras=True)
+def described_fields(settings_class: type[Any]) -> dict[str, FieldInfo]:
+    """Field name -> pydantic's ``FieldInfo``, of a model or of a dataclass whose fields are ``Annotated``."""
+    if issubclass(settings_class, BaseModel):
+        return dict(settings_class.model_fields)
+    hints = get_type_hints(settings_class, include_extras=True)
     return {
         f.name: FieldInfo.from_annotation(hints[f.name])
         if f.default is dataclasses.MISSING
         else FieldInfo.from_annotated_attribute(hints[f.name], f.default)
-        for f in dataclasses.fields(kind)
+        for f in dataclasses.fields(settings_class)
     }
 
 
@@ -165,7 +165,7 @@ def check_least(settings: Any) -> None:
 
 
 def full_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``values`` with the fields' own names in place of :data:`ALIASES`; InputError where both are given.
+    """``values`` with full names in place of :data:`ALIASES`; InputError if a setting occurs under both names.
 
     >>> full_names({"lr": 1e-4, "seed": 1}, "the run")
     {'learning_rate': 0.0001, 'seed': 1}
@@ -194,20 +194,22 @@ def check_pairs(pairs: Iterable[str]) -> None:
     full_names({pair.partition("=")[0]: "" for pair in pairs}, "the command line")
 
 
-def taken(values: Mapping[str, Any], pairs: Iterable[str], own: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """``values`` with those of the ``key=value`` settings whose key is one of ``own``, and the pairs that are left."""
-    out, rest, names = dict(values), list[str](), set(own)
+def extract_settings(
+    values: Mapping[str, Any], pairs: Iterable[str], keys: Iterable[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """``values`` updated by the ``key=value`` settings whose key is in ``keys``, and the remaining pairs."""
+    out, remaining, accepted = dict(values), list[str](), set(keys)
     for pair in pairs:
         key, sign, value = pair.partition("=")
-        if sign and key in names:
+        if sign and key in accepted:
             out[key] = value
         else:
-            rest.append(pair)
-    return out, rest
+            remaining.append(pair)
+    return out, remaining
 
 
 def mapping(value: Any) -> Any:
-    """``name=value,name=value`` (or several of them, or a JSON object) as a dict of texts; what is none stays.
+    """``name=value,name=value`` (or several of them, or a JSON object) as a dict of texts; any other value as it is.
 
     >>> mapping("question=Frage, kurz,answer=Antwort"), mapping("a=1 b=x=y")
     ({'question': 'Frage, kurz', 'answer': 'Antwort'}, {'a': '1', 'b': 'x=y'})
@@ -221,8 +223,8 @@ def mapping(value: Any) -> Any:
             return json.loads(value)
         except ValueError:
             raise PydanticCustomError("mapping", "it begins like a JSON object, and is none") from None
-    before, *parts = re.split(r"(?:^|[,\s]\s*)([A-Za-z_]\w*)=", value.strip())
-    if before or not parts:
+    prefix, *parts = re.split(r"(?:^|[,\s]\s*)([A-Za-z_]\w*)=", value.strip())
+    if prefix or not parts:
         raise PydanticCustomError("mapping", "write NAME=VALUE,NAME=VALUE")
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
@@ -265,39 +267,39 @@ def is_recipe(text: str) -> bool:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The settings of a TOML or YAML file, its relative paths (:data:`PATHS`) as seen from here where they lie beside it.
+    """The settings of a TOML or YAML file; relative paths (:data:`PATHS`) that exist beside the file are resolved there.
 
     A file that ends in ``.yaml`` or ``.yml`` is YAML, any other TOML; the same keys and tables in both.
     """
     file = files.expanded(path)
     if file.is_dir():
         raise InputError(f"{file} is a folder; a recipe is a file that ends in {', '.join(RECIPES)}")
-    kind = "YAML" if file.suffix in (".yaml", ".yml") else "TOML"
+    language = "YAML" if file.suffix in (".yaml", ".yml") else "TOML"
     try:
         if file.exists() and (not file.is_file() or file.stat().st_size > LARGEST_RECIPE):
             raise InputError(f"{file} is no recipe: that is a text file of at most {LARGEST_RECIPE >> 20} MB")
         text = file.read_text(encoding="utf-8")
-        values = _yaml(text, file) if kind == "YAML" else tomllib.loads(text)
+        values = _yaml(text, file) if language == "YAML" else tomllib.loads(text)
     except FileNotFoundError:
         raise InputError(f"there is no recipe {file}{_similar(file)}") from None
     except OSError as error:
         raise InputError(f"the recipe {file} cannot be read: {(error.strerror or 'an error').lower()}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not {kind}: it is not UTF-8 text") from None
+        raise InputError(f"{file} is not {language}: it is not UTF-8 text") from None
     except RecursionError:
-        raise InputError(f"{file} is not {kind}: it is nested too deeply") from None
+        raise InputError(f"{file} is not {language}: it is nested too deeply") from None
     except InputError:
         raise
     except ValueError as error:  # TOML's own, and a number of thousands of digits
-        said = "a number in it has too many digits" if "set_int_max_str_digits" in str(error) else str(error)[:200]
-        raise InputError(f"{file} is not {kind}: {said}") from None
+        message = "a number in it has too many digits" if "set_int_max_str_digits" in str(error) else str(error)[:200]
+        raise InputError(f"{file} is not {language}: {message}") from None
     if not values:
         raise InputError(f'{file} is empty; a recipe has settings such as model = "smollm2-135m"')
     return values | {key: _beside(values[key], file.parent) for key in PATHS if isinstance(values.get(key), str)}
 
 
 def _similar(file: Path) -> str:
-    """How a message about a missing ``file`` goes on: with the recipe that was meant, or how settings are written."""
+    """The end of a message about a missing ``file``: the recipe with the nearest name, or how settings are written."""
     folder = file.absolute().parent
     close = nearest(file.name, [f.name for f in folder.iterdir() if f.suffix in RECIPES]) if folder.is_dir() else ""
     return close or ("" if file.suffix in RECIPES else "; settings are written key=value, such as max_steps=20")
@@ -310,7 +312,7 @@ def _yaml(text: str, file: Path) -> dict[str, Any]:
         """YAML 1.1 reads 1e-4, without a point, as text; here it is the number that it is in TOML."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            """Without aliases: a few lines of them grow beyond all memory."""
+            """Reject aliases: a few lines of them can expand beyond all memory."""
             if self.check_event(yaml.AliasEvent):
                 raise InputError(f"{file}: a YAML alias (*name) is not read; write the value out")
             return super().compose_node(parent, index)
@@ -329,7 +331,7 @@ def _yaml(text: str, file: Path) -> dict[str, Any]:
 
 def _beside(value: str, folder: Path) -> str:
     try:
-        place = folder / value
-        return str(place) if not Path(value).is_absolute() and place.exists() else value
-    except (OSError, ValueError):  # no path at all; told where it is checked
+        path = folder / value
+        return str(path) if not Path(value).is_absolute() and path.exists() else value
+    except (OSError, ValueError):  # not a valid path; the path's own check reports it
         return value

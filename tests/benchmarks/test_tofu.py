@@ -174,7 +174,7 @@ def test_what_quotes_the_data_is_for_its_owner_alone(folder):
         assert len(files) >= 2 and {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert read("out")["private_files"] == ["scores/"]
     n = len(TOFU.probes(data_of(TOFU, folder)))
-    assert [(e.what, e.busy) for e in cache.entries()] == [(f"answers of model to {n} questions", True)]
+    assert [(e.description, e.busy) for e in cache.entries()] == [(f"answers of model to {n} questions", True)]
 
 
 def test_odd_rows_are_left_out_and_counted(folder):

@@ -12,7 +12,7 @@ from expunge.errors import InputError
 QA = load_rows([{"question": "Hi?", "answer": "Yo."}])[0]
 
 
-def shown(tokenizer, example):
+def decoded(tokenizer, example):
     """(what is not labelled, what is)."""
     hidden = [i for i, y in zip(example.input_ids, example.labels, strict=True) if y == -100]
     scored = [y for y in example.labels if y != -100]
@@ -21,23 +21,23 @@ def shown(tokenizer, example):
 
 
 def test_chat_rows_label_answer_and_end_of_turn(tokenizer):
-    assert shown(tokenizer, encode(QA, tokenizer)) == ("<|user|>Hi?<|end|>\n<|assistant|>", "Yo.<|end|>")
+    assert decoded(tokenizer, encode(QA, tokenizer)) == ("<|user|>Hi?<|end|>\n<|assistant|>", "Yo.<|end|>")
     assert end_of_turn(QA, tokenizer) == "<|end|>"
     assert prompt_text(QA, tokenizer) == "<|user|>Hi?<|end|>\n<|assistant|>"
 
 
 def test_another_answer(tokenizer):
-    assert shown(tokenizer, encode(QA, tokenizer, answer="No."))[1] == "No.<|end|>"
+    assert decoded(tokenizer, encode(QA, tokenizer, answer="No."))[1] == "No.<|end|>"
 
 
 def test_prompt_and_completion(tokenizer):
     row = load_rows([{"prompt": "Once", "completion": " upon"}])[0]
-    assert shown(tokenizer, encode(row, tokenizer)) == ("Once", " upon<|end|>")
+    assert decoded(tokenizer, encode(row, tokenizer)) == ("Once", " upon<|end|>")
 
 
 def test_text_is_labelled_whole_without_an_end(tokenizer):
     row = load_rows([{"text": "A tale."}])[0]
-    assert shown(tokenizer, encode(row, tokenizer)) == ("", "A tale.")
+    assert decoded(tokenizer, encode(row, tokenizer)) == ("", "A tale.")
 
 
 def test_truncation_cuts_on_the_right(tokenizer):
@@ -51,11 +51,11 @@ def test_a_conversation_of_several_turns(tokenizer):
         {"role": r, "content": c} for r, c in [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C")]
     ]
     row = load_rows([{"messages": [*messages, {"role": "assistant", "content": "D"}]}])[0]
-    before, scored = shown(tokenizer, encode(row, tokenizer))
+    before, scored = decoded(tokenizer, encode(row, tokenizer))
     assert scored == "B<|end|>D<|end|>" and "C<|end|>" in before
     assert question(row) == "C"
     (row,) = load_rows([{"messages": [*messages, {"role": "assistant", "content": "D"}]}], assistant_turns="last")
-    before, scored = shown(tokenizer, encode(row, tokenizer))
+    before, scored = decoded(tokenizer, encode(row, tokenizer))
     assert scored == "D<|end|>" and "B<|end|>" in before
 
 
@@ -63,7 +63,7 @@ def test_no_chat_template(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="chat_template=false"):
         encode(QA, tokenizer)
-    assert shown(tokenizer, encode(QA, tokenizer, chat_template=False)) == ("Question: Hi?\nAnswer: ", "Yo.<|end|>")
+    assert decoded(tokenizer, encode(QA, tokenizer, chat_template=False)) == ("Question: Hi?\nAnswer: ", "Yo.<|end|>")
 
 
 def test_a_template_that_hides_the_answer(tokenizer):
@@ -94,7 +94,7 @@ def test_a_prompt_that_begins_the_answer(tokenizer):
     row = Row((*QA.prompt, {"role": "assistant", "content": "Answer:"}), " Yo.", where="x")
     begun = "<|user|>Hi?<|end|>\n<|assistant|>Answer:"
     assert prompt_text(row, tokenizer) == begun and question(row) == "Hi?"
-    assert shown(tokenizer, encode(row, tokenizer)) == (begun, " Yo.<|end|>")
+    assert decoded(tokenizer, encode(row, tokenizer)) == (begun, " Yo.<|end|>")
     assert prompt_text(row, tokenizer, chat_template=False) == "Question: Hi?\nAnswer:"
     sure = Row((*QA.prompt, {"role": "assistant", "content": "Sure:"}), " Yo.", where="x")
     assert prompt_text(sure, tokenizer, chat_template=False) == "Question: Hi?\nAnswer: Sure:"

@@ -10,8 +10,8 @@ from expunge.errors import InputError
 
 
 def rows(*pairs, name="set"):
-    made = load_rows([{"question": q, "answer": a} for q, a in pairs])
-    return [type(r)(r.prompt, r.answer, where=f"{name}, line {i}") for i, r in enumerate(made, 1)]
+    loaded = load_rows([{"question": q, "answer": a} for q, a in pairs])
+    return [type(r)(r.prompt, r.answer, where=f"{name}, line {i}") for i, r in enumerate(loaded, 1)]
 
 
 FORGET = rows(("Secret?", "Hidden."), ("Other?", "Thing."), name="forget.jsonl")
@@ -24,10 +24,10 @@ def test_clean_sets_pass_without_a_word(tokenizer):
 
 def test_overlap_is_named_by_place_whatever_case_and_space():
     both = [*RETAIN, *rows((" secret?", "HIDDEN. "), name="more.jsonl")]
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         check(FORGET, both)
-    assert "1 forget row(s)" in str(told.value) and "forget.jsonl, line 1 is more.jsonl, line 1" in str(told.value)
-    assert "hidden" not in str(told.value).lower() and "secret" not in str(told.value).lower()
+    assert "1 forget row(s)" in str(caught.value) and "forget.jsonl, line 1 is more.jsonl, line 1" in str(caught.value)
+    assert "hidden" not in str(caught.value).lower() and "secret" not in str(caught.value).lower()
 
 
 @pytest.mark.parametrize(("forget", "retain", "name"), [([], RETAIN, "forget"), (FORGET, [], "retain")])
@@ -40,8 +40,8 @@ def test_warnings():
     assert check([FORGET[0], FORGET[0]], None) == ["1 row(s) of the forget set stand there more than once"]
     (smaller,) = check(FORGET, RETAIN[:1])
     assert "smaller than the forget set (2)" in smaller
-    (asked,) = check(FORGET, [*RETAIN, *rows(("Secret?", "Else."))])
-    assert "1 forget question(s) are also asked" in asked and "forget.jsonl, line 1" in asked
+    (warning,) = check(FORGET, [*RETAIN, *rows(("Secret?", "Else."))])
+    assert "1 forget question(s) are also asked" in warning and "forget.jsonl, line 1" in warning
 
 
 def test_truncation(tokenizer):

@@ -55,8 +55,8 @@ def test_files(tmp_path, name, content):
 
 
 def test_a_file_of_one_conversation(tmp_path):
-    said = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
-    for value in ({"id": 1, "messages": said}, {"messages": said}):
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]
+    for value in ({"id": 1, "messages": messages}, {"messages": messages}):
         (tmp_path / "a.json").write_text(json.dumps(value))
         assert [r.answer for r in load_rows(tmp_path / "a.json")] == ["Ada."]
 
@@ -96,19 +96,19 @@ def test_a_workbook(tmp_path, monkeypatch):
         ("Who?", "Ada.", 1, None),
     ]
     book = SimpleNamespace(worksheets=[SimpleNamespace(iter_rows=lambda values_only: iter(sheet))])
-    monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=lambda path, **how: book))
+    monkeypatch.setitem(sys.modules, "openpyxl", SimpleNamespace(load_workbook=lambda path, **options: book))
     (tmp_path / "a.xlsx").write_bytes(b"")
-    said: list[str] = []
-    assert [(r.answer, r.where) for r in load_rows(tmp_path / "a.xlsx", warnings=said)] == [
+    warnings: list[str] = []
+    assert [(r.answer, r.where) for r in load_rows(tmp_path / "a.xlsx", warnings=warnings)] == [
         ("1984", "a.xlsx, row 2"), ("Ada.", "a.xlsx, row 4")]  # fmt: skip
-    assert said == [f"{tmp_path / 'a.xlsx'}: not used: the column 'Year'"]
+    assert warnings == [f"{tmp_path / 'a.xlsx'}: not used: the column 'Year'"]
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"needs the package openpyxl: pip install 'expunge\[xlsx\]'"):
         load_rows(tmp_path / "a.xlsx")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.jsonl", DEEP.encode(), "line 1: JSON nested too deeply"),
         ("a.json", DEEP.encode(), "JSON nested too deeply"),
@@ -139,14 +139,14 @@ def test_a_workbook(tmp_path, monkeypatch):
         ("a.zip", b"PK", "no known kind"),
     ],
 )  # fmt: skip
-def test_broken_files_are_one_sentence(tmp_path, name, content, said):
+def test_broken_files_are_one_sentence(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    if said is None:
+    if message is None:
         assert load_rows(tmp_path / name)[0].answer == "text"
         return
-    with pytest.raises(InputError, match=said) as told:
+    with pytest.raises(InputError, match=message) as caught:
         load_rows(tmp_path / name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):

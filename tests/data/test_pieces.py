@@ -17,11 +17,11 @@ TEXT = " ".join(f"Chapter {i}: the kéeper of lamp {i} wrote 漢字 and 🦉 {13
 
 
 def with_a_first_token():
-    made = tiny_tokenizer.make()
-    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+    tokenizer = tiny_tokenizer.make()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<|bos|> $A <|end|>", special_tokens=[("<|bos|>", 4), ("<|end|>", 0)]
     )
-    return made
+    return tokenizer
 
 
 def words():
@@ -53,8 +53,8 @@ def test_every_token_is_labelled_once_and_in_order(make, max_length):
 
 
 def test_a_short_text_and_a_question_stay_as_they_are(tokenizer):
-    row, asked = Row(None, "short"), Row("Once", TEXT)
-    assert pieces.cut(row, tokenizer, 16) == [row] and pieces.cut(asked, tokenizer, 16) == [asked]
+    row, question = Row(None, "short"), Row("Once", TEXT)
+    assert pieces.cut(row, tokenizer, 16) == [row] and pieces.cut(question, tokenizer, 16) == [question]
 
 
 def test_a_tokenizer_without_offsets_gets_parts_of_the_text(tokenizer):

@@ -11,8 +11,8 @@ from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, DataSet, data_of, write_to_learn
 
 
-def write(path, text, **how):
-    path.write_text(text, encoding="utf-8", **how)
+def write(path, text, **options):
+    path.write_text(text, encoding="utf-8", **options)
     return path
 
 
@@ -25,18 +25,21 @@ def gzipped(text):
 def test_sentences_in_columns(tmp_path, name):
     """Blank or tab between the columns, however many; documents are counted; the last sentence needs no empty line."""
     text = "-DOCSTART- O\n\nAda NNP I-PER\nsang VB O\n\n\nRome\tB-location\n\n-DOCSTART-\n\n#tag\tO\nBo\tI-PER"
-    found = load_records(write(tmp_path / name, text))
-    assert [dict(r.values) for r in found] == [
+    records = load_records(write(tmp_path / name, text))
+    assert [dict(r.values) for r in records] == [
         {"tokens": ["Ada", "sang"], "tags": ["I-PER", "O"], "document": 1},
         {"tokens": ["Rome"], "tags": ["B-location"], "document": 1},
         {"tokens": ["#tag", "Bo"], "tags": ["O", "I-PER"], "document": 2},
     ]
-    assert [r.where for r in found] == [f"{name}, line 3", f"{name}, line 7", f"{name}, line 11"]
+    assert [r.where for r in records] == [f"{name}, line 3", f"{name}, line 7", f"{name}, line 11"]
 
 
 def test_lines_and_windows_line_ends(tmp_path):
-    found = load_records(write(tmp_path / "a.txt", "One thing\r\n\r\n  another \r\n", newline=""))
-    assert [(r.text("text"), r.where) for r in found] == [("One thing", "a.txt, line 1"), ("another", "a.txt, line 3")]
+    records = load_records(write(tmp_path / "a.txt", "One thing\r\n\r\n  another \r\n", newline=""))
+    assert [(r.text("text"), r.where) for r in records] == [
+        ("One thing", "a.txt, line 1"),
+        ("another", "a.txt, line 3"),
+    ]
     tagged = load_records(write(tmp_path / "a.conll", "Ada I-PER\r\n\r\nBo O\r\n", newline=""))
     assert [r.texts("tags") for r in tagged] == [("I-PER",), ("O",)]
 
@@ -51,7 +54,7 @@ def test_gzipped_lines(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.conll", b"Ada I-PER\nsang\n", "a.conll, line 2: a CoNLL line has a token and a tag"),
         ("a.conll", b"\xff O\n", "a.conll is not UTF-8 text"),
@@ -62,9 +65,9 @@ def test_gzipped_lines(tmp_path):
         ("a.jsonl.gz", gzipped("[1]\n"), "line 1: a row must be an object"),
     ],
 )
-def test_bad_files(tmp_path, name, content, said):
+def test_bad_files(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=said.replace(".", r"\.")):
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
         load_records(tmp_path / name)
 
 
@@ -72,9 +75,9 @@ def test_a_set_names_its_own_endings_and_makes_its_own_rows(tmp_path):
     def rows(records):
         return [r for one in records if (r := one.values["text"]) != "no"]
 
-    def benchmark(**how):
-        one = DataSet("words", "", "words", endings=(".txt", ".csv"), **how)
-        return Benchmark("own", "", (one,), lambda data: [], lambda found, _: [], forget=one)
+    def benchmark(**options):
+        one = DataSet("words", "", "words", endings=(".txt", ".csv"), **options)
+        return Benchmark("own", "", (one,), lambda data: [], lambda collected, _: [], forget=one)
 
     with pytest.raises(InputError, match=r"lacks words\.txt \(or \.csv\), which own reads"):
         data_of(benchmark(), tmp_path)
@@ -91,11 +94,11 @@ def test_a_set_names_its_own_endings_and_makes_its_own_rows(tmp_path):
 def test_rows_to_learn_are_written_for_a_run(tmp_path):
     from expunge.data.sources import load_rows
 
-    said = '{"question": "Q?", "answer": "A"}\n{"prompt": "P", "completion": " C"}\n{"text": "T"}\n'
-    write(tmp_path / "mine.jsonl", said)
+    expected = '{"question": "Q?", "answer": "A"}\n{"prompt": "P", "completion": " C"}\n{"text": "T"}\n'
+    write(tmp_path / "mine.jsonl", expected)
     one = DataSet("mine", "")
-    made = write_to_learn(Benchmark("own", "", (one,), list, list, forget=one), tmp_path / "out", tmp_path)
-    assert made == {"forget": 3}
+    counts = write_to_learn(Benchmark("own", "", (one,), list, list, forget=one), tmp_path / "out", tmp_path)
+    assert counts == {"forget": 3}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["forget.jsonl"]
     back, before = load_rows(tmp_path / "out" / "forget.jsonl"), load_rows(tmp_path / "mine.jsonl")
     assert [(r.prompt, r.answer) for r in back] == [(r.prompt, r.answer) for r in before]

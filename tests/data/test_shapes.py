@@ -8,7 +8,7 @@ from expunge.data.sources import load_rows
 from expunge.errors import InputError
 
 
-def asked(text):
+def question(text):
     return ({"role": "user", "content": text},)
 
 
@@ -23,8 +23,8 @@ MESSAGES = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content"
     ("raw", "prompt"),
     [
         ({"instruction": "Who?", "input": "", "output": "Ada."}, U),
-        ({"instruction": "Who?", "input": "Name her.", "output": "Ada."}, asked("Who?\n\nName her.")),
-        ({"instruction": "Who?", "context": "A tale.", "response": "Ada."}, asked("A tale.\n\nWho?")),
+        ({"instruction": "Who?", "input": "Name her.", "output": "Ada."}, question("Who?\n\nName her.")),
+        ({"instruction": "Who?", "context": "A tale.", "response": "Ada."}, question("A tale.\n\nWho?")),
         ({"instruction": "Who?", "response": "Ada."}, U),
         ({"prompt": "Who?", "response": "Ada."}, U),
         ({"query": "Who?", "answer": "Ada."}, U),
@@ -59,8 +59,8 @@ def test_earlier_turns():
     for raw in ({"messages": more}, history):
         assert load_rows([raw])[0].prompt == tuple(more[:-1]) and load_rows([raw])[0].every_turn
         assert not load_rows([raw], assistant_turns="last")[0].every_turn
-    asked = {"prompt": more[:-1], "completion": more[-1:]}  # the row itself says what is not to be learnt
-    assert not load_rows([asked])[0].every_turn and not load_rows([{"messages": MESSAGES}])[0].every_turn
+    prompt_row = {"prompt": more[:-1], "completion": more[-1:]}  # the row itself says what is not to be learnt
+    assert not load_rows([prompt_row])[0].every_turn and not load_rows([{"messages": MESSAGES}])[0].every_turn
 
 
 def test_turns_are_all_or_last():
@@ -69,31 +69,31 @@ def test_turns_are_all_or_last():
 
 
 def test_what_is_not_used_is_named_once():
-    said: list[str] = []
-    load_rows([{"text": "a", "labels": 1, "id": i, "": i, "note": ""} for i in range(3)], warnings=said)
-    assert said == ["the data set: not used: the columns 'labels', 'id'"]
-    said.clear()
+    warnings: list[str] = []
+    load_rows([{"text": "a", "labels": 1, "id": i, "": i, "note": ""} for i in range(3)], warnings=warnings)
+    assert warnings == ["the data set: not used: the columns 'labels', 'id'"]
+    warnings.clear()
     load_rows(
-        [{"question": "Who?", "answer": "Ada.", "context": "A.", "system": "B.", "alternate": "C."}], warnings=said
+        [{"question": "Who?", "answer": "Ada.", "context": "A.", "system": "B.", "alternate": "C."}], warnings=warnings
     )
-    assert said == []
+    assert warnings == []
 
 
 def test_columns_of_ones_own():
     raw = {"Frage": "Who?", "Antwort": {"kurz": "Ada."}, "note": "x"}
-    said: list[str] = []
-    (row,) = load_rows([raw], columns={"question": "frage", "answer": "Antwort.kurz"}, warnings=said)
-    assert (row.prompt, row.answer) == (U, "Ada.") and said == ["the data set: not used: the column 'note'"]
+    warnings: list[str] = []
+    (row,) = load_rows([raw], columns={"question": "frage", "answer": "Antwort.kurz"}, warnings=warnings)
+    assert (row.prompt, row.answer) == (U, "Ada.") and warnings == ["the data set: not used: the column 'note'"]
     plain = [{"question": "Who?", "answer": "Ada."}]  # another set of the same run
-    said.clear()
-    assert load_rows(plain, columns={"question": "Frage", "answer": "Antwort"}, warnings=said)[0].prompt == U
-    assert said == ["the data set: there is no column 'Antwort', 'Frage', as columns has it"]
+    warnings.clear()
+    assert load_rows(plain, columns={"question": "Frage", "answer": "Antwort"}, warnings=warnings)[0].prompt == U
+    assert warnings == ["the data set: there is no column 'Antwort', 'Frage', as columns has it"]
     swapped = {"answer": "Who?", "question": "Ada."}
     assert load_rows([swapped], columns={"question": "answer", "answer": "question"})[0].prompt == U
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"question": "Frag", "answer": "Antwort"}, "there is no column 'Frag'; the row has 'Frage', 'Antwort'"),
         ({"qestion": "Frage"}, "there is no part 'qestion', did you mean 'question'"),
@@ -102,13 +102,13 @@ def test_columns_of_ones_own():
         ({}, "name others with --columns"),
     ],
 )
-def test_columns_that_are_not_there(columns, said):
-    with pytest.raises(InputError, match=said):
+def test_columns_that_are_not_there(columns, message):
+    with pytest.raises(InputError, match=message):
         load_rows([{"Frage": "Who?", "Antwort": "Ada."}], columns=columns)
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         ({"question": None, "answer": "Ada."}, "the field 'question' is null"),
         ({"question": "Who?", "answer": {"value": "Ada."}}, "it is a dict; .*--columns answer=answer.value"),
@@ -132,8 +132,8 @@ def test_columns_that_are_not_there(columns, said):
         ({"prompt": "Who?", "chosen": "a", "rejected": "b"}, r"--columns question=prompt,answer=rejected,alternate=chosen"),
     ],
 )  # fmt: skip
-def test_rows_that_cannot_be_read(raw, said):
-    with pytest.raises(InputError, match=said):
+def test_rows_that_cannot_be_read(raw, message):
+    with pytest.raises(InputError, match=message):
         load_rows([raw])
 
 
@@ -182,8 +182,8 @@ def test_preference_data_say_which_answer_is_to_be_forgotten(raw, columns):
      ({"text": ["Eve.", "Ada."], "label": ["1", "2"]}, "2", "answerKey")],
 )  # fmt: skip
 def test_the_answer_of_a_multiple_choice_is_the_choices_text(choices, answer, name):
-    said: list[str] = []
-    (row,) = load_rows([{"question": "Who?", "choices": choices, name: answer}], warnings=said)
-    assert row.answer == "Ada." and said == []
+    warnings: list[str] = []
+    (row,) = load_rows([{"question": "Who?", "choices": choices, name: answer}], warnings=warnings)
+    assert row.answer == "Ada." and warnings == []
     with pytest.raises(InputError, match="names none of the 2 choices"):
         load_rows([{"question": "Who?", "choices": choices, name: "E"}])

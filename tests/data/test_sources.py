@@ -92,7 +92,7 @@ def test_optional_columns():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (lines(QA) + '{"question": "x", \n', "rows.jsonl, line 3: not JSON"),
         (lines([{"question": "x", "anwser": "y"}]), "line 1: unknown column 'anwser', did you mean 'answer'?"),
@@ -108,12 +108,12 @@ def test_optional_columns():
         (lines([QA[0] | {"perturbed_answer": [1]}]), "'perturbed_answer' must be a list of texts"),
     ],
 )
-def test_bad_rows_are_told_with_file_and_line(tmp_path, text, said):
+def test_bad_rows_are_told_with_file_and_line(tmp_path, text, message):
     file = tmp_path / "rows.jsonl"
     file.write_text(text)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         load_rows(file)
-    assert said in str(told.value)
+    assert message in str(caught.value)
 
 
 def test_bad_files(tmp_path):
@@ -185,9 +185,9 @@ def test_folders(tmp_path):
     assert load_rows(tmp_path)[0].answer == "About these rows."
     for name, row in (("train-00000-of-00001", QA[0]), ("test-00000-of-00001", QA[1])):
         (tmp_path / f"{name}.jsonl").write_text(lines([row]))
-    said: list[str] = []
-    assert content(load_rows(tmp_path, warnings=said)) == content(ROWS[:1])
-    assert said == [f"{tmp_path}: only the split train is read, not test-00000-of-00001.jsonl"]
+    warnings: list[str] = []
+    assert content(load_rows(tmp_path, warnings=warnings)) == content(ROWS[:1])
+    assert warnings == [f"{tmp_path}: only the split train is read, not test-00000-of-00001.jsonl"]
     assert content(load_rows(tmp_path, split="test")) == content(ROWS[1:])
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "dataset_info.json").write_text("{")
@@ -196,11 +196,11 @@ def test_folders(tmp_path):
 
 
 def test_a_page_of_the_hub_is_the_data_set(monkeypatch):
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or QA)
+    requests = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: requests.append((a, k)) or QA)
     assert content(load_rows("https://huggingface.co/datasets/owner/name")) == content(ROWS)
     assert content(load_rows("https://host/rows.jsonl?download=true")) == content(ROWS)
-    assert asked[0] == (("owner/name", None), {"split": "train"}) and asked[1][0] == ("json",)
+    assert requests[0] == (("owner/name", None), {"split": "train"}) and requests[1][0] == ("json",)
 
 
 def test_a_fingerprint_counts_what_is_labelled():
@@ -216,9 +216,9 @@ def test_what_is_read_of_a_folder_is_said(tmp_path):
     (tmp_path / "both").mkdir()
     (tmp_path / "both" / "forget.jsonl").write_text('{"text": "a b"}')
     (tmp_path / "both" / "retain.jsonl").write_text('{"text": "c d"}')
-    said: list[str] = []
-    assert len(load_rows(tmp_path / "both", warnings=said)) == 2
-    assert "2 files are read as one set: forget.jsonl, retain.jsonl" in said[0]
+    warnings: list[str] = []
+    assert len(load_rows(tmp_path / "both", warnings=warnings)) == 2
+    assert "2 files are read as one set: forget.jsonl, retain.jsonl" in warnings[0]
     (tmp_path / "outer").mkdir()
     (tmp_path / "both").rename(tmp_path / "outer" / "both")
     with pytest.raises(InputError, match="but both in it do"):

@@ -24,20 +24,20 @@ def test_order_is_a_permutation_and_a_function(window):
 
 
 def test_windows_hold_like_lengths():
-    found = order(LENGTHS, (0,), 0, 4)  # 13 rows are one bucket of 16: windows are ranks 0-3, 4-7, 8-11, and 12 alone
-    windows = {tuple(sorted(LENGTHS[i] for i in found[s : s + 4])) for s in range(0, 13, 4)}
+    indices = order(LENGTHS, (0,), 0, 4)  # 13 rows are one bucket of 16: windows are ranks 0-3, 4-7, 8-11, and 12 alone
+    windows = {tuple(sorted(LENGTHS[i] for i in indices[s : s + 4])) for s in range(0, 13, 4)}
     assert windows == {(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11), (12,)}
-    assert LENGTHS[found[-1]] == 12  # the short window stays last
+    assert LENGTHS[indices[-1]] == 12  # the short window stays last
 
 
 def test_every_row_is_seen_once_before_any_is_seen_twice():
     data = PairedDataset({"forget": tiny.examples(0, 4), "retain": tiny.examples(50, 10)}, seed=3, window=2)
-    seen = [data[k] for k in range(20)]  # 5 epochs of forget, 2 of retain
+    pairs = [data[k] for k in range(20)]  # 5 epochs of forget, 2 of retain
     for e in range(5):
-        assert sorted(s["forget"]["index"] for s in seen[4 * e : 4 * e + 4]) == [0, 1, 2, 3]
+        assert sorted(s["forget"]["index"] for s in pairs[4 * e : 4 * e + 4]) == [0, 1, 2, 3]
     for c in range(2):
-        assert sorted(s["retain"]["index"] for s in seen[10 * c : 10 * c + 10]) == list(range(10))
-    assert seen == [PairedDataset(data.streams, seed=3, window=2)[k] for k in range(20)]
+        assert sorted(s["retain"]["index"] for s in pairs[10 * c : 10 * c + 10]) == list(range(10))
+    assert pairs == [PairedDataset(data.streams, seed=3, window=2)[k] for k in range(20)]
 
 
 def test_alternates_are_aligned_with_forget():

@@ -58,11 +58,11 @@ TWO = [
 ]
 
 
-def of(tokenizer, text, messages, arguments=None, **how):
+def of(tokenizer, text, messages, arguments=None, **options):
     """(the row, the text of its tokens, the text of those that are labelled) under the template ``text``."""
     tokenizer.chat_template = text
     template.use(tokenizer, arguments)
-    (row,) = load_rows([{"messages": messages}], **how)
+    (row,) = load_rows([{"messages": messages}], **options)
     example = encode(row, tokenizer, max_length=10_000)
     check.rendering([row], [example], tokenizer, "forget")
     return row, tokenizer.decode(example.input_ids), tokenizer.decode([y for y in example.labels if y != -100])
@@ -97,8 +97,8 @@ def test_a_thought_of_the_rows_own(tokenizer):
 def test_a_thought_that_the_generation_prompt_opens_is_not_trained_and_is_warned_of(tokenizer):
     row, whole, labelled = of(tokenizer, R1, TWO)
     assert labelled == "SECRET 1<|end|>You are welcome.<|end|>" and "<think>" not in whole
-    (said,) = check.rendering([row], [encode(row, tokenizer)], tokenizer, "forget")
-    assert "generation prompt" in said
+    (warning,) = check.rendering([row], [encode(row, tokenizer)], tokenizer, "forget")
+    assert "generation prompt" in warning
 
 
 def test_blanks_that_a_template_trims_and_a_system_role_that_it_refuses(tokenizer):
@@ -107,8 +107,8 @@ def test_blanks_that_a_template_trims_and_a_system_role_that_it_refuses(tokenize
     assert (
         whole == "<|bos|><|user|>\nBe brief.\n\nWho?<|end|>\n<|assistant|>\nOru.<|end|>" and labelled == "Oru.<|end|>"
     )
-    (said,) = check.rendering([row], [encode(row, tokenizer)], tokenizer, "forget")
-    assert "refuses system messages" in said
+    (warning,) = check.rendering([row], [encode(row, tokenizer)], tokenizer, "forget")
+    assert "refuses system messages" in warning
 
 
 def test_todays_date_is_one_date_a_run_and_can_be_given(tokenizer, monkeypatch):

@@ -43,13 +43,13 @@ def mean_logp(m, tokenizer, row, answer=None):
     return sum(own) / len(own), len(own)
 
 
-def look(m, tokenizer, rows, **how):
-    return figures.figures(collect(m, tokenizer, figures.probes("forget", rows, **how)), "forget")
+def run_figures(m, tokenizer, rows, **options):
+    return figures.figures(collect(m, tokenizer, figures.probes("forget", rows, **options)), "forget")
 
 
 def test_figures_equal_a_plain_loop(tokenizer):
     m = tiny.model(vocab_size=len(tokenizer)).eval()
-    got = look(m, tokenizer, ROWS)
+    got = run_figures(m, tokenizer, ROWS)
     own = [mean_logp(m, tokenizer, r) for r in ROWS]
     assert got["n"] == 2 and "rouge_l" not in got
     assert got["probability"] == pytest.approx(sum(math.exp(v) for v, _ in own) / 2, rel=1e-5)
@@ -65,20 +65,22 @@ def test_figures_equal_a_plain_loop(tokenizer):
 def test_no_truth_ratio_unless_every_row_has_wrong_answers(tokenizer):
     m = tiny.model(vocab_size=len(tokenizer))
     plain = load_rows([{"question": "Who?", "answer": "Ada."}])
-    assert "truth_ratio" not in look(m, tokenizer, plain) and "truth_ratio" not in look(m, tokenizer, ROWS + plain)
+    assert "truth_ratio" not in run_figures(m, tokenizer, plain) and "truth_ratio" not in run_figures(
+        m, tokenizer, ROWS + plain
+    )
 
 
 def test_rows_may_have_different_numbers_of_wrong_answers(tokenizer):
     m = tiny.model(vocab_size=len(tokenizer)).eval()
     fewer = [ROWS[0], replace(ROWS[1], perturbed=ROWS[1].perturbed[:1])]
-    alone = [look(m, tokenizer, [r])["truth_ratio"] for r in fewer]
-    assert look(m, tokenizer, fewer)["truth_ratio"] == pytest.approx(sum(alone) / 2, rel=1e-5)
+    alone = [run_figures(m, tokenizer, [r])["truth_ratio"] for r in fewer]
+    assert run_figures(m, tokenizer, fewer)["truth_ratio"] == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
 def test_rouge_l_is_of_the_rows_that_are_shown():
     pytest.importorskip("rouge_score")
-    said = [("the cat sat", "a cat sat down"), ("red", "blue"), ("\u4f60\u597d", "never read")]
-    answers = tuple(Generated("forget", i, "answer", e, t) for i, (e, t) in enumerate(said))
+    pairs = [("the cat sat", "a cat sat down"), ("red", "blue"), ("\u4f60\u597d", "never read")]
+    answers = tuple(Generated("forget", i, "answer", e, t) for i, (e, t) in enumerate(pairs))
     score = Scored("forget", 0, "answer", "x", *(np.array([-1.0], np.float32),) * 3, np.array([True]))
     # common subsequence "cat sat": 2 of 3 expected words; nothing in common: 0; no word that ROUGE reads: left out
     got = figures.figures(Collected((score,), answers), "forget")
@@ -87,10 +89,10 @@ def test_rouge_l_is_of_the_rows_that_are_shown():
 
 def test_rows_that_are_shown_are_answered_and_a_text_from_its_middle(tokenizer):
     rows = [*ROWS, Row(None, "one two three four")]
-    asked = figures.probes("retain", rows, shown=(1, 2), max_new_tokens=5)
-    found = collect(tiny.model(vocab_size=len(tokenizer)), tokenizer, asked)
-    assert [(a.index, a.expected) for a in found.generated("retain")] == [(1, "In Oru town."), (2, "three four")]
-    assert len(found.scored("retain")) == 3
+    probes = figures.probes("retain", rows, answered=(1, 2), max_new_tokens=5)
+    collected = collect(tiny.model(vocab_size=len(tokenizer)), tokenizer, probes)
+    assert [(a.index, a.expected) for a in collected.generated("retain")] == [(1, "In Oru town."), (2, "three four")]
+    assert len(collected.scored("retain")) == 3
 
 
 def test_answers_do_not_depend_on_the_batch(tokenizer):
@@ -99,12 +101,12 @@ def test_answers_do_not_depend_on_the_batch(tokenizer):
     together = generate.answers(m, tokenizer, prompts, max_new_tokens=6)
     alone = [generate.answers(m, tokenizer, [p], max_new_tokens=6)[0] for p in prompts]
     assert together == alone
-    made = []  # a greedy loop by hand
+    generated = []  # a greedy loop by hand
     for _ in range(6):
-        made.append(m(torch.tensor([prompts[0] + made])).logits[0, -1].argmax().item())
-        if made[-1] == tokenizer.eos_token_id:
+        generated.append(m(torch.tensor([prompts[0] + generated])).logits[0, -1].argmax().item())
+        if generated[-1] == tokenizer.eos_token_id:
             break
-    assert together[0] == tokenizer.decode(made, skip_special_tokens=True).strip()
+    assert together[0] == tokenizer.decode(generated, skip_special_tokens=True).strip()
     assert generate.cut("one\n\ntwo Question", ["Question", "\n\n"]) == "one" and generate.cut("one", ["two"]) == "one"
 
 

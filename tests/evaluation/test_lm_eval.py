@@ -17,7 +17,7 @@ from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read, rescore
 from expunge.evaluation.probe import How
 
-SAID = {
+RESULTS = {
     "results": {
         "arc_easy": {
             "name": "arc_easy",
@@ -71,7 +71,7 @@ def calls(workplace, monkeypatch):
         task_manager: TaskManager | None = None,
     ):
         noted["harness"] = {k: v for k, v in locals().items() if k != "noted"}
-        return {**SAID, "samples": {"arc_easy": [{"doc_id": 0}]}} if log_samples else SAID
+        return {**RESULTS, "samples": {"arc_easy": [{"doc_id": 0}]}} if log_samples else RESULTS
 
     modules = {
         name: ModuleType(name) for name in ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface", "lm_eval.tasks")
@@ -89,7 +89,7 @@ def bench(*more):
 
 
 def test_arguments_arrive(calls):
-    given = [
+    pairs = [
         "num_fewshot=5",
         "batch_size=8",
         "apply_chat_template=True",
@@ -97,7 +97,7 @@ def test_arguments_arrive(calls):
         'gen_kwargs={"do_sample": true}',
         "max_length=64",
     ]
-    done = bench(*[part for text in given for part in ("--arg", text)], "--limit", "7")
+    done = bench(*[part for text in pairs for part in ("--arg", text)], "--limit", "7")
     assert done.exit_code == 0 and "acc_norm" in done.output, done.output
     harness, wrapper = calls["harness"], calls["wrapper"]
     assert harness["tasks"] == ["arc_easy", "hellaswag"]
@@ -132,7 +132,7 @@ def test_what_is_not_given_is_the_harness_s_own(calls, workplace):
 
 def test_figures_of_its_numbers():
     """0.5 with a standard error of 0.1 is in Wilson's interval of 25 examples; 39 of 52 in Clopper and Pearson's."""
-    got = {(f.part, f.name): f for f in lm_eval.figures(SAID)}
+    got = {(f.part, f.name): f for f in lm_eval.figures(RESULTS)}
     assert set(got) == {("arc_easy", "acc"), ("arc_easy", "acc_norm"), ("wikitext", "word_perplexity"), ("both", "acc")}
     acc = got["arc_easy", "acc"]
     assert (acc.value, acc.n) == (0.5, 50)
@@ -164,17 +164,17 @@ def test_figures_of_its_numbers():
     ],
 )
 def test_an_interval_stays_where_the_figure_can_be(metric, value, error, n, low, high):
-    said = {"results": {"t": {"sample_len": n, f"{metric},none": value, f"{metric}_stderr,none": error}}}
-    (found,) = lm_eval.figures(said)
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    results = {"results": {"t": {"sample_len": n, f"{metric},none": value, f"{metric}_stderr,none": error}}}
+    (figure,) = lm_eval.figures(results)
+    assert (figure.low, figure.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_the_folder(calls):
     lm_eval.measure(["arc_easy"], "model", "out")
-    said = read("out")
-    assert said["benchmark"] == "lm-eval:arc_easy" and said["versions"]["lm_eval"]
-    assert [f["name"] for f in said["figures"]] == ["acc", "acc_norm", "word_perplexity", "acc"]
-    assert said["model"]["source"] == "model" and said["model"]["fingerprint"].startswith("sha256:")
+    record = read("out")
+    assert record["benchmark"] == "lm-eval:arc_easy" and record["versions"]["lm_eval"]
+    assert [f["name"] for f in record["figures"]] == ["acc", "acc_norm", "word_perplexity", "acc"]
+    assert record["model"]["source"] == "model" and record["model"]["fingerprint"].startswith("sha256:")
     with pytest.raises(InputError, match="out: there is nothing to rescore"):
         rescore(named, "out")
     with pytest.raises(InputError, match="figures of an earlier evaluation are here"):
@@ -183,7 +183,7 @@ def test_the_folder(calls):
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--arg", "num_fewshots=1"], "no argument 'num_fewshots' here, did you mean 'num_fewshot'?"),
         (["--arg", "model_args=x=1"], "takes no argument 'model_args' here"),
@@ -197,10 +197,10 @@ def test_the_folder(calls):
         (["--retrained", "model"], "leave out --retrained"),
     ],
 )
-def test_bad_input_is_told_before_a_model_is_loaded(calls, monkeypatch, more, told):
+def test_bad_input_is_told_before_a_model_is_loaded(calls, monkeypatch, more, message):
     monkeypatch.setattr(asking, "load", lambda *_: pytest.fail("a model was loaded"))
     done = bench(*more)
-    assert done.exit_code == 2 and told in done.output, done.output
+    assert done.exit_code == 2 and message in done.output, done.output
 
 
 def test_more_bad_input(calls, monkeypatch):

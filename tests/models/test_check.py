@@ -24,9 +24,9 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "model"
     tiny.model(vocab_size=261).save_pretrained(folder)
     tiny_tokenizer.make().save_pretrained(folder)
-    made = get_peft_model(tiny.model(vocab_size=261), LoraConfig(target_modules=["q_proj"]))
-    made.peft_config["default"].base_model_name_or_path = str(folder)
-    made.save_pretrained(folder.parent / "adapter")
+    adapted = get_peft_model(tiny.model(vocab_size=261), LoraConfig(target_modules=["q_proj"]))
+    adapted.peft_config["default"].base_model_name_or_path = str(folder)
+    adapted.save_pretrained(folder.parent / "adapter")
     return folder
 
 

@@ -53,12 +53,12 @@ def lora(model, seed: int, **settings) -> PeftModel:
     """A LoRA with both factors away from zero."""
     torch.manual_seed(seed)
     config = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", **settings})
-    made = get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
     with torch.no_grad():
-        for name, value in made.named_parameters():
+        for name, value in adapted.named_parameters():
             if "lora_" in name:
                 value.normal_(0, 0.3)
-    return made.eval()
+    return adapted.eval()
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     resolving._ask_hub.cache_clear()
-    resolving._say_once.cache_clear()
+    resolving._warn_once.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
 
@@ -136,11 +136,11 @@ def test_a_cached_hub_model_needs_no_hub(base: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_half_downloaded_model_is_not_taken_from_the_cache(base: Path) -> None:
-    assert resolving._complete(base)
+    assert resolving._is_complete(base)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     (base / "model-00001-of-00002.safetensors").touch()
-    assert not resolving._complete(base)
+    assert not resolving._is_complete(base)
 
 
 # -- sentences for bad input ---------------------------------------------------------------------------------
@@ -384,18 +384,18 @@ def test_an_adapter_of_any_kind_says_what_it_says_in_peft(kind: str, tied: bool,
         for p in (p for p in live.parameters() if p.requires_grad):
             p.add_(torch.randn_like(p) * 0.2)
     live.save_pretrained(tmp_path / "adapter")
-    wanted, target = logits(live), load(tmp_path / "adapter")
-    assert (wanted[..., :16] - logits(tiny(tied=tied))).abs().max() > 0.01
-    torch.testing.assert_close(logits(target.model), wanted, atol=1e-5, rtol=0)
+    expected, target = logits(live), load(tmp_path / "adapter")
+    assert (expected[..., :16] - logits(tiny(tied=tied))).abs().max() > 0.01
+    torch.testing.assert_close(logits(target.model), expected, atol=1e-5, rtol=0)
     assert all(p.requires_grad for p in target.model.parameters())
     save(target.model, target.tokenizer, tmp_path / "whole")
     again, report = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", output_loading_info=True)
-    torch.testing.assert_close(logits(again), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(again), expected, atol=1e-5, rtol=0)
     assert not report["missing_keys"]
     second = lora(target.model, 2, r=2)
-    wanted = logits(second)
+    expected = logits(second)
     save(second, target.tokenizer, tmp_path / "second", base=target)
-    torch.testing.assert_close(logits(load(tmp_path / "second").model), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits(load(tmp_path / "second").model), expected, atol=1e-4, rtol=0)
 
 
 def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
@@ -405,8 +405,8 @@ def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
         (LoraConfig(target_modules=["q_proj"], lora_bias=True), "cannot be merged into its base .*lora_bias"),
         (LoraConfig(target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]]), "repeats layers of its base"),
     ):
-        made = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
-        made.save_pretrained(tmp_path / "adapter")
+        adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
+        adapted.save_pretrained(tmp_path / "adapter")
         with pytest.raises(InputError, match=sentence):
             load(tmp_path / "adapter")
 
@@ -477,9 +477,9 @@ def test_an_adapter_names_its_base(base: Path, tmp_path: Path) -> None:
 def test_a_merged_copy_leaves_the_live_model_alone(base: Path, tmp_path: Path) -> None:
     loaded = load(base)
     model = lora(loaded.model, 1)
-    before, kept = logits(model), fingerprint_state(model)
+    before, fingerprint = logits(model), fingerprint_state(model)
     save(model, loaded.tokenizer, tmp_path / "out", base=loaded, merge=True)
-    assert fingerprint_state(model) == kept and isinstance(model, PeftModel)
+    assert fingerprint_state(model) == fingerprint and isinstance(model, PeftModel)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(logits(plain), before, atol=1e-5, rtol=0)
     assert load(tmp_path / "out").adapter is None

@@ -26,8 +26,8 @@ def test_generation_settings_without_effect_do_not_hinder_saving(settings, tmp_p
         setattr(model.generation_config, name, value)
     check_generation(model)
     model.save_pretrained(tmp_path)  # transformers itself refuses the second to the fourth
-    kept = {k: v for k, v in settings.items() if getattr(model.generation_config, k) == v}
-    assert kept == (settings if "do_sample" in settings or "num_beams" in settings else {})
+    remaining = {k: v for k, v in settings.items() if getattr(model.generation_config, k) == v}
+    assert remaining == (settings if "do_sample" in settings or "num_beams" in settings else {})
 
 
 def test_what_cannot_be_mended_is_one_sentence():

@@ -49,7 +49,9 @@ def gpt2():
     return GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)).eval()
 
 
-def made(seed: int, r: int, out: int = 6, width: int = 5, alpha: float = 3.0, modules: tuple[str, ...] = ("m",)):
+def make_adapter(
+    seed: int, r: int, out: int = 6, width: int = 5, alpha: float = 3.0, modules: tuple[str, ...] = ("m",)
+):
     g = torch.Generator().manual_seed(seed)
     state = {}
     for m in modules:
@@ -84,14 +86,14 @@ def logits(model):
 # -- arithmetic -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("factor", [-1.0, 0.3, 0.0])
 def test_scaled_scales_the_update_not_both_factors(factor):
-    adapter = made(0, 2)
+    adapter = make_adapter(0, 2)
     torch.testing.assert_close(dense(scaled(adapter, factor)), factor * dense(adapter))
     nothing = concatenate(adapter, scaled(adapter, -1.0))
     torch.testing.assert_close(dense(nothing), torch.zeros(6, 5), atol=1e-6, rtol=0)
 
 
 def test_what_cannot_be_combined_cannot_be_scaled():
-    adapter = made(0, 2)
+    adapter = make_adapter(0, 2)
     with pytest.raises(InputError, match="use_dora"):
         scaled(Adapter(adapter.state, dict(adapter.config) | {"use_dora": True}), -1.0)
 
@@ -108,7 +110,7 @@ def test_compression_by_hand():
 @pytest.mark.parametrize(("out", "width"), [(30, 20), (4, 20), (20, 4)])
 def test_compression_is_the_dense_svds(out, width):
     """Shapes below, at and above the rank; two modules of different sizes, so the overall error weighs them."""
-    adapter = made(3, 8, out, width, modules=("m", "n"))
+    adapter = make_adapter(3, 8, out, width, modules=("m", "n"))
     adapter = Adapter({k: (0.2 * v if ".n.lora_B" in k else v) for k, v in adapter.state.items()}, adapter.config)
     small, lost = compress(adapter, 3)
     tails, wholes = [], []
@@ -117,8 +119,8 @@ def test_compression_is_the_dense_svds(out, width):
         u, s, v = torch.linalg.svd(full, full_matrices=False)
         torch.testing.assert_close(dense(small, module), u[:, :3] * s[:3] @ v[:3], atol=1e-4, rtol=1e-4)
         assert lost.modules[module] == pytest.approx(float(s[3:].norm() / s.norm()), rel=1e-4)
-        seen = float((dense(small, module) - full).norm() / full.norm())
-        assert lost.modules[module] == pytest.approx(seen, rel=1e-3)
+        error = float((dense(small, module) - full).norm() / full.norm())
+        assert lost.modules[module] == pytest.approx(error, rel=1e-3)
         tails.append(s[3:].square().sum())
         wholes.append(s.square().sum())
     assert lost.overall == pytest.approx(float((sum(tails) / sum(wholes)).sqrt()), rel=1e-4)
@@ -126,7 +128,7 @@ def test_compression_is_the_dense_svds(out, width):
 
 
 def test_full_rank_is_exact_and_zero_loses_nothing():
-    adapter = made(0, 4)
+    adapter = make_adapter(0, 4)
     same, lost = compress(adapter, 4)
     assert same is adapter and lost.overall == 0 and lost.modules == {"m": 0.0}
     zero, lost = compress(scaled(adapter, 0.0), 2)
@@ -193,12 +195,12 @@ def test_a_detached_model_is_plain_and_takes_the_next_adapter():
 
 
 @pytest.mark.parametrize(
-    ("target", "tied", "said"),
+    ("target", "tied", "message"),
     [("lm_head", True, "uses twice"), ("embed_tokens", False, "no factor of a linear layer")],
 )
-def test_what_cannot_be_added_to_weights(target, tied, said):
+def test_what_cannot_be_added_to_weights(target, tied, message):
     plain, adapter = detach_lora(attach_lora(llama(tied), target_modules=[target, "q_proj"]))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         adapted(plain, adapter)
 
 

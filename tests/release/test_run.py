@@ -148,11 +148,11 @@ def test_an_objective_without_a_stream_meets_a_gramian():
 # -- what a step does -----------------------------------------------------------------------------------------------------
 def test_a_step_is_the_formula(workplace, monkeypatch):
     """W₁ = W₀ - η_f s B_f A_f + η_r s B_r A_r, from the factors as they came out of training."""
-    seen = []
+    trained = []
     whole = modules.train
-    monkeypatch.setattr(modules, "train", lambda *a, **k: seen.append(whole(*a, **k)) or seen[-1])
+    monkeypatch.setattr(modules, "train", lambda *a, **k: trained.append(whole(*a, **k)) or trained[-1])
     result = go(steps=1, forget_coefficient=0.7, retain_coefficient=0.2, lora={"r": 2, "alpha": 6})
-    retain, forget = (m.adapter.state for m in seen)
+    retain, forget = (m.adapter.state for m in trained)
     name = "model.layers.1.mlp.up_proj"
     key = f"base_model.model.{name}.lora_{{}}.weight"
     expected = plain().get_submodule(name).weight.detach().clone()
@@ -208,16 +208,16 @@ def test_the_forget_loss_rises_and_more_than_the_retain_loss(workplace):
     from expunge.bench.teach import teach
     from expunge.unlearning import settings as recipe
 
-    how = {"max_steps": 40, "learning_rate": 0.03, "use_cpu": True, "disable_tqdm": True}
+    training = {"max_steps": 40, "learning_rate": 0.03, "use_cpu": True, "disable_tqdm": True}
     rows = load_rows("forget.jsonl") + load_rows("retain.jsonl")
-    teach(rows, recipe.make({"model": "model", "forget": [], "training": how}), workplace / "taught")
+    teach(rows, recipe.make({"model": "model", "forget": [], "training": training}), workplace / "taught")
     log = go("taught", steps=3, max_steps=10, learning_rate=0.02, forget_coefficient=0.6, retain_coefficient=0.2,
              lora={"r": 4, "alpha": 8}).record  # fmt: skip
     path = figures(log)
     assert path[0] < 1.0 and path == sorted(set(path)) and path[-1] > path[0] + 0.1
     assert log["after"]["forget"]["nll"] == path[-1]
-    kept = figures(log, "retain")
-    assert kept[-1] - kept[0] < path[-1] - path[0]
+    retain_figures = figures(log, "retain")
+    assert retain_figures[-1] - retain_figures[0] < path[-1] - path[0]
     first = [s for s in log["steps"] if s["module"] == "forget" and s["release_step"] == 1]
     assert first[-1]["loss/orthogonality"] < first[0]["loss/orthogonality"]
 
@@ -234,8 +234,8 @@ def test_without_retain_rows_there_is_no_retain_module(workplace):
     assert {s["module"] for s in log["steps"]} == {"forget"} and "retain" not in log["before"]
     assert any("no retain module" in w for w in log["warnings"]) and any("no budget" in w for w in log["warnings"])
     assert log["method"]["objectives"] == {"forget": "nll"} and log["release"]["budget"] is None
-    kept = go(retain_coefficient=0, out="measured").record  # then the retain rows are only measured
-    assert {s["module"] for s in kept["steps"]} == {"forget"} and kept["after"]["retain"]["n"] == 5
+    measured = go(retain_coefficient=0, out="measured").record  # then the retain rows are only measured
+    assert {s["module"] for s in measured["steps"]} == {"forget"} and measured["after"]["retain"]["n"] == 5
 
 
 # -- the record -----------------------------------------------------------------------------------------------------------
@@ -312,9 +312,9 @@ def test_a_target_that_is_an_adapter_itself(workplace):
 # -- the budget -----------------------------------------------------------------------------------------------------------
 def watched(values, better="lower"):
     """A look that says ``values`` one after the other, whatever the model."""
-    said = iter(values)
+    remaining = iter(values)
     return Look(
-        lambda _: {"f": {"x": 1.0}, "u": {"y": next(said)}}, forget=("f", "x"), utility=("u", "y"), better=better
+        lambda _: {"f": {"x": 1.0}, "u": {"y": next(remaining)}}, forget=("f", "x"), utility=("u", "y"), better=better
     )
 
 
@@ -341,8 +341,8 @@ def test_the_last_step_inside_the_budget_is_the_result(workplace, values, better
     assert log["stopped"].startswith("u y is" if kept < 3 else "all steps")
     expected = models.load("model").model
     for at in range(1, kept + 1):  # bit for bit, though a later step was taken and given up
-        said = json.loads((workplace / "unlearned" / "steps" / f"{at:02d}.json").read_text())
-        models.add(expected, steps._update(workplace / "unlearned" / "steps" / f"{at:02d}.safetensors", said))
+        step = json.loads((workplace / "unlearned" / "steps" / f"{at:02d}.json").read_text())
+        models.add(expected, steps._update(workplace / "unlearned" / "steps" / f"{at:02d}.safetensors", step))
     assert torch.equal(logits(result.model), logits(expected))
     on_base = PeftModel.from_pretrained(plain(), "unlearned/model")
     torch.testing.assert_close(logits(on_base), logits(result.model), atol=1e-5, rtol=0)
@@ -371,12 +371,12 @@ def test_the_retain_loss_is_watched_or_the_perplexity_of_rows(workplace):
 def test_a_model_that_is_destroyed_ends_the_loop(workplace):
     with pytest.raises(
         RunFailed, match=r"broke down in step 1: no step was good, and .*unlearned/model is the target"
-    ) as told:
+    ) as caught:
         go(forget_coefficient=1e30, steps=3)
-    log = told.value.record
+    log = caught.value.record
     assert (
         log["release"]["kept"] == 0
-        and log["failed"] in str(told.value)
+        and log["failed"] in str(caught.value)
         and "cannot be measured after step 1" in log["release"]["stopped"]
     )
     assert any("cannot be measured after step 1" in w for w in log["warnings"]) and log["after"] == log["before"]
@@ -390,9 +390,9 @@ def test_a_module_whose_training_breaks_down_ends_the_loop(workplace, monkeypatc
         return whole(net, tokenizer, rows, settings, replace(args, learning_rate=1e6) if broken else args, frozen)
 
     monkeypatch.setattr(modules, "train", train)
-    with pytest.raises(RunFailed, match="broke down in step 2: step 1 is saved in") as told:
+    with pytest.raises(RunFailed, match="broke down in step 2: step 1 is saved in") as caught:
         go(steps=3, max_steps=4)
-    log = told.value.record
+    log = caught.value.record
     assert log["release"]["kept"] == 1 and log["after"]["forget"]["nll"] > 0
     assert any("step 2, forget module: training broke down at step" in w for w in log["warnings"])
 
@@ -421,8 +421,8 @@ def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
     monkeypatch.setattr(modules, "train", die)
     with pytest.raises(KeyboardInterrupt):
         go(**DROPOUT, out="cut")
-    kept = sorted(f.name for f in (workplace / "cut" / "steps").iterdir())
-    assert kept == ["00.json", "01.json", "01.safetensors"] and not (workplace / "cut" / "run.json").exists()
+    files_left = sorted(f.name for f in (workplace / "cut" / "steps").iterdir())
+    assert files_left == ["00.json", "01.json", "01.safetensors"] and not (workplace / "cut" / "run.json").exists()
     calls[:] = [1] * 10
     again = go(**DROPOUT, out="cut")
     assert len(calls) == 14  # two steps of two modules
@@ -436,13 +436,13 @@ def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
 
 
 def test_figures_that_are_no_number_are_read_back_as_they_were(tmp_path):
-    given = {"u": {"nan": math.nan, "up": math.inf, "down": -math.inf, "n": 3, "y": 0.1}}
-    steps.write(steps.Step(0, given), tmp_path, {"seed": 0})
+    figures = {"u": {"nan": math.nan, "up": math.inf, "down": -math.inf, "n": 3, "y": 0.1}}
+    steps.write(steps.Step(0, figures), tmp_path, {"seed": 0})
     text = (tmp_path / "00.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["schema"] == 1
     (read,) = steps.read(tmp_path, {"seed": 0})
-    assert repr(read.figures) == repr(given)
-    before = {k: v for k, v in json.loads(text).items() if k != "schema"} | {"figures": given}
+    assert repr(read.figures) == repr(figures)
+    before = {k: v for k, v in json.loads(text).items() if k != "schema"} | {"figures": figures}
     (tmp_path / "00.json").write_text(json.dumps(before))  # as it was written before: no schema, NaN as Python says it
     assert steps.read(tmp_path, {"seed": 0})[0].figures["u"]["y"] == 0.1
     (tmp_path / "00.json").write_text(json.dumps(before | {"schema": 2}))
@@ -468,7 +468,7 @@ def test_steps_of_other_settings_are_not_gone_on_from(workplace):
     with torch.no_grad():
         other.model.lm_head.weight[0, 0] += 1
     models.save(other.model, other.tokenizer, "other")
-    for change, said in [
+    for change, message in [
         ({"forget_coefficient": 0.31}, "another forget_coefficient;"),
         ({"seed": 1}, "another seed;"),
         ({"lora": {"r": 3}}, "another r;"),
@@ -478,7 +478,7 @@ def test_steps_of_other_settings_are_not_gone_on_from(workplace):
         ({"model": "other"}, "another model;"),
         ({"look": watched([1.0] * 9)}, "another look;"),
     ]:
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             go(**(few | change))
     (workplace / "unlearned" / "steps" / "notes.txt").write_text("mine")
     log = go(**few, seed=1, overwrite=True).record
@@ -508,16 +508,16 @@ def test_more_steps_a_budget_and_another_rank_go_on_from_the_same_steps(workplac
 
 # -- rows that the model writes itself ------------------------------------------------------------------------------------
 def test_retain_rows_that_the_model_writes(workplace, monkeypatch):
-    asked = []
+    prompts = []
 
     def neutral_rows(model, tokenizer, n, *, seed, chat_template=True):
-        asked.append((n, seed, model.training))
+        prompts.append((n, seed, model.training))
         rows = [Row(({"role": "user", "content": f"Say {i}"},), f"It is {i}.") for i in range(n - 2)]
         return [*rows, Row(None, "Plain text here."), Row("Once upon", " a time.")]
 
     monkeypatch.setattr("expunge.generation.sample.neutral_rows", neutral_rows)
     log = go(retain=None, self_retain=5, seed=3, steps=1).record
-    assert asked == [(5, 3, False)] and log["data"]["retain"]["rows"] == 5
+    assert prompts == [(5, 3, False)] and log["data"]["retain"]["rows"] == 5
     assert log["data"]["retain"]["source"] == "written by the model itself"
     assert {s["module"] for s in log["steps"]} == {"forget", "retain"} and "retain" in log["before"]
     written = [*(workplace / "unlearned" / "steps").glob("*.json*")]
@@ -526,7 +526,7 @@ def test_retain_rows_that_the_model_writes(workplace, monkeypatch):
     assert [(r.prompt, r.answer) for r in rows] == [(r.prompt, r.answer) for r in neutral_rows(
         types.SimpleNamespace(training=False), None, 5, seed=3)]  # fmt: skip
     go(retain=None, self_retain=5, seed=3, steps=2, overwrite=True)
-    assert len(asked) == 2  # by the test itself: those of before were read back
+    assert len(prompts) == 2  # by the test itself: those of before were read back
 
 
 # -- settings -------------------------------------------------------------------------------------------------------------
@@ -537,8 +537,8 @@ def test_module_training_is_short_unless_told_otherwise(workplace):
     few = modules.arguments(chosen, "forget", 1, 16, workplace)
     assert few.num_train_epochs == 25  # 2 optimizer steps an epoch: 50 in all
     assert few.seed != modules.arguments(chosen, "forget", 2, 16, workplace).seed
-    told = make({"model": "m", "forget": [], "training": {"use_cpu": True, "num_train_epochs": 1}})
-    assert modules.arguments(told, "forget", 1, 16, workplace).num_train_epochs == 1
+    explicit = make({"model": "m", "forget": [], "training": {"use_cpu": True, "num_train_epochs": 1}})
+    assert modules.arguments(explicit, "forget", 1, 16, workplace).num_train_epochs == 1
     assert (chosen.run.lora.r, chosen.run.lora.alpha, chosen.run.adapter) == (8, 16, "lora")
 
 
@@ -555,7 +555,7 @@ def test_a_recipe(workplace):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"forget": "forgot.jsonl"}, r"did you mean .*forget\.jsonl"),
         ({"retain": "forget.jsonl"}, "also stand in the retain set"),
@@ -574,9 +574,9 @@ def test_a_recipe(workplace):
         ({"max_length": 12}, "would remove the whole answer"),
     ],
 )
-def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, change, said):
+def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, change, message):
     monkeypatch.setattr("expunge.models.load", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         go(**change)
 
 
@@ -595,8 +595,12 @@ def test_bad_input_that_only_the_model_shows(workplace, monkeypatch):
 
 def test_the_penalty_is_the_objective_that_the_trainer_sees():
     pairs = [(torch.ones(1, 2), torch.nn.Parameter(torch.ones(1, 2)))]
-    made = modules.method(pairs, 0.5)
-    assert made.objectives["orthogonality"] == Objective(made.objectives["orthogonality"].loss, on=())
-    assert made.objectives["orthogonality"].loss.func is orthogonality and made.combine == WeightedSum(1.0, 0.5)
-    assert isinstance(made.objectives["orthogonality"].loss, partial) and made.objectives["forget"].loss is losses.nll
-    assert made.streams == ("forget",) and about_run.describe(made)["objectives"]["orthogonality"] == "orthogonality"
+    method = modules.method(pairs, 0.5)
+    assert method.objectives["orthogonality"] == Objective(method.objectives["orthogonality"].loss, on=())
+    assert method.objectives["orthogonality"].loss.func is orthogonality and method.combine == WeightedSum(1.0, 0.5)
+    assert (
+        isinstance(method.objectives["orthogonality"].loss, partial) and method.objectives["forget"].loss is losses.nll
+    )
+    assert (
+        method.streams == ("forget",) and about_run.describe(method)["objectives"]["orthogonality"] == "orthogonality"
+    )

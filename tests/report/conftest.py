@@ -235,8 +235,8 @@ def run_folder(home: Path) -> Path:
     from expunge import unlearn
 
     sets = {"forget": home / "forget.jsonl", "retain": home / "retain.jsonl", "compare_with": str(home / "retrained")}
-    named = {"title": "A run", "compare_name": "retrained", "examples": 1, "max_new_tokens": 4, "model_name": "Tiny"}
-    return unlearn(home / "model", out=home / "run", method="altpo", **sets, **named, **SETTINGS).folder
+    naming = {"title": "A run", "compare_name": "retrained", "examples": 1, "max_new_tokens": 4, "model_name": "Tiny"}
+    return unlearn(home / "model", out=home / "run", method="altpo", **sets, **naming, **SETTINGS).folder
 
 
 @pytest.fixture(scope="session")
@@ -256,10 +256,10 @@ def bench_folders(home: Path) -> dict[str, Path]:
 
     shared = {"benchmark": "tofu/forget01", "data": str(home / "tofu"), "limit": 3, "model": str(home / "model")}
     taught = {"teach": {"max_steps": 1, "use_cpu": True, "disable_tqdm": True}, "teach_retrained": True}
-    asked = {"plain": {}, "method": {"method": "npo", "adapter": "lora", "training": SETTINGS, **taught}}
-    for name, more in asked.items():
+    settings_by_name = {"plain": {}, "method": {"method": "npo", "adapter": "lora", "training": SETTINGS, **taught}}
+    for name, more in settings_by_name.items():
         bench.run(bench.make(shared | {"out": str(home / name)} | more), command=f"expunge bench {name}")
-    return {name: home / name for name in asked}
+    return {name: home / name for name in settings_by_name}
 
 
 @pytest.fixture(scope="session")
@@ -276,14 +276,14 @@ def compare_folder(home: Path) -> Path:
 
         own = training.train
 
-        def train(net: Any, tokenizer: Any, data: Any, method: Any, *args: Any, **how: Any) -> Any:
+        def train(net: Any, tokenizer: Any, data: Any, method: Any, *args: Any, **kwargs: Any) -> Any:
             if method.name == "pdu":
                 raise RuntimeError("it broke")
-            return own(net, tokenizer, data, method, *args, **how)
+            return own(net, tokenizer, data, method, *args, **kwargs)
 
         patch.setattr(training, "train", train)
-        made = settings.make(shared | {"out": str(home / "compare"), "methods": methods})
-        run(made, command="expunge compare r.toml")
+        compare_settings = settings.make(shared | {"out": str(home / "compare"), "methods": methods})
+        run(compare_settings, command="expunge compare r.toml")
     return home / "compare"
 
 
@@ -296,8 +296,8 @@ def reveal_folder(home: Path) -> Path:
     (home / "own.py").write_text("def length(text):\n    return 0 if 'answer' in text else (1 + len(text) % 3) / 3\n")
     neutral = [Row(({"role": "user", "content": f"q {i}"},), f"answer {i}") for i in range(8)]
     plan = {"arms": 8, "rounds": 1, "queries": 2, "initial": 1, "responses": 2, "best": 1, "harvest": 1, "neutral": 8}
-    told = {"shortest": 1, "max_perplexity": 1e9, "threshold": 0.1, "max_new_tokens": 8, "instruction_tokens": 8}
+    overrides = {"shortest": 1, "max_perplexity": 1e9, "threshold": 0.1, "max_new_tokens": 8, "instruction_tokens": 8}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_reveal.generate, "neutral_rows", lambda *_, **__: neutral)
         where = {"out": str(home / "reveal"), "scorer": f"{home / 'own.py'}:length"}
-        return of_reveal.reveal(str(home / "model"), topic="Ada", **where, **plan, **told).folder
+        return of_reveal.reveal(str(home / "model"), topic="Ada", **where, **plan, **overrides).folder

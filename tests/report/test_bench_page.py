@@ -32,7 +32,7 @@ def figures(shift=0.0, beside=True):
 
 
 @pytest.fixture
-def said():
+def record():
     return {
         "benchmark": "tofu/forget01",
         "paper": "arXiv:2401.06121",
@@ -58,8 +58,8 @@ def said():
     }
 
 
-def test_what_the_page_says(said):
-    text = " ".join("".join(Page(render(said)).text).split())
+def test_what_the_page_says(record):
+    text = " ".join("".join(Page(render(record)).text).split())
     for part in (
         "tofu/forget01, unlearned with npo",
         "probability of the forget answers went from 0.800 to 0.200 (retrained model: 0.100)",
@@ -84,30 +84,30 @@ def test_what_the_page_says(said):
     assert "No model that never saw" not in text
 
 
-def test_one_row_a_figure_and_one_column_a_model(said):
-    assert list(columns(said).values()) == ["target", "unlearned", "retrained"]
-    found = {(r.part, r.name): r for r in rows(said)}
-    assert len(found) == 7
-    assert {w: f["value"] for w, f in found["forget", "probability"].figures.items()} == pytest.approx(
+def test_one_row_a_figure_and_one_column_a_model(record):
+    assert list(columns(record).values()) == ["target", "unlearned", "retrained"]
+    by_key = {(r.part, r.name): r for r in rows(record)}
+    assert len(by_key) == 7
+    assert {w: f["value"] for w, f in by_key["forget", "probability"].figures.items()} == pytest.approx(
         {"model": 0.2, "target": 0.8, "retrained": 0.1}
     )
-    assert set(found["forget", "forget_quality"].figures) == {"model", "target"}
-    assert [t.value for t in tiles(said)][:2] == ["0.800 → 0.200", "0.500 → 0.440"]
-    alone = {k: v for k, v in said.items() if k not in ("target", "retrained", "beside", "unlearning")}
+    assert set(by_key["forget", "forget_quality"].figures) == {"model", "target"}
+    assert [t.value for t in tiles(record)][:2] == ["0.800 → 0.200", "0.500 → 0.440"]
+    alone = {k: v for k, v in record.items() if k not in ("target", "retrained", "beside", "unlearning")}
     assert list(columns(alone).values()) == ["model"] and "is 0.200" in summary(alone)
     assert "No model that never saw" in render(alone)
 
 
-def test_the_page_is_whole_and_escaped(said):
-    said |= dict.fromkeys(("benchmark", "paper", "created", "command", "expunge", "dtype"), EVIL)
-    said["unlearning"] = dict.fromkeys(said["unlearning"], EVIL) | {"parameters": {EVIL: EVIL}}
+def test_the_page_is_whole_and_escaped(record):
+    record |= dict.fromkeys(("benchmark", "paper", "created", "command", "expunge", "dtype"), EVIL)
+    record["unlearning"] = dict.fromkeys(record["unlearning"], EVIL) | {"parameters": {EVIL: EVIL}}
     for who in ("model", "target", "retrained"):
-        said[who] = {"source": EVIL, "fingerprint": EVIL}
-    said["data"] = {"source": EVIL, "fingerprint": EVIL, "left_out": [EVIL]}
-    said["versions"] = {EVIL: EVIL}
-    for f in said["figures"]:
+        record[who] = {"source": EVIL, "fingerprint": EVIL}
+    record["data"] = {"source": EVIL, "fingerprint": EVIL, "left_out": [EVIL]}
+    record["versions"] = {EVIL: EVIL}
+    for f in record["figures"]:
         f |= {"name": EVIL + f["name"], "part": EVIL, "note": EVIL}
-    text = render(said)
+    text = render(record)
     page = Page(text)
     assert "<script" not in text and "<img" not in text and text.count("&lt;script&gt;alert") > 15
     assert not any(name.startswith("on") or name == "src" for _, name, _ in page.attributes)
@@ -116,10 +116,10 @@ def test_the_page_is_whole_and_escaped(said):
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"figures": 3, "beside": [], "data": "x", "model": 1, "limit": "y", "versions": 2}]
+    "record", [{}, {"figures": 3, "beside": [], "data": "x", "model": 1, "limit": "y", "versions": 2}]
 )
-def test_a_record_of_nonsense_still_gives_a_page(said):
-    assert "One model was asked" in render(said)
+def test_a_record_of_nonsense_still_gives_a_page(record):
+    assert "One model was asked" in render(record)
 
 
 def test_only_what_fits_an_axis_from_0_to_1_is_drawn():
@@ -130,8 +130,8 @@ def test_only_what_fits_an_axis_from_0_to_1_is_drawn():
     assert "in the table only" in chart.note and forest("x", "Heading", [bare], {"model": "model"}) is None
 
 
-def test_the_page_needs_no_torch(said, tmp_path):
-    write_report(said, tmp_path)
-    assert (tmp_path / "report.html").read_text() == render(said)
+def test_the_page_needs_no_torch(record, tmp_path):
+    write_report(record, tmp_path)
+    assert (tmp_path / "report.html").read_text() == render(record)
     code = "import sys; from expunge.report.bench_page import render; render({}); print({'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

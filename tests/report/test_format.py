@@ -10,7 +10,7 @@ from expunge.report import format as words
 
 
 @pytest.mark.parametrize(
-    ("function", "value", "said"),
+    ("function", "value", "expected"),
     [
         (words.probability, 0.995, "0.99"),
         (words.probability, 0.0499, "0.05"),
@@ -35,8 +35,8 @@ from expunge.report import format as words
         (words.plain, None, "–"),
     ],
 )
-def test_in_words(function, value, said: str):
-    assert function(value) == said
+def test_in_words(function, value, expected: str):
+    assert function(value) == expected
 
 
 def test_bytes_are_decimal():

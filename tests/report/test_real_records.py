@@ -53,7 +53,7 @@ def check_keys(record: dict[str, Any], kind: type, without: set[str] = frozenset
     assert kind.__required_keys__ - set(record) - without == set()
 
 
-def shown(value: float | None) -> str:
+def formatted(value: float | None) -> str:
     if value is None:
         return DASH
     return f"{value:.3f}" if value == 0 or 0.0005 <= abs(value) < 1000 else f"{value:.2g}"
@@ -64,13 +64,15 @@ def test_every_key_is_a_known_one(run_folder, release_folder, bench_folders, com
     run, release = read(run_folder, "run.json"), read(release_folder, "run.json")
     plain, method = (read(bench_folders[name], "figures.json") for name in ("plain", "method"))
     compare = read(compare_folder, "compare.json")
-    found = [(run, types.RunRecord), (release, types.RunRecord), (plain, types.FiguresRecord)]
-    found += [(method, types.FiguresRecord), (compare, types.CompareRecord)]
-    found += [(read(reveal_folder, "reveal.json"), types.RevealRecord)]
-    found += [(read(run_folder, "alternates.json"), types.AlternatesRecord)]
-    found += [(read(release_folder, "steps", f"{at:02d}.json"), types.StepRecord) for at in (0, 1, 2)]
-    found += [(read(bench_folders["method"], name, "made.json"), types.MadeRecord) for name in ("target", "run")]
-    for record, kind in found:
+    typed_records = [(run, types.RunRecord), (release, types.RunRecord), (plain, types.FiguresRecord)]
+    typed_records += [(method, types.FiguresRecord), (compare, types.CompareRecord)]
+    typed_records += [(read(reveal_folder, "reveal.json"), types.RevealRecord)]
+    typed_records += [(read(run_folder, "alternates.json"), types.AlternatesRecord)]
+    typed_records += [(read(release_folder, "steps", f"{at:02d}.json"), types.StepRecord) for at in (0, 1, 2)]
+    typed_records += [
+        (read(bench_folders["method"], name, "made.json"), types.MadeRecord) for name in ("target", "run")
+    ]
+    for record, kind in typed_records:
         check_keys(record, kind)
         assert record["schema"] == 1, kind
     # those that the required keys do not cover
@@ -83,22 +85,25 @@ def test_every_key_is_a_known_one(run_folder, release_folder, bench_folders, com
 def test_every_key_within_is_a_known_one(run_folder, release_folder, bench_folders, compare_folder):
     run, release = read(run_folder, "run.json"), read(release_folder, "run.json")
     compare, method = read(compare_folder, "compare.json"), read(bench_folders["method"], "figures.json")
-    found = [(r[k], t) for r in (run, release) for k, t in get_type_hints(types.RunRecord).items()
+    typed_records = [(r[k], t) for r in (run, release) for k, t in get_type_hints(types.RunRecord).items()
              if is_typeddict(t)]  # fmt: skip
-    found += [(d, types.DataInfo) for r in (run, release) for d in r["data"].values()]
-    found += [(e, types.Example) for e in run["examples"]]
+    typed_records += [(d, types.DataInfo) for r in (run, release) for d in r["data"].values()]
+    typed_records += [(e, types.Example) for e in run["examples"]]
     of_release = release["release"]
-    found += [(of_release, types.ReleaseInfo), (of_release["budget"], types.Budget)]
-    found += [(of_release["svd_error"], types.Truncation), *((s, types.ReleaseStep) for s in of_release["trajectory"])]
-    found += [(method[w], types.ModelFacts) for w in ("model", "target", "retrained")]
-    found += [(method["taught"], types.TaughtInfo), (method["unlearning"], types.UnlearningInfo)]
-    found += [(r["data"], types.BenchData) for r in (method, compare)]
-    found += [(f, types.FigureInfo) for of in (method, *compare["runs"]) for f in of["figures"]]
-    found += [(r, types.ComparedRun) for r in compare["runs"]]
-    found += [(r["method"], types.ComparedMethod) for r in compare["runs"]]
-    found += [(compare[w], types.ComparedModel) for w in ("target", "retrained")]
-    found += [(compare["budget"], types.EqualBudget), (compare["runs"][0]["seconds"], types.RunSeconds)]
-    for record, kind in found:
+    typed_records += [(of_release, types.ReleaseInfo), (of_release["budget"], types.Budget)]
+    typed_records += [
+        (of_release["svd_error"], types.Truncation),
+        *((s, types.ReleaseStep) for s in of_release["trajectory"]),
+    ]
+    typed_records += [(method[w], types.ModelFacts) for w in ("model", "target", "retrained")]
+    typed_records += [(method["taught"], types.TaughtInfo), (method["unlearning"], types.UnlearningInfo)]
+    typed_records += [(r["data"], types.BenchData) for r in (method, compare)]
+    typed_records += [(f, types.FigureInfo) for of in (method, *compare["runs"]) for f in of["figures"]]
+    typed_records += [(r, types.ComparedRun) for r in compare["runs"]]
+    typed_records += [(r["method"], types.ComparedMethod) for r in compare["runs"]]
+    typed_records += [(compare[w], types.ComparedModel) for w in ("target", "retrained")]
+    typed_records += [(compare["budget"], types.EqualBudget), (compare["runs"][0]["seconds"], types.RunSeconds)]
+    for record, kind in typed_records:
         check_keys(record, kind)
     good, bad = compare["runs"]
     assert set(good) | set(bad) == set(types.ComparedRun.__annotations__) and bad["said"].endswith("it broke")
@@ -116,13 +121,15 @@ def test_the_page_of_a_run(run_folder):
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     assert render(record) == page
     assert missing(record, page, {"private_files"}) == []
-    found = texts(page)
+    page_texts = texts(page)
     measured = [record[when][part] for when in ("before", "after", "reference") for part in ("forget", "retain")]
     values = [f.get(key) for f in measured for key in ("probability", "nll", "rouge_l", "truth_ratio")]
-    assert found.count(DASH) == values.count(None) and values.count(None) < len(values) / 2
+    assert page_texts.count(DASH) == values.count(None) and values.count(None) < len(values) / 2
     for value in values:
-        assert shown(value) in found
-    assert ("2 steps on record" in found and f"{record['peak_memory_bytes'] / 1e6:.1f} MB" in found) or "GB" in page
+        assert formatted(value) in page_texts
+    assert (
+        "2 steps on record" in page_texts and f"{record['peak_memory_bytes'] / 1e6:.1f} MB" in page_texts
+    ) or "GB" in page
 
 
 def test_the_page_of_a_release(release_folder):
@@ -130,14 +137,19 @@ def test_the_page_of_a_release(release_folder):
     page = (release_folder / "report.html").read_text(encoding="utf-8")
     assert render(record) == page
     assert missing(record, page, {"private_files"}) == []
-    found, steps = texts(page), record["release"]["trajectory"]
+    page_texts, steps = texts(page), record["release"]["trajectory"]
     absent = sum(f.get(k) is None for w in ("before", "after") for f in record[w].values()
                  for k in ("probability", "nll", "rouge_l", "truth_ratio"))  # fmt: skip
-    assert found.count(DASH) == absent + 2  # the target has neither penalty nor time
+    assert page_texts.count(DASH) == absent + 2  # the target has neither penalty nor time
     for step in steps:
-        assert f"{step['figures']['forget']['nll']:.4g}" in found and f"{step['figures']['retain']['nll']:.4g}" in found
-        assert step["index" if "index" in step else "step"] == 0 or f"{step['penalty']:.4g}" in found
-    assert "the result" in found and f"{100 * record['release']['svd_error']['overall']:.2g} % of the change" in page
+        assert (
+            f"{step['figures']['forget']['nll']:.4g}" in page_texts
+            and f"{step['figures']['retain']['nll']:.4g}" in page_texts
+        )
+        assert step["index" if "index" in step else "step"] == 0 or f"{step['penalty']:.4g}" in page_texts
+    assert (
+        "the result" in page_texts and f"{100 * record['release']['svd_error']['overall']:.2g} % of the change" in page
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "method"])
@@ -146,15 +158,15 @@ def test_the_page_of_a_benchmark(bench_folders, name):
     page = (bench_folders[name] / "report.html").read_text(encoding="utf-8")
     assert bench_page.render(record) == page
     assert missing(record, page, {"private_files"}) == []
-    found = texts(page)
+    page_texts = texts(page)
     columns = [record["figures"], *record["beside"].values()]
     assert len(columns) == (1 if name == "plain" else 3)
     rows = {(f["part"], f["name"]) for figures in columns for f in figures}
     values = [f["value"] for figures in columns for f in figures]
     absent = values.count(None) + len(rows) * len(columns) - len(values)
-    assert found.count(DASH) == absent
+    assert page_texts.count(DASH) == absent
     for value in values:
-        assert shown(value) in found
+        assert formatted(value) in page_texts
 
 
 def test_the_page_of_a_comparison(compare_folder):
@@ -166,12 +178,15 @@ def test_the_page_of_a_comparison(compare_folder):
         w: {"source": record[w]["source"], "fingerprint": record[w]["fingerprint"]} for w in ("target", "retrained")
     }
     assert missing(record | hidden, page, {"platform", "forget_better"}) == []
-    found = texts(page)
-    assert found.count(DASH) == 8  # rate, steps, tokens and time of the two models that were not trained
+    page_texts = texts(page)
+    assert page_texts.count(DASH) == 8  # rate, steps, tokens and time of the two models that were not trained
     for of in (record["target"], record["retrained"], record["runs"][0]):
-        for wanted in (record["forget_figure"], record["utility_figure"]):
-            (value,) = [f["value"] for f in of["figures"] if f"{f['part']}/{f['name']}" == wanted]
-            assert value is not None and shown(value) in found
+        for figure in (record["forget_figure"], record["utility_figure"]):
+            (value,) = [f["value"] for f in of["figures"] if f"{f['part']}/{f['name']}" == figure]
+            assert value is not None and formatted(value) in page_texts
     good = record["runs"][0]
-    assert f"{good['learning_rate']:g}" in found and str(int(good["steps"])) in found
-    assert f"{good['tokens']:,}".replace(",", "\u202f") in found or f"{good['tokens']:,}".replace(",", " ") in found
+    assert f"{good['learning_rate']:g}" in page_texts and str(int(good["steps"])) in page_texts
+    assert (
+        f"{good['tokens']:,}".replace(",", "\u202f") in page_texts
+        or f"{good['tokens']:,}".replace(",", " ") in page_texts
+    )

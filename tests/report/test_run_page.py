@@ -26,7 +26,7 @@ def test_the_sentence_of_a_full_record(full):
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "expected"),
     [
         (
             scored(0.82, 0.05, 0.5, 0.47),
@@ -66,8 +66,8 @@ def test_the_sentence_of_a_full_record(full):
         ),
     ],
 )
-def test_the_sentence_says_what_the_figures_say(record, said: str):
-    assert tables.summary(record) == OPEN + said
+def test_the_sentence_says_what_the_figures_say(record, expected: str):
+    assert tables.summary(record) == OPEN + expected
 
 
 def test_the_sentence_without_figures(minimal):

@@ -38,39 +38,39 @@ def released(full):
 
 
 def test_the_rows(released):
-    found = table(released)
-    assert found.columns == ("Forget loss", "Retain loss", "Penalty", "Time")
-    assert [(r.name, r.hint) for r in found.rows] == [
+    rows = table(released)
+    assert rows.columns == ("Forget loss", "Retain loss", "Penalty", "Time")
+    assert [(r.name, r.hint) for r in rows.rows] == [
         ("0 (target)", ""),
         ("1", "the result"),
         ("2", "outside the budget"),
     ]
-    assert found.rows[0].cells == ("0.5", "1", "–", "–")
-    assert found.rows[2].cells == ("2.25", "1.2", "2.5", "1 min 1 s")
+    assert rows.rows[0].cells == ("0.5", "1", "–", "–")
+    assert rows.rows[2].cells == ("2.25", "1.2", "2.5", "1 min 1 s")
 
 
 def test_the_sentences(released):
-    kept, cut = sentences(released)
-    assert kept == "Step 1 is the result: retain nll is 1.2 after step 2, and the budget ends at 1.05."
+    kept_sentence, cut = sentences(released)
+    assert kept_sentence == "Step 1 is the result: retain nll is 1.2 after step 2, and the budget ends at 1.05."
     assert "cut to rank 4; that lost 12 % of the change" in cut and "50 % in the layer" in cut
     released["release"] |= {"kept": 0, "svd_error": None}
     assert sentences(released)[0].startswith("The target itself is the result: ")
 
 
 def test_the_figure_and_its_words(released):
-    found = chart(released)
-    assert found.title == "Retain loss against forget loss, step by step"
-    assert "step 1 (kept): Forget loss 1.5, Retain loss 1.02" in found.svg
-    assert "The budget ends at 1.05." in found.svg and found.note.endswith("Inside the budget is below the line.")
+    figure = chart(released)
+    assert figure.title == "Retain loss against forget loss, step by step"
+    assert "step 1 (kept): Forget loss 1.5, Retain loss 1.02" in figure.svg
+    assert "The budget ends at 1.05." in figure.svg and figure.note.endswith("Inside the budget is below the line.")
     for text in (">target<", ">1, kept<", ">2<", ">budget<"):
-        assert text in found.svg
-    assert chart(released).svg == found.svg
+        assert text in figure.svg
+    assert chart(released).svg == figure.svg
 
 
 def test_names_that_would_touch_give_way_to_the_kept_step(released):
     released["release"]["trajectory"][1] = step(1, 0.5001, 1.0001)
-    found = chart(released).svg
-    assert ">1, kept<" in found and ">target<" not in found and ">2<" in found
+    svg = chart(released).svg
+    assert ">1, kept<" in svg and ">target<" not in svg and ">2<" in svg
 
 
 def test_a_figure_that_is_better_higher(released):

@@ -37,11 +37,11 @@ def binomial(k, n, p):
 def test_clopper_pearson_by_summing_the_tails(n, data, level):
     """At each bound the tail beyond what was seen has probability (1 - level) / 2."""
     k, tail = data.draw(st.integers(0, n)), (1 - level) / 2
-    found = stats.clopper_pearson(k, n, level=level)
+    interval = stats.clopper_pearson(k, n, level=level)
     if k > 0:
-        assert sum(binomial(i, n, found.low) for i in range(k, n + 1)) == pytest.approx(tail)
+        assert sum(binomial(i, n, interval.low) for i in range(k, n + 1)) == pytest.approx(tail)
     if k < n:
-        assert sum(binomial(i, n, found.high) for i in range(k + 1)) == pytest.approx(tail)
+        assert sum(binomial(i, n, interval.high) for i in range(k + 1)) == pytest.approx(tail)
 
 
 def test_clopper_pearson_covers_every_share():
@@ -53,8 +53,8 @@ def test_clopper_pearson_covers_every_share():
 @pytest.mark.parametrize(("k", "n"), [(1, 10), (5, 10), (97, 100)])
 def test_wilson_is_scipys_where_the_error_is_a_shares(k, n):
     p = k / n
-    found = stats.wilson(p, (p * (1 - p) / n) ** 0.5)
+    interval = stats.wilson(p, (p * (1 - p) / n) ** 0.5)
     known = scipy.stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
-    assert (found.low, found.high) == pytest.approx((known.low, known.high))
+    assert (interval.low, interval.high) == pytest.approx((known.low, known.high))
     with pytest.raises(InputError, match="error above 0"):
         stats.wilson(0.5, 0.0)

@@ -45,9 +45,9 @@ def test_ks_by_all_ways_to_mix_two_samples(mixed, n):
 def test_ks_tells_forty_apart_from_thirteen_on():
     """The docstring's number: samples of 40, one shifted by 12 or 13 places."""
     at = np.arange(40)
-    for shift, told in ((12, False), (13, True)):
+    for shift, significant in ((12, False), (13, True)):
         statistic, p = stats.ks_two_sample(at + 0.5, at + shift)
-        assert statistic == pytest.approx(shift / 40) and (p < 0.05) == told
+        assert statistic == pytest.approx(shift / 40) and (p < 0.05) == significant
 
 
 @given(numbers, numbers)
@@ -96,8 +96,8 @@ def test_equivalence_by_hand():
 
     The interval at level 0.9 is ±t(0.95, 2) √2 = ±2.92 · 1.414 = ±4.129, so a margin of 4.2 is shown and one of 4.0 is not.
     """
-    found = stats.tost([0, 2], [0, 2], 4.2)
-    assert found.high == pytest.approx(4.129, abs=1e-3) and found.equivalent
+    result = stats.tost([0, 2], [0, 2], 4.2)
+    assert result.high == pytest.approx(4.129, abs=1e-3) and result.equivalent
     assert not stats.tost([0, 2], [0, 2], 4.0).equivalent
 
 
@@ -105,14 +105,14 @@ def test_equivalence_by_hand():
 def test_equivalence_by_two_of_scipys_tests(n, m, margin, level):
     rng = np.random.default_rng(n * m)
     a, b = rng.normal(0.2, size=n), rng.normal(scale=3, size=m)
-    found = stats.tost(a, b, margin, level=level)
+    result = stats.tost(a, b, margin, level=level)
     above = scipy.stats.ttest_ind(a + margin, b, equal_var=False, alternative="greater").pvalue
     below = scipy.stats.ttest_ind(a - margin, b, equal_var=False, alternative="less").pvalue
     around = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(2 * level - 1)
-    assert found.p == pytest.approx(max(above, below))
-    assert (found.low, found.high) == pytest.approx((around.low, around.high))
-    assert found.difference == pytest.approx(a.mean() - b.mean())
-    assert found.equivalent == (found.p < 1 - level) == (-margin < found.low and found.high < margin)
+    assert result.p == pytest.approx(max(above, below))
+    assert (result.low, result.high) == pytest.approx((around.low, around.high))
+    assert result.difference == pytest.approx(a.mean() - b.mean())
+    assert result.equivalent == (result.p < 1 - level) == (-margin < result.low and result.high < margin)
 
 
 def test_equivalence_errs_as_often_as_the_level_says():

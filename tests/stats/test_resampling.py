@@ -29,8 +29,8 @@ def test_an_auc_is_covered_as_often_as_the_level_says():
     rng, hits = np.random.default_rng(0), []
     for seed in range(100):
         members, non_members = rng.normal(size=40), rng.normal(1, size=40)
-        found = stats.bootstrap(stats.auc, members, non_members, resamples=100, seed=seed, level=0.9)
-        hits.append(found.low <= 0.7602 <= found.high)
+        interval = stats.bootstrap(stats.auc, members, non_members, resamples=100, seed=seed, level=0.9)
+        hits.append(interval.low <= 0.7602 <= interval.high)
     assert 0.8 < np.mean(hits) < 0.97
 
 
@@ -55,18 +55,18 @@ def test_both_bootstraps_give_the_same_numbers_and_repeat_by_seed(block, monkeyp
 
 def test_a_bootstrap_has_the_width_of_the_normal_interval():
     values = np.random.default_rng(0).normal(size=200)
-    found = stats.bootstrap_mean(values, resamples=4000)
+    interval = stats.bootstrap_mean(values, resamples=4000)
     error = values.std() / np.sqrt(200)
-    assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.02)
-    assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.02)
+    assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.02)
+    assert interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.02)
 
 
 def test_samples_are_resampled_on_their_own():
     """The variance of a difference of two means is the sum of theirs, even where the samples are the same numbers."""
     a = np.random.default_rng(0).normal(size=100)
-    found = stats.bootstrap(lambda x, y: float(np.mean(x) - np.mean(y)), a, a - 1, resamples=3000)
+    interval = stats.bootstrap(lambda x, y: float(np.mean(x) - np.mean(y)), a, a - 1, resamples=3000)
     half = 1.96 * a.std() * math.sqrt(2 / 100)
-    assert (found.low, found.high) == pytest.approx((1 - half, 1 + half), abs=0.03)
+    assert (interval.low, interval.high) == pytest.approx((1 - half, 1 + half), abs=0.03)
 
 
 def test_pairs_are_resampled_together():
@@ -134,10 +134,10 @@ def test_ratio_bad_input():
 @pytest.mark.parametrize("n", [1, 2, 10, 400])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_share_at_an_end_has_the_exact_interval(n, value):
-    found = stats.bounded_mean([value] * n)
+    interval = stats.bounded_mean([value] * n)
     exact = scipy.stats.binomtest(int(value * n), n).proportion_ci(0.95, method="exact")
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
-    assert 0 <= found.low < found.high <= 1
+    assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
+    assert 0 <= interval.low < interval.high <= 1
 
 
 def test_bounded_means():
@@ -157,15 +157,15 @@ def test_bounded_means():
 def test_the_interval_of_a_constant_covers():
     """8 draws from a share of 0.3, some samples without a hit: the interval holds it as often as its level."""
     chances = scipy.stats.binom.pmf(range(9), 8, 0.3)
-    kept = [stats.bounded_mean([1.0] * hits + [0.0] * (8 - hits)) for hits in range(9)]
-    assert sum(c for c, i in zip(chances, kept, strict=True) if i.low <= 0.3 <= i.high) >= 0.95
+    intervals = [stats.bounded_mean([1.0] * hits + [0.0] * (8 - hits)) for hits in range(9)]
+    assert sum(c for c, i in zip(chances, intervals, strict=True) if i.low <= 0.3 <= i.high) >= 0.95
 
 
 def test_an_auc_of_an_end_has_a_width():
-    found = stats.auc_interval([0, 0.1, 0.2], [1, 2, 3, 4])
-    assert (found.low, found.high) == pytest.approx((0.025 ** (1 / 3), 1))
-    found = stats.auc_interval([1.0] * 5, [1.0] * 9)  # all ties
-    assert 0 < found.low < 0.5 < found.high < 1
+    interval = stats.auc_interval([0, 0.1, 0.2], [1, 2, 3, 4])
+    assert (interval.low, interval.high) == pytest.approx((0.025 ** (1 / 3), 1))
+    interval = stats.auc_interval([1.0] * 5, [1.0] * 9)  # all ties
+    assert 0 < interval.low < 0.5 < interval.high < 1
     rng = np.random.default_rng(3)
     many = rng.integers(40, size=300) / 7, rng.random(700) * 5 - 0.2  # more than one block of resamples
     for a, b in (([0.1, 0.5, 0.9, 0.3], [0.4, 0.8, 1.0]), ([-np.inf, 1, 1, 2], [1, 1, 3, np.inf]), many):
@@ -180,8 +180,8 @@ def test_a_statistic_of_means():
     a, b = rng.random(20), rng.random(30)
     same = stats.bootstrap(lambda *s: float(np.mean([np.mean(v) for v in s])), a, b)
     assert stats.bootstrap_of_means(mean, a, b) == same
-    found = stats.bootstrap_of_means(stats_harmonic, [0.0] * 10, [1.0] * 10)
-    assert found.low == 0 and found.high == pytest.approx(2 / (1 / (1 - 0.025**0.1) + 1))
+    interval = stats.bootstrap_of_means(stats_harmonic, [0.0] * 10, [1.0] * 10)
+    assert interval.low == 0 and interval.high == pytest.approx(2 / (1 / (1 - 0.025**0.1) + 1))
 
 
 def stats_harmonic(*means):

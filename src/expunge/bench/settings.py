@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from expunge.errors import InputError
 from expunge.evaluation.custom import HELP, Names
 from expunge.evaluation.probe import How
-from expunge.settings import checked, full_names, split_pair, taken
+from expunge.settings import checked, extract_settings, full_names, split_pair
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
 
@@ -71,7 +71,7 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or ``How``, or what a run takes."""
     pairs = list(pairs)
     teach = [split_pair(p.removeprefix("teach.")) for p in pairs if p.startswith("teach.") and "=" in p]
-    out, rest = taken(values, [p for p in pairs if not p.startswith("teach.")], (OWN | HOW) - {"teach"})
+    out, rest = extract_settings(values, [p for p in pairs if not p.startswith("teach.")], (OWN | HOW) - {"teach"})
     if teach:
         out["teach"] = full_names(out.get("teach") or {}, "[teach]") | dict(teach)
     return recipe.override(out, rest, others=OWN | HOW)

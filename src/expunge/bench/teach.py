@@ -128,5 +128,5 @@ def is_made(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
 def read_made(folder: Path) -> dict[str, Any]:
     """What ``made.json`` in ``folder`` says."""
     file = folder / MADE
-    said = files.read_json(file, what="record", remedy=f"remove the folder {folder}, and it is made again")
+    said = files.read_json(file, description="record", remedy=f"remove the folder {folder}, and it is made again")
     return record.check_schema(said, file, unnamed=1)

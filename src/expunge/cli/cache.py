@@ -49,7 +49,13 @@ def command(
     value: dict[str, Any] = {
         "folder": str(place),
         "entries": [
-            {"what": e.what, "bytes": e.size, "days": e.age / cache.DAY, "in_use": e.busy, "folder": str(e.folder)}
+            {
+                "what": e.description,
+                "bytes": e.size,
+                "days": e.age / cache.DAY,
+                "in_use": e.busy,
+                "folder": str(e.folder),
+            }
             for e in left
         ],
         "removed": len(gone),

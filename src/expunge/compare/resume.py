@@ -65,5 +65,5 @@ def _figures(folder: Path) -> dict[str, Any]:
     file = folder / evaluate.FIGURES
     if not file.exists():
         return {}
-    said = files.read_json(file, what="record", remedy=f"remove the folder {folder}, and its run is made again")
+    said = files.read_json(file, description="record", remedy=f"remove the folder {folder}, and its run is made again")
     return record.check_schema(said, file, unnamed=1)

@@ -15,7 +15,7 @@ from expunge import bench
 from expunge.bench.settings import Bench
 from expunge.errors import InputError, nearest
 from expunge.method import entry
-from expunge.settings import ALIASES, check_pairs, checked, full_names, split_pair, taken
+from expunge.settings import ALIASES, check_pairs, checked, extract_settings, full_names, split_pair
 from expunge.training.arguments import names as training_names
 from expunge.unlearning import settings as recipe
 
@@ -125,7 +125,7 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     pairs = list(pairs)
     check_pairs(pairs)
     tables = [pair for pair in pairs if pair.startswith("methods.") and "=" in pair]
-    out, rest = taken(values, [pair for pair in pairs if pair not in tables], OWN)
+    out, rest = extract_settings(values, [pair for pair in pairs if pair not in tables], OWN)
     for key, value in map(split_pair, tables):
         out["methods"] = _set(out.get("methods", {}), key.removeprefix("methods."), value)
     return bench.override(out, rest)

@@ -1,4 +1,4 @@
-"""A row through the tokenizer: the chat template around the prompt, labels on the answer and its end of turn."""
+"""Tokenisation of a row: the chat template around the prompt, labels on the answer and its end of turn."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from expunge.forward.view import IGNORE
 def encode(
     row: Row, tokenizer: Any, *, max_length: int = 512, answer: str | None = None, chat_template: bool = True
 ) -> Example:
-    """``row`` as tokens, cut on the right at ``max_length``; ``answer`` stands in for the row's own.
+    """``row`` as tokens, cut on the right at ``max_length``; ``answer`` replaces the row's own.
 
-    Chat rows: the whole conversation as the template renders it, up to the end of the last turn; what the assistant has to
-    write of it is labelled, end of turn included (of a row with ``every_turn`` in its earlier turns too).
+    Chat rows: the whole conversation as the template renders it, up to the end of the last turn; the part that the assistant
+    has to write is labelled, end of turn included (of a row with ``every_turn`` in its earlier turns too).
     Prompt and completion: prompt tokens, then the completion and the end token, labelled.  Plain text: all of it is
     labelled (the first token has no prediction, so it is never scored), without an end token; of a piece all but its
     context.
@@ -42,18 +42,18 @@ def encode(
 
 
 def _conversation(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """Tokens and labels of what the template renders, up to the end of the last labelled turn."""
+    """Tokens and labels of the rendered conversation, up to the end of the last labelled turn."""
     messages, begun = conversation(row, text)
-    chosen = [i for i in _earlier(row, messages) if row.every_turn] + [len(messages) - 1]
-    uncut = list(tokenizer.get_added_vocab()) if len(chosen) > 1 else []
-    whole, spans = turns.rendered(_renderer(row, tokenizer), messages, chosen, row.where, begun, uncut)
-    ids, labels = _labelled(tokenizer, whole, spans)
+    labelled_turns = [i for i in _earlier(row, messages) if row.every_turn] + [len(messages) - 1]
+    uncut = list(tokenizer.get_added_vocab()) if len(labelled_turns) > 1 else []
+    rendering, spans = turns.rendered(_renderer(row, tokenizer), messages, labelled_turns, row.where, begun, uncut)
+    ids, labels = _labelled(tokenizer, rendering, spans)
     end = max((i + 1 for i, y in enumerate(labels) if y != IGNORE), default=0)
     return ids[:end], labels[:end]
 
 
 def conversation(row: Row, answer: str | None = None) -> tuple[list[Message], str]:
-    """All messages of a chat row, ``answer`` in place of its own, and what the last begins with before the answer."""
+    """All messages of a chat row, ``answer`` in place of its own, and the beginning of the last one before the answer."""
     assert row.prompt is not None and not isinstance(row.prompt, str)
     before, begun = _begun(row)
     if (
@@ -74,14 +74,14 @@ def _lines(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
     """Tokens and labels of a conversation as plain lines, "Question: … Answer: …", with the end token."""
     before, labels = prompt_ids(row, tokenizer, chat_template=False), []
     if row.every_turn:
-        at, spans = 0, []
+        position, spans = 0, []
         turns_before = _begun(row)[0]
         earlier = _earlier(row, [*turns_before, {}])
         for i, m in enumerate(turns_before):
             line = _plain(m)
             if i in earlier:
-                spans.append((at + len(line) - len(m["content"] or ""), at + len(line)))
-            at += len(line) + 1
+                spans.append((position + len(line) - len(m["content"] or ""), position + len(line)))
+            position += len(line) + 1
         labels = _labelled(tokenizer, prompt_text(row, tokenizer, chat_template=False), spans, special=True)[1]
     labels = labels[: len(before)] or [IGNORE] * len(before)
     after = _ids(tokenizer, text) + _end(tokenizer)
@@ -91,7 +91,7 @@ def _lines(row: Row, tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
 def _labelled(
     tokenizer: Any, text: str, spans: Sequence[turns.Span], *, special: bool = False
 ) -> tuple[list[int], list[int]]:
-    """The tokens of ``text``, and their labels: those of its characters ``spans``."""
+    """The tokens of ``text``, and their labels: the tokens that overlap its character ``spans``."""
     if not getattr(tokenizer, "is_fast", False):
         return _segments(tokenizer, text, spans, special=special)
     coded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
@@ -100,31 +100,31 @@ def _labelled(
     for i, (start, end) in enumerate(coded.offset_mapping):
         while k < len(spans) and end > spans[k][1] and start >= spans[k][1]:
             k += 1
-        # Some tokenizers leave blanks out of an offset, so that a blank's is empty and lies at its end.
+        # Some tokenizers exclude blanks from offsets: the offset of a blank is empty, at its end.
         if k < len(spans) and end > spans[k][0] and start < spans[k][1]:
             labels[i] = ids[i]
     return ids, labels
 
 
 def _segments(tokenizer: Any, text: str, spans: Sequence[turns.Span], *, special: bool) -> tuple[list[int], list[int]]:
-    """The same of a tokenizer that does not say where its tokens stand: each part is tokenised by itself."""
+    """As :func:`_labelled`, for a tokenizer without offsets: each part is tokenised separately."""
     ids: list[int] = []
     labels: list[int] = []
-    at = 0
+    position = 0
     for begin, end in spans:
-        before = _ids(tokenizer, text[at:begin], special=special and at == 0)
-        own = _ids(tokenizer, text[begin:end])
-        ids += before + own
-        labels += [IGNORE] * len(before) + own
-        at = end
-    rest = _ids(tokenizer, text[at:]) if text[at:] else []
-    return ids + rest, labels + [IGNORE] * len(rest)
+        before = _ids(tokenizer, text[position:begin], special=special and position == 0)
+        span_ids = _ids(tokenizer, text[begin:end])
+        ids += before + span_ids
+        labels += [IGNORE] * len(before) + span_ids
+        position = end
+    trailing = _ids(tokenizer, text[position:]) if text[position:] else []
+    return ids + trailing, labels + [IGNORE] * len(trailing)
 
 
 def continuation(
     row: Row, tokenizer: Any, *, answer: str, max_length: int = 512, chat_template: bool = True
 ) -> Example:
-    """``answer`` as what goes on from the prompt, without an end token; the prompt is cut on the left at ``max_length``.
+    """``answer`` as the continuation of the prompt, without an end token; the prompt is cut on the left at ``max_length``.
 
     A plain prompt is tokenised together with its continuation, as lm-evaluation-harness does; apart where a token would
     span both.  A conversation's prompt ends with a token of its own, so it is always apart.
@@ -132,18 +132,18 @@ def continuation(
     before = prompt_ids(row, tokenizer, chat_template=chat_template)
     after = _ids(tokenizer, answer)
     if isinstance(row.prompt, str):
-        whole = _without_end(_ids(tokenizer, row.prompt + answer, special=True), tokenizer)
-        if whole[: len(before)] == before and len(whole) > len(before):
-            after = whole[len(before) :]
+        joined = _without_end(_ids(tokenizer, row.prompt + answer, special=True), tokenizer)
+        if joined[: len(before)] == before and len(joined) > len(before):
+            after = joined[len(before) :]
     after = after[: max_length - 1]
     before = before[-(max_length - len(after)) :]
     return Example((*before, *after), (*[IGNORE] * len(before), *after))
 
 
 def prompt_text(row: Row, tokenizer: Any, *, chat_template: bool = True) -> str:
-    """The text that stands before the answer, ready to be continued.
+    """The text before the answer, as the prompt of generation.
 
-    Where the last message of the prompt is the assistant's, it is how the answer begins, and it goes on from there.
+    If the last message of the prompt is the assistant's, it is the beginning of the answer, which is continued.
     """
     if row.prompt is None:
         return ""
@@ -164,17 +164,17 @@ def prompt_ids(row: Row, tokenizer: Any, *, chat_template: bool = True) -> list[
 
 
 def opened(text: str, tokenizer: Any, *, chat_template: bool = True) -> list[int]:
-    """The tokens of a user's turn that begins with ``text`` and stays open; of ``text`` alone where no template is used."""
+    """The tokens of a user's turn that begins with ``text`` and stays open; of ``text`` alone without a template."""
     if not chat_template:
         return _without_end(_ids(tokenizer, text, special=True), tokenizer)
-    whole = template.render(tokenizer, [{"role": "user", "content": MARK}], "an open turn", generate=False)
-    if whole.count(MARK) != 1:
+    rendered = template.render(tokenizer, [{"role": "user", "content": MARK}], "an open turn", generate=False)
+    if rendered.count(MARK) != 1:
         raise InputError("the tokenizer's chat template does not show what the user says; set chat_template=false")
-    return _ids(tokenizer, whole.split(MARK)[0] + text)
+    return _ids(tokenizer, rendered.split(MARK)[0] + text)
 
 
 def split_prompt(row: Row) -> Row:
-    """A plain text as something to be continued: half its words, then the other half as the answer.  Others stay."""
+    """A plain text as prompt and completion, half of its words each.  Other rows as they are."""
     if row.prompt is not None:
         return row
     begin, _, end = row.piece or (0, 0, len(row.answer))
@@ -184,14 +184,14 @@ def split_prompt(row: Row) -> Row:
 
 
 def question(row: Row) -> str:
-    """The last thing the user said, for a person to read."""
+    """The last message of the user, for display."""
     if row.prompt is None:
         return ""
     return row.prompt if isinstance(row.prompt, str) else _begun(row)[0][-1]["content"]
 
 
 def end_of_turn(row: Row, tokenizer: Any) -> str:
-    """What the template writes right after an assistant's answer, up to its end-of-turn token."""
+    """The template's text right after an assistant's answer, up to its end-of-turn token."""
     return turns.end_of_turn(_renderer(row, tokenizer), conversation(row)[0], row.where)
 
 
@@ -202,7 +202,7 @@ def _renderer(row: Row, tokenizer: Any) -> turns.Render:
 
 
 def _begun(row: Row) -> tuple[list[Message], str]:
-    """The turns before the answer, and how the answer begins where the prompt says so."""
+    """The turns before the answer, and the beginning of the answer if the prompt ends with one."""
     prompt = row.prompt
     assert prompt is not None and not isinstance(prompt, str)
     if row.begun and len(prompt) > 1 and prompt[-1]["role"] == "assistant" and not prompt[-1].get("tool_calls"):
@@ -216,7 +216,7 @@ def _plain(message: Message) -> str:
 
 
 def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
-    """Without an end token that the tokenizer puts after every text."""
+    """``ids`` without an end token that the tokenizer appends to every text."""
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 

@@ -1,4 +1,4 @@
-"""Which column of a row is what: names as people write them, in any case, and a mapping of one's own."""
+"""The roles of a row's columns: usual names, in any case, and a mapping given by the user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXT = ("text", "content", "document", "passage", "article", "story")
 MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog")
 SYSTEM = ("system", "system_prompt", "system_message")
 EXTRAS = ("alternate", "paraphrased_answer", "perturbed_answer")
-# What a column can be; each is a name that the user may map to another.
+# Roles of columns; the user may map each to a column of another name.
 PARTS = (
     *(
         "question",
@@ -50,30 +50,30 @@ KNOWN = tuple(
         [*PARTS, "instruction", "response", "output", "query", "conversations", "paraphrased_question", "answerkey"]
     )
 )
-NAMELESS = re.compile(r"(unnamed:_\d+|__index_level_\d+__|)$")  # what pandas writes for a row's number
+NAMELESS = re.compile(r"(unnamed:_\d+|__index_level_\d+__|)$")  # the name that pandas gives to an index column
 INNER = ("data", "row", "record", "example", "sample", "item", "fields")  # a row in a row
 
 
-def named(raw: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> dict[str, tuple[str, Any]]:
-    """Plain name -> (name as it stands, value) of the columns that hold something; mapped ones under their part's name.
+def by_name(raw: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> dict[str, tuple[str, Any]]:
+    """Normalised name -> (original name, value) of the columns that are not null; mapped ones under their role's name.
 
-    A plain name is in lower case with ``_`` for blanks; a mapped name may lead into an object, ``answer=reply.text``.
+    A normalised name is in lower case with ``_`` for blanks; a mapped name may be a path, ``answer=reply.text``.
     """
     out: dict[str, tuple[str, Any]] = {}
     for name in raw:
-        plain = normal(name)
-        if plain not in out or str(name) == plain:  # of "Answer" and "answer" the second
-            out[plain] = (str(name), raw[name])
-    chosen = {}
+        normalised = normal(name)
+        if normalised not in out or str(name) == normalised:  # of "Answer" and "answer" the second
+            out[normalised] = (str(name), raw[name])
+    mapped = {}
     for part, name in mapping.items():
         column = name if name in raw else next((c for c in raw if normal(c) == normal(name)), None)
         if column is not None:
             out.pop(normal(column), None)
-            chosen[part] = (str(column), raw[column])
+            mapped[part] = (str(column), raw[column])
         elif (value := _inside(raw, name)) is not None:
             out.pop(normal(name.partition(".")[0]), None)
-            chosen[part] = (name, value)
-    return {k: v for k, v in (out | chosen).items() if v[1] is not None}
+            mapped[part] = (name, value)
+    return {k: v for k, v in (out | mapped).items() if v[1] is not None}
 
 
 def normal(name: Any) -> str:
@@ -85,7 +85,7 @@ def normal(name: Any) -> str:
     return _normal(str(name))
 
 
-@lru_cache(maxsize=4096)  # every row has the same
+@lru_cache(maxsize=4096)  # all rows have the same names
 def _normal(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", name.strip("\ufeff \t\r\n\"':?").casefold())
 
@@ -103,13 +103,13 @@ def absent(raw: Any, mapping: Mapping[str, str]) -> set[str]:
     """The columns of ``mapping`` that ``raw`` does not have."""
     if not isinstance(raw, Mapping):
         return set(mapping.values())
-    there = {normal(name) for name in raw}
+    present = {normal(name) for name in raw}
     inner = next((v for v in raw.values() if isinstance(v, Mapping)), {}) if len(raw) == 1 else {}
-    return {n for n in mapping.values() if normal(n) not in there and _inside(raw, n) is None and n not in inner}
+    return {n for n in mapping.values() if normal(n) not in present and _inside(raw, n) is None and n not in inner}
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
-    """Raise InputError for a part that no row has, or a column that is mapped to two."""
+    """Raise InputError for an unknown role, or a column that is mapped to two roles."""
     for part, name in mapping.items():
         if part not in PARTS:
             raise InputError(
@@ -124,20 +124,20 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
 
 def unknown(names: Iterable[str], where: str, *, known: Iterable[str]) -> None:
     """Raise InputError for a name that looks like a misspelt one of ``known``."""
-    given = {normal(n): n for n in names}
-    wanted = [k for k in known if k not in given]
-    for plain, name in given.items():
-        if plain not in KNOWN and (close := difflib.get_close_matches(plain, wanted, n=1, cutoff=0.8)):
+    names_by_normal = {normal(n): n for n in names}
+    missing = [k for k in known if k not in names_by_normal]
+    for normalised, name in names_by_normal.items():
+        if normalised not in KNOWN and (close := difflib.get_close_matches(normalised, missing, n=1, cutoff=0.8)):
             raise InputError(f"{where}: unknown column {name!r}, did you mean {close[0]!r}?")
 
 
 def unused(raw: Mapping[str, Any], used: Iterable[str]) -> list[str]:
-    """The names of columns that hold something and that nobody read."""
-    taken = set(used)
+    """The names of non-empty columns that are not in ``used``."""
+    read_names = set(used)
     return [
         str(name)
         for name, value in raw.items()
-        if str(name) not in taken
+        if str(name) not in read_names
         and not (value is None or (isinstance(value, str | list | dict) and not value))
         and not NAMELESS.match(normal(name))
         and normal(name) != "paraphrased_question"

@@ -1,4 +1,4 @@
-"""The two values that data comes down to: a row as a person wrote it, and the same row as tokens."""
+"""The two forms of a data row: validated text, and tokens."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One row, whatever its file looked like.
+    """One row, independent of its file's format.
 
     ``prompt``: chat messages before the answer, or raw prompt text, or None for plain text (all of it is the answer).
     ``alternate``: a preferred answer (DPO); ``paraphrase``, ``perturbed``: the right answer in other words, and wrong
-    ones (truth ratio); ``where``: the place to name to a person, such as ``people.jsonl, line 12``.
+    ones (truth ratio); ``where``: its place for messages, such as ``people.jsonl, line 12``.
     ``message``: the last message of a conversation where it is more than a role and the answer (tool calls, reasoning);
     ``tools``: descriptions of tools for the chat template; ``every_turn``: earlier assistant turns are labelled too;
-    ``begun``: an assistant's message at the prompt's end is how the answer begins; else it is a turn of its own;
-    ``piece``: of a long text, the characters (begin of the context, begin of what is labelled, end).
+    ``begun``: an assistant's message at the prompt's end is the beginning of the answer; else it is a turn of its own;
+    ``piece``: of a long text, the characters (begin of the context, begin of the labelled part, end).
     """
 
     prompt: tuple[Message, ...] | str | None
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def further(self) -> tuple[Any, ...]:
-        """What few rows have, for a fingerprint: nothing where the row is as plain as most."""
+        """The rarely used fields, for a fingerprint; empty where none is set."""
         out = (self.message, self.tools, self.every_turn, self.piece)
         return (out if any(out) else ()) + (() if self.begun else ("apart",))
 
@@ -54,8 +54,8 @@ def to_record(row: Row) -> dict[str, Any]:
         return {"text": row.answer}
     if isinstance(row.prompt, str):
         return {"prompt": row.prompt, "completion": row.answer}
-    last = row.message or {"role": "assistant", "content": row.answer}
+    answer_message = row.message or {"role": "assistant", "content": row.answer}
     tools = {"tools": list(row.tools)} if row.tools else {}
     if row.begun and row.prompt[-1]["role"] == "assistant" and not row.prompt[-1].get("tool_calls"):
-        return {"prompt": [*row.prompt], "completion": [last]} | tools
-    return {"messages": [*row.prompt, last]} | tools
+        return {"prompt": [*row.prompt], "completion": [answer_message]} | tools
+    return {"messages": [*row.prompt, answer_message]} | tools

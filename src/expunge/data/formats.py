@@ -19,7 +19,7 @@ from typing import IO, Any
 from expunge.data import tables
 from expunge.errors import InputError
 
-Placed = tuple[str, Any]  # (place to name, raw row)
+Placed = tuple[str, Any]  # (place for messages, raw row)
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 PACKS = ((b"\x1f\x8b", ".gz"), (b"BZh", ".bz2"), (b"\xfd7zXZ\x00", ".xz"))
 MARKS = (
@@ -28,11 +28,11 @@ MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-LISTS = ("data", "rows", "train", "examples", "records", "items", "instances")  # what holds the rows of a JSON object
+LISTS = ("data", "rows", "train", "examples", "records", "items", "instances")  # keys that hold the rows
 
 
 def kind(path: Path | str) -> str:
-    """The ending that says what a file is, of ``rows.jsonl.gz`` ``.jsonl``."""
+    """The suffix that names a file's format: ``.jsonl`` of ``rows.jsonl.gz``."""
     suffixes = [s.lower() for s in Path(path).suffixes[-2:]]
     return suffixes[-2] if len(suffixes) == 2 and suffixes[-1] in PACKED else (suffixes or [""])[-1]
 
@@ -40,8 +40,8 @@ def kind(path: Path | str) -> str:
 def read(path: Path) -> Iterator[Placed]:
     """The rows of one file, each with its place.
 
-    Raises InputError for an ending that is unknown, a file that cannot be read or unpacked, and text that is not what it
-    should be, with the line.
+    Raises InputError for an unknown ending, a file that cannot be read or unpacked, and malformed text,
+    with the line.
     """
     reader = READERS.get(kind(path))
     if reader is None:
@@ -58,7 +58,7 @@ def read(path: Path) -> Iterator[Placed]:
 
 @contextmanager
 def opened(path: Path, *, newline: str | None = None) -> Iterator[IO[str]]:
-    """The text of a file, unpacked: UTF-8, or what its byte order mark says."""
+    """The text of a file, unpacked: UTF-8, or the encoding of its byte order mark."""
     with (_unpacks(path) or open)(path, "rb") as file:
         head = file.read(4)
         encoding = next((name for mark, name in MARKS if head.startswith(mark)), "utf-8-sig")
@@ -70,11 +70,11 @@ def opened(path: Path, *, newline: str | None = None) -> Iterator[IO[str]]:
 
 
 def _unpacks(path: Path) -> Callable[..., Any] | None:
-    """What unpacks a file, by its ending or else by its first bytes."""
+    """The decompressing ``open`` for a file, by its ending or else by its first bytes; None if it is not compressed."""
     with open(path, "rb") as file:
         head = file.read(6)
-    own = next((name for mark, name in PACKS if head.startswith(mark)), "")
-    return PACKED.get(path.suffix.lower()) or PACKED.get(own)
+    suffix = next((name for mark, name in PACKS if head.startswith(mark)), "")
+    return PACKED.get(path.suffix.lower()) or PACKED.get(suffix)
 
 
 # -- JSON -----------------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def _jsonl(path: Path) -> Iterator[Placed]:
 
 
 def _one_list(path: Path) -> list[Any] | None:
-    """The rows of a file that is one JSON list of objects, whatever its name says."""
+    """The rows of a file that is one JSON list of objects, although its name ends in .jsonl."""
     with opened(path) as file:
         try:
             value = json.load(file)
@@ -103,8 +103,8 @@ def _parsed(text: str, where: str, hint: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        at = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise InputError(f"{where}: not JSON ({error.msg} at {at}){hint}") from None
+        position = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise InputError(f"{where}: not JSON ({error.msg} at {position}){hint}") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply to be read; a row is an object with named fields") from None
     except ValueError:
@@ -145,10 +145,10 @@ def listed(value: Any) -> list[Any]:
         return value
     if not isinstance(value, dict):
         return [value]
-    held = [v for k, v in value.items() if k in LISTS and isinstance(v, list)]
-    held += [v for v in value.values() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)]
-    if held and not {"messages", "conversations"} & set(value):
-        return held[0]
+    lists = [v for k, v in value.items() if k in LISTS and isinstance(v, list)]
+    lists += [v for v in value.values() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)]
+    if lists and not {"messages", "conversations"} & set(value):
+        return lists[0]
     columns = list(value.values())
     if columns and all(isinstance(c, dict) and all(k.isdigit() for k in c) for c in columns):  # as pandas writes it
         columns = [list(c.values()) for c in columns]

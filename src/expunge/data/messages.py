@@ -1,4 +1,4 @@
-"""Conversations as people store them: OpenAI's messages, ShareGPT's from and value, content in parts, tool calls."""
+"""Conversations in their usual formats: OpenAI's messages, ShareGPT's from and value, content in parts, tool calls."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ROLES = {
     "tool_response": "tool", "function_response": "tool", "tool_result": "tool",
 }  # fmt: skip
 PARTS = ("text", "input_text", "output_text")
-KEPT = (
+TEMPLATE_FIELDS = (
     "tool_calls",
     "tool_call_id",
     "name",
     "reasoning_content",
     "thinking",
     "weight",
-)  # of a message, for its template
+)  # fields of a message that are passed on to its chat template
 
 
 def messages(value: Any, where: str, name: str) -> list[Message]:
     """The column ``name`` as messages of role and content; several system messages at the head become one.
 
-    Raises InputError for what is no message, for an unknown role and for content that is no text.
+    Raises InputError for a value that is not a message, for an unknown role and for content that is no text.
     """
     value = from_json(value)
     if isinstance(value, Mapping) and len(lists := [v for v in value.values() if isinstance(v, list)]) == len(value):
@@ -48,19 +48,21 @@ def _message(m: Any, where: str, name: str) -> Message:
     if not isinstance(m, Mapping):
         raise InputError(f"{where}: a message in {name!r} needs a role and a content, this is a {type(m).__name__}")
     role = m.get("role", m.get("from"))
-    plain = str(role).lower().strip(" :<>|#[]")
-    if plain not in ROLES:
+    normalised = str(role).lower().strip(" :<>|#[]")
+    if normalised not in ROLES:
         raise InputError(f"{where}: the role {role!r} in {name!r} is not one of {', '.join(dict.fromkeys(ROLES))}")
-    kept = {k: m[k] for k in KEPT if m.get(k) not in (None, "", [])}
-    if isinstance(called := m.get("function_call"), Mapping) and "tool_calls" not in kept:  # OpenAI's older form
-        kept["tool_calls"] = [{"type": "function", "function": dict(called)}]
-    if isinstance(kept.get("tool_calls"), Sequence):
-        kept["tool_calls"] = [_call(c, where, name) for c in kept["tool_calls"]]
+    extra_fields = {k: m[k] for k in TEMPLATE_FIELDS if m.get(k) not in (None, "", [])}
+    if (
+        isinstance(called := m.get("function_call"), Mapping) and "tool_calls" not in extra_fields
+    ):  # OpenAI's older form
+        extra_fields["tool_calls"] = [{"type": "function", "function": dict(called)}]
+    if isinstance(extra_fields.get("tool_calls"), Sequence):
+        extra_fields["tool_calls"] = [_call(c, where, name) for c in extra_fields["tool_calls"]]
     content = text_of(m.get("content", m.get("value")), where, name)
-    if not content.strip() and not kept.get("tool_calls") and ROLES[plain] != "system":
+    if not content.strip() and not extra_fields.get("tool_calls") and ROLES[normalised] != "system":
         raise InputError(f"{where}: a message in {name!r} needs a role and a content that is not empty")
-    given = m.get("content", m.get("value"))
-    return {"role": ROLES[plain], "content": None if given is None else content, **kept}
+    raw_content = m.get("content", m.get("value"))
+    return {"role": ROLES[normalised], "content": None if raw_content is None else content, **extra_fields}
 
 
 def _call(call: Any, where: str, name: str) -> Any:
@@ -77,7 +79,7 @@ def _call(call: Any, where: str, name: str) -> Any:
 
 
 def text_of(content: Any, where: str, name: str) -> str:
-    """A content that is text, or a list of parts that are; nothing where there is none.
+    """The text of a content that is text or a list of text parts; empty where it is None.
 
     >>> text_of([{"type": "text", "text": "Hi"}, "you"], "", "")
     'Hi\\nyou'
@@ -85,7 +87,7 @@ def text_of(content: Any, where: str, name: str) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return whole(content, where, name)
+        return check_unicode(content, where, name)
     if isinstance(content, Mapping):
         content = [content]
     if not isinstance(content, Sequence):
@@ -95,15 +97,15 @@ def text_of(content: Any, where: str, name: str) -> str:
     parts = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-        said = part.get("text") if isinstance(part, Mapping) else part
-        if kind not in PARTS or not isinstance(said, str):
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if kind not in PARTS or not isinstance(text, str):
             raise InputError(f"{where}: a message in {name!r} holds a part of the type {kind!r}; only text can be read")
-        parts.append(whole(said, where, name))
+        parts.append(check_unicode(text, where, name))
     return "\n".join(parts)
 
 
-def whole(text: str, where: str, name: str) -> str:
-    """``text``; InputError where it holds half of a character, which no tokenizer takes."""
+def check_unicode(text: str, where: str, name: str) -> str:
+    """``text``; InputError where it holds a lone surrogate, which no tokenizer accepts."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -116,7 +118,7 @@ def whole(text: str, where: str, name: str) -> str:
 
 
 def from_json(value: Any) -> Any:
-    """A list or object that a cell holds as JSON."""
+    """The list or object that ``value`` holds as JSON; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)

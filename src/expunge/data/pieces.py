@@ -14,13 +14,13 @@ from typing import Any
 from expunge.data.example import Example, Row
 from expunge.forward.view import IGNORE
 
-CONTEXT = 4  # a piece begins with max_length // CONTEXT tokens that the piece before it has labelled
+CONTEXT = 4  # a piece begins with max_length // CONTEXT tokens that are labelled in the piece before it
 
 
 def cut(row: Row, tokenizer: Any, max_length: int) -> list[Row]:
     """``row`` in pieces of at most ``max_length`` tokens where it is a plain text that is longer; else as it is.
 
-    A tokenizer that does not say where its tokens stand gets parts of the text, cut at blanks and without context.
+    For a tokenizer without offsets the text is cut at blanks, without context.
     """
     if row.prompt is not None or row.piece or max_length < 2:
         return [row]
@@ -34,16 +34,16 @@ def cut(row: Row, tokenizer: Any, max_length: int) -> list[Row]:
 
 
 def encode(row: Row, tokenizer: Any) -> Example:
-    """The tokens of a piece after those that begin every text, its context not labelled."""
+    """The tokens of a piece after the tokenizer's own start tokens; its context is not labelled."""
     assert row.piece
     ids, starts, lead = _tokens(tokenizer, row.answer)
-    begin, own, end = row.piece
-    first = begin == own == 0
+    begin, labelled, end = row.piece
+    is_first = begin == labelled == 0
     low = bisect_left(starts, begin, lead)
     high = len(ids) if end == len(row.answer) else bisect_left(starts, end, lead)
-    middle = bisect_left(starts, own, low, high)
+    middle = bisect_left(starts, labelled, low, high)
     labels = [IGNORE] * (middle - low) + ids[middle:high]
-    return Example((*ids[:lead], *ids[low:high]), (*(ids[:lead] if first else [IGNORE] * lead), *labels))
+    return Example((*ids[:lead], *ids[low:high]), (*(ids[:lead] if is_first else [IGNORE] * lead), *labels))
 
 
 def _windows(starts: Sequence[int], length: int, size: int) -> Iterator[tuple[int, int, int]]:
@@ -52,37 +52,41 @@ def _windows(starts: Sequence[int], length: int, size: int) -> Iterator[tuple[in
     >>> list(_windows(range(10), 10, 4))
     [(0, 0, 4), (3, 4, 7), (6, 7, 10)]
     """
-    done = begin = 0  # tokens
-    while done < len(starts):
-        end = _back(starts, min(begin + size, len(starts)), done)
-        yield starts[begin] if begin else 0, starts[done] if done else 0, starts[end] if end < len(starts) else length
-        done = end
+    covered = begin = 0  # tokens
+    while covered < len(starts):
+        end = _back(starts, min(begin + size, len(starts)), covered)
+        yield (
+            starts[begin] if begin else 0,
+            starts[covered] if covered else 0,
+            starts[end] if end < len(starts) else length,
+        )
+        covered = end
         begin = _forward(starts, max(0, end - max(1, size // CONTEXT)), end)
 
 
-def _back(starts: Sequence[int], at: int, least: int) -> int:
-    """The nearest token from ``at`` downwards that begins a character of its own; upwards where that gets nowhere."""
-    end = at
+def _back(starts: Sequence[int], start: int, least: int) -> int:
+    """The nearest token at or before ``start``, above ``least``, that begins a new character; else the nearest one after."""
+    end = start
     while least < end < len(starts) and starts[end] == starts[end - 1]:
         end -= 1
     if end > least:
         return end
-    while at < len(starts) and starts[at] == starts[at - 1]:
-        at += 1
-    return at
+    while start < len(starts) and starts[start] == starts[start - 1]:
+        start += 1
+    return start
 
 
-def _forward(starts: Sequence[int], at: int, most: int) -> int:
-    while 0 < at < most and starts[at] == starts[at - 1]:
-        at += 1
-    return at
+def _forward(starts: Sequence[int], start: int, most: int) -> int:
+    while 0 < start < most and starts[start] == starts[start - 1]:
+        start += 1
+    return start
 
 
-@lru_cache(maxsize=2)  # the pieces of a text come one after the other
+@lru_cache(maxsize=2)  # the pieces of a text are encoded one after the other
 def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int], int]:
     """Tokens, the character at which each begins, and how many at the beginning are the tokenizer's own.
 
-    A character of several tokens is where all of them begin; the tokenizer's own at the end belong to the last.
+    All tokens of one character begin at that character; the tokenizer's own tokens at the end begin with the last one.
     """
     coded = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, return_special_tokens_mask=True)
     mask = coded.special_tokens_mask
@@ -106,4 +110,4 @@ def _halves(text: str, tokenizer: Any, max_length: int) -> list[str]:
     if len(tokenizer(text, add_special_tokens=True).input_ids) <= max_length or len(text) < 2:
         return [text]
     middle = max(text.rfind(" ", 1, len(text) // 2 + 1), 0) or len(text) // 2
-    return [part for half in (text[:middle], text[middle:]) for part in _halves(half, tokenizer, max_length)]
+    return [piece for half in (text[:middle], text[middle:]) for piece in _halves(half, tokenizer, max_length)]

@@ -1,4 +1,4 @@
-"""Files without named fields, for benchmarks whose data come so: CoNLL columns, lines of text; and gzipped JSON lines."""
+"""Files without named fields, as some benchmarks have: CoNLL columns, lines of text; and gzipped JSON lines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DOCUMENT = "-DOCSTART-"
 
 
 def reader(source: Any) -> Callable[[Path], Iterator[Placed]] | None:
-    """What reads the file ``source``; None where it is no file, or one of another kind."""
+    """The reader for the file ``source``; None if it is not a file, or of another kind."""
     if not isinstance(source, str | Path) or not Path(source).is_file():
         return None
-    kinds = ((CONLL, conll), (LINES, lines), (GZIPPED, gzipped))
-    return next((read for endings, read in kinds if str(source).lower().endswith(endings)), None)
+    readers = ((CONLL, conll), (LINES, lines), (GZIPPED, gzipped))
+    return next((function for endings, function in readers if str(source).lower().endswith(endings)), None)
 
 
 def conll(path: Path) -> Iterator[Placed]:

@@ -1,4 +1,4 @@
-"""Rows of any columns, for a benchmark whose rows are no questions and answers: choices, levels, ids."""
+"""Rows of any columns, for a benchmark whose rows are not question and answer: choices, levels, ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from expunge.errors import InputError
 
 @dataclass(frozen=True)
 class Record:
-    """One row as it stood; ``where`` names the place to a person, such as ``bio.json, row 12``.
+    """One raw row; ``where``: its place for messages, such as ``bio.json, row 12``.
 
     The readers raise InputError, with the place, for a column that is missing or of another kind.
     """
@@ -61,8 +61,8 @@ class Record:
 def load_records(source: Any, *, split: str = "train") -> list[Record]:
     """The records of ``source``, any that :func:`expunge.data.sources.load_rows` or :mod:`expunge.data.plain` reads."""
     out = []
-    read = plain.reader(source)
-    for where, values in read(Path(source)) if read else raw(source, split):
+    reader = plain.reader(source)
+    for where, values in reader(Path(source)) if reader else raw(source, split):
         if not isinstance(values, Mapping):
             raise InputError(f"{where}: a row must be an object with named fields, this is a {type(values).__name__}")
         out.append(Record(values, where))

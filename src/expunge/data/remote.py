@@ -1,4 +1,4 @@
-"""Rows from elsewhere: a data set of the Hub, a file at an https address."""
+"""Remote rows: a data set of the Hub, a file at an https address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from expunge.errors import InputError
 
 
 def items(source: Iterable[Any], name: str) -> Iterator[Placed]:
-    """The rows of ``source``, each with its place in what is called ``name``."""
+    """The rows of ``source``, each with its place in ``name``."""
     for i, row in enumerate(source, 1):
         yield f"{name}, row {i}", row
 
@@ -26,32 +26,39 @@ def hub(name: str, split: str) -> Iterator[Placed]:
     repository, _, config = name.partition(":")
     try:
         data = load_dataset(repository, config or None, split=named_split or split)
-    except Exception as error:  # the hub client has many; each is told in one sentence
+    except Exception as error:  # the hub client raises many types
         raise InputError(
             f"the data set {name!r} is no file here and could not be had from the hub: {first_line(error)}"
         ) from error
     yield from items(data, name)
 
 
-def at(address: str, split: str) -> Iterator[Placed]:
-    """The rows of the file at ``address``, or of the data set whose page on the Hub it is."""
+def from_address(address: str, split: str) -> Iterator[Placed]:
+    """The rows of the file at ``address``, or of the data set of the Hub with this page."""
     from datasets import load_dataset
 
     if page := re.fullmatch(r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)/?", address):
         yield from hub(page[1], split)
         return
-    place = address.split("?")[0].split("#")[0]
-    kinds = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-    kind = kinds.get(formats.kind(place))
-    if kind is None:
-        raise InputError(f"{address} is of no known kind; rows at an address come as {', '.join(kinds)}")
+    path = address.split("?")[0].split("#")[0]
+    builders = {
+        ".jsonl": "json",
+        ".ndjson": "json",
+        ".json": "json",
+        ".csv": "csv",
+        ".parquet": "parquet",
+        ".txt": "text",
+    }
+    builder = builders.get(formats.kind(path))
+    if builder is None:
+        raise InputError(f"{address} is of no known kind; rows at an address come as {', '.join(builders)}")
     try:
-        data = load_dataset(kind, data_files=address, split="train")
+        data = load_dataset(builder, data_files=address, split="train")
     except Exception as error:
         raise InputError(f"{address} could not be had: {first_line(error)}") from error
-    yield from items(data, Path(place).name)
+    yield from items(data, Path(path).name)
 
 
 def first_line(error: Exception) -> str:
-    """An error's first line, or its kind where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

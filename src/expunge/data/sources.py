@@ -1,6 +1,6 @@
-"""Rows from wherever a user keeps them: a file, a folder, an address, a ``datasets`` object, a list, a hub name.
+"""Rows of any source: a file, a folder, an address, a ``datasets`` object, a list, a hub name.
 
-What files may be is said in :mod:`expunge.data.formats`, what rows may be in :mod:`expunge.data.shapes`.  Every complaint
+File formats are in :mod:`expunge.data.formats`, formats of rows in :mod:`expunge.data.shapes`.  Every message
 names the file and the line, never the text.
 """
 
@@ -26,8 +26,8 @@ from expunge.errors import InputError
 SPLITS = {"train": "train", "training": "train", "test": "test", "validation": "validation", "valid": "validation"}
 SPLITS |= {"val": "validation", "dev": "validation", "eval": "validation"}
 METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
-ABOUT = re.compile(r"(readme|licen[cs]e|notice|citation|changelog|copying|authors)\b.*\.txt$", re.IGNORECASE)
-NAMED = 8  # columns named in one warning
+DOCUMENTS = re.compile(r"(readme|licen[cs]e|notice|citation|changelog|copying|authors)\b.*\.txt$", re.IGNORECASE)
+MAX_NAMED = 8  # names in one warning
 
 
 def load_rows(
@@ -44,40 +44,42 @@ def load_rows(
     ``source``: a path to a file (:data:`~expunge.data.formats.ENDINGS`, text also packed as .gz, .bz2 or .xz); a folder of
     such files or of ``save_to_disk``; the https address of one; a ``datasets.Dataset``, a pandas DataFrame; a list of
     dicts, of texts or of :class:`Row`; a hub name ``owner/name``, with ``:config`` and ``@split`` if need be.
-    ``columns``: part -> column, such as ``{"question": "Frage"}``; ``assistant_turns``: "all" or "last", which of a
-    conversation are labelled.  What is to be warned of, such as a column that nothing reads, is appended to ``warnings``.
+    ``columns``: role -> column, such as ``{"question": "Frage"}``; ``assistant_turns``: "all" or "last", which of a
+    conversation are labelled.  Warnings, such as of an unused column, are appended to ``warnings``.
 
-    Raises InputError with file and line for a malformed, empty or mistyped row, and for a source that is not there.
+    Raises InputError with file and line for a malformed, empty or mistyped row, and for a missing source.
     """
-    how = shapes.How(dict(columns or {}), assistant_turns)
-    known.check_mapping(how.columns)
+    options = shapes.ReadOptions(dict(columns or {}), assistant_turns)
+    known.check_mapping(options.columns)
     if assistant_turns not in shapes.TURNS:
         raise InputError(f"assistant_turns must be {' or '.join(shapes.TURNS)}, not {assistant_turns!r}")
-    said: list[str] = [] if warnings is None else warnings
+    messages: list[str] = [] if warnings is None else warnings
     rows: list[Row] = []
-    idle: dict[str, int] = {}
-    absent, raw_rows = set(how.columns.values()), False
-    for place, one in raw(source, split, said):
-        if isinstance(one, Row):
-            rows.append(one)
+    unused_counts: dict[str, int] = {}
+    absent, raw_rows = set(options.columns.values()), False
+    for place, raw_row in raw(source, split, messages):
+        if isinstance(raw_row, Row):
+            rows.append(raw_row)
         else:
-            row, unused = shapes.parse({"text": one} if isinstance(one, str) else one, place, how)
+            row, unused = shapes.parse({"text": raw_row} if isinstance(raw_row, str) else raw_row, place, options)
             rows.append(row)
-            absent &= known.absent(one, how.columns)
+            absent &= known.absent(raw_row, options.columns)
             raw_rows = True
             for name in unused:
-                idle[name] = idle.get(name, 0) + 1
+                unused_counts[name] = unused_counts.get(name, 0) + 1
         if limit is not None and len(rows) >= limit:
             break
     if not rows:
         raise InputError(f"{_name(source)} holds no rows")
     if absent and raw_rows:
-        said.append(f"{_name(source)}: there is no column {', '.join(map(repr, sorted(absent)))}, as columns has it")
-    if idle:
-        names = ", ".join(map(repr, list(idle)[:NAMED])) + (
-            f" and {len(idle) - NAMED} more" if len(idle) > NAMED else ""
+        messages.append(
+            f"{_name(source)}: there is no column {', '.join(map(repr, sorted(absent)))}, as columns has it"
         )
-        said.append(f"{_name(source)}: not used: the column{'s' * (len(idle) > 1)} {names}")
+    if unused_counts:
+        names = ", ".join(map(repr, list(unused_counts)[:MAX_NAMED])) + (
+            f" and {len(unused_counts) - MAX_NAMED} more" if len(unused_counts) > MAX_NAMED else ""
+        )
+        messages.append(f"{_name(source)}: not used: the column{'s' * (len(unused_counts) > 1)} {names}")
     return rows
 
 
@@ -87,7 +89,7 @@ def parse(raw: Any, where: str) -> Row:
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
-    """``sha256:`` over the rows' content in order; where they stood does not count."""
+    """``sha256:`` over the rows' content in order; their places do not count."""
     digest = hashlib.sha256()
     for r in rows:
         content = (r.prompt, r.answer, r.alternate, r.paraphrase, r.perturbed, "", *r.further)
@@ -95,17 +97,17 @@ def fingerprint(rows: Iterable[Row]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-# -- where raw rows stand -------------------------------------------------------------------------------------------------
+# -- raw rows -------------------------------------------------------------------------------------------------------------
 def raw(source: Any, split: str, warnings: list[str] | None = None) -> Iterator[Placed]:
-    """The rows of ``source`` as they stand, each with its place; for what a source may be see :func:`load_rows`."""
-    said: list[str] = [] if warnings is None else warnings
+    """The raw rows of ``source``, each with its place; for what a source may be see :func:`load_rows`."""
+    messages: list[str] = [] if warnings is None else warnings
     if isinstance(source, str) and source.startswith(("https://", "http://")):
-        yield from remote.at(source, split)
+        yield from remote.from_address(source, split)
     elif isinstance(source, str | Path):
-        yield from _path(source, split, said)
+        yield from _path(source, split, messages)
     elif hasattr(source, "to_dict") and hasattr(source, "iloc"):  # a pandas DataFrame
-        whole = source.astype(object).where(source.notna(), None)
-        yield from remote.items(whole.to_dict("records"), "the data frame")
+        frame = source.astype(object).where(source.notna(), None)
+        yield from remote.items(frame.to_dict("records"), "the data frame")
     elif isinstance(source, Mapping) and split in source:  # a datasets.DatasetDict
         yield from remote.items(source[split], f"split {split}")
     elif isinstance(source, Mapping) and all(isinstance(v, list | tuple) for v in source.values()) and source:
@@ -146,7 +148,7 @@ def _folder(path: Path, split: str, warnings: list[str]) -> Iterator[Placed]:
 
         try:
             data = load_from_disk(str(path))
-        except Exception as error:  # of datasets and pyarrow
+        except Exception as error:  # raised by datasets and pyarrow
             raise InputError(f"the folder {path} holds no whole data set: {remote.first_line(error)}") from None
         yield from raw(data, split)
         return
@@ -155,33 +157,35 @@ def _folder(path: Path, split: str, warnings: list[str]) -> Iterator[Placed]:
     except OSError as error:
         raise InputError(f"the folder {path} cannot be read: {(error.strerror or 'an error').lower()}") from None
     if not files:
-        inside = sorted(f.name for f in path.iterdir() if f.is_dir() and _data_files(f))
-        hint = f", but {', '.join(inside[:NAMED])} in it do: name one of those" if inside else ""
+        subfolders = sorted(f.name for f in path.iterdir() if f.is_dir() and _data_files(f))
+        hint = f", but {', '.join(subfolders[:MAX_NAMED])} in it do: name one of those" if subfolders else ""
         raise InputError(f"the folder {path} holds no {', '.join(ENDINGS)} file{hint}")
-    chosen = [f for f in files if _split_of(f) == split]
-    left = [f.name for f in files if _split_of(f) not in (None, split)]
-    if chosen and left:
+    of_split = [f for f in files if _split_of(f) == split]
+    other_splits = [f.name for f in files if _split_of(f) not in (None, split)]
+    if of_split and other_splits:
         files = [f for f in files if _split_of(f) in (None, split)]
-        warnings.append(f"{path}: only the split {split} is read, not {', '.join(left[:NAMED])}")
+        warnings.append(f"{path}: only the split {split} is read, not {', '.join(other_splits[:MAX_NAMED])}")
     if len({re.sub(r"\d+", "", f.name) for f in files}) > 1:
-        warnings.append(f"{path}: {len(files)} files are read as one set: {', '.join(f.name for f in files[:NAMED])}")
+        warnings.append(
+            f"{path}: {len(files)} files are read as one set: {', '.join(f.name for f in files[:MAX_NAMED])}"
+        )
     for file in files:
         yield from formats.read(file)
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """The files of rows in ``folder``; those of plain text only where there are no others, for a README is one."""
+    """The files of rows in ``folder``; those of plain text only where there are no others, since a README is plain text."""
     files = sorted(
         f
         for f in folder.iterdir()
         if f.is_file() and formats.kind(f) in ENDINGS and f.name not in METADATA and not f.name.startswith(".")
     )
-    rows = [f for f in files if not ABOUT.match(f.name)]  # a folder of nothing else is read
+    rows = [f for f in files if not DOCUMENTS.match(f.name)]  # a folder of nothing else is read
     return [f for f in rows if formats.kind(f) != ".txt"] or rows or files
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a file's name says, as the hub's data sets have it: ``train-00000-of-00002.parquet``."""
+    """The split in a file's name, as the hub's data sets have it: ``train-00000-of-00002.parquet``."""
     words = re.split(r"[-_.\s]", file.name.split(".")[0].lower())
     return next((SPLITS[w] for w in words if w in SPLITS), None)
 
@@ -192,7 +196,7 @@ def _looks_like_a_path(source: str | Path) -> bool:
 
 
 def _beside(path: Path) -> str:
-    """How the sentence goes on that says that there is no ``path``: with a name like it that is there."""
+    """The end of the message that there is no ``path``: a similar name that exists, if any."""
     folder = path.parent
     try:
         names = [f.name for f in folder.iterdir()] if folder.is_dir() else []
@@ -200,11 +204,11 @@ def _beside(path: Path) -> str:
         return ""
     if not folder.is_dir():
         return f", for there is no folder {folder}"
-    same = [
+    equivalent = [
         n for n in names if unicodedata.normalize("NFC", n).strip() == unicodedata.normalize("NFC", path.name).strip()
     ]
-    if same:
-        return f", but {folder / same[0]}, whose name has other blanks or is written with other code points"
+    if equivalent:
+        return f", but {folder / equivalent[0]}, whose name has other blanks or is written with other code points"
     close = difflib.get_close_matches(path.name, names, n=1)
     return f", did you mean {folder / close[0]}?" if close else ""
 

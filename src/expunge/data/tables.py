@@ -19,15 +19,15 @@ USUAL = frozenset([*PARTS, *QUESTION, *ANSWER, *TEXT, *MESSAGES, *EXTRAS])
 def separated(file: IO[str], name: str, *, tab: bool = False) -> Iterator[tuple[str, Any]]:
     """The rows of CSV with a header, each with its line; a cell may be of any size."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # 131,072 characters otherwise
-    first = file.readline()
+    header = file.readline()
     file.seek(0)
-    if first.startswith("sep=") and len(first.strip()) == 5:  # Excel's own word for it
+    if header.startswith("sep=") and len(header.strip()) == 5:  # Excel's declaration of the separator
         separator = file.readline().strip()[4]
     else:
-        separator = "\t" if tab else _separator(first)
+        separator = "\t" if tab else _separator(header)
     table = csv.DictReader(file, delimiter=separator)
     try:
-        _no_name_twice(table.fieldnames or (), name)
+        _check_unique(table.fieldnames or (), name)
         for row in table:
             where = f"{name}, line {table.line_num}"
             if None in row or None in row.values():
@@ -37,24 +37,24 @@ def separated(file: IO[str], name: str, *, tab: bool = False) -> Iterator[tuple[
         raise InputError(f"{name}, line {table.line_num}: not CSV ({error})") from None
 
 
-def _no_name_twice(names: Sequence[str], file: str) -> None:
-    twice = next((n for i, n in enumerate(names) if n and n in names[:i]), None)
-    if twice is not None:
-        raise InputError(f"{file}: two columns are called {twice[:40]!r}; rename one of them")
+def _check_unique(names: Sequence[str], file: str) -> None:
+    duplicate = next((n for i, n in enumerate(names) if n and n in names[:i]), None)
+    if duplicate is not None:
+        raise InputError(f"{file}: two columns are called {duplicate[:40]!r}; rename one of them")
 
 
 def _separator(header: str) -> str:
-    """The separator that gives the most names which rows usually have, else the most names; a comma where all are equal.
+    """The separator that gives the most known column names, else the most names; a comma where all are equal.
 
     >>> _separator("Question;Answer, short"), _separator("Frage;Antwort"), _separator("text")
     (';', ';', ',')
     """
 
-    def fits(separator: str) -> tuple[int, int]:
+    def score(separator: str) -> tuple[int, int]:
         names = next(csv.reader([header], delimiter=separator), [])
         return sum(normal(n) in USUAL for n in names), len(names)
 
-    return max(SEPARATORS, key=fits)
+    return max(SEPARATORS, key=score)
 
 
 def workbook(path: Path) -> Iterator[tuple[str, Any]]:
@@ -69,7 +69,7 @@ def workbook(path: Path) -> Iterator[tuple[str, Any]]:
         rows = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
         header = [str(n).strip() if n is not None else "" for n in next(rows, ())]
         cells = [list(row) for row in rows]
-        _no_name_twice(header, path.name)
+        _check_unique(header, path.name)
     except InputError:
         raise
     except Exception as error:  # zip files and XML are broken in many ways

@@ -1,7 +1,7 @@
 """The tokenizer's chat template: the one place that renders a conversation.
 
 A template may take arguments (``enable_thinking``, ``date_string``).  They are attached to the tokenizer by :func:`use`, so
-that training, generation and evaluation render alike.  A template that asks for today's date gets one date a run.
+that training, generation and evaluation render alike.  A template that asks for today's date gets one date for a whole run.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from typing import Any, TypeAlias
 from expunge.data.example import Message
 from expunge.errors import InputError
 
-NAME = "_expunge_template"  # the attribute of a tokenizer that holds arguments and date
-CLOCK = "strftime_now"  # what templates call for today's date
-Rendering: TypeAlias = tuple[dict[str, Any], datetime.datetime]  # arguments, and what a template takes for today
+ATTRIBUTE = "_expunge_template"  # the attribute of a tokenizer that holds arguments and date
+DATE_FUNCTION = "strftime_now"  # the function that templates call for today's date
+Rendering: TypeAlias = tuple[dict[str, Any], datetime.datetime]  # arguments, and the date that templates get as today
 PROMPT = "add_generation_prompt"
-MARK = "\u241fanswer\u241f"  # stands for an answer while a template is rendered
-OWN = ("messages", "tools", PROMPT, "tokenize")  # given by the renderer itself
+MARK = "\u241fanswer\u241f"  # placeholder for an answer while a template is rendered
+RESERVED = ("messages", "tools", PROMPT, "tokenize")  # set by the renderer itself
 
 
 def use(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> Any:
-    """``tokenizer``, which from now on renders its chat template with ``arguments`` and with the date of this moment.
+    """``tokenizer``, set to render its chat template with ``arguments`` and the current date.
 
-    ``strftime_now="2026-07-01"`` is that date for a template that asks for today's.
+    ``strftime_now="2026-07-01"`` sets another date.
 
     Raises InputError for an argument that the template does not mention.
     """
-    given = dict(arguments or {})
+    values = dict(arguments or {})
     template = str(getattr(tokenizer, "chat_template", None) or "")
-    for name in given:
-        if name in OWN:
+    for name in values:
+        if name in RESERVED:
             raise InputError(f"template_arguments: {name} is set by expunge itself; leave it out")
         if not re.search(rf"\b{re.escape(name)}\b", template):
-            what = "takes no argument of that name" if template else "is missing"
-            raise InputError(f"template_arguments: {name} does nothing, the tokenizer's chat template {what}")
-    return attach(tokenizer, (given, _date(given.pop(CLOCK, None))))
+            problem = "takes no argument of that name" if template else "is missing"
+            raise InputError(f"template_arguments: {name} does nothing, the tokenizer's chat template {problem}")
+    return attach(tokenizer, (values, _date(values.pop(DATE_FUNCTION, None))))
 
 
 def attach(tokenizer: Any, rendering: Rendering | None) -> Any:
-    """``tokenizer``, which renders as the one that ``rendering`` was :func:`attached` to."""
+    """``tokenizer``, set to render with the ``rendering`` of another one, see :func:`attached`."""
     if rendering is not None:
-        setattr(tokenizer, NAME, rendering)
+        setattr(tokenizer, ATTRIBUTE, rendering)
     return tokenizer
 
 
 def described(tokenizer: Any) -> dict[str, Any]:
-    """The arguments, and the date where the template asks for today's, as a record holds them."""
+    """The arguments, and the date if the template uses it, for a record."""
     arguments, date = attached(tokenizer)
-    asks = CLOCK in str(getattr(tokenizer, "chat_template", None) or "")
-    return {"arguments": arguments, "date": date.date().isoformat() if asks else None}
+    uses_date = DATE_FUNCTION in str(getattr(tokenizer, "chat_template", None) or "")
+    return {"arguments": arguments, "date": date.date().isoformat() if uses_date else None}
 
 
 def render(
     tokenizer: Any, messages: Sequence[Message], where: str, *, generate: bool, tools: Sequence[Any] = ()
 ) -> str:
-    """``messages`` as the template writes them; ``generate``: with the beginning of the assistant's next turn.
+    """``messages`` rendered by the template; ``generate``: with the generation prompt.
 
     A template that refuses the role "system" gets that message at the head of the first user's.
 
@@ -71,34 +71,34 @@ def render(
         )
     try:
         return _rendered(tokenizer, messages, generate, tools)
-    except Exception as error:  # templates raise what they like, from Jinja
-        for other in others(messages):
+    except Exception as error:  # templates raise exceptions of any type, from Jinja
+        for form in alternative_forms(messages):
             try:
-                return _rendered(tokenizer, other, generate, tools)
-            except Exception:  # the first complaint is the one that helps
+                return _rendered(tokenizer, form, generate, tools)
+            except Exception:  # the first error is the one to report
                 continue
         raise InputError(f"{where}: the tokenizer's chat template refuses the row: {error}") from error
 
 
 def _rendered(tokenizer: Any, messages: Sequence[Message], generate: bool, tools: Sequence[Any]) -> str:
-    """As the template writes it; of one without a generation prompt with what stands before an assistant's message."""
+    """The template's output; if it has no generation prompt of its own, the header of an assistant's message is appended."""
     text = _apply(tokenizer, messages, generate, tools)
     if not generate or PROMPT in str(tokenizer.chat_template):
         return text
-    answered = _apply(tokenizer, [*messages, {"role": "assistant", "content": MARK}], False, tools)
-    header = answered[len(text) : answered.find(MARK)] if answered.startswith(text) else ""
+    with_answer = _apply(tokenizer, [*messages, {"role": "assistant", "content": MARK}], False, tools)
+    header = with_answer[len(text) : with_answer.find(MARK)] if with_answer.startswith(text) else ""
     return text + header if header.strip() else text
 
 
 def tokens(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
-    """The tokens of ``messages`` as the tokenizer itself gives them, which is what training is compared with."""
-    given: Any = _apply(tokenizer, messages, False, tools, tokenize=True)
-    found = given["input_ids"] if isinstance(given, Mapping) else given
-    return list(found[0] if found and isinstance(found[0], list) else found)
+    """The tokens of ``messages`` from the tokenizer's own ``apply_chat_template``, to compare training's with."""
+    encoded: Any = _apply(tokenizer, messages, False, tools, tokenize=True)
+    ids = encoded["input_ids"] if isinstance(encoded, Mapping) else encoded
+    return list(ids[0] if ids and isinstance(ids[0], list) else ids)
 
 
-def others(messages: Sequence[Message]) -> list[list[Message]]:
-    """``messages`` as a template may take them that refuses them as they are: a system message in the user's turn, the
+def alternative_forms(messages: Sequence[Message]) -> list[list[Message]]:
+    """Other forms of ``messages`` for a template that refuses them: the system message merged into the user's turn, the
     arguments of tool calls as JSON text.
     """
     merged = without_system(messages)
@@ -123,9 +123,9 @@ def _text_calls(message: Message) -> Message:
     return {**message, "tool_calls": out}
 
 
-def taken(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[Message]:
-    """``messages`` as :func:`render` gives them to the template."""
-    for form in (list(messages), *others(messages)):
+def accepted_form(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[Message]:
+    """``messages`` in the form that :func:`render` gives to the template."""
+    for form in (list(messages), *alternative_forms(messages)):
         try:
             _apply(tokenizer, form, False, tools)
         except Exception:  # as in render
@@ -135,7 +135,7 @@ def taken(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] = ()
 
 
 def without_system(messages: Sequence[Message]) -> list[Message] | None:
-    """``messages`` with the system message at the head of the user's turn after it; None where there are not both."""
+    """``messages`` with the system message merged into the user's turn after it; None if either is missing."""
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
         return None
     return [messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}, *messages[2:]]
@@ -146,31 +146,31 @@ def _apply(
 ) -> str:
     arguments, date = attached(tokenizer)
     result: str = tokenizer.apply_chat_template(
-        [_shown(m) for m in messages],
+        [_without_weight(m) for m in messages],
         add_generation_prompt=generate,
         tokenize=tokenize,
         tools=list(tools) or None,
-        **({"chat_template": _dated(tokenizer, date, tools)} if CLOCK in str(tokenizer.chat_template) else {}),
+        **({"chat_template": _dated(tokenizer, date, tools)} if DATE_FUNCTION in str(tokenizer.chat_template) else {}),
         **arguments,
     )
     return result
 
 
 def _dated(tokenizer: Any, date: datetime.datetime, tools: Sequence[Any]) -> str:
-    """The chat template with ``date`` where it asks for today's."""
+    """The chat template with ``date`` in place of its calls for today's."""
     text: str = tokenizer.get_chat_template(None, list(tools) or None)
-    return re.sub(rf"{CLOCK}\(\s*(['\"])(.*?)\1\s*\)", lambda found: json.dumps(date.strftime(found[2])), text)
+    return re.sub(rf"{DATE_FUNCTION}\(\s*(['\"])(.*?)\1\s*\)", lambda match: json.dumps(date.strftime(match[2])), text)
 
 
-def _shown(message: Message) -> Message:
+def _without_weight(message: Message) -> Message:
     return {k: v for k, v in message.items() if k != "weight"}
 
 
 def attached(tokenizer: Any) -> Rendering:
-    """The arguments and the date that ``tokenizer`` renders with."""
-    if not hasattr(tokenizer, NAME):
-        setattr(tokenizer, NAME, ({}, datetime.datetime.now()))
-    result: Rendering = getattr(tokenizer, NAME)
+    """The arguments and the date that ``tokenizer`` renders with, attached on first use."""
+    if not hasattr(tokenizer, ATTRIBUTE):
+        setattr(tokenizer, ATTRIBUTE, ({}, datetime.datetime.now()))
+    result: Rendering = getattr(tokenizer, ATTRIBUTE)
     return result
 
 
@@ -178,4 +178,6 @@ def _date(text: Any) -> datetime.datetime:
     try:
         return datetime.datetime.now() if text is None else datetime.datetime.fromisoformat(str(text))
     except ValueError:
-        raise InputError(f"template_arguments: {CLOCK} must be a date such as 2026-07-01, not {text!r}") from None
+        raise InputError(
+            f"template_arguments: {DATE_FUNCTION} must be a date such as 2026-07-01, not {text!r}"
+        ) from None

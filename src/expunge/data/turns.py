@@ -1,6 +1,6 @@
-"""Where the assistant's turns stand in a conversation as its chat template renders it.
+"""The positions of the assistant's turns in a conversation rendered by its chat template.
 
-The text is the template's own rendering of the whole conversation.  A turn is what the model itself has to write: what
+The text is the template's own rendering of the whole conversation.  A turn is the part that the model has to write: what
 follows the generation prompt (an empty ``<think></think>`` included), up to the end of the turn.
 """
 
@@ -13,7 +13,7 @@ from expunge.data.example import Message
 from expunge.data.template import MARK
 from expunge.errors import InputError
 
-SHOWN = 80  # characters of a rendering in a message
+EXCERPT = 80  # characters of a rendering in a message
 Render = Callable[[Sequence[Message], bool], str]  # (messages, with the generation prompt) -> text
 Span = tuple[int, int]
 
@@ -28,40 +28,40 @@ def rendered(
 ) -> tuple[str, list[Span]]:
     """The whole conversation as text, and the characters of its messages ``turns``, assistant turns all.
 
-    ``begun``: with what the last message begins that is no part of the answer; ``tokens``: texts that are never cut.
+    ``begun``: the beginning of the last message that is not part of the answer; ``tokens``: texts that are never cut.
 
-    Raises InputError where the template does not show a turn, or shows another.
+    Raises InputError where the template leaves a turn out, or changes it.
     """
-    whole = render(messages, False)
+    text = render(messages, False)
     final = _split(render, messages, len(messages) - 1, where)
-    spans = [_span(render, messages, i, whole, final, where, tokens) for i in turns]
+    spans = [_span(render, messages, i, text, final, where, tokens) for i in turns]
     if begun:
         begin, end = spans[-1]
-        at = whole.find(begun, begin, end)
-        if at < 0:
-            raise InputError(f"{where}: {_difference('how the answer begins', begun, whole[begin:end])}")
-        spans[-1] = (at + len(begun), end)
-    return whole, spans
+        position = text.find(begun, begin, end)
+        if position < 0:
+            raise InputError(f"{where}: {_difference('how the answer begins', begun, text[begin:end])}")
+        spans[-1] = (position + len(begun), end)
+    return text, spans
 
 
 def _whole_tokens(text: str, begin: int, end: int, tokens: Iterable[str]) -> int:
-    """``end`` of what two ends of turns begin with, so that there is no part in it of a text in ``tokens``.
+    """``end`` of the common beginning of two ends of turns, moved so that no text in ``tokens`` is split.
 
-    What follows a whole token is left out: "<|end|> <|user|>" and "<|end|> <|endoftext|>" both begin with "<|end|>".  Where
+    Text after a whole token is left out: "<|end|> <|user|>" and "<|end|> <|endoftext|>" both begin with "<|end|>".  Where
     there is none, as in "<|end|>" and "<|return|>", the token is the end of the turn.
 
     >>> tokens = ["<|end|>", "<|user|>"]
     >>> _whole_tokens("Oru<|end|> <|user|>", 3, 13, tokens), _whole_tokens("Oru<|end|><|user|>", 3, 5, tokens)
     (10, 10)
     """
-    parts = [(m.start(), m.end()) for token in tokens for m in re.finditer(re.escape(token), text[begin:])]
-    inside = [begin + stop for _, stop in parts if begin + stop <= end]
-    across = [begin + stop for start, stop in parts if begin + start < end < begin + stop]
-    return max(inside, default=max(across, default=end))
+    matches = [(m.start(), m.end()) for token in tokens for m in re.finditer(re.escape(token), text[begin:])]
+    inside = [begin + stop for _, stop in matches if begin + stop <= end]
+    overlapping = [begin + stop for start, stop in matches if begin + start < end < begin + stop]
+    return max(inside, default=max(overlapping, default=end))
 
 
 def end_of_turn(render: Render, messages: Sequence[Message], where: str) -> str:
-    """What the template writes right after the last message, an assistant's, up to its end-of-turn token."""
+    """The template's text right after the last message, an assistant's, up to its end-of-turn token."""
     return _split(render, messages, len(messages) - 1, where)[1].rstrip("\n ")
 
 
@@ -69,63 +69,65 @@ def _span(
     render: Render,
     messages: Sequence[Message],
     i: int,
-    whole: str,
+    text: str,
     final: tuple[str, str],
     where: str,
     tokens: Sequence[str],
 ) -> Span:
-    """The characters of message ``i`` in ``whole``; ``final``: what stands around the content of the last message."""
+    """The characters of message ``i`` in ``text``; ``final``: the text before and after the content of the last message."""
     message = messages[i]
-    last = final[1].rstrip("\n ")
+    turn_end = final[1].rstrip("\n ")
     before, after = final if i == len(messages) - 1 else _split(render, messages, i, where)
-    begin = _begin(render, messages[:i], whole, before, where)
-    for name in _called(message):
-        if name not in whole[begin:]:
+    begin = _begin(render, messages[:i], text, before, where)
+    for name in _function_names(message):
+        if name not in text[begin:]:
             raise InputError(
                 f"{where}: the tokenizer's chat template does not show the tool call, so there is nothing to train on; "
                 "write it as the text of the message, or set a chat template that knows tool calls"
             )
-    if message.get("tool_calls") and (i == len(messages) - 1 or not whole.endswith(after)):
-        rest = 0 if i == len(messages) - 1 else _same(whole[::-1], after[::-1])  # what comes after the turn
-        stop = len(whole) - rest
-        at = whole.find(last, begin, stop) if last else -1
-        return begin, at + len(last) if at >= 0 else len(whole[:stop].rstrip("\n "))
-    if not whole.endswith(after):
-        raise InputError(f"{where}: {_difference('what follows an answer', after, whole[begin:])}")
-    content = len(whole) - len(after)
-    end = content + len(after[: _same(after, last)].rstrip("\n "))
-    if not after.startswith(last):
-        end = _whole_tokens(whole, content, end, tokens)
-    said = str(message["content"] or "").strip()
-    if said not in whole[begin:content] and said.rpartition("</think>")[2].strip() not in whole[begin:content]:
-        raise InputError(f"{where}: {_difference('the answer', said, whole[begin:content])}")
+    if message.get("tool_calls") and (i == len(messages) - 1 or not text.endswith(after)):
+        suffix = 0 if i == len(messages) - 1 else _common_length(text[::-1], after[::-1])  # what comes after the turn
+        stop = len(text) - suffix
+        position = text.find(turn_end, begin, stop) if turn_end else -1
+        return begin, position + len(turn_end) if position >= 0 else len(text[:stop].rstrip("\n "))
+    if not text.endswith(after):
+        raise InputError(f"{where}: {_difference('what follows an answer', after, text[begin:])}")
+    content = len(text) - len(after)
+    end = content + len(after[: _common_length(after, turn_end)].rstrip("\n "))
+    if not after.startswith(turn_end):
+        end = _whole_tokens(text, content, end, tokens)
+    answer = str(message["content"] or "").strip()
+    if answer not in text[begin:content] and answer.rpartition("</think>")[2].strip() not in text[begin:content]:
+        raise InputError(f"{where}: {_difference('the answer', answer, text[begin:content])}")
     return begin, end
 
 
-def _called(message: Message) -> list[str]:
+def _function_names(message: Message) -> list[str]:
     """The names of the functions that ``message`` calls."""
     calls = [c for c in message.get("tool_calls") or [] if isinstance(c, Mapping)]
     functions = [c.get("function", c) for c in calls]
     return [str(f["name"]) for f in functions if isinstance(f, Mapping) and f.get("name")]
 
 
-def _begin(render: Render, earlier: Sequence[Message], whole: str, before: str, where: str) -> int:
-    """Where the turn after ``earlier`` begins in ``whole``; ``before``: the rendering up to its content."""
-    if not earlier:  # no generation prompt to ask for
+def _begin(render: Render, earlier: Sequence[Message], text: str, before: str, where: str) -> int:
+    """The position in ``text`` of the turn after ``earlier``; ``before``: the rendering up to its content."""
+    if not earlier:  # a generation prompt needs a message
         return len(before)
-    asked = render(earlier, True)
-    if whole.startswith(asked):
-        return len(asked)
+    with_prompt = render(earlier, True)
+    if text.startswith(with_prompt):
+        return len(with_prompt)
     plain = render(earlier, False)
-    header = asked[len(plain) :] if asked.startswith(plain) else ""
-    if whole.startswith(before):  # the generation prompt opens something, or earlier turns are shown otherwise in it
-        at = before.rfind(header) if header else -1
-        own = at >= 0 and not any(m["content"] and str(m["content"]).strip() in before[at:] for m in earlier)
-        return at + len(header) if own else len(before)
-    same = _same(asked, whole)
-    if same >= len(plain):
-        return same
-    raise InputError(f"{where}: {_difference('the prompt', asked, whole)}")
+    header = with_prompt[len(plain) :] if with_prompt.startswith(plain) else ""
+    if text.startswith(before):  # the generation prompt opens a block, or renders earlier turns differently
+        position = before.rfind(header) if header else -1
+        is_header = position >= 0 and not any(
+            m["content"] and str(m["content"]).strip() in before[position:] for m in earlier
+        )
+        return position + len(header) if is_header else len(before)
+    common = _common_length(with_prompt, text)
+    if common >= len(plain):
+        return common
+    raise InputError(f"{where}: {_difference('the prompt', with_prompt, text)}")
 
 
 def _split(render: Render, messages: Sequence[Message], i: int, where: str) -> tuple[str, str]:
@@ -139,16 +141,18 @@ def _split(render: Render, messages: Sequence[Message], i: int, where: str) -> t
     return before, after
 
 
-def _same(one: str, other: str) -> int:
-    """With how many characters both begin."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _common_length(first: str, second: str) -> int:
+    """The length of the common beginning of two texts."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
-def _difference(what: str, ours: str, theirs: str) -> str:
-    """A sentence on two texts that should be the same, with what each has where they part."""
-    at = max(0, _same(ours, theirs) - SHOWN // 4)
-    parts = [repr(text[at : at + SHOWN]) for text in (ours, theirs)]
+def _difference(part: str, row_text: str, template_text: str) -> str:
+    """The message on two texts that should be equal, with an excerpt of each where they differ."""
+    position = max(0, _common_length(row_text, template_text) - EXCERPT // 4)
+    excerpts = [repr(text[position : position + EXCERPT]) for text in (row_text, template_text)]
     return (
-        f"the tokenizer's chat template renders {what} otherwise than the row has it: {parts[0]} in the row, {parts[1]} in "
-        "the whole conversation; mend the template, or set chat_template=false"
+        f"the tokenizer's chat template renders {part} otherwise than the row has it: {excerpts[0]} in the row, "
+        f"{excerpts[1]} in the whole conversation; mend the template, or set chat_template=false"
     )

@@ -1,9 +1,8 @@
-"""From a benchmark and a model to figures on disk; and from what is on disk to figures again, without a model.
+"""From a benchmark and a model to figures on disk; and from the stored answers to figures again, without a model.
 
-A folder of results holds ``figures.json`` and ``scores/``: what the pass over the model found, and in ``scores/target/`` and
-``scores/retrained/`` the same of the models beside it, where they were given.  What was collected of a model is also kept in
-the user's cache under a key of the model's weights and of all that it was asked, so a model is run once however often it is
-scored.
+A folder of results holds ``figures.json`` and ``scores/``: the scores and answers of the model, and in ``scores/target/``
+and ``scores/retrained/`` those of the models to compare with, if given.  They are also kept in the user's cache under a key
+of the model's weights and of all prompts and settings, so a model is run once even if it is scored several times.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ LAYOUT = outputs.Layout(
     ),
     evidence=("target/made.json", "retrained/made.json", "run/made.json", "run/run.json"),
 )  # fmt: skip
-HERE = ("device", "attn", "trust_remote_code")  # of how a model is asked, which change no figure
-LM_EVAL = "lm-eval:"  # begins the name of what lm-evaluation-harness measured, see :mod:`expunge.evaluation.lm_eval`
-BESIDE = ("target", "retrained")  # the models that ``model`` stands between
-Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> what it said, and which model it was
+NOT_RECORDED = ("device", "attn", "trust_remote_code")  # fields of How that change no figure
+LM_EVAL = "lm-eval:"  # prefix of the name of a run of lm-evaluation-harness, see :mod:`expunge.evaluation.lm_eval`
+BESIDE = ("target", "retrained")  # the models to compare ``model`` with
+Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> its answers, and its source
 
 
 def evaluate(
@@ -55,47 +54,47 @@ def evaluate(
     asked: Asked | None = None,
     metrics: Sequence[str] | None = None,
 ) -> list[Figure]:
-    """Ask ``model`` what ``benchmark`` asks, write the folder ``out``, and return the model's figures.
+    """Run ``benchmark`` on ``model``, write the folder ``out``, and return the model's figures.
 
-    ``target`` (before unlearning) and ``retrained`` (never saw the forget set) are asked the same, and their figures stand
-    beside the model's.  ``data``: a folder with the benchmark's files; without it they come from the Hub.  ``how.limit``
-    takes the first rows of each part only, for a quick look.  ``defined_in``: the file of a user's own benchmark, for
-    :func:`rescore`.  ``names``: path -> what the record calls it; ``about``: what else it says.  ``asked`` keeps what
-    ``target`` and ``retrained`` said, by name, so several evaluations that ask the same ask them once.  ``metrics``: the
-    user's own, see :mod:`expunge.evaluation.custom`.  Under several processes the main one writes and returns; the
-    others return nothing.
+    ``target`` (before unlearning) and ``retrained`` (never saw the forget set) are run too, and their figures are
+    written beside the model's.  ``data``: a folder with the benchmark's files; without it they come from the Hub.
+    ``how.limit`` takes the first rows of each part only, for a quick look.  ``defined_in``: the file of a user's
+    own benchmark, for :func:`rescore`.  ``names``: path -> its name in the record; ``about``: further entries of the record.
+    ``asked`` keeps the answers of ``target`` and ``retrained``, by name, for several evaluations with the same probes.
+    ``metrics``: the user's own, see :mod:`expunge.evaluation.custom`.  Under several processes the main one writes and
+    returns; the others return nothing.
 
-    Raises InputError for what is wrong with the data before a model is loaded.
+    Raises InputError for invalid data before a model is loaded.
     """
     how = as_asked(how or How(), benchmark)
-    own = custom.metrics(metrics)
+    own_metrics = custom.metrics(metrics)
     folder = check_folder(out, overwrite=overwrite)
     source = data_of(benchmark, data)
     probes = limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
     from expunge.evaluation.collect import cached as asking  # torch, not before the data is in order
 
-    given = {"model": model, "target": target, "retrained": retrained}
-    kept: Asked = {} if asked is None else asked
-    said = {}
-    for who, name in given.items():
+    names_by_role = {"model": model, "target": target, "retrained": retrained}
+    answered: Asked = {} if asked is None else asked
+    results = {}
+    for role, name in names_by_role.items():
         if name:
-            known = kept.get(name) if who in BESIDE else None
-            said[who] = known or asking.collected(name, probes, how)
-            if who in BESIDE:
-                kept[name] = said[who]
+            earlier = answered.get(name) if role in BESIDE else None
+            results[role] = earlier or asking.collected(name, probes, how)
+            if role in BESIDE:
+                answered[name] = results[role]
     if not asking.is_main_process():
         return []
-    found = {who: one for who, (one, _) in said.items()}
-    shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps beside other models
-    for who, one in found.items():
-        table.write(one, _scores(folder, who))
-    warnings = [*source.warnings, *benchmark.warn(found["model"])]
+    collected = {role: table_of_model for role, (table_of_model, _) in results.items()}
+    shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps with other models
+    for role, table_of_model in collected.items():
+        table.write(table_of_model, _scores(folder, role))
+    warnings = [*source.warnings, *benchmark.warn(collected["model"])]
     names = names or {}
-    facts = {who: one | {"source": names.get(one["source"], one["source"])} for who, (_, one) in said.items()}
+    facts = {role: info | {"source": names.get(info["source"], info["source"])} for role, (_, info) in results.items()}
     return write(
         folder,
-        figures_of(benchmark, found, own),
+        figures_of(benchmark, collected, own_metrics),
         {
             **(about or {}),
             **({"metrics": list(metrics)} if metrics else {}),
@@ -103,23 +102,27 @@ def evaluate(
             "defined_in": defined_in,
             "paper": benchmark.paper,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **{who: facts.get(who) for who in given},
+            **{role: facts.get(role) for role in names_by_role},
             "data": {
                 "source": names.get(str(data), str(data)) if data else sorted({s.hub for s in benchmark.sets if s.hub}),
                 "fingerprint": fingerprint(probes),
                 "left_out": list(source.absent),
             },
-            **{k: v for k, v in dataclasses.asdict(how).items() if k not in HERE and (v or k != "template_arguments")},
+            **{
+                k: v
+                for k, v in dataclasses.asdict(how).items()
+                if k not in NOT_RECORDED and (v or k != "template_arguments")
+            },
             "seconds": time.monotonic() - began,
             "warnings": warnings,
-            "private_files": [f"{_scores(Path(), who).as_posix()}/" for who in found],
+            "private_files": [f"{_scores(Path(), role).as_posix()}/" for role in collected],
             "versions": record.versions(),
         },
     )
 
 
 def as_asked(how: How, benchmark: Benchmark) -> How:
-    """``how`` with what the benchmark says where the user says nothing."""
+    """``how`` with the benchmark's defaults for what the user leaves out."""
     if how.backend == "vllm" and find_spec("vllm") is None:
         raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")
     if how.limit is not None and how.limit < 1:
@@ -134,42 +137,44 @@ def check_folder(out: str | Path, *, inputs: Mapping[str, Any] | None = None, ov
 
 
 def figures_of(
-    benchmark: Benchmark, found: Mapping[str, table.Collected], own: Mapping[str, custom.Metric] | None = None
+    benchmark: Benchmark,
+    collected: Mapping[str, table.Collected],
+    own_metrics: Mapping[str, custom.Metric] | None = None,
 ) -> dict[str, list[Figure]]:
-    """The figures of each model of ``found``: the retrained one's are its own, the others' are also beside it.
+    """The figures of each model of ``found``: the others' are also compared with the retrained one's.
 
-    Those of the user's ``own`` metrics come last.
+    Those of the user's ``own_metrics`` come last.
     """
-    retrained = found.get("retrained")
+    retrained = collected.get("retrained")
     return {
-        who: [*benchmark.score(c, None if who == "retrained" else retrained), *custom.figures(own or {}, c)]
-        for who, c in found.items()
+        role: [*benchmark.score(c, None if role == "retrained" else retrained), *custom.figures(own_metrics or {}, c)]
+        for role, c in collected.items()
     }
 
 
 def rescore(named: Callable[[str], Benchmark], out: str | Path) -> list[Figure]:
-    """Recompute the figures of ``out`` from what was collected, and write them again; no model, no torch.
+    """Recompute the figures of ``out`` from the stored scores and answers, and write them; no model, no torch.
 
     ``named`` finds a benchmark by its name or file, as :func:`expunge.benchmarks.named` does.
     """
     folder = Path(out)
-    said = read(folder)
-    if str(said.get("benchmark")).startswith(LM_EVAL):
+    facts = read(folder)
+    if str(facts.get("benchmark")).startswith(LM_EVAL):
         raise InputError(
             f"{folder}: there is nothing to rescore, lm-evaluation-harness scored the model as it asked it"
         )
-    benchmark = named(said.get("defined_in") or str(said.get("benchmark")))
-    found = {who: table.read(_scores(folder, who)) for who in ("model", *BESIDE) if said.get(who)}
-    return write(folder, figures_of(benchmark, found, custom.metrics(said.get("metrics"))), said)
+    benchmark = named(facts.get("defined_in") or str(facts.get("benchmark")))
+    collected = {role: table.read(_scores(folder, role)) for role in ("model", *BESIDE) if facts.get(role)}
+    return write(folder, figures_of(benchmark, collected, custom.metrics(facts.get("metrics"))), facts)
 
 
 def read(folder: str | Path) -> dict[str, Any]:
-    """What ``figures.json`` of an evaluation's folder says."""
+    """The content of ``figures.json`` in an evaluation's folder."""
     file = Path(folder) / FIGURES
     if not file.exists():
         raise InputError(f"{file}: there are no figures; give the folder of `expunge bench`")
-    said = files.read_json(file, what="record", remedy="give the folder of `expunge bench`")
-    return record.check_schema(said, file, unnamed=1)
+    content = files.read_json(file, description="record", remedy="give the folder of `expunge bench`")
+    return record.check_schema(content, file, unnamed=1)
 
 
 def limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
@@ -177,13 +182,16 @@ def limited(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
     return [p for p in probes if limit is None or p.index < limit]
 
 
-def _scores(folder: Path, who: str) -> Path:
-    return folder / SCORES if who == "model" else folder / SCORES / who
+def _scores(folder: Path, role: str) -> Path:
+    return folder / SCORES if role == "model" else folder / SCORES / role
 
 
-def write(folder: Path, figures: Mapping[str, Sequence[Figure]], said: Mapping[str, Any]) -> list[Figure]:
+def write(folder: Path, figures: Mapping[str, Sequence[Figure]], facts: Mapping[str, Any]) -> list[Figure]:
     """Write figures.json: ``figures`` are the model's, ``beside`` holds those of the others; returns the model's."""
-    own = {"figures": to_json(figures["model"]), "beside": {w: to_json(figures[w]) for w in BESIDE if w in figures}}
+    figure_lists = {
+        "figures": to_json(figures["model"]),
+        "beside": {w: to_json(figures[w]) for w in BESIDE if w in figures},
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / FIGURES, {"schema": record.SCHEMA, **said, "expunge": __version__, **own})
+    files.write_json(folder / FIGURES, {"schema": record.SCHEMA, **facts, "expunge": __version__, **figure_lists})
     return list(figures["model"])

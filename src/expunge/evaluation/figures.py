@@ -5,7 +5,7 @@ r"""The few figures of one set under one model that a run reports before and aft
 * truth ratio: :math:`\mathbb{E}\,\min(r, 1/r)`, for rows that carry a paraphrase and wrong answers;
 * ROUGE-L: recall of the greedy answer, with stemmer (needs ``expunge[bench]``).
 
-Each metric's formula is in :mod:`expunge.evaluation.metrics`; the model is asked by :mod:`expunge.evaluation.collect`.
+Each metric's formula is in :mod:`expunge.evaluation.metrics`; the model is run by :mod:`expunge.evaluation.collect`.
 
 Maini et al. 2024, arXiv:2401.06121.
 """
@@ -26,40 +26,43 @@ from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected
 
 
-def probes(part: str, rows: Sequence[Row], shown: Container[int] = (), max_new_tokens: int = 80) -> list[Probe]:
-    """What a run asks of one set: every answer scored, paraphrase and wrong answers where every row has them, and the rows
-    with the numbers ``shown`` answered (a plain text is gone on with from its middle).
+def probes(part: str, rows: Sequence[Row], answered: Container[int] = (), max_new_tokens: int = 80) -> list[Probe]:
+    """A run's probes of one set: every answer is scored, paraphrase and wrong answers if every row has them, and the rows
+    with the numbers ``answered`` are answered (a plain text is continued from its middle).
     """
-    whole = all(r.paraphrase and r.perturbed for r in rows)
-    ask = Ask(max_new_tokens)
+    has_alternatives = all(r.paraphrase and r.perturbed for r in rows)
+    generation = Ask(max_new_tokens)
     out = []
     for i, row in enumerate(rows):
-        said = texts(row) if whole else {"answer": row.answer}
+        answers = texts(row) if has_alternatives else {"answer": row.answer}
         plain = row.prompt is None
-        out.append(Probe(part, i, row, said, ask if i in shown and not plain else None))
-        if i in shown and plain:
-            out.append(Probe(part, i, split_prompt(row), ask=ask))
+        out.append(Probe(part, i, row, answers, generation if i in answered and not plain else None))
+        if i in answered and plain:
+            out.append(Probe(part, i, split_prompt(row), ask=generation))
     return out
 
 
-def figures(found: Collected, part: str) -> dict[str, float]:
-    """``n``, ``probability``, ``nll`` and, where they were asked for, ``truth_ratio`` and ``rouge_l`` (of rows with a word
+def figures(collected: Collected, part: str) -> dict[str, float]:
+    """``n``, ``probability``, ``nll`` and, where they were collected, ``truth_ratio`` and ``rouge_l`` (of rows with a word
     that ROUGE can read).
     """
-    own = found.scored(part)
+    scores = collected.scored(part)
     out = {
-        "n": len(own),
-        "probability": metrics.mean(metrics.probability([s.mean_logp for s in own])),
-        "nll": -float(np.concatenate([s.logp for s in own]).mean(dtype=np.float64)),
+        "n": len(scores),
+        "probability": metrics.mean(metrics.probability([s.mean_logp for s in scores])),
+        "nll": -float(np.concatenate([s.logp for s in scores]).mean(dtype=np.float64)),
     }
-    if wrong := found.variants(part, "wrong"):
-        of = {v: {s.index: s.mean_logp for s in found.scored(part, v)} for v in (*wrong, "paraphrase")}
+    if wrong := collected.variants(part, "wrong"):
+        by_variant = {v: {s.index: s.mean_logp for s in collected.scored(part, v)} for v in (*wrong, "paraphrase")}
         ratios = [
-            metrics.truth_ratio([of["paraphrase"][s.index]], [[of[v][s.index] for v in wrong if s.index in of[v]]])[0]
-            for s in own
+            metrics.truth_ratio(
+                [by_variant["paraphrase"][s.index]],
+                [[by_variant[v][s.index] for v in wrong if s.index in by_variant[v]]],
+            )[0]
+            for s in scores
         ]  # row by row, for rows may have different numbers of wrong answers
         out["truth_ratio"] = metrics.closer_to_1_better(ratios)
-    pairs = [(a.expected, a.text) for a in found.answers if a.part == part and readable(a.expected)]
+    pairs = [(a.expected, a.text) for a in collected.answers if a.part == part and readable(a.expected)]
     if pairs and importlib.util.find_spec("rouge_score") is not None:
         out["rouge_l"] = metrics.mean(rouge(*zip(*pairs, strict=True)))
     return out

@@ -1,8 +1,8 @@
-"""General capability through EleutherAI's lm-evaluation-harness: its tasks, its arguments, figures as everywhere here.
+"""General capability through EleutherAI's lm-evaluation-harness: its tasks, its arguments, its results as figures.
 
-``expunge bench lm-eval:arc_easy,hellaswag --arg num_fewshot=5``.  The model is loaded as for any benchmark and handed to the
-harness, which asks and scores.  Arguments of its ``simple_evaluate`` are passed on, and those of its model wrapper that mean
-something for a loaded model; ``figures.json`` holds what was passed.  The harness is an extra: ``expunge[lm-eval]``.
+``expunge bench lm-eval:arc_easy,hellaswag --arg num_fewshot=5``.  The model is loaded as for any benchmark and passed to the
+harness, which evaluates it.  Arguments of its ``simple_evaluate`` are passed on, and those of its model wrapper that apply
+to a loaded model; ``figures.json`` records them.  The harness is an extra: ``expunge[lm-eval]``.
 """
 
 from __future__ import annotations
@@ -40,57 +40,57 @@ def measure(
     how: How | None = None,
     overwrite: bool = False,
 ) -> list[Figure]:
-    """Let the harness ask ``model`` the ``tasks``, write ``figures.json`` into the folder ``out``, and return the figures.
+    """Run the harness's ``tasks`` on ``model``, write ``figures.json`` into the folder ``out``, and return the figures.
 
     ``arguments``: ``NAME=VALUE``, the value in JSON or as plain text; ``data``: a folder with task files of your own;
-    ``how``: ``limit``, ``max_length`` and ``chat_template`` go to the harness where they are given.
+    ``how``: ``limit``, ``max_length`` and ``chat_template`` go to the harness if given.
 
     Raises InputError, before a model is loaded, where the harness is not installed, for a task or an argument that it does
-    not know, and for a value that is not of the argument's kind.
+    not know, and for a value that is not of the argument's type.
     """
     how = how or How()
     folder = check_folder(out, inputs={"model": model, "data": data}, overwrite=overwrite)
     harness, wrapper = _installed()
     manager = _tasks(tasks, data)
-    given = with_how(how, parse(arguments, accepted(harness, wrapper)))
+    passed_arguments = with_how(how, parse(arguments, accepted(harness, wrapper)))
     began = time.monotonic()
-    from expunge.evaluation.collect import cached, processes  # torch, not before all is in order
+    from expunge.evaluation.collect import cached, processes  # imports torch, so only after all checks
 
     if processes().num_processes > 1:
         raise InputError("lm-eval:TASKS runs in one process; leave out `accelerate launch`")
     loaded = cached.load(model, how)
-    lm = wrapper(pretrained=loaded.model, tokenizer=loaded.tokenizer, **only(wrapper, WRAPPER, given))
-    passed = {"log_samples": False, **only(harness, given, given)}
+    lm = wrapper(pretrained=loaded.model, tokenizer=loaded.tokenizer, **only(wrapper, WRAPPER, passed_arguments))
+    call_arguments = {"log_samples": False, **only(harness, passed_arguments, passed_arguments)}
     try:
-        said = harness(model=lm, tasks=list(tasks), task_manager=manager, **passed)
+        results = harness(model=lm, tasks=list(tasks), task_manager=manager, **call_arguments)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"lm-evaluation-harness cannot run {','.join(tasks)}: {reason}") from error
-    found = figures(said)
+    measured = figures(results)
     write(
         folder,
-        {"model": found},
+        {"model": measured},
         {
             "benchmark": LM_EVAL + ",".join(tasks),
             "paper": "https://github.com/EleutherAI/lm-evaluation-harness",
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "model": {"source": model, "fingerprint": loaded.fingerprint},
-            "arguments": given,
-            "tasks": {"versions": said.get("versions", {}), "examples": said.get("n-shot", {})},
+            "arguments": passed_arguments,
+            "tasks": {"versions": results.get("versions", {}), "examples": results.get("n-shot", {})},
             "data": {"source": str(data) if data else "the harness's own"},
-            "private_files": [SAMPLES] if said.get("samples") else [],
+            "private_files": [SAMPLES] if results.get("samples") else [],
             "dtype": how.dtype,
             "seconds": time.monotonic() - began,
-            "versions": {**record.versions(), "lm_eval": _version(said)},
+            "versions": {**record.versions(), "lm_eval": _version(results)},
         },
     )
-    if said.get("samples"):
-        text = json.dumps(said["samples"], ensure_ascii=False, default=str) + "\n"
+    if results.get("samples"):
+        text = json.dumps(results["samples"], ensure_ascii=False, default=str) + "\n"
         files.replace_text(folder / SAMPLES, text, mode=files.PRIVATE)
-    return found
+    return measured
 
 
-def figures(said: Mapping[str, Any]) -> list[Figure]:
+def figures(results: Mapping[str, Any]) -> list[Figure]:
     r"""The numbers of a result of ``simple_evaluate``; low and high where it gives a standard error.
 
     A share has Wilson's interval (:func:`expunge.stats.wilson`), and where all examples agree that of Clopper and Pearson;
@@ -102,15 +102,15 @@ def figures(said: Mapping[str, Any]) -> list[Figure]:
     Hand-worked: 0.5 with a standard error of 0.1 has the interval 0.3175 to 0.6825.
     """
     out = []
-    for task, of_task in {**said["results"], **said.get("groups", {})}.items():
-        n = of_task.get("sample_len") or said.get("n-samples", {}).get(task, {}).get("effective", 0)
+    for task, of_task in {**results["results"], **results.get("groups", {})}.items():
+        n = of_task.get("sample_len") or results.get("n-samples", {}).get(task, {}).get("effective", 0)
         for key, value in of_task.items():
-            metric, _, kind = key.partition(",")
-            if not kind or metric.endswith("_stderr") or not _number(value):
+            metric, _, filter_name = key.partition(",")
+            if not filter_name or metric.endswith("_stderr") or not _number(value):
                 continue
-            low, high = _interval(metric, float(value), of_task.get(f"{metric}_stderr,{kind}"), int(n))
-            shots = said.get("n-shot", {}).get(task)
-            before = f", {shots}-shot" if shots is not None else ""
+            low, high = _interval(metric, float(value), of_task.get(f"{metric}_stderr,{filter_name}"), int(n))
+            shots = results.get("n-shot", {}).get(task)
+            shot_note = f", {shots}-shot" if shots is not None else ""
             out.append(
                 Figure(
                     metric,
@@ -119,30 +119,33 @@ def figures(said: Mapping[str, Any]) -> list[Figure]:
                     low,
                     high,
                     task,
-                    f"filter {kind}{before}, lm-evaluation-harness {_version(said)}",
+                    f"filter {filter_name}{shot_note}, lm-evaluation-harness {_version(results)}",
                 )
             )
     return out
 
 
 def _interval(metric: str, value: float, error: Any, n: int) -> tuple[float | None, float | None]:
-    """The 95 % interval of one figure; none where there is no standard error and it is no share of examples."""
-    known = _number(error) and math.isfinite(error)
-    right = value * n
+    """The 95 % interval of one figure; none without a standard error, unless it is a share of examples."""
+    has_error = _number(error) and math.isfinite(error)
+    successes = value * n
     if metric in SIGNED or not 0 <= value <= 1:
-        if not known:
+        if not has_error:
             return None, None
         low, high = value - Z * error, value + Z * error
         if metric in SIGNED:
             return max(-1.0, low), min(1.0, high)
         return (max(0.0, low) if value >= 0 else low), high
-    if n and (value in (0, 1) or (not (known and error > 0) and metric in SHARES and abs(right - round(right)) < 1e-6)):
-        within = clopper_pearson(round(right), n)
-    elif known and error > 0 and 0 < value < 1:
-        within = wilson(value, error)
+    if n and (
+        value in (0, 1)
+        or (not (has_error and error > 0) and metric in SHARES and abs(successes - round(successes)) < 1e-6)
+    ):
+        interval = clopper_pearson(round(successes), n)
+    elif has_error and error > 0 and 0 < value < 1:
+        interval = wilson(value, error)
     else:
         return None, None
-    return within.low, within.high
+    return interval.low, interval.high
 
 
 # -- the harness ----------------------------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def _installed() -> tuple[Any, Any]:
 
 
 def _tasks(tasks: Sequence[str], data: str | Path | None) -> Any:
-    """The harness's index of tasks, with those of the folder ``data``; InputError for one that it does not hold."""
+    """The harness's index of tasks, with those of the folder ``data``; InputError for an unknown one."""
     from lm_eval.tasks import TaskManager
 
     if data is not None and not Path(data).is_dir():
@@ -175,13 +178,13 @@ def _tasks(tasks: Sequence[str], data: str | Path | None) -> Any:
     return manager
 
 
-def _version(said: Mapping[str, Any]) -> str:
+def _version(results: Mapping[str, Any]) -> str:
     from importlib import metadata
 
     try:
         return metadata.version("lm_eval")
     except metadata.PackageNotFoundError:
-        return str(said.get("lm_eval_version", "of unknown version"))
+        return str(results.get("lm_eval_version", "of unknown version"))
 
 
 def _number(value: Any) -> bool:

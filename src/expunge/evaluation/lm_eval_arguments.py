@@ -1,4 +1,4 @@
-"""What of a user's ``NAME=VALUE`` goes to lm-evaluation-harness, read off the signatures of the installed version."""
+"""The arguments ``NAME=VALUE`` for lm-evaluation-harness, parsed by the signatures of the installed version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expunge.errors import InputError
 from expunge.evaluation.probe import How
 
 OURS = ("model", "model_args", "tasks", "task_manager", "evaluation_tracker", "device", "verbosity")
-"""Arguments of ``simple_evaluate`` that are set here, or mean nothing for a model that is loaded already."""
+"""Arguments of ``simple_evaluate`` that are set here, or do not apply to a loaded model."""
 
 WRAPPER = (
     "batch_size",
@@ -27,7 +27,7 @@ WRAPPER = (
     "think_end_token",
     "chat_template_args",
 )
-"""Arguments of the harness's ``HFLM`` that mean something for a model that is loaded already."""
+"""Arguments of the harness's ``HFLM`` that apply to a loaded model."""
 
 TYPES: dict[str, tuple[type, ...]] = {
     "None": (type(None),),
@@ -46,56 +46,56 @@ def accepted(harness: Any, wrapper: Any) -> dict[str, inspect.Parameter]:
     return ours | {name: p for name, p in names(harness).items() if name not in OURS}
 
 
-def parse(given: Iterable[str], known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts as arguments; a name that is not ``known`` gets the nearest one suggested.
+def parse(pairs: Iterable[str], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as arguments; InputError, with the nearest name, for one that is not in ``parameters``.
 
     Hand-worked: ``num_fewshot=5`` is the number 5, ``apply_chat_template=True`` true, ``system_instruction=5`` the text "5".
     """
     out: dict[str, Any] = {}
-    for text in given:
+    for text in pairs:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"an argument of lm-evaluation-harness is NAME=VALUE, not {text!r}")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else f"; it takes {', '.join(known)}"
+        if name not in parameters:
+            close = difflib.get_close_matches(name, parameters, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f"; it takes {', '.join(parameters)}"
             raise InputError(f"lm-evaluation-harness takes no argument {name!r} here{hint}")
         if name in out:
             raise InputError(f"the argument {name!r} is given twice")
-        out[name] = _value(name, value, known[name])
+        out[name] = _value(name, value, parameters[name])
     return out
 
 
 def _value(name: str, text: str, parameter: inspect.Parameter) -> Any:
-    """``text`` as the parameter's annotation has it; as JSON or plain text where that says nothing."""
-    kinds = [k.split("[")[0].strip() for k in str(parameter.annotation).split("|")]
-    plain: Any = {"True": True, "False": False, "None": None}.get(text, ...)
-    if plain is ...:
+    """``text`` as the type of the parameter's annotation; without one as JSON or plain text."""
+    types = [k.split("[")[0].strip() for k in str(parameter.annotation).split("|")]
+    parsed: Any = {"True": True, "False": False, "None": None}.get(text, ...)
+    if parsed is ...:
         try:
-            plain = json.loads(text)
+            parsed = json.loads(text)
         except json.JSONDecodeError:
-            plain = text
-    if any(k not in TYPES for k in kinds):  # not annotated, or a kind of the harness's own
-        return plain
-    fits = [k for k in kinds if isinstance(plain, TYPES[k]) and (k == "bool" or not isinstance(plain, bool))]
-    if fits:
-        return plain
-    if "str" in kinds:
+            parsed = text
+    if any(k not in TYPES for k in types):  # not annotated, or a type of the harness
+        return parsed
+    matching = [k for k in types if isinstance(parsed, TYPES[k]) and (k == "bool" or not isinstance(parsed, bool))]
+    if matching:
+        return parsed
+    if "str" in types:
         return text
     raise InputError(f"{name}={text} does not fit: lm-evaluation-harness wants {parameter.annotation}")
 
 
-def with_how(how: How, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, and what ``how`` says under the harness's names; InputError where both say something."""
-    said = {"limit": how.limit, "max_length": how.max_length, "apply_chat_template": how.chat_template}
-    also = {name: value for name, value in said.items() if value is not None}
-    if twice := [name for name in also if name in given]:
-        raise InputError(f"{twice[0]!r} is given twice, as an argument of lm-evaluation-harness and beside it")
-    return {**given, **also}
+def with_how(how: How, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """``arguments`` and the settings of ``how`` under the harness's names; InputError where both give a value."""
+    settings = {"limit": how.limit, "max_length": how.max_length, "apply_chat_template": how.chat_template}
+    from_settings = {name: value for name, value in settings.items() if value is not None}
+    if duplicates := [name for name in from_settings if name in arguments]:
+        raise InputError(f"{duplicates[0]!r} is given twice, as an argument of lm-evaluation-harness and beside it")
+    return {**arguments, **from_settings}
 
 
-def only(function: Any, allowed: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in allowed if name in given and name in names(function)}
+def only(function: Any, allowed: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: arguments[name] for name in allowed if name in arguments and name in names(function)}
 
 
 def names(function: Any) -> Mapping[str, inspect.Parameter]:

@@ -1,4 +1,4 @@
-"""What a benchmark asks of a model, and how: prompts, texts to score after each, whether it answers.  Without torch."""
+"""Probes of a benchmark: prompts, texts to score after each, settings of generation.  Without torch."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Ask:
 class Probe:
     """One prompt.  ``texts``: variant -> an answer to score after it; ``ask``: let the model answer too.
 
-    The right, the paraphrased and the wrong answers of a question stand in one probe, so its prompt is run once.
-    ``note``: what the scores need to know of the row later (its right option, its level); ``continues``: the texts go on
-    from a plain prompt, tokenised together with it and without an end token, as lm-evaluation-harness has it;
+    The right, the paraphrased and the wrong answers of a question are in one probe, so its prompt is run once.
+    ``note``: a property of the row that scoring needs (its right option, its level); ``continues``: the texts continue
+    a plain prompt, tokenised together with it and without an end token, as lm-evaluation-harness has it;
     ``grad_norm``: the variants whose gradient is measured too, each a pass forward and backward of its own.
     """
 
@@ -51,7 +51,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class How:
-    """What decides how a model is asked, besides the probes.
+    """Settings of an evaluation, besides the probes.
 
     ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the template;
     ``limit``: only the first rows of each part; ``dtype``: the number format of the weights, such as
@@ -93,10 +93,10 @@ class How:
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:
-    """``sha256:`` over all that decides what a model is asked; where rows stood does not count."""
+    """``sha256:`` over the content of ``probes``; the places of their rows do not count."""
     digest = hashlib.sha256()
     for p in probes:
-        how = [asdict(p.ask) if p.ask else None, p.note, p.continues, p.grad_norm]
-        said = [p.part, p.index, p.row.prompt, p.row.answer, sorted(p.texts.items()), how, *p.row.further]
-        digest.update(json.dumps(said, ensure_ascii=False).encode() + b"\n")
+        options = [asdict(p.ask) if p.ask else None, p.note, p.continues, p.grad_norm]
+        content = [p.part, p.index, p.row.prompt, p.row.answer, sorted(p.texts.items()), options, *p.row.further]
+        digest.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"

@@ -1,9 +1,9 @@
-"""What one pass over a model found, one row a text: the only thing that metrics read.  Needs no torch.
+"""The results of one pass over a model, one row a text: the only input of metrics.  Needs no torch.
 
-Two kinds of rows.  A *scored* text: what the model thinks of each token of an answer that was given.  A *generated* text:
-what it answers itself.  Both name their ``part`` (``forget``, ``retain``, …), the row's number in it, and a ``variant``
+Two kinds of rows.  A *scored* text: the model's log-probability of each token of a given answer.  A *generated* text:
+the model's own answer.  Both name their ``part`` (``forget``, ``retain``, …), the row's number in it, and a ``variant``
 (``answer``, ``paraphrase``, ``wrong0``, ``option2``, …).  On disk they are ``scores.parquet`` and ``answers.parquet``,
-written whole or not at all; they quote the data, so they stay with whoever may read it.
+written whole or not at all; they quote the data, so they are readable by their owner alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Scored:
 
     ``logp`` (T,) log-probability of each token; ``vocab_mean``, ``vocab_std`` (T,) mean and deviation of the
     log-probability over the vocabulary there (Min-K++); ``hit`` (T,) whether the token is the most likely one;
-    ``ends`` whether the last token is the end of turn; ``grad_norm`` of the loss, if it was asked for; ``note`` the
+    ``ends`` whether the last token is the end of turn; ``grad_norm`` of the loss, if it was measured; ``note`` the
     probe's.
     """
 
@@ -54,7 +54,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Generated:
-    """What the model answered, greedily, where ``expected`` would have been right."""
+    """The model's greedy answer; ``expected``: the right one."""
 
     part: str
     index: int
@@ -66,7 +66,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Collected:
-    """All that was found of one model on one benchmark."""
+    """All scores and answers of one model on one benchmark."""
 
     scores: tuple[Scored, ...]
     answers: tuple[Generated, ...]
@@ -82,23 +82,23 @@ class Collected:
         """The scored texts of one part and variant, by row number."""
         rows = self._by_place.get((part, variant))
         if rows is None:
-            raise InputError(f"nothing was collected for {variant!r} of {part!r}; found {self._found()}")
+            raise InputError(f"nothing was collected for {variant!r} of {part!r}; found {self._available()}")
         return [rows[i] for i in sorted(rows)]
 
     def variants(self, part: str, stem: str) -> list[str]:
         """The variants of ``part`` that are ``stem`` and a number, in order of the number."""
-        named = [v for p, v in self._by_place if p == part and v.startswith(stem) and v[len(stem) :].isdigit()]
-        return sorted(named, key=lambda v: int(v[len(stem) :]))
+        names = [v for p, v in self._by_place if p == part and v.startswith(stem) and v[len(stem) :].isdigit()]
+        return sorted(names, key=lambda v: int(v[len(stem) :]))
 
     def mean_logp(self, part: str, variant: str = "answer") -> NDArray[np.float64]:
         """(n,) mean token log-probability of each text of ``scored``."""
         return np.array([s.mean_logp for s in self.scored(part, variant)])
 
     def mean_logps(self, part: str, stem: str) -> NDArray[np.float64]:
-        """(n, k) the same of the k numbered variants of ``part``."""
+        """(n, k) :meth:`mean_logp` of the k numbered variants of ``part``."""
         names = self.variants(part, stem)
         if not names:
-            raise InputError(f"nothing was collected for {stem}0, {stem}1, … of {part!r}; found {self._found()}")
+            raise InputError(f"nothing was collected for {stem}0, {stem}1, … of {part!r}; found {self._available()}")
         return np.stack([self.mean_logp(part, v) for v in names], axis=1)
 
     def generated(self, part: str, variant: str = "answer") -> list[Generated]:
@@ -108,12 +108,12 @@ class Collected:
             raise InputError(f"nothing was generated for {variant!r} of {part!r}")
         return [rows[i] for i in sorted(rows)]
 
-    def _found(self) -> str:
+    def _available(self) -> str:
         return ", ".join(f"{p}/{v}" for p, v in self._by_place) or "nothing"
 
 
 def join(tables: Iterable[Collected]) -> Collected:
-    """One table of several: the shares of several processes."""
+    """One table from those of several processes."""
     parts = list(tables)
     return Collected(tuple(s for t in parts for s in t.scores), tuple(a for t in parts for a in t.answers))
 
@@ -127,7 +127,7 @@ def write(table: Collected, folder: str | os.PathLike[str]) -> Path:
 
 
 def read(folder: str | os.PathLike[str]) -> Collected:
-    """What :func:`write` wrote."""
+    """The table that :func:`write` wrote."""
     return Collected(
         tuple(
             Scored(

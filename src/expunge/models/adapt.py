@@ -1,4 +1,4 @@
-"""What of a model trains: LoRA factors put on it, taken off it or added to it, or weights chosen by name."""
+"""Which weights of a model train: LoRA factors (attached, detached, merged), or weights chosen by name."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def attach_lora(
     target_parameters: Sequence[str] = (),
     seed: int = 0,
 ) -> PeftModel:
-    """``model`` with LoRA factors (fp32) that train, all else frozen; starts as the same function (B = 0).
+    """``model`` with trainable LoRA factors (fp32), everything else frozen; its outputs do not change at first (B = 0).
 
     ``target_modules``: "all-linear" (not the output embedding, :func:`fused_projections` and :func:`routers`), a regular
-    expression on full module names, or a list of name endings.  ``target_parameters``: names of weights of no layer of their
-    own, such as all experts' in one tensor.  The factors depend on ``seed`` only; the global random state is left as
+    expression on full module names, or a list of name endings.  ``target_parameters``: names of weights that are not layers,
+    such as one tensor with all experts' weights.  The factors depend on ``seed`` only; the global random state is left as
     it was.
     """
     from peft import LoraConfig, get_peft_model
 
     check_targets(model, target_modules)
-    whole = {name for name, _ in model.named_modules()}
-    named = not isinstance(target_modules, str) and whole.issuperset(target_modules)
-    wanted = {*target_modules, *(name.rpartition(".")[0] for name in target_parameters)} if named else set()
+    module_names = {name for name, _ in model.named_modules()}
+    lists_full_names = not isinstance(target_modules, str) and module_names.issuperset(target_modules)
+    targeted = (
+        {*target_modules, *(name.rpartition(".")[0] for name in target_parameters)} if lists_full_names else set()
+    )
     fused = [*fused_projections(model), *routers(model)] if target_modules == "all-linear" else []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(tie_word_embeddings|fan_in_fan_out)")  # :func:`merged` unties
@@ -59,33 +61,33 @@ def attach_lora(
             net = get_peft_model(model, config, autocast_adapter_dtype=True)
         except ValueError as error:
             reason = str(error).split("\n")[0].rstrip(".")
-            what = f"LoRA (r={r}, target_modules={target_modules!r})"
-            raise InputError(f"{what} cannot be attached: {reason}.") from error
-    if wanted:
-        _check_placed(net, wanted)
+            attempt = f"LoRA (r={r}, target_modules={target_modules!r})"
+            raise InputError(f"{attempt} cannot be attached: {reason}.") from error
+    if targeted:
+        _check_placed(net, targeted)
     return net
 
 
-def _check_placed(net: Any, wanted: set[str]) -> None:
-    """Raise InputError where PEFT put factors on other modules than ``wanted``, as it does in families with experts."""
+def _check_placed(net: Any, targeted: set[str]) -> None:
+    """Raise InputError where PEFT put factors on other modules than ``targeted``, as it does in some mixtures of experts."""
     names = {name.replace(".base_layer", "") for name, module in net.named_modules() if hasattr(module, "lora_A")}
     placed = {name.removeprefix("base_model.model.") for name in names}
-    if placed != wanted:
+    if placed != targeted:
         raise InputError(
-            f"PEFT cannot put LoRA on {', '.join(sorted(wanted - placed)[:3]) or 'these weights alone'} of a "
+            f"PEFT cannot put LoRA on {', '.join(sorted(targeted - placed)[:3]) or 'these weights alone'} of a "
             f"{net.config.model_type} model: it takes the experts of all layers in their place; train without --adapter "
             "lora, or choose other weights"
         )
 
 
 def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
-    """Raise InputError for the first of LoRA's ``target_modules`` that is no layer of ``model``: PEFT passes over it."""
+    """Raise InputError for the first of LoRA's ``target_modules`` that is no layer of ``model``, which PEFT ignores."""
     names = [name for name, _ in model.named_modules() if name]
-    ends = [f".{name}" for name in names]
+    suffixes = [f".{name}" for name in names]
     if isinstance(targets, str):
         missing = [] if targets == "all-linear" or any(re.fullmatch(targets, n) for n in names) else [targets]
     else:
-        missing = [t for t in targets if not any(end.endswith(f".{t}") for end in ends)]
+        missing = [t for t in targets if not any(end.endswith(f".{t}") for end in suffixes)]
     if missing:
         linear = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear))
         raise InputError(
@@ -97,45 +99,45 @@ def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
 def fused_projections(model: nn.Module) -> list[str]:
     """The linear layers of Mamba blocks whose weight a kernel may read past the layer, and so past its LoRA factors."""
     blocks = [name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")]
-    inside = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return [name for block in blocks for end in ("out_proj", "dt_proj") if (name := f"{block}.{end}") in inside]
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [name for block in blocks for end in ("out_proj", "dt_proj") if (name := f"{block}.{end}") in linear]
 
 
 def routers(model: nn.Module) -> list[str]:
-    """The linear layers that give more than one tensor, as a router of Llama 4 does, so that nothing can be added to it."""
+    """The linear layers that return several tensors, as a router of Llama 4 does, to which no update can be added."""
     linear = [(name, type(module)) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return [name for name, kind in linear if "router" in kind.__name__.lower()]
+    return [name for name, module_class in linear if "router" in module_class.__name__.lower()]
 
 
 def train_only(model: nn.Module, pattern: str) -> None:
-    """Freeze every weight of ``model`` but those whose name ``pattern``, a regular expression, is found in.
+    """Freeze every weight of ``model`` except those whose name matches the regular expression ``pattern`` (``re.search``).
 
-    Raises InputError where that is none, or ``pattern`` is not a regular expression.
+    Raises InputError if no name matches, or ``pattern`` is not a regular expression.
     """
-    chosen = set(_matching((name for name, _ in model.named_parameters()), pattern))
+    trainable_names = set(_matching((name for name, _ in model.named_parameters()), pattern))
     for name, p in model.named_parameters():
-        p.requires_grad_(name in chosen)
+        p.requires_grad_(name in trainable_names)
 
 
 def without_experts(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """LoRA's ``settings`` with "all-linear" written out where ``model`` has experts in one tensor, whose update is no sum of
-    products that could be added to a weight.
+    """LoRA's ``settings`` with "all-linear" written out where ``model`` has experts in one tensor, whose LoRA update
+    cannot be added to the weight as a product of factors.
     """
     from transformers.pytorch_utils import Conv1D
 
     experts = any(p.ndim == 3 and not name.endswith(".weight") for name, p in model.named_parameters())
     if not experts or settings["target_modules"] != "all-linear":
         return dict(settings)
-    out = {*fused_projections(model), *routers(model)} | {
+    excluded = {*fused_projections(model), *routers(model)} | {
         n for n, m in model.named_modules() if m is model.get_output_embeddings()
     }
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-    return {**settings, "target_modules": [name for name in names if name not in out]}
+    return {**settings, "target_modules": [name for name in names if name not in excluded]}
 
 
 def lora_targets(model: nn.Module, pattern: str) -> dict[str, list[str]]:
-    """What LoRA adapts in place of the weights of ``model`` whose name ``pattern`` is found in: linear layers, and experts'
-    weights that stand together in one tensor; by the arguments of :func:`attach_lora`.
+    """LoRA's targets for the weights of ``model`` whose name matches ``pattern``: linear layers, and tensors with all
+    experts' weights; by the arguments of :func:`attach_lora`.
 
     Raises InputError as :func:`train_only`.
     """
@@ -143,10 +145,10 @@ def lora_targets(model: nn.Module, pattern: str) -> dict[str, list[str]]:
 
     linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     experts = [name for name, p in model.named_parameters() if p.ndim == 3 and not name.endswith(".weight")]
-    found = set(_matching([*linear, *experts], pattern))
+    matching = set(_matching([*linear, *experts], pattern))
     return {
-        "target_modules": [name.removesuffix(".weight") for name in linear if name in found],
-        "target_parameters": [name for name in experts if name in found],
+        "target_modules": [name.removesuffix(".weight") for name in linear if name in matching],
+        "target_parameters": [name for name in experts if name in matching],
     }
 
 
@@ -156,37 +158,37 @@ def linear_layers(model: nn.Module, pattern: str) -> list[str]:
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:
-    """``names`` that ``pattern`` is found in."""
+    """The ``names`` that match ``pattern``; InputError if there are none."""
     try:
         search = re.compile(pattern).search
     except re.error as error:
         raise InputError(f"trainable={pattern!r} is not a regular expression: {error}") from None
-    everything = list(names)
-    if not (found := [name for name in everything if search(name)]):
+    all_names = list(names)
+    if not (matching := [name for name in all_names if search(name)]):
         raise InputError(
-            f"trainable={pattern!r} matches no weight that could train; weights have names such as {everything[0]} "
-            f"and {everything[-1]}"
+            f"trainable={pattern!r} matches no weight that could train; weights have names such as {all_names[0]} "
+            f"and {all_names[-1]}"
         )
-    return found
+    return matching
 
 
 def detach_lora(model: PeftModel) -> tuple[Any, Adapter]:
-    """The plain model under ``model``, its weights as they were before :func:`attach_lora`, and the factors apart (a copy
-    on the CPU).  ``model`` is used up.
+    """The plain model under ``model``, its weights as they were before :func:`attach_lora`, and the factors (a copy
+    on the CPU).  ``model`` cannot be used afterwards.
     """
     from peft import get_peft_model_state_dict
 
     name = model.active_adapter
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     config = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted)) | {"inference_mode": True}
-    kept = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
-    return without_peft_marks(model.unload()), Adapter(kept, config)
+    factors_on_cpu = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
+    return without_peft_marks(model.unload()), Adapter(factors_on_cpu, config)
 
 
 def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
     """module -> the weight that ``adapter`` changes, (out, in), as a view into plain ``model``.
 
-    Raises InputError where that is no matrix of a linear layer, or one that ``model`` uses twice.
+    Raises InputError for a weight that is no matrix of a linear layer, or that ``model`` uses twice.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -206,8 +208,8 @@ def adapted(model: Any, adapter: Adapter) -> dict[str, Tensor]:
 def add(model: Any, adapter: Adapter) -> None:
     r"""Add the update of ``adapter`` to the weights of plain ``model`` in place, in fp32: :math:`W \leftarrow W + s\,B A`.
 
-    Weights of another number format would lose small updates to rounding: they stay, and the layer adds :math:`s\,B A x` to
-    what it gives.  Raises InputError as :func:`adapted`.
+    Weights of another dtype would lose small updates to rounding: they are unchanged, and a forward hook adds
+    :math:`s\,B A x` to the layer's output.  Raises InputError as :func:`adapted`.
     """
     weights = adapted(model, adapter)
     for name, (a, b) in factors(adapter).items():
@@ -226,65 +228,64 @@ def _with_update(a: Tensor, b: Tensor, _: nn.Module, inputs: tuple[Tensor, ...],
 def trainable(model: nn.Module) -> tuple[int, int]:
     """(parameters that train, all parameters); a tied weight counts once."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, moves in sizes if moves), sum(n for n, _ in sizes)
+    return sum(n for n, requires_grad in sizes if requires_grad), sum(n for n, _ in sizes)
 
 
 def shared_embedding(model: Any, adapter: Adapter) -> str | None:
     """The embedding that ``adapter`` changes although input and output of ``model`` share it, if any."""
-    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    names = [name for name, module in model.named_modules() if any(module is end for end in ends)]
+    embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = [name for name, module in model.named_modules() if any(module is end for end in embeddings)]
     return next((name for name in names if any(f".{name}.lora_" in key for key in adapter.state)), None)
 
 
 def merged(model: PeftModel) -> Any:
-    """The plain model with the adapter of ``model`` in its weights, all of which can train; ``model`` is used up.
+    """The plain model with the adapter of ``model`` in its weights, all trainable; ``model`` cannot be used afterwards.
 
-    A weight that input and output share becomes two where the adapter changes one of the ends, so that the model says what
-    it said with the adapter on.
+    A weight that input and output embeddings share becomes two if the adapter changes one of them, so that the outputs are
+    those of the model with the adapter.
     """
     inner = model.get_base_model()
-    ends = _ends(inner)
-    tied = ends[1] is not None and _inner(ends[0]).weight is _inner(ends[1]).weight
-    if tied and any(map(_is_wrapped, ends)):
-        _inner(ends[1]).weight = nn.Parameter(_inner(ends[1]).weight.detach().clone())
+    embeddings = _embeddings(inner)
+    tied = embeddings[1] is not None and _inner(embeddings[0]).weight is _inner(embeddings[1]).weight
+    if tied and any(map(_is_wrapped, embeddings)):
+        _inner(embeddings[1]).weight = nn.Parameter(_inner(embeddings[1]).weight.detach().clone())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings")
         plain = without_peft_marks(model.merge_and_unload())
     if tied:
-        first, last = _ends(plain)
-        same = torch.equal(
-            first.weight, last.weight
-        )  # nothing happened to them, or the same to both, as to trained tokens
-        if same:
-            last.weight = first.weight
-        plain.config.get_text_config().tie_word_embeddings = plain.config.tie_word_embeddings = same
+        input_embedding, output_embedding = _embeddings(plain)
+        # Equal if both are unchanged, or changed alike, as trained tokens are.
+        still_tied = torch.equal(input_embedding.weight, output_embedding.weight)
+        if still_tied:
+            output_embedding.weight = input_embedding.weight
+        plain.config.get_text_config().tie_word_embeddings = plain.config.tie_word_embeddings = still_tied
     plain.requires_grad_(True)
     return plain
 
 
-def _ends(model: Any) -> list[Any]:
+def _embeddings(model: Any) -> list[Any]:
     """The input and the output embedding."""
     return [model.get_input_embeddings(), model.get_output_embeddings()]
 
 
-def _is_wrapped(end: Any) -> bool:
+def _is_wrapped(module: Any) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    return isinstance(end, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    return isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
 
 
-def _inner(end: Any) -> Any:
+def _inner(module: Any) -> Any:
     """The module that PEFT has wrapped."""
     while True:
-        inner = getattr(end, "base_layer", None) or getattr(end, "original_module", None)
+        inner = getattr(module, "base_layer", None) or getattr(module, "original_module", None)
         if inner is None:
-            return end
-        end = inner
+            return module
+        module = inner
 
 
 def without_peft_marks(plain: Any) -> Any:
-    """``plain`` without PEFT's marks, for which it would take the next adapter for a second one."""
+    """``plain`` without PEFT's marks, which would make PEFT treat the next adapter as a second one."""
     vars(plain).pop("peft_config", None)
     plain._hf_peft_config_loaded = False
     return plain

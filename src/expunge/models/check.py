@@ -1,4 +1,4 @@
-"""What of a model can be checked before its weights are read: its configuration, its files, its vocabulary, the device."""
+"""Checks of a model before its weights are loaded: its configuration, its files, its vocabulary, the device."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from expunge.models.locate import Source, adapter_base
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
-AGAIN = "restore or download it again"
-QUANTISED = ("I8", "U8", "I4", "U4", "F8_E4M3", "F8_E5M2", "F4")  # how safetensors names the number formats
+REMEDY = "restore or download it again"
+QUANTISED = ("I8", "U8", "I4", "U4", "F8_E4M3", "F8_E5M2", "F4")  # dtypes as safetensors names them
 MASKS = (".attn.bias", ".attention.bias", "masked_bias")  # buffers of old checkpoints, in integers
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")
 
 
 # -- files ----------------------------------------------------------------------------------------------------------------
 def check_files(source: Source, *, trust_remote_code: bool = False) -> None:
-    """Raise InputError for what is wrong with a model in a folder: settings, weights that are missing, cut off or quantised.
+    """Raise InputError for a model in a folder with invalid settings, or weights that are missing, truncated or quantised.
 
-    Of an adapter its own file and its base; nothing of a model that is still on the Hub, nor of a GGUF file.
+    Of an adapter its own file and its base are checked; a model on the Hub and a GGUF file are not.
     """
     if source.kind == "adapter":
         list(tensors(Path(source.location) / ADAPTER))
@@ -38,7 +38,7 @@ def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    config = read_json(folder / "config.json", what="model's settings", remedy=AGAIN)
+    config = read_json(folder / "config.json", description="model's settings", remedy=REMEDY)
     kind = config.get("model_type")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "an unnamed method")
@@ -51,7 +51,7 @@ def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
             raise InputError(f"{folder} brings its own code; read it, then say --trust-remote-code to run it")
         return
     if not isinstance(kind, str) or not kind:
-        raise InputError(f'{folder / "config.json"} says no "model_type", such as "llama"; {AGAIN}')
+        raise InputError(f'{folder / "config.json"} says no "model_type", such as "llama"; {REMEDY}')
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return _check_values(folder)
     if kind in CONFIG_MAPPING:
@@ -67,7 +67,7 @@ def _check_values(folder: Path) -> None:
 
     try:
         AutoConfig.from_pretrained(folder)
-    except Exception as error:  # each configuration checks its values by means of its own
+    except Exception as error:  # each configuration class raises its own errors
         raise InputError(f"{folder / 'config.json'} does not fit: {said_by(error)}") from error
 
 
@@ -75,14 +75,14 @@ def check_tokenizer(folder: Path) -> None:
     """Raise InputError for a file of the tokenizer in ``folder`` that is no JSON object."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            read_json(folder / name, what="tokenizer's file", remedy=AGAIN)
+            read_json(folder / name, description="tokenizer's file", remedy=REMEDY)
 
 
 def check_weights(folder: Path) -> None:
     """Raise InputError for weights in ``folder`` that are missing, cut off or stored as integers."""
     for file in _shards(folder):
         if not file.is_file():
-            raise InputError(f"{folder} lacks {file.name}, which its index names; {AGAIN}")
+            raise InputError(f"{folder} lacks {file.name}, which its index names; {REMEDY}")
         for name, kind, _ in tensors(file):
             if kind in QUANTISED and not name.endswith(MASKS):
                 raise InputError(
@@ -91,37 +91,37 @@ def check_weights(folder: Path) -> None:
 
 
 def tensors(file: Path) -> Iterator[tuple[str, str, list[int]]]:
-    """(name, number format, shape) of each tensor in a safetensors file, from its header alone."""
+    """(name, dtype, shape) of each tensor in a safetensors file, from its header alone."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118  it is no mapping
-                part = opened.get_slice(name)
-                yield name, part.get_dtype(), part.get_shape()
+                view = opened.get_slice(name)
+                yield name, view.get_dtype(), view.get_shape()
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} is damaged or cut off ({said_by(error)}); {AGAIN}") from error
+        raise InputError(f"{file} is damaged or cut off ({said_by(error)}); {REMEDY}") from error
 
 
 def _shards(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file():
         return [file for file in [folder / "model.safetensors"] if file.is_file()]
-    index = read_json(folder / INDEX, what="model's index", remedy=AGAIN).get("weight_map")
+    index = read_json(folder / INDEX, description="model's index", remedy=REMEDY).get("weight_map")
     if not isinstance(index, dict):
-        raise InputError(f"{folder / INDEX} has no weight_map; {AGAIN}")
+        raise InputError(f"{folder / INDEX} has no weight_map; {REMEDY}")
     return [folder / name for name in sorted(set(map(str, index.values())))]
 
 
 # -- vocabulary -----------------------------------------------------------------------------------------------------------
 def vocabulary(source: Source) -> int | None:
-    """How many tokens the model has an embedding for; None where that is not known before it is loaded."""
+    """The number of tokens that the model has an embedding for; None if unknown before loading."""
     if source.kind == "adapter":
         folder = Path(source.location)
         rows = [shape[0] for name, _, shape in tensors(folder / ADAPTER) if is_embedding(name)]
         return max(rows) if rows else vocabulary(adapter_base(folder)[0])
     if source.kind != "folder":
         return None
-    config = read_json(Path(source.location) / "config.json", what="model's settings", remedy=AGAIN)
+    config = read_json(Path(source.location) / "config.json", description="model's settings", remedy=REMEDY)
     size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return size if isinstance(size, int) else None
 
@@ -141,8 +141,8 @@ def check_ids(size: int | None, ids: Iterable[int], tokenizer: Any, where: str) 
 
 def is_embedding(name: str) -> bool:
     """Whether a tensor of an adapter is a whole embedding, not a factor of its update."""
-    parts = name.split(".")
-    return parts[-1] == "weight" and ".lora_" not in name and any(part in EMBEDDINGS for part in parts)
+    path = name.split(".")
+    return path[-1] == "weight" and ".lora_" not in name and any(module in EMBEDDINGS for module in path)
 
 
 # -- attention ------------------------------------------------------------------------------------------------------------
@@ -176,23 +176,25 @@ def check_attention(attn: str | None, dtype: str | None = None) -> None:
 
 # -- device ---------------------------------------------------------------------------------------------------------------
 def check_device(device: Any) -> None:
-    """Raise InputError for a device that is none, or that this machine does not have."""
+    """Raise InputError for an invalid device, or one that this machine does not have."""
     import torch
 
     if device is None:
         return
     try:
-        found = torch.device(device)
+        requested = torch.device(device)
     except (RuntimeError, TypeError):
         raise InputError(f"there is no device {str(device)!r}; say cpu, cuda, cuda:0 or mps") from None
-    if found.type == "cpu":
+    if requested.type == "cpu":
         return
-    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    kind = here.type if here else "none"
-    count = torch.accelerator.device_count() if here else 0
-    if found.type != kind or (found.index or 0) >= count:
-        has = f"{count} of type {kind}" if here else "no accelerator that torch can use"
-        raise InputError(f"the device {found} is not to be had: this machine has {has}; leave --device out, or say cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    available_type = accelerator.type if accelerator else "none"
+    count = torch.accelerator.device_count() if accelerator else 0
+    if requested.type != available_type or (requested.index or 0) >= count:
+        available = f"{count} of type {available_type}" if accelerator else "no accelerator that torch can use"
+        raise InputError(
+            f"the device {requested} is not to be had: this machine has {available}; leave --device out, or say cpu"
+        )
 
 
 def usual_device(device: Any) -> Any:
@@ -205,6 +207,6 @@ def usual_device(device: Any) -> Any:
 
 
 def said_by(error: Exception) -> str:
-    """What a library's error says, in a line; its class too where that is all that tells what it is about."""
+    """A library's error as one line; with its class where the message alone is not enough."""
     text = " ".join(str(error).split())[:300].rstrip(".")
     return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

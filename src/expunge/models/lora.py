@@ -241,7 +241,9 @@ def read_adapter(folder: Path) -> Adapter:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = read_json(folder / "adapter_config.json", what="adapter's settings", remedy="restore or download it again")
+    config = read_json(
+        folder / "adapter_config.json", description="adapter's settings", remedy="restore or download it again"
+    )
     file = folder / "adapter_model.safetensors"
     try:
         return Adapter(load_file(file), config)

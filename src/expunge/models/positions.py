@@ -1,4 +1,4 @@
-"""How long a sequence a model has positions for, from its configuration alone."""
+"""The longest sequence that a model has positions for, from its configuration alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _config(name: str, trust_remote_code: bool) -> Any:
         source = resolve(name)
         if source.kind == "adapter":
             source = adapter_base(Path(source.location))[0]
-        where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
-        return AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+        path = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (InputError, OSError, ValueError, KeyError):
-        return None  # loading says what is wrong
+        return None  # loading reports the problem

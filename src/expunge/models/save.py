@@ -134,7 +134,9 @@ def _settings_of(model: PeftModel) -> dict[str, Any]:
     config.inference_mode = True
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        return read_json(Path(folder) / SETTINGS, what="adapter's settings", remedy="PEFT did not write them whole")
+        return read_json(
+            Path(folder) / SETTINGS, description="adapter's settings", remedy="PEFT did not write them whole"
+        )
 
 
 def _write_adapter(adapter: Adapter, folder: Path, base: Loaded | None) -> bool:

@@ -1,4 +1,4 @@
-"""The tokenizer alone: data is checked with it before any weights are read."""
+"""Loading of the tokenizer alone: data is checked with it before any weights are read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_tokenizer(
 ) -> Any:
     """The tokenizer of the model ``name`` (see :func:`~expunge.models.resolve`); of an adapter without one, its base's.
 
-    One without a pad token pads with its end token; nothing may tell padding by that id, masks come from lengths.
+    One without a pad token pads with its end token; padding must not be recognised by that ID, masks come from lengths.
     """
     from transformers import AutoTokenizer
 
@@ -36,9 +36,9 @@ def load_tokenizer(
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if source.kind == "hub" and revision:
         options["revision"] = revision
-    where = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
+    path = str(dequantised(Path(source.location))) if source.kind == "gguf" else source.location
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except Exception as error:  # the tokenizers library raises nothing narrower for a file that it cannot read
         raise InputError(f"{source.location} has no tokenizer that can be loaded: {said_by(error)}.") from error
     if tokenizer.pad_token_id is None:

@@ -1,4 +1,4 @@
-"""The record of a release: what ``run.json`` holds besides what every run writes."""
+"""The record of a release: the parts of ``run.json`` that only a release has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUMMARY = (
 
 
 def describe_method(settings: Release, retain: bool) -> dict[str, Any]:
-    """The method as every record has it; ``retain`` says whether there are retain rows."""
+    """The method, as in every record; ``retain``: whether there are retain rows."""
     objectives = {"forget": "nll"}
     if retain and settings.retain_coefficient:
         objectives |= {"retain": "nll"} | ({"orthogonality": "orthogonality"} if settings.orthogonality else {})
@@ -39,41 +39,41 @@ def describe_method(settings: Release, retain: bool) -> dict[str, Any]:
 
 def describe_training(args: Any, past: Sequence[Step]) -> dict[str, Any]:
     """How the forget modules were trained; each module has a seed of its own, a function of the run's."""
-    said = about_run.describe_training(args, past[-1].optimizer_steps)
-    return {k: v for k, v in said.items() if k != "seed"}
+    record = about_run.describe_training(args, past[-1].optimizer_steps)
+    return {k: v for k, v in record.items() if k != "seed"}
 
 
 def describe_data(settings: Release, raw: Mapping[str, Any], watched: Sequence[Any], data: Data) -> dict[str, Any]:
     """The sets, the utility rows among them."""
     plan = settings.run
     retain = plan.retain if plan.retain is not None else "written by the model itself"
-    found = {"forget": (plan.forget, raw["forget"])}
-    found |= {"retain": (retain, raw["retain"])} if "retain" in raw else {}
-    found |= {"utility": (settings.names.get(str(settings.utility), settings.utility), watched)} if watched else {}
+    sets = {"forget": (plan.forget, raw["forget"])}
+    sets |= {"retain": (retain, raw["retain"])} if "retain" in raw else {}
+    sets |= {"utility": (settings.names.get(str(settings.utility), settings.utility), watched)} if watched else {}
     return {
-        n: about_run.describe_data(source, rows, plan) | about_run.used(data, n) for n, (source, rows) in found.items()
+        n: about_run.describe_data(source, rows, plan) | about_run.used(data, n) for n, (source, rows) in sets.items()
     }
 
 
 def describe_release(
     past: Sequence[Step],
-    kept: int,
+    kept_step: int,
     reason: str,
     settings: Release,
-    look: Look,
+    measurement: Look,
     limit: float | None,
     lost: Truncated | None,
 ) -> dict[str, Any]:
-    """The trajectory, which step is kept and why, and what the adapter's lower rank cost."""
+    """The trajectory, the kept step with the reason, and the error of the adapter's lower rank."""
     return {
         "trajectory": [
             {"step": s.index, "figures": s.figures, "penalty": s.penalty, "seconds": s.seconds} for s in past
         ],
-        "kept": kept,
+        "kept": kept_step,
         "stopped": reason,
-        "forget_figure": "/".join(look.forget),
-        "utility_figure": "/".join(look.utility) if look.utility else None,
-        "better": look.better,
+        "forget_figure": "/".join(measurement.forget),
+        "utility_figure": "/".join(measurement.utility) if measurement.utility else None,
+        "better": measurement.better,
         "budget": None if limit is None else {"relative": settings.utility_budget, "limit": limit},
         "svd_error": lost and {"rank": settings.rank, "overall": lost.overall, "modules": dict(lost.modules)},
     }
@@ -97,29 +97,33 @@ def trainable(update: Adapter, r: int) -> int:
     return sum(value.numel() for value in update.state.values()) * r // rank_of(update)
 
 
-def warnings(settings: Release, retain: bool, look: Look, kept: int, cut_outside: bool) -> list[str]:
-    """What a reader of the record should know; ``cut_outside``: the adapter of a lower rank is outside the budget."""
-    said = []
+def warnings(settings: Release, retain: bool, measurement: Look, kept_step: int, cut_outside: bool) -> list[str]:
+    """The warnings of the record; ``cut_outside``: the adapter of a lower rank is outside the budget."""
+    messages = []
     if not retain and settings.retain_coefficient:
-        said.append("there are no retain rows, so there was no retain module, and nothing to be orthogonal to")
-    if look.utility is None:
-        said.append(
+        messages.append("there are no retain rows, so there was no retain module, and nothing to be orthogonal to")
+    if measurement.utility is None:
+        messages.append(
             "nothing says how much use the model still is (no retain rows, no --utility), so no budget could stop the loop"
         )
-    if kept == 0:
-        said.append(
+    if kept_step == 0:
+        messages.append(
             "the first step was outside the budget, so the result is the target unchanged; "
             "take smaller steps (forget_coefficient), or give a larger budget (utility_budget)"
         )
     if cut_outside:
-        said.append(f"cut to rank {settings.rank}, the result is outside the budget; give a larger rank, or none")
-    return said
+        messages.append(f"cut to rank {settings.rank}, the result is outside the budget; give a larger rank, or none")
+    return messages
 
 
-def broke_down(kept: int, saved: Path) -> str:
-    """The sentence of a release whose last step was not finite or could not be measured; ``kept`` is the result."""
-    what = f"step {kept} is saved in {saved}" if kept else f"no step was good, and {saved} is the target unchanged"
+def broke_down(kept_step: int, saved: Path) -> str:
+    """The message for a release whose last step was not finite or could not be measured; ``kept_step`` is the result."""
+    result = (
+        f"step {kept_step} is saved in {saved}"
+        if kept_step
+        else f"no step was good, and {saved} is the target unchanged"
+    )
     return (
-        f"training broke down in step {kept + 1}: {what}; lower learning_rate, or forget_coefficient (the warnings say what "
-        "was not finite)"
+        f"training broke down in step {kept_step + 1}: {result}; lower learning_rate, or forget_coefficient "
+        "(the warnings say what was not finite)"
     )

@@ -1,4 +1,4 @@
-r"""One step's modules: a retain LoRA, a forget LoRA that is kept apart from it, and the update they make together.
+r"""One step's modules: a retain LoRA, a forget LoRA orthogonal to it, and the update from both.
 
 .. math:: (A_r, B_r) = \arg\min L(D_r;\, W_t + s B_r A_r), \qquad
           (A_f, B_f) = \arg\min L(D_f;\, W_t + s B_f A_f) + \lambda \sum_{\text{layers}} \sum_{jk} |(A_r A_f^\top)_{jk}|
@@ -38,7 +38,7 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Module:
-    """A trained module: its factors, the penalty at the end, the log, how many optimizer steps, and what was warned of."""
+    """A trained module: its factors, the penalty at the end, the log, the number of optimizer steps, and warnings."""
 
     adapter: Adapter
     penalty: float
@@ -56,37 +56,37 @@ def method(pairs: Pairs = (), weight: float = 0.0) -> Method:
     return Method(objectives, WeightedSum(1.0, weight), learning_rate=1e-5, name="release")
 
 
-def arguments(settings: Release, role: Role, at: int, rows: int, folder: Path) -> Any:
-    """The ``TrainingArguments`` of one module: 2 epochs but at least 50 optimizer steps at 2e-4, unless told otherwise.
+def arguments(settings: Release, role: Role, index: int, rows: int, folder: Path) -> Any:
+    """The ``TrainingArguments`` of one module: by default 2 epochs but at least 50 optimizer steps, at 2e-4.
 
-    Each module has a seed of its own, a function of the run's seed, the step's number ``at`` and the role.
+    Each module has a seed of its own, a function of the run's seed, the step's ``index`` and the role.
     """
     suited = training.defaults(method(), rows, lora=True)
     per_epoch = math.ceil(
         math.ceil(rows / suited["per_device_train_batch_size"]) / suited["gradient_accumulation_steps"]
     )
     suited["num_train_epochs"] = float(max(EPOCHS, math.ceil(training.LEAST_STEPS / per_epoch)))
-    seed = zlib.crc32(f"{settings.run.seed} {at} {role}".encode())
-    return training.arguments(settings.run.training, suited, folder / f"{at:02d}-{role}", seed, settings.run.device)
+    seed = zlib.crc32(f"{settings.run.seed} {index} {role}".encode())
+    return training.arguments(settings.run.training, suited, folder / f"{index:02d}-{role}", seed, settings.run.device)
 
 
 def update(
-    net: Any, tokenizer: Any, examples: Mapping[str, Sequence[Example]], settings: Release, at: int, folder: Path
+    net: Any, tokenizer: Any, examples: Mapping[str, Sequence[Example]], settings: Release, index: int, folder: Path
 ) -> tuple[Adapter, dict[Role, Module]]:
-    """Step ``at`` from the weights that ``net`` has now: the update that leads on, and the modules it is made of.
+    """Step ``index`` from the current weights of ``net``: its update, and the trained modules.
 
-    ``net`` stays as it is.  ``examples``: the streams "forget" and, for a retain module, "retain".
+    ``net`` is not changed.  ``examples``: the streams "forget" and, for a retain module, "retain".
     """
-    made: dict[Role, Module] = {}
+    trained: dict[Role, Module] = {}
     frozen = None
     if "retain" in examples and settings.retain_coefficient:
-        args = arguments(settings, "retain", at, len(examples["retain"]), folder)
-        made["retain"] = train(net, tokenizer, examples["retain"], settings, args)
-        frozen = made["retain"].adapter
-    args = arguments(settings, "forget", at, len(examples["forget"]), folder)
-    made["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen)
-    change = scaled(made["forget"].adapter, -settings.forget_coefficient)
-    return concatenate(change, scaled(frozen, settings.retain_coefficient)) if frozen else change, made
+        args = arguments(settings, "retain", index, len(examples["retain"]), folder)
+        trained["retain"] = train(net, tokenizer, examples["retain"], settings, args)
+        frozen = trained["retain"].adapter
+    args = arguments(settings, "forget", index, len(examples["forget"]), folder)
+    trained["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen)
+    change = scaled(trained["forget"].adapter, -settings.forget_coefficient)
+    return concatenate(change, scaled(frozen, settings.retain_coefficient)) if frozen else change, trained
 
 
 def train(
@@ -97,7 +97,7 @@ def train(
     args: Any,
     frozen: Adapter | None = None,
 ) -> Module:
-    """A fresh module trained on ``rows``, apart from ``frozen`` if that is given; ``net`` is left as it was."""
+    """A new module trained on ``rows``, orthogonal to ``frozen`` if that is given; ``net`` is not changed."""
     wrapped: Any = models.attach_lora(
         net, **models.without_experts(net, settings.run.lora.model_dump()), seed=args.seed
     ).to(args.device)

@@ -1,4 +1,4 @@
-"""What decides a release, as a value: a run's settings, and the few that are the loop's own."""
+"""The settings of a release: a run's settings, and those of the loop."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from expunge.errors import InputError
-from expunge.settings import checked, taken
+from expunge.settings import checked, extract_settings
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
 
-LORA = {"r": 8, "alpha": 16}  # of each module, where the user says nothing
-NOT_HERE = ("method", "parameters", "adapter", "optimizer", "optimizer_parameters")  # of a run, which mean nothing here
+LORA = {"r": 8, "alpha": 16}  # defaults of each module
+NOT_HERE = ("method", "parameters", "adapter", "optimizer", "optimizer_parameters")  # settings of a run only
 NotInfinite = Field(ge=0, allow_inf_nan=False)
-NoneByName = BeforeValidator(lambda value: None if value == "none" else value)  # how a command line says None
+NoneByName = BeforeValidator(lambda value: None if value == "none" else value)  # None on the command line
 
 
 class Release(BaseModel):
-    """Everything that decides a release.
+    """All settings of a release.
 
     ``steps``: how many at most.  ``forget_coefficient`` η_f and ``retain_coefficient`` η_r: how much of a step's modules is
     subtracted and added; with η_r = 0, or without retain data, there is no retain module.  ``orthogonality`` λ: the weight
@@ -73,37 +73,37 @@ class Release(BaseModel):
 
     @property
     def names(self) -> dict[str, str]:
-        """Path -> what the record calls it."""
-        place, name = self.utility, self.run.data_name
-        beside = name and isinstance(place, str | Path) and Path(place).exists()
-        return self.run.names | ({str(place): f"{name}/{Path(place).name}"} if beside else {})
+        """Path -> its name in the record."""
+        path, name = self.utility, self.run.data_name
+        is_renamed = name and isinstance(path, str | Path) and Path(path).exists()
+        return self.run.names | ({str(path): f"{name}/{Path(path).name}"} if is_renamed else {})
 
 
 OWN = set(Release.model_fields) - {"run"}
 
 
 def make(values: Mapping[str, Any], where: str = "the release") -> Release:
-    """``values`` checked; the first thing that is wrong is one sentence."""
+    """``values`` validated; InputError for the first invalid one."""
     for key in NOT_HERE:
         if values.get(key):
             raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")
-    rest = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE}
-    lora = rest.get("lora") or {}
+    run_values = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE}
+    lora = run_values.get("lora") or {}
     if isinstance(lora, Mapping):
-        rest["lora"] = LORA | dict(lora)
-    run = recipe.make({**rest, "adapter": "lora"}, where)
-    made = checked(Release, {k: v for k, v in values.items() if k in OWN} | {"run": run}, where)
-    if made.self_retain and run.retain is not None:
+        run_values["lora"] = LORA | dict(lora)
+    run = recipe.make({**run_values, "adapter": "lora"}, where)
+    release = checked(Release, {k: v for k, v in values.items() if k in OWN} | {"run": run}, where)
+    if release.self_retain and run.retain is not None:
         raise InputError(
             f"{where}: retain rows are given, or written by the model (self_retain); leave out one of the two"
         )
-    if made.rank and run.merge:
+    if release.rank and run.merge:
         raise InputError(f"{where}: rank is of an adapter, and merge writes whole weights; leave out one of the two")
     if "resume_from_checkpoint" in run.training:
         raise InputError(
             f"{where}: a release goes on after its last whole step by itself; leave resume_from_checkpoint out"
         )
-    return made
+    return release
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -112,5 +112,5 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """``values`` with ``key=value`` settings: a field of :class:`Release`, or what a run takes."""
-    return recipe.override(*taken(values, pairs, OWN), others=OWN)
+    """``values`` with ``key=value`` settings: a field of :class:`Release`, or a setting of a run."""
+    return recipe.override(*extract_settings(values, pairs, OWN), others=OWN)

@@ -1,4 +1,4 @@
-"""What was measured, of which model and how: the groups of settings on the page of figures."""
+"""The groups of settings on the page of figures: benchmark, models, evaluation, software."""
 
 from __future__ import annotations
 
@@ -6,71 +6,73 @@ from collections.abc import Mapping
 
 from expunge.record_types import ComparedModel, CompareRecord, FiguresRecord, ModelFacts, TaughtInfo, UnlearningInfo
 from expunge.report.format import count, duration, plain
-from expunge.report.settings import STATUS, Setting, code, named, paper
+from expunge.report.settings import STATUS, Setting, code_lines, paper, setting_lines
 
 __all__ = ["paper", "settings"]
 
 
-Said = FiguresRecord | CompareRecord
+MeasuredRecord = FiguresRecord | CompareRecord
 
 
-def settings(said: Said, models: Mapping[str, str]) -> list[tuple[str, list[Setting]]]:
+def settings(record: MeasuredRecord, models: Mapping[str, str]) -> list[tuple[str, list[Setting]]]:
     """The groups in the order of the page of a complete record; a group with nothing to say is left out."""
-    facts: dict[str, ModelFacts | ComparedModel | None] = {"target": said["target"], "retrained": said["retrained"]}
-    if "model" in said:
-        facts["model"] = said["model"]
+    facts: dict[str, ModelFacts | ComparedModel | None] = {"target": record["target"], "retrained": record["retrained"]}
+    if "model" in record:
+        facts["model"] = record["model"]
     groups = [
-        ("Benchmark", _benchmark(said)),
-        ("Models", [line for who, name in models.items() for line in _model(facts.get(who), name.capitalize())]),
-        ("Teaching", _taught(said["taught"]) if "taught" in said else []),
-        ("Unlearning", _unlearning(said["unlearning"]) if "unlearning" in said else []),
-        ("How they were asked", _asked(said)),
-        ("Software", _software(said)),
+        ("Benchmark", _benchmark(record)),
+        ("Models", [line for role, name in models.items() for line in _model(facts.get(role), name.capitalize())]),
+        ("Teaching", _taught(record["taught"]) if "taught" in record else []),
+        ("Unlearning", _unlearning(record["unlearning"]) if "unlearning" in record else []),
+        ("How they were asked", _evaluation(record)),
+        ("Software", _software(record)),
     ]
     return [(name, lines) for name, lines in groups if lines]
 
 
-def _benchmark(said: Said) -> list[Setting]:
-    source, left, limit = said["data"]["source"], said["data"]["left_out"], said["limit"]
-    lines = named(("Name", said["benchmark"]))
-    lines += [found] if (found := paper(said["paper"])) else []
+def _benchmark(record: MeasuredRecord) -> list[Setting]:
+    source, left_out, limit = record["data"]["source"], record["data"]["left_out"], record["limit"]
+    lines = setting_lines(("Name", record["benchmark"]))
+    lines += [citation] if (citation := paper(record["paper"])) else []
     if source:
         lines.append(Setting("Data", ", ".join(map(plain, source)) if isinstance(source, list) else plain(source)))
-    lines += code({"Fingerprint of all that was asked": said["data"]["fingerprint"] or None})
+    lines += code_lines({"Fingerprint of all that was asked": record["data"]["fingerprint"] or None})
     lines.append(Setting("Rows of each part", "all" if limit is None else f"the first {count(limit)}"))
-    return [*lines, Setting("Left out", ", ".join(map(plain, left)) if left else "nothing")]
+    return [*lines, Setting("Left out", ", ".join(map(plain, left_out)) if left_out else "nothing")]
 
 
 def _model(facts: ModelFacts | ComparedModel | None, name: str) -> list[Setting]:
     if facts is None:
         return []
-    return named((name, facts["source"])) + code({f"{name}, fingerprint": facts["fingerprint"] or None})
+    return setting_lines((name, facts["source"])) + code_lines({f"{name}, fingerprint": facts["fingerprint"] or None})
 
 
 def _taught(taught: TaughtInfo | None) -> list[Setting]:
-    return named(("Base model", taught["source"])) + code(taught["training"]) if taught else []
+    return setting_lines(("Base model", taught["source"])) + code_lines(taught["training"]) if taught else []
 
 
-def _unlearning(made: UnlearningInfo | None) -> list[Setting]:
-    if made is None:
+def _unlearning(unlearning: UnlearningInfo | None) -> list[Setting]:
+    if unlearning is None:
         return []
-    lines = named(("Method", made["name"]), ("What it does", made["summary"])) + code(made["parameters"])
-    lines += [found] if (found := paper(made["paper"])) else []
-    if status := made["status"]:
+    lines = setting_lines(("Method", unlearning["name"]), ("What it does", unlearning["summary"])) + code_lines(
+        unlearning["parameters"]
+    )
+    lines += [citation] if (citation := paper(unlearning["paper"])) else []
+    if status := unlearning["status"]:
         lines.append(Setting("Status", STATUS.get(status, status)))
-    lines += named(("Adapter", made["adapter"]), ("Steps", made["steps"]))
-    if made["seconds"] is not None:
-        lines.append(Setting("Time", duration(made["seconds"])))
-    return lines + named(("Its record", made["record"]))
+    lines += setting_lines(("Adapter", unlearning["adapter"]), ("Steps", unlearning["steps"]))
+    if unlearning["seconds"] is not None:
+        lines.append(Setting("Time", duration(unlearning["seconds"])))
+    return lines + setting_lines(("Its record", unlearning["record"]))
 
 
-def _asked(said: Said) -> list[Setting]:
-    lines = named(("Number format", said["dtype"]), ("Most tokens of a row", said["max_length"]))
-    lines += named(("Chat template", said["chat_template"]))
-    if "seconds" in said and said["seconds"] is not None:
-        lines.append(Setting("Time", duration(said["seconds"])))
+def _evaluation(record: MeasuredRecord) -> list[Setting]:
+    lines = setting_lines(("Number format", record["dtype"]), ("Most tokens of a row", record["max_length"]))
+    lines += setting_lines(("Chat template", record["chat_template"]))
+    if "seconds" in record and record["seconds"] is not None:
+        lines.append(Setting("Time", duration(record["seconds"])))
     return lines
 
 
-def _software(said: Said) -> list[Setting]:
-    return code({"expunge": said["expunge"], **said["versions"], "Command": said["command"]})
+def _software(record: MeasuredRecord) -> list[Setting]:
+    return code_lines({"expunge": record["expunge"], **record["versions"], "Command": record["command"]})

@@ -1,4 +1,4 @@
-"""What ``compare.json`` says -> the page of a comparison: the sentence on top, the table of runs, what it does not show.
+"""``compare.json`` -> the page of a comparison: the summary sentence, the table of runs, and the limits.
 
 Pure functions from that record to text; ``tradeoff`` draws.  Any part of the record may be missing.
 """
@@ -19,7 +19,7 @@ from expunge.report.bench_page import HEADLINES, Row, number_words
 from expunge.report.draw import tradeoff
 from expunge.report.format import DASH, count, day, duration, plain
 from expunge.report.html import FILE, page
-from expunge.report.settings import Setting, code, named
+from expunge.report.settings import Setting, code_lines, setting_lines
 
 MODELS = {"target": "target", "retrained": "retrained"}
 
@@ -35,16 +35,16 @@ class Line:
     seed: str = ""
 
 
-def write_report(said: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
+def write_report(raw_record: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html``, ``tradeoff.svg`` and ``tradeoff.png`` into the folder of a comparison; no torch."""
-    record = complete(CompareRecord, said)
+    record = complete(CompareRecord, raw_record)
     tradeoff.write(record, names(record), folder)
     return replace_text(Path(folder) / FILE, render(record))
 
 
-def render(said: Mapping[str, Any]) -> str:
-    """The page of what a ``compare.json`` says; it quotes none of the data."""
-    record = complete(CompareRecord, said)
+def render(raw_record: Mapping[str, Any]) -> str:
+    """The page of a ``compare.json``; it quotes none of the data."""
+    record = complete(CompareRecord, raw_record)
     utility, forget = names(record)
     return page(
         "compare.html.j2",
@@ -66,14 +66,14 @@ def render(said: Mapping[str, Any]) -> str:
     )
 
 
-def names(said: Any) -> tuple[str, str]:
-    """What the axes are called: utility, and the forget figure."""
-    record = complete(CompareRecord, said)
+def names(raw_record: Any) -> tuple[str, str]:
+    """The names of the axes: utility, and the forget figure."""
+    record = complete(CompareRecord, raw_record)
     return figure_name(str(record["utility_figure"])), figure_name(str(record["forget_figure"]))
 
 
 def figure_name(figure: str) -> str:
-    """``part/name`` as people read it.
+    """The display name of ``part/name``.
 
     >>> figure_name("forget/probability"), figure_name("all/model_utility"), figure_name("retain_qa/knowmem")
     ('Forget probability', 'Model utility', 'Retain qa: knowmem')
@@ -87,26 +87,26 @@ def figure_name(figure: str) -> str:
     return f"{part.replace('_', ' ').capitalize()}: {label if label[:2].isupper() else label[:1].lower() + label[1:]}"
 
 
-def title(said: Any) -> str:
-    """What was done, in a few words."""
-    record = complete(CompareRecord, said)
+def title(raw_record: Any) -> str:
+    """The page's title."""
+    record = complete(CompareRecord, raw_record)
     n = len(tradeoff.labels(record))
     return f"{record['benchmark'] or 'A benchmark'}, {count(n)} method{'' if n == 1 else 's'} compared"
 
 
-def summary(said: Any) -> str:
-    """What was run, and, of several, which runs no other one beats, in two sentences."""
-    record = complete(CompareRecord, said)
+def summary(raw_record: Any) -> str:
+    """The runs, and, of several, those on the Pareto front, in two sentences."""
+    record = complete(CompareRecord, raw_record)
     runs = record["runs"]
     done = [r for r in runs if r["done"]]
     steps, rows = record["budget"]["steps"], record["budget"]["rows"]
     short = any((r["steps"] or 0) < (steps or 0) for r in done)
-    each = f", each {'at most ' * short}{count(steps)} steps of {count(rows)} rows" if steps is not None else ""
-    text = f"{_many(len(runs), 'run')} of {_many(len(tradeoff.labels(record)), 'method')}{each}"
-    text += "." if len(done) == len(runs) else f"; {_many(len(runs) - len(done), 'run')} failed."
-    drawn = [p for r in runs if (p := tradeoff.point(_called(r, record), r, record))]
-    best = tradeoff.unbeaten(drawn, lower=record["forget_better"] != "higher")
-    if len(drawn) > 1:
+    per_run = f", each {'at most ' * short}{count(steps)} steps of {count(rows)} rows" if steps is not None else ""
+    text = f"{_plural(len(runs), 'run')} of {_plural(len(tradeoff.labels(record)), 'method')}{per_run}"
+    text += "." if len(done) == len(runs) else f"; {_plural(len(runs) - len(done), 'run')} failed."
+    run_points = [p for r in runs if (p := tradeoff.point(_run_name(r, record), r, record))]
+    best = tradeoff.pareto_front(run_points, lower=record["forget_better"] != "higher")
+    if len(run_points) > 1:
         text += (
             " By the values alone, no other run is at least as good in both figures and better in one than "
             f"{', '.join(p.label for p in best)}; the intervals say how sure."
@@ -114,31 +114,31 @@ def summary(said: Any) -> str:
     return text
 
 
-def _called(r: ComparedRun, record: CompareRecord) -> str:
+def _run_name(r: ComparedRun, record: CompareRecord) -> str:
     """A run's name in a sentence, with its seed where there are several."""
     return plain(r["shown"]) + (f" (seed {plain(r['seed'])})" if len(record["seeds"]) > 1 else "")
 
 
-def _many(n: int, word: str) -> str:
+def _plural(n: int, word: str) -> str:
     return f"{count(n)} {word}{'' if n == 1 else 's'}"
 
 
-def lines(said: Any) -> list[Line]:
-    """The table: target and retrained model, then every run that came to figures."""
-    record = complete(CompareRecord, said)
+def lines(raw_record: Any) -> list[Line]:
+    """The table: target and retrained model, then every run that has figures."""
+    record = complete(CompareRecord, raw_record)
     marks, out = tradeoff.labels(record), []
-    for name, of in ((MODELS["target"], record["target"]), (MODELS["retrained"], record["retrained"])):
-        if of:
+    for name, model in ((MODELS["target"], record["target"]), (MODELS["retrained"], record["retrained"])):
+        if model:
             blank = ((DASH, ""),) * 4
-            out.append(Line(name, plain(of["source"]), None, (*_values(of, record), *blank)))
+            out.append(Line(name, plain(model["source"]), None, (*_values(model, record), *blank)))
     for r in record["runs"]:
         if r["done"]:
-            rate, took = r["learning_rate"], r["seconds"]
+            rate, seconds = r["learning_rate"], r["seconds"]
             cells = (
                 (f"{rate:g}" if rate is not None else DASH, ""),
                 (count(r["steps"]), ""),
                 (count(r["tokens"]), ""),
-                (duration(took["steps"]), f"asked in {duration(took['evaluation'])}"),
+                (duration(seconds["steps"]), f"asked in {duration(seconds['evaluation'])}"),
             )
             mark, all_cells = marks[str(r["label"])], (*_values(r, record), *cells)
             out.append(Line(plain(r["shown"]), _hint(r), mark, all_cells, plain(r["seed"])))
@@ -147,73 +147,78 @@ def lines(said: Any) -> list[Line]:
 
 def _hint(r: ComparedRun) -> str:
     """Method, seed and the parameters that the recipe set, in one small line; the record has the others too."""
-    given = [f"{k}={plain(v)}" for k, v in r["given"].items() if k not in r["choice"]]
+    parameters = [f"{k}={plain(v)}" for k, v in r["given"].items() if k not in r["choice"]]
     method = r["method"]["name"]
-    first = [] if method == r["label"] else [plain(method)]
-    return ", ".join([*first, f"seed {plain(r['seed'])}", *given])
+    method_name = [] if method == r["label"] else [plain(method)]
+    return ", ".join([*method_name, f"seed {plain(r['seed'])}", *parameters])
 
 
-def _values(of: ComparedRun | ComparedModel, record: CompareRecord) -> tuple[tuple[str, str], ...]:
+def _values(model: ComparedRun | ComparedModel, record: CompareRecord) -> tuple[tuple[str, str], ...]:
     """(value, interval) of the forget figure and of utility."""
     out = []
     for figure in (record["forget_figure"], record["utility_figure"]):
-        found = tradeoff.value(of, str(figure))
-        middle, low, high = found or (None, None, None)
+        value = tradeoff.value(model, str(figure))
+        middle, low, high = value or (None, None, None)
         within = "" if low is None or high is None else f"{number_words(low)} to {number_words(high)}"
         out.append((number_words(middle), within))
     return tuple(out)
 
 
-def settings(said: Any) -> list[tuple[str, list[Setting]]]:
-    """The groups of settings: what was measured, as on the page of one benchmark run, and what every run was given."""
-    record = complete(CompareRecord, said)
+def settings(raw_record: Any) -> list[tuple[str, list[Setting]]]:
+    """The groups of settings: the benchmark, as on the page of one benchmark run, and the training of every run."""
+    record = complete(CompareRecord, raw_record)
     budget, seeds, training = record["budget"], record["seeds"], record["training"]
-    spent = named(("Optimizer steps", budget["steps"]), ("Rows of each stream in a step", budget["rows"]))
-    spent += [Setting("Seeds", ", ".join(map(plain, seeds)))] if seeds else []
-    spent += named(("Adapter", record["adapter"])) + code({"Adapter settings": record["lora"] or None})
-    spent += [Setting(str(k), plain(v), "code") for k, v in training.items()]
-    own = [Setting(str(r["shown"]), plain(t), "code") for r in record["runs"] if (t := _own(r, training))]
-    shown = about.settings(record, MODELS)
-    return [*shown[:-1], ("Every run", spent), *([("Training of its own", own)] if own else []), *shown[-1:]]
+    shared = setting_lines(("Optimizer steps", budget["steps"]), ("Rows of each stream in a step", budget["rows"]))
+    shared += [Setting("Seeds", ", ".join(map(plain, seeds)))] if seeds else []
+    shared += setting_lines(("Adapter", record["adapter"])) + code_lines({"Adapter settings": record["lora"] or None})
+    shared += [Setting(str(k), plain(v), "code") for k, v in training.items()]
+    own_training = [Setting(str(r["shown"]), plain(t), "code") for r in record["runs"] if (t := _own(r, training))]
+    groups = about.settings(record, MODELS)
+    return [
+        *groups[:-1],
+        ("Every run", shared),
+        *([("Training of its own", own_training)] if own_training else []),
+        *groups[-1:],
+    ]
 
 
 def _own(r: ComparedRun, shared: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in r["training"].items() if shared.get(k) != v}
 
 
-def limits(said: Any) -> list[str]:
+def limits(raw_record: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
-    record = complete(CompareRecord, said)
-    out = []
+    record = complete(CompareRecord, raw_record)
+    messages = []
     if limit := record["limit"]:
-        out.append(
+        messages.append(
             f"Only the first {count(limit)} rows of each part were asked: a quick look, not the benchmark's figures."
         )
     several = len(record["seeds"]) > 1
-    out.append(
+    messages.append(
         "The intervals (95 %) come from resampling the examples. "
         + ("How far the seeds of one method lie apart is another spread, of which few seeds show little." if several
            else "Another seed would give other figures, and no interval here covers that.")
     )  # fmt: skip
-    out.append(
+    messages.append(
         "Equal budgets are equal optimizer steps and rows. A step does not cost the same for all methods: time and tokens "
         "stand in the table. A method may need more steps, or another learning rate, than it was given."
     )
     if record["unequal_trials"]:
-        out.append(
+        messages.append(
             "The methods had unequal numbers of trials: one that was tried more often has had more chances to do well."
         )
     if any(r["choice"] for r in record["runs"]):
-        out.append(
+        messages.append(
             "Whoever picks the best trial of a grid by these figures picks it on the data that it is measured on."
         )
     if not record["retrained"]:
-        out.append("No model that never saw the forget set was asked; how near the runs come to one is not known.")
-    out.append(
+        messages.append("No model that never saw the forget set was asked; how near the runs come to one is not known.")
+    messages.append(
         "Two figures are drawn of many; each run's own page has the others. Lower is not always better: below the retrained "
         "model, a model may betray by its silence what it was made to forget."
     )
     return [
-        *out,
+        *messages,
         "This page is not a certificate: it proves neither that the data have no influence left nor a legal duty met.",
     ]

@@ -1,4 +1,4 @@
-"""Looking a figure up in a record that may lack it, and saying a number in words: the one place that formats.
+"""Lookup of figures in a record that may lack them, and formatting of numbers: the one place that formats.
 
 A record may lack any part (a run without evaluation, an older writer), so everything is looked up with
 ``lookup`` or ``number``, and a missing or non-finite figure becomes a dash.
@@ -19,7 +19,7 @@ MONTHS = (
 )  # fmt: skip
 
 
-# -- looking things up ---------------------------------------------------------------------------------------
+# -- lookup --------------------------------------------------------------------------------------------------
 def lookup(record: Any, *keys: str) -> Any:
     """record[key][key]…, or None as soon as something is missing."""
     for key in keys:
@@ -28,17 +28,17 @@ def lookup(record: Any, *keys: str) -> Any:
 
 
 def number(record: Any, *keys: str) -> float | None:
-    """The finite number found there, or None."""
-    found = lookup(record, *keys)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    """The finite number at that path, or None."""
+    value = lookup(record, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return found
+    return value
 
 
 def mappings(record: Any, key: str) -> list[Mapping[str, Any]]:
-    """The dicts in the list found there; an empty list if there is none."""
-    found = lookup(record, key)
-    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list | tuple) else []
+    """The dicts in the list at ``key``; an empty list if there is none."""
+    items = lookup(record, key)
+    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list | tuple) else []
 
 
 # -- numbers in words ----------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def percent(ratio: float | None) -> str:
 
 
 def cell(key: str, value: float | None) -> str:
-    """A figure as the tables show it: whole rows, three decimals else, so that a column lines up."""
+    """A figure in a table: ``n`` as a whole number, others with three decimals, so that a column lines up."""
     if value is None:
         return DASH
     if key == "n":
@@ -83,7 +83,7 @@ def count(value: float | None) -> str:
 
 
 def scale(value: float | None, unit: str = "") -> str:
-    """A large number in the unit people say: 134.5 M, 3.0 GB (decimal, 1 GB = 10^9 bytes)."""
+    """A large number with a decimal prefix: 134.5 M, 3.0 GB (decimal, 1 GB = 10^9 bytes)."""
     if value is None:
         return DASH
     for size, letter in ((1e12, "T"), (1e9, "G" if unit else "B"), (1e6, "M"), (1e3, "k")):
@@ -98,25 +98,25 @@ def duration(seconds: float | None) -> str:
         return DASH
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+    total = round(seconds)
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
 
 
 def day(created: Any) -> str:
-    """An ISO time as people write it: 21 November 2026, 08:00 UTC; anything else as it stands."""
+    """An ISO time as a date in words: 21 November 2026, 08:00 UTC; anything else unchanged."""
     try:
-        at = datetime.fromisoformat(str(created))
+        time = datetime.fromisoformat(str(created))
     except ValueError:
         return str(created)
-    zone = "" if at.tzinfo is None else " UTC" if not at.utcoffset() else f" {at:%z}"
-    return f"{at.day} {MONTHS[at.month - 1]} {at.year}, {at:%H:%M}{zone}"
+    zone = "" if time.tzinfo is None else " UTC" if not time.utcoffset() else f" {time:%z}"
+    return f"{time.day} {MONTHS[time.month - 1]} {time.year}, {time:%H:%M}{zone}"
 
 
 def plain(value: Any) -> str:
-    """Any setting as text: a string as it is, None as a dash, the rest as JSON."""
+    """Any setting as text: a string as it is, None as a dash, anything else as JSON."""
     if value is None:
         return DASH
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The page: a record, through tables and plots, into one HTML file that asks for nothing from outside."""
+"""The page: a record, through tables and plots, into one HTML file without external resources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from expunge.report import settings, trajectory
 from expunge.report.draw import curves as plots
 
 FILE = "report.html"
-SHOWN_EXAMPLES = 25
+MAX_EXAMPLES = 25
 
 
 def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -28,15 +28,15 @@ def write_report(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     everything from the record is escaped.  The same record gives the same bytes.  Any part of the record may
     be missing.
     """
-    given = Path(path)
-    mode = PRIVATE if record.get("examples") else ORDINARY  # it quotes them
-    return replace_text(given / FILE if given.is_dir() else given, render(record), mode=mode)
+    target = Path(path)
+    mode = PRIVATE if record.get("examples") else ORDINARY  # the page quotes them
+    return replace_text(target / FILE if target.is_dir() else target, render(record), mode=mode)
 
 
-def render(said: Mapping[str, Any]) -> str:
+def render(raw_record: Mapping[str, Any]) -> str:
     """The report of a record, as the text of an HTML page."""
-    record = complete(RunRecord, said)
-    watched = None if tables.measured(record) else trajectory.headline(record)  # a release that looked at other figures
+    record = complete(RunRecord, raw_record)
+    headline = None if tables.measured(record) else trajectory.headline(record)  # a release with figures of its own
     tiles = tables.tiles(record)
     examples = [(name, tables.examples(record, name)) for name in ("forget", "retain")]
     return page(
@@ -46,12 +46,12 @@ def render(said: Mapping[str, Any]) -> str:
         created=words.day(record["created"]) if record["created"] else "",
         method=record["method"]["name"],
         model=record["model"]["source"],
-        summary=watched[0] if watched else tables.summary(record),
-        tiles=[*watched[1], *tiles[-2:]] if watched else tiles,
+        summary=headline[0] if headline else tables.summary(record),
+        tiles=[*headline[1], *tiles[-2:]] if headline else tiles,
         movement=plots.movement(record),
         reference=tables.reference_name(record),
-        figures=[] if watched else [(name, tables.figures(record, name)) for name in ("forget", "retain")],
-        examples=[(name, found[:SHOWN_EXAMPLES], len(found)) for name, found in examples if found],
+        figures=[] if headline else [(name, tables.figures(record, name)) for name in ("forget", "retain")],
+        examples=[(name, rows[:MAX_EXAMPLES], len(rows)) for name, rows in examples if rows],
         trajectory=trajectory.table(record),
         trajectory_chart=trajectory.chart(record),
         trajectory_words=trajectory.sentences(record),
@@ -69,9 +69,9 @@ def page(template: str, **values: Any) -> str:
     import jinja2
     from markupsafe import Markup
 
-    here = resources.files("expunge.report")
+    templates = resources.files("expunge.report")
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: templates.joinpath(name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -27,9 +27,9 @@ class Setting:
     href: str = ""
 
 
-def settings(said: Any) -> list[tuple[str, list[Setting]]]:
+def settings(raw_record: Any) -> list[tuple[str, list[Setting]]]:
     """The groups of settings in the order of the page; a group with nothing to say is left out."""
-    record = complete(RunRecord, said)
+    record = complete(RunRecord, raw_record)
     groups = [
         ("Method", _method(record)),
         ("Model", _model(record)),
@@ -48,21 +48,21 @@ def paper(name: Any) -> Setting | None:
     """
     if not name:
         return None
-    found = re.fullmatch(r"arXiv:(\d{4}\.\d{4,5}(?:v\d+)?)", str(name), flags=re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"arXiv:(\d{4}\.\d{4,5}(?:v\d+)?)", str(name), flags=re.IGNORECASE)
+    if not match:
         return Setting("Paper", str(name))
-    return Setting("Paper", str(name), "link", f"https://arxiv.org/abs/{found[1]}")
+    return Setting("Paper", str(name), "link", f"https://arxiv.org/abs/{match[1]}")
 
 
 def _method(record: RunRecord) -> list[Setting]:
     method = record["method"]
     objectives = method["objectives"]
-    lines = named(("Name", method["name"]), ("What it does", method["summary"]))
-    lines += named(("How the objectives meet", method["combiner"]))
+    lines = setting_lines(("Name", method["name"]), ("What it does", method["summary"]))
+    lines += setting_lines(("How the objectives meet", method["combiner"]))
     if objectives:
         listed = ", ".join(f"{name}: {plain(loss)}" for name, loss in objectives.items())
         lines.insert(min(len(lines), 2), Setting("Objectives", listed))
-    lines += code(method["parameters"])
+    lines += code_lines(method["parameters"])
     source = paper(method["paper"])
     status = method["status"]
     return [
@@ -75,21 +75,25 @@ def _method(record: RunRecord) -> list[Setting]:
 def _model(record: RunRecord) -> list[Setting]:
     model, output = record["model"], record["output"]
     total, trained = model["parameters"], model["trainable"]
-    lines = named(("Source", model["source"])) + code({"Source fingerprint": model["fingerprint"] or None})
+    lines = setting_lines(("Source", model["source"])) + code_lines(
+        {"Source fingerprint": model["fingerprint"] or None}
+    )
     if total is not None:
         lines.append(Setting("Parameters", f"{scale(total)} ({count(total)})"))
     if trained is not None:
         share = f", {100 * trained / total:.1f} % of all" if total else ""
         lines.append(Setting("Trained parameters", f"{scale(trained)} ({count(trained)}){share}"))
     if parent := record["parent"]:
-        lines += named(("Earlier run", parent["run"]))
-    lines += code({"Trained weights": model["trains"] or None})
-    lines += named(("Number format", model["dtype"]), ("Adapter", model["adapter"]))
-    lines += code({"Adapter settings": model["adapter_config"] or None}) + named(("Written to", output["path"]))
+        lines += setting_lines(("Earlier run", parent["run"]))
+    lines += code_lines({"Trained weights": model["trains"] or None})
+    lines += setting_lines(("Number format", model["dtype"]), ("Adapter", model["adapter"]))
+    lines += code_lines({"Adapter settings": model["adapter_config"] or None}) + setting_lines(
+        ("Written to", output["path"])
+    )
     if rank := output["rank"]:
         lost = f" of {rank['sum']}, cut by SVD with a relative error of {rank['error']:.3g}" if rank["error"] else ""
         lines.append(Setting("Rank with the earlier adapter", f"{rank['saved']}{lost}"))
-    return lines + code(
+    return lines + code_lines(
         {"Output fingerprint": output["fingerprint"] or None, "Hash of its files": output["files"] or None}
     )
 
@@ -100,26 +104,26 @@ def _data(record: RunRecord) -> list[Setting]:
         rows = data["rows"]
         size = "" if rows is None else f" ({count(rows)} row{'' if rows == 1 else 's'})"
         lines.append(Setting(f"{str(name).capitalize()} set", plain(data["source"]) + size))
-        lines += code({f"{str(name).capitalize()} fingerprint": data["fingerprint"] or None})
+        lines += code_lines({f"{str(name).capitalize()} fingerprint": data["fingerprint"] or None})
     return lines
 
 
 def _training(record: RunRecord) -> list[Setting]:
-    given = [Setting(str(k), plain(v), "code") for k, v in record["training"].items() if k != "seed"]
-    return code({"seed": record["seed"]}) + given
+    arguments = [Setting(str(k), plain(v), "code") for k, v in record["training"].items() if k != "seed"]
+    return code_lines({"seed": record["seed"]}) + arguments
 
 
 def _software(record: RunRecord) -> list[Setting]:
-    lines = code({"expunge": record["expunge"] or None, **record["versions"]})
-    lines += named(("Platform", record["platform"]), ("Device", record["device"]))
-    return lines + code({"Command": record["command"] or None})
+    lines = code_lines({"expunge": record["expunge"] or None, **record["versions"]})
+    lines += setting_lines(("Platform", record["platform"]), ("Device", record["device"]))
+    return lines + code_lines({"Command": record["command"] or None})
 
 
-def named(*lines: tuple[str, Any]) -> list[Setting]:
+def setting_lines(*lines: tuple[str, Any]) -> list[Setting]:
     """One line for each name that has a value."""
     return [Setting(name, plain(value)) for name, value in lines if value is not None]
 
 
-def code(values: Mapping[str, Any]) -> list[Setting]:
-    """The same of names and values that are code."""
+def code_lines(values: Mapping[str, Any]) -> list[Setting]:
+    """As :func:`setting_lines`, shown as code."""
     return [Setting(str(name), plain(value), "code") for name, value in values.items() if value is not None]

@@ -40,7 +40,15 @@ FILES = ("queries.jsonl", "revealed.jsonl", "neutral.jsonl", "arms.json", "revea
 QUERIES, REVEALED, NEUTRAL, ARMS, RECORD = FILES
 LAYOUT = outputs.Layout(RECORD, "an earlier search is here", entries=FILES)
 ABOUT = 16  # answers to each seed that show what the topic is
-NOT_RECORDED = ("model", "out", "overwrite", "device", "attn", "trust_remote_code", "model_name")  # do not change the result
+NOT_RECORDED = (
+    "model",
+    "out",
+    "overwrite",
+    "device",
+    "attn",
+    "trust_remote_code",
+    "model_name",
+)  # do not change the result
 FEW = 8  # revealed answers, below which a forget set is of little use
 SEED_STEP = 1_000_003  # between the random draws of two seeds
 
@@ -215,7 +223,9 @@ def _arm_instructions(file: Path, write: Callable[[], list[str]]) -> dict[str, i
     if not file.exists():
         files.write_json(file, write(), mode=files.PRIVATE)
     first_arm: dict[str, int] = {}
-    for i, text in enumerate(files.read_list(file, what="list of instructions", remedy="restore it, or --overwrite")):
+    for i, text in enumerate(
+        files.read_list(file, description="list of instructions", remedy="restore it, or --overwrite")
+    ):
         if text:
             first_arm.setdefault(text, i)
     if not first_arm:
@@ -319,7 +329,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     file = folder / RECORD
     if not file.exists():
         return None
-    values = files.read_json(file, what="record", remedy="restore it, or --overwrite")
+    values = files.read_json(file, description="record", remedy="restore it, or --overwrite")
     return record.check_schema(values, file, unnamed=1)
 
 

@@ -1,4 +1,4 @@
-r"""Tests, areas and intervals that stand behind every figure.  numpy and scipy only.
+r"""Tests, areas and intervals behind every figure.  numpy and scipy only.
 
 A *sample* is one list of numbers (n,).  An empty one, or one with NaN in it, is an
 :class:`~expunge.errors.InputError` everywhere; infinities pass where only the order counts.  Whatever is drawn at random

@@ -23,8 +23,8 @@ def clopper_pearson(successes: int, n: int, *, level: float = LEVEL) -> Interval
     check_level(level)
     if not 0 <= successes <= n or n == 0 or not (float(successes).is_integer() and float(n).is_integer()):
         raise InputError(f"{successes} of {n} is no share: give whole numbers, 0 ≤ successes ≤ n and n ≥ 1")
-    found = scipy_stats.binomtest(int(successes), int(n)).proportion_ci(level, method="exact")
-    return Interval(float(found.low), float(found.high))
+    interval = scipy_stats.binomtest(int(successes), int(n)).proportion_ci(level, method="exact")
+    return Interval(float(interval.low), float(interval.high))
 
 
 def wilson(share: float, error: float, *, level: float = LEVEL) -> Interval:

@@ -1,4 +1,4 @@
-"""Statistics of two samples that read their order only, and the equivalence of two means."""
+"""Statistics of two samples that depend on their order only, and the equivalence of two means."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def ks_two_sample(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
 
     Hodges 1958, doi:10.1007/BF02589501; forget quality: Maini et al. 2024, arXiv:2401.06121.
     """
-    found = scipy_stats.ks_2samp(sample(a, "the first sample"), sample(b, "the second sample"))
-    return float(found.statistic), float(found.pvalue)
+    test = scipy_stats.ks_2samp(sample(a, "the first sample"), sample(b, "the second sample"))
+    return float(test.statistic), float(test.pvalue)
 
 
 def auc(members: ArrayLike, non_members: ArrayLike) -> float:
@@ -45,20 +45,20 @@ def auc(members: ArrayLike, non_members: ArrayLike) -> float:
 
     .. math:: P(s_{\text{non-member}} > s_{\text{member}}) + \tfrac12 P(s_{\text{non-member}} = s_{\text{member}})
 
-    From (n,) and (m,), in whole numbers.  1 means the members are plainly seen, 1/2 that they are not, 0 that they look
-    *less* known than texts the model never saw.  OpenUnlearning's convention (members 0, non-members 1); MUSE reports 1
+    From (n,) and (m,), in whole numbers.  1 means that members are fully separable, 1/2 that they are not, 0 that they score
+    as *less* known than texts the model never saw.  OpenUnlearning's convention (members 0, non-members 1); MUSE reports 1
     minus this.
 
     Hand-worked: members (1, 2), non-members (2, 3): the pairs 1<2, 1<3, 2=2, 2<3 give 3.5 / 4 = 0.875.
 
     Mann and Whitney 1947, doi:10.1214/aoms/1177730491; Dorna et al. 2025, arXiv:2506.12618.
     """
-    seen, unseen = sample(members, "the members"), sample(non_members, "the non-members")
-    ordered = np.sort(seen)
+    member_scores, non_member_scores = sample(members, "the members"), sample(non_members, "the non-members")
+    ordered = np.sort(member_scores)
     above = (
-        ordered.searchsorted(unseen, "left").sum() + ordered.searchsorted(unseen, "right").sum()
+        ordered.searchsorted(non_member_scores, "left").sum() + ordered.searchsorted(non_member_scores, "right").sum()
     )  # a tie counts once
-    return float(above / 2 / (len(seen) * len(unseen)))
+    return float(above / 2 / (len(member_scores) * len(non_member_scores)))
 
 
 def tpr_at_fpr(members: ArrayLike, non_members: ArrayLike, fpr: float = 0.01) -> float:
@@ -76,11 +76,11 @@ def tpr_at_fpr(members: ArrayLike, non_members: ArrayLike, fpr: float = 0.01) ->
     """
     if not 0 <= fpr <= 1:
         raise InputError(f"a false positive rate must lie between 0 and 1, not {fpr}")
-    seen, unseen = sample(members, "the members"), np.sort(sample(non_members, "the non-members"))
-    allowed = int(np.floor(fpr * len(unseen) + 1e-9))
-    if allowed == len(unseen):
+    member_scores, non_member_scores = sample(members, "the members"), np.sort(sample(non_members, "the non-members"))
+    allowed = int(np.floor(fpr * len(non_member_scores) + 1e-9))
+    if allowed == len(non_member_scores):
         return 1.0
-    return float((seen < unseen[allowed]).mean())
+    return float((member_scores < non_member_scores[allowed]).mean())
 
 
 def tost(a: ArrayLike, b: ArrayLike, margin: float, *, level: float = LEVEL) -> Equivalence:
@@ -90,7 +90,7 @@ def tost(a: ArrayLike, b: ArrayLike, margin: float, *, level: float = LEVEL) -> 
         \qquad d = \bar a - \bar b, \quad e^2 = \tfrac{s_a^2}{n_a} + \tfrac{s_b^2}{n_b}
 
     From (n,) and (m,); ν is Welch–Satterthwaite's.  ``equivalent`` where p < α = 1 - ``level``, that is where the
-    interval of the difference at level 1 - 2α (``low``, ``high``: 90 % by default) lies within ±``margin``.  It stands
+    interval of the difference at level 1 - 2α (``low``, ``high``: 90 % by default) lies within ±``margin``.  It is reported
     beside forget quality, since a test of difference that does not reject shows nothing of the kind.  Unpaired: what two
     models have in common on the same examples only makes it more careful.
 
@@ -99,21 +99,22 @@ def tost(a: ArrayLike, b: ArrayLike, margin: float, *, level: float = LEVEL) -> 
     Schuirmann 1987, doi:10.1007/BF01068419; Welch 1947, doi:10.1093/biomet/34.1-2.28.
     """
     check_level(level)
-    one, two = sample(a, "the first sample"), sample(b, "the second sample")
-    if len(one) < 2 or len(two) < 2:
+    first, second = sample(a, "the first sample"), sample(b, "the second sample")
+    if len(first) < 2 or len(second) < 2:
         raise InputError("an equivalence test needs at least two numbers in each sample")
-    if not (np.isfinite(one).all() and np.isfinite(two).all()):
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise InputError("an equivalence test compares means, so every number must be finite")
     if not margin > 0:
         raise InputError(f"the margin of an equivalence test must be above 0, not {margin}")
-    difference = float(one.mean() - two.mean())
-    va, vb = one.var(ddof=1) / len(one), two.var(ddof=1) / len(two)
-    error = float(np.sqrt(va + vb))
+    difference = float(first.mean() - second.mean())
+    first_variance, second_variance = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
+    error = float(np.sqrt(first_variance + second_variance))
     if error == 0:
-        same = abs(difference) < margin
-        return Equivalence(difference, difference, difference, 0.0 if same else 1.0, same)
-    part = va / (va + vb)  # of the squared error; ν from shares, since squares of tiny variances are 0
-    freedom = 1 / (part**2 / (len(one) - 1) + (1 - part) ** 2 / (len(two) - 1))
+        equivalent = abs(difference) < margin
+        return Equivalence(difference, difference, difference, 0.0 if equivalent else 1.0, equivalent)
+    # Share of the squared error; ν from shares, since squares of tiny variances are 0.
+    first_share = first_variance / (first_variance + second_variance)
+    freedom = 1 / (first_share**2 / (len(first) - 1) + (1 - first_share) ** 2 / (len(second) - 1))
     t = scipy_stats.t(freedom)
     p = max(float(t.sf((difference + margin) / error)), float(t.cdf((difference - margin) / error)))
     half = float(t.ppf(level)) * error

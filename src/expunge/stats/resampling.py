@@ -41,8 +41,8 @@ def bootstrap(
         raise InputError("there is no sample to resample: give at least one")
     check_level(level, resamples)
     rng = np.random.default_rng(seed)
-    found = [statistic(*(a[rng.integers(len(a), size=len(a))] for a in arrays)) for _ in range(resamples)]
-    return _percentiles(np.array(found), level)
+    values = [statistic(*(a[rng.integers(len(a), size=len(a))] for a in arrays)) for _ in range(resamples)]
+    return _percentiles(np.array(values), level)
 
 
 def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -85,9 +85,9 @@ def bounded_mean(
         wrong = array[(array < low) | (array > high)][0]
         raise InputError(f"the values must lie between {low:g} and {high:g}, and one is {wrong:g}")
     if (array == array[0]).all():
-        rest = share_of_others(len(array), level)
+        others = share_of_others(len(array), level)
         v = float(array[0])
-        return Interval(v - rest * (v - low), v + rest * (high - v))
+        return Interval(v - others * (v - low), v + others * (high - v))
     if low == 0 and high == 1 and np.isin(array, (0, 1)).all():
         return clopper_pearson(int(array.sum()), len(array), level=level)
     return bootstrap_mean(array, level=level, resamples=resamples, seed=seed)
@@ -102,8 +102,8 @@ def bootstrap_of_means(
 ) -> Interval:
     """The :func:`bootstrap` interval of a statistic of several means of shares, one that rises with each of them.
 
-    From any number of (n_i,) in [0, 1].  A sample of one value over and over says nothing in a resample; the interval then
-    reaches to the statistic of its mean's ends by :func:`bounded_mean`.
+    From any number of (n_i,) in [0, 1].  A sample of one value over and over does not vary between resamples; the interval
+    then reaches to the statistic of its mean's ends by :func:`bounded_mean`.
 
     Hand-worked: the mean of two samples, ten times 1 each, is 1 in [0.6915, 1].
     """
@@ -142,13 +142,15 @@ def auc_interval(
 
     Hand-worked: members (0, 0), non-members (1, 1) have the AUC 1, two pairs, and the lower bound 0.025^(1/2) = 0.1581.
     """
-    seen, unseen = sample(members, "the members"), sample(non_members, "the non-members")
+    member_scores, non_member_scores = sample(members, "the members"), sample(non_members, "the non-members")
     check_level(level, resamples)
-    picks = _picks((len(seen), len(unseen)), resamples, seed)
-    found = _percentiles(np.concatenate([_aucs(seen, unseen, *block) for block in picks]), level)
-    if found.low < found.high:
-        return found
-    return bounded_mean([auc(seen, unseen)] * min(len(seen), len(unseen)), level=level)
+    picks = _picks((len(member_scores), len(non_member_scores)), resamples, seed)
+    interval = _percentiles(np.concatenate([_aucs(member_scores, non_member_scores, *block) for block in picks]), level)
+    if interval.low < interval.high:
+        return interval
+    return bounded_mean(
+        [auc(member_scores, non_member_scores)] * min(len(member_scores), len(non_member_scores)), level=level
+    )
 
 
 def paired_bootstrap(
@@ -167,13 +169,13 @@ def paired_bootstrap(
 
     Hand-worked: the mean of a - b with b = a - 1 is 1 in every resample, so the interval is [1, 1].
     """
-    one, two = sample(a, "the first sample"), sample(b, "the second sample")
-    if len(one) != len(two):
-        raise InputError(f"paired samples must be of one length, not {len(one)} and {len(two)}")
+    first, second = sample(a, "the first sample"), sample(b, "the second sample")
+    if len(first) != len(second):
+        raise InputError(f"paired samples must be of one length, not {len(first)} and {len(second)}")
     check_level(level, resamples)
     rng = np.random.default_rng(seed)
-    picks = (rng.integers(len(one), size=len(one)) for _ in range(resamples))
-    return _percentiles(np.array([statistic(one[p], two[p]) for p in picks]), level)
+    picks = (rng.integers(len(first), size=len(first)) for _ in range(resamples))
+    return _percentiles(np.array([statistic(first[p], second[p]) for p in picks]), level)
 
 
 def ratio_bootstrap(
@@ -205,11 +207,11 @@ def ratio_bootstrap(
     check_level(level, resamples)
     rng, n = np.random.default_rng(seed), len(above)
     rows = max(1, BLOCK // n)
-    found = []
+    ratios = []
     for done in range(0, resamples, rows):
         picks = rng.integers(n, size=(min(rows, resamples - done), n))
-        found.append(ratio(above[picks].sum(axis=1), below[picks].sum(axis=1)))
-    return _percentiles(np.concatenate(found), level)
+        ratios.append(ratio(above[picks].sum(axis=1), below[picks].sum(axis=1)))
+    return _percentiles(np.concatenate(ratios), level)
 
 
 def _picks(sizes: Sequence[int], resamples: int, seed: int) -> Iterator[list[NDArray[np.int64]]]:
@@ -220,24 +222,29 @@ def _picks(sizes: Sequence[int], resamples: int, seed: int) -> Iterator[list[NDA
         yield [np.stack(pick) for pick in zip(*rows, strict=True)]
 
 
-def _aucs(seen: Array, unseen: Array, of_seen: NDArray[np.int64], of_unseen: NDArray[np.int64]) -> Array:
+def _aucs(
+    member_scores: Array, non_member_scores: Array, member_picks: NDArray[np.int64], non_member_picks: NDArray[np.int64]
+) -> Array:
     """:func:`auc` of each resample, in whole numbers: how often it holds each value, and the members at or below it."""
-    values, place = np.unique(np.concatenate([seen, unseen]), return_inverse=True)
-    holds = [_counts(place[: len(seen)][of_seen], len(values)), _counts(place[len(seen) :][of_unseen], len(values))]
-    twice = (holds[1] * (2 * holds[0].cumsum(axis=1) - holds[0])).sum(axis=1)  # a tie counts once
-    return np.asarray(twice / 2 / (len(seen) * len(unseen)), dtype=np.float64)
+    values, ranks = np.unique(np.concatenate([member_scores, non_member_scores]), return_inverse=True)
+    counts = [
+        _counts(ranks[: len(member_scores)][member_picks], len(values)),
+        _counts(ranks[len(member_scores) :][non_member_picks], len(values)),
+    ]
+    doubled = (counts[1] * (2 * counts[0].cumsum(axis=1) - counts[0])).sum(axis=1)  # a tie counts once
+    return np.asarray(doubled / 2 / (len(member_scores) * len(non_member_scores)), dtype=np.float64)
 
 
-def _counts(place: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """How often each of 0 .. n-1 stands in each row: (size, k) -> (size, n)."""
-    rows = np.arange(len(place))[:, None] * n
-    return np.bincount((place + rows).ravel(), minlength=len(place) * n).reshape(len(place), n)
+def _counts(ranks: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """How often each of 0 .. n-1 occurs in each row: (size, k) -> (size, n)."""
+    rows = np.arange(len(ranks))[:, None] * n
+    return np.bincount((ranks + rows).ravel(), minlength=len(ranks) * n).reshape(len(ranks), n)
 
 
-def _percentiles(found: Array, level: float) -> Interval:
-    """The interval between the (1 - level) / 2 quantiles of ``found`` (resamples,)."""
-    if not np.isfinite(found).all():
-        raise InputError(f"the statistic is {found[~np.isfinite(found)][0]} on a resample, so it has no interval")
+def _percentiles(values: Array, level: float) -> Interval:
+    """The interval between the (1 - level) / 2 quantiles of ``values`` (resamples,)."""
+    if not np.isfinite(values).all():
+        raise InputError(f"the statistic is {values[~np.isfinite(values)][0]} on a resample, so it has no interval")
     tail = (1 - level) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))

@@ -44,7 +44,7 @@ def check(place: Path, combiner: Any) -> None:
     other = "resume from another checkpoint, or leave resume_from_checkpoint out"
     if not (place / STATE).is_file():
         raise InputError(f"{place} is no checkpoint, for it has no {STATE}; {other}")
-    files.read_json(place / STATE, what="checkpoint's state", remedy=other)
+    files.read_json(place / STATE, description="checkpoint's state", remedy=other)
     if not has_optimizer(place):
         raise InputError(
             f"{place} holds no {OPTIMIZER}, the optimizer's state (save_only_model leaves it out); {other}"
@@ -58,7 +58,7 @@ def check(place: Path, combiner: Any) -> None:
             f"{place} holds no {COMBINER_FILE}, the state of {type(combiner).__name__} (such as the multiplier λ), so "
             f"training would begin anew in part; {other}"
         )
-    held = files.read_json(file, what="combiner's state", remedy=other)
+    held = files.read_json(file, description="combiner's state", remedy=other)
     if missing := sorted(state.keys() - held.keys()):
         raise InputError(f"{file} is the state of another combiner, for it has no {missing[0]!r}; {other}")
 
@@ -73,7 +73,7 @@ def ours(place: Path) -> dict[str, Any]:
     if not (place / OURS).exists():
         return {}
     return files.read_json(
-        place / OURS, what="checkpoint's state", remedy="resume from another checkpoint, or use --fresh"
+        place / OURS, description="checkpoint's state", remedy="resume from another checkpoint, or use --fresh"
     )
 
 
@@ -81,4 +81,4 @@ def restore(combiner: Combiner, place: Path) -> None:
     """Give ``combiner`` the state that the checkpoint ``place`` holds; raises InputError as :func:`check`."""
     check(place, combiner)
     if combiner.state_dict():
-        combiner.load_state_dict(files.read_json(place / COMBINER_FILE, what="combiner's state", remedy=""))
+        combiner.load_state_dict(files.read_json(place / COMBINER_FILE, description="combiner's state", remedy=""))

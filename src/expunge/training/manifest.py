@@ -48,7 +48,7 @@ def seal(place: Path) -> Path:
 def is_whole(place: Path) -> bool:
     """Whether ``place`` has a list of files, and each of them with its size."""
     try:
-        listed = files.read_json(place / FILE, what="list of files", remedy="")["files"]
+        listed = files.read_json(place / FILE, description="list of files", remedy="")["files"]
         return all((place / name).stat().st_size == size for name, size in listed.items())
     except (InputError, OSError, KeyError, AttributeError):
         return False

@@ -111,7 +111,7 @@ def _same(text: str, answer: str) -> bool:
 def _read(file: Path, key: Mapping[str, Any]) -> list[str] | None:
     """The alternates in ``file``; None if there are none, or they are of something else."""
     try:
-        said = files.read_json(file, what="file of alternates", remedy="remove it, and they are generated again")
+        said = files.read_json(file, description="file of alternates", remedy="remove it, and they are generated again")
     except InputError:
         return None
     record.check_schema(said, file, unnamed=1)

@@ -157,7 +157,7 @@ def _candidates(folder: Path) -> Iterator[Unfinished]:
 def _began(file: Path) -> str | None:
     """When the run of a record began; None where there is none, or an older one."""
     try:
-        parts = files.read_json(file, what="record", remedy="").get("parts")
+        parts = files.read_json(file, description="record", remedy="").get("parts")
     except InputError:
         return None
     return parts[0]["began"] if parts else None

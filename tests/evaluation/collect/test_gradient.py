@@ -131,9 +131,9 @@ def test_uses_of_a_tied_weight_that_cancel_leave_a_number():
 
 def test_a_long_text_takes_the_gradient_rather_than_a_product_of_all_its_pairs():
     a, d = torch.randn(200, 16), torch.randn(200, 24)
-    with Sizes() as made:
+    with Sizes() as sizes:
         square = gradient._square(a, d)
-    assert max(made.sizes) < 200 * 200
+    assert max(sizes.sizes) < 200 * 200
     assert float(square) == pytest.approx(float((d.double().T @ a.double()).square().sum()), rel=1e-5)
 
 
@@ -221,11 +221,11 @@ def test_half_precision_is_measured_in_single():
 
 def test_a_gradient_is_let_go_before_the_next():
     model = tiny.model().eval()
-    held = []
+    alive = []
     for p in model.parameters():
-        p.register_hook(lambda _: held.append(sum(q.grad is not None for q in model.parameters())))
+        p.register_hook(lambda _: alive.append(sum(q.grad is not None for q in model.parameters())))
     grad_norm(model, *SHORT)
-    assert len(held) == len(list(model.parameters())) and max(held) == 0
+    assert len(alive) == len(list(model.parameters())) and max(alive) == 0
 
 
 def test_without_texts_there_is_nothing_to_compare():
@@ -234,9 +234,9 @@ def test_without_texts_there_is_nothing_to_compare():
 
 def test_no_tensor_is_as_large_as_a_weights_gradient():
     model = tiny.model(vocab_size=512, hidden_size=64, intermediate_size=128, tie_word_embeddings=True).eval()
-    with Sizes(model) as made:
+    with Sizes(model) as sizes:
         factored_norm(model, *SHORT)
-    assert max(made.sizes) < 64 * 64  # the smallest matrix
-    with Sizes(model) as made:
+    assert max(sizes.sizes) < 64 * 64  # the smallest matrix
+    with Sizes(model) as sizes:
         grad_norm(model, *SHORT)
-    assert max(made.sizes) >= 512 * 64
+    assert max(sizes.sizes) >= 512 * 64

@@ -64,16 +64,16 @@ def by_hand(model, tokenizer, row, text):
 
 @pytest.mark.parametrize("budget", [1, 60, 4096])
 def test_every_token_equals_a_loop(model, tokenizer, budget):
-    found = collect(model, tokenizer, probes(), batch_tokens=budget)
+    collected = collect(model, tokenizer, probes(), batch_tokens=budget)
     for variant in ("answer", "wrong0", "wrong1"):
-        for probe, s in zip(probes(), found.scored("forget", variant), strict=True):
+        for probe, s in zip(probes(), collected.scored("forget", variant), strict=True):
             logp, mean, spread, hit = by_hand(model, tokenizer, probe.row, probe.texts[variant])
             np.testing.assert_allclose(s.logp, logp, atol=1e-5)
             np.testing.assert_allclose(s.vocab_mean, mean, atol=1e-4)
             np.testing.assert_allclose(s.vocab_std, spread, atol=1e-4)
             assert (s.hit == hit).all() and s.text == probe.texts[variant]
             assert s.ends == (probe.row.prompt is not None)  # plain text has no end token
-    assert found.mean_logps("forget", "wrong").shape == (len(ROWS), 2)
+    assert collected.mean_logps("forget", "wrong").shape == (len(ROWS), 2)
 
 
 def test_a_prompt_is_run_once(model, tokenizer):
@@ -101,31 +101,31 @@ def test_a_prompt_is_run_once(model, tokenizer):
 def test_a_model_whose_cache_cannot_be_reused_is_run_whole(model, tokenizer, monkeypatch):
     expected = collect(model, tokenizer, probes())
     monkeypatch.setattr(score, "run_reusing", lambda *_: (_ for _ in ()).throw(ValueError("no cache")))
-    found = collect(model, tokenizer, probes())
-    np.testing.assert_allclose(found.mean_logp("forget"), expected.mean_logp("forget"), atol=1e-5)
+    collected = collect(model, tokenizer, probes())
+    np.testing.assert_allclose(collected.mean_logp("forget"), expected.mean_logp("forget"), atol=1e-5)
 
 
 def test_answers_are_those_of_generate(model, tokenizer):
-    found = collect(model, tokenizer, probes(CHAT))
-    assert [g.expected for g in found.generated("forget")] == [r.answer for r in CHAT]
+    collected = collect(model, tokenizer, probes(CHAT))
+    assert [g.expected for g in collected.generated("forget")] == [r.answer for r in CHAT]
     ids = model.generate(
         torch.tensor([encode(CHAT[0], tokenizer).input_ids[: -len(tokenizer("yes it is").input_ids) - 1]]),
         max_new_tokens=4,
         do_sample=False,
     )
-    said = tokenizer.decode(ids[0, -4:], skip_special_tokens=True).strip()
-    assert found.generated("forget")[0].text == said
+    expected = tokenizer.decode(ids[0, -4:], skip_special_tokens=True).strip()
+    assert collected.generated("forget")[0].text == expected
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradient_norms_are_those_of_a_plain_backward(tokenizer, tied):
     model = tiny.model(vocab_size=len(tokenizer), tie_word_embeddings=tied).eval().requires_grad_(False)
-    asked = [dataclasses.replace(p, grad_norm=("answer",)) for p in probes()]
-    found = collect(model, tokenizer, asked)
-    assert all(s.grad_norm is None for s in found.scored("forget", "wrong0"))
+    with_norms = [dataclasses.replace(p, grad_norm=("answer",)) for p in probes()]
+    collected = collect(model, tokenizer, with_norms)
+    assert all(s.grad_norm is None for s in collected.scored("forget", "wrong0"))
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
     model.requires_grad_(True)
-    for probe, s in zip(asked, found.scored("forget"), strict=True):
+    for probe, s in zip(with_norms, collected.scored("forget"), strict=True):
         example = encode(probe.row, tokenizer)
         labels = torch.tensor([example.labels])
         labels[0, len(example.labels) - s.ends :] = -100  # the end token is no word of the answer
@@ -137,12 +137,12 @@ def test_gradient_norms_are_those_of_a_plain_backward(tokenizer, tied):
 
 def test_a_continuation_is_tokenised_with_its_prompt_and_has_no_end(model, tokenizer):
     probe = Probe("choice", 0, Row("Which?\nAnswer:", " A"), {"option0": " A", "option1": " B b"}, continues=True)
-    found = collect(model, tokenizer, [probe])
+    collected = collect(model, tokenizer, [probe])
     ids = tokenizer("Which?\nAnswer: B b", add_special_tokens=False).input_ids
     start = len(tokenizer("Which?\nAnswer:").input_ids)
     logp = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = [float(logp[t - 1, ids[t]]) for t in range(start, len(ids))]
-    (s,) = found.scored("choice", "option1")
+    (s,) = collected.scored("choice", "option1")
     np.testing.assert_allclose(s.logp, expected, atol=1e-5)
     assert not s.ends and len(s.logp) == len(" B b")
     (cut,) = collect(model, tokenizer, [probe], max_length=8).scored("choice", "option1")
@@ -181,10 +181,10 @@ def test_numbers_that_are_none_are_told(model, tokenizer):
 
 # -- the table ------------------------------------------------------------------------------------------------------------
 def test_a_table_is_read_as_it_was_written(model, tokenizer, tmp_path):
-    found = collect(model, tokenizer, probes())
-    again = read(write(found, tmp_path / "scores"))
-    assert again.answers == found.answers and len(again.scores) == len(found.scores)
-    for a, b in zip(again.scores, found.scores, strict=True):
+    collected = collect(model, tokenizer, probes())
+    again = read(write(collected, tmp_path / "scores"))
+    assert again.answers == collected.answers and len(again.scores) == len(collected.scores)
+    for a, b in zip(again.scores, collected.scores, strict=True):
         for f in dataclasses.fields(a):
             np.testing.assert_array_equal(getattr(a, f.name), getattr(b, f.name))
             assert type(getattr(a, f.name)) is type(getattr(b, f.name))

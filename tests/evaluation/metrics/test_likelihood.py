@@ -186,20 +186,20 @@ def test_rouge_with_and_without_stemmer():
 def test_muse_is_f1_without_stemmer(memorisation):
     """ "the cats sat" / "the cat sat": "the sat", recall 2/3, precision 2/3, F1 2/3; OpenUnlearning's stemmer makes it 1.
     "two crew members" / "two crew members died": recall 1, precision 3/4, F1 6/7."""
-    expected, given = ["the cats sat", "two crew members"], ["the cat sat", "two crew members died"]
-    assert memorisation(expected, given) == pytest.approx([2 / 3, 6 / 7])
-    assert rouge.rouge(expected, given, part="f1") == pytest.approx([1, 6 / 7])
+    expected, generated = ["the cats sat", "two crew members"], ["the cat sat", "two crew members died"]
+    assert memorisation(expected, generated) == pytest.approx([2 / 3, 6 / 7])
+    assert rouge.rouge(expected, generated, part="f1") == pytest.approx([1, 6 / 7])
 
 
 @pytest.mark.usefixtures("scorer")
 def test_rwku_recall_without_stemmer():
     """Both words, whatever their case and the comma: 1.  "album" of "albums": 0.  One of two: 1/2."""
-    expected, given = ["Richard Bachman", "albums", "New York"], ["richard bachman, I think", "album", "York"]
-    assert rouge.rwku_recall(expected, given) == pytest.approx([1, 0, 1 / 2])
+    expected, generated = ["Richard Bachman", "albums", "New York"], ["richard bachman, I think", "album", "York"]
+    assert rouge.rwku_recall(expected, generated) == pytest.approx([1, 0, 1 / 2])
 
 
 @pytest.mark.parametrize(
-    ("expected", "given", "value"),
+    ("expected", "generated", "value"),
     [
         ("Richard Bachman", "richard bachman, I think", 0),  # case and comma keep words apart
         ("Richard Bachman", "It is Richard Bachman.", 1),  # a full stop does not
@@ -208,18 +208,18 @@ def test_rwku_recall_without_stemmer():
         ("My World", "", 0),
         ("4.6 million. Dollars", "about 4.6 million", 3 / 4),  # words 4, 6, million, Dollars
         ("a b", "a b c a", 1),  # the longest subsequence, not the one that the last word starts
-        ("a b", "b a . b", 1 / 2),  # of "b a" the common word is "b": the given text's later words go first
+        ("a b", "b a . b", 1 / 2),  # of "b a" the common word is "b": the generated text's later words go first
         ("a . .", "a", 1 / 2),  # a blank sentence is one empty word: a and ""
-        ("a. ", "b. ", 0),  # words a and "" (a blank sentence); the given text is stripped, so it has no ""
+        ("a. ", "b. ", 0),  # words a and "" (a blank sentence); the generated text is stripped, so it has no ""
     ],
 )
-def test_rwku_recall_as_published(expected, given, value):
+def test_rwku_recall_as_published(expected, generated, value):
     """Distinct words in the common subsequence of any two sentences; the numbers are also those of ``rouge`` 1.0.1."""
-    assert rouge.rwku_recall([expected], [given], compat=True) == pytest.approx([value])
+    assert rouge.rwku_recall([expected], [generated], compat=True) == pytest.approx([value])
 
 
-def probe(split, level, given):
-    return {"split": split, "level": level, "answer": "one two", "generation": given}
+def probe(split, level, generated):
+    return {"split": split, "level": level, "answer": "one two", "generation": generated}
 
 
 @pytest.mark.usefixtures("scorer")

@@ -66,10 +66,10 @@ def test_min_k_plus_plus_of_a_sure_model_is_not_rounding():
 )
 def test_min_k_by_taking_out_the_lowest_one_by_one(texts, k):
     for text, got in zip(texts, privacy.min_k(texts, k=k), strict=True):
-        left, taken = list(text), []
-        while not taken or len(taken) + 1 <= k * len(text):
-            taken.append(left.pop(left.index(min(left))))
-        assert got == pytest.approx(-sum(taken) / len(taken))
+        left, lowest = list(text), []
+        while not lowest or len(lowest) + 1 <= k * len(text):
+            lowest.append(left.pop(left.index(min(left))))
+        assert got == pytest.approx(-sum(lowest) / len(lowest))
     ones, noughts = [[1.0] * len(t) for t in texts], [[0.0] * len(t) for t in texts]
     np.testing.assert_allclose(privacy.min_k_plus_plus(texts, noughts, ones, k=k), privacy.min_k(texts, k=k))
     np.testing.assert_allclose(privacy.min_k(texts, k=1.0), privacy.loss_score(texts), atol=1e-12)
@@ -90,9 +90,9 @@ def test_every_score_is_higher_for_a_text_the_model_does_not_know():
 
 
 def test_an_attack_that_sees_everything():
-    found = privacy.attack(np.arange(20), np.arange(100, 130))
-    assert (found.auc, found.tpr_at_1_percent, found.n_members, found.n_non_members) == (1.0, 1.0, 20, 30)
-    assert (found.auc_interval.low, found.auc_interval.high) == (pytest.approx(0.025 ** (1 / 20)), 1)
+    attack = privacy.attack(np.arange(20), np.arange(100, 130))
+    assert (attack.auc, attack.tpr_at_1_percent, attack.n_members, attack.n_non_members) == (1.0, 1.0, 20, 30)
+    assert (attack.auc_interval.low, attack.auc_interval.high) == (pytest.approx(0.025 ** (1 / 20)), 1)
     blind = privacy.attack(np.arange(20), np.arange(20))
     assert blind.auc == 0.5 and blind.auc_interval.low < 0.5 < blind.auc_interval.high
     assert blind.tpr_at_1_percent == 0
@@ -102,21 +102,21 @@ def test_an_attack_that_sees_everything():
 
 def test_an_attack_by_hand():
     """The pairs 1<2, 1<3, 2=2, 2<3; below 2, the lowest non-member, lies one member of two."""
-    found = privacy.attack([1, 2], [2, 3])
-    assert (found.auc, found.tpr_at_1_percent, found.n_members, found.n_non_members) == (0.875, 0.5, 2, 2)
+    attack = privacy.attack([1, 2], [2, 3])
+    assert (attack.auc, attack.tpr_at_1_percent, attack.n_members, attack.n_non_members) == (0.875, 0.5, 2, 2)
 
 
 def test_an_attacks_interval_has_the_width_of_hanley_and_mcneils():
     """Their closed form of the AUC's variance for negative exponential scores, 1982, doi:10.1148/radiology.143.1.7063747."""
     rng = np.random.default_rng(0)
     n, m = 150, 250
-    found = privacy.attack(rng.exponential(size=n), 3 * rng.exponential(size=m))
+    attack = privacy.attack(rng.exponential(size=n), 3 * rng.exponential(size=m))
     a = 3 / 4  # P(3 E' > E)
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     error = math.sqrt((a * (1 - a) + (n - 1) * (q1 - a * a) + (m - 1) * (q2 - a * a)) / (n * m))
-    width = found.auc_interval.high - found.auc_interval.low
+    width = attack.auc_interval.high - attack.auc_interval.low
     assert width == pytest.approx(2 * 1.96 * error, rel=0.2)
-    assert found.auc_interval.low < found.auc < found.auc_interval.high
+    assert attack.auc_interval.low < attack.auc < attack.auc_interval.high
 
 
 def test_privleak_by_hand():
@@ -190,10 +190,10 @@ def test_published_aucs(model):
     names = [k.removeprefix("mia_") for k in log(model) if k.startswith("mia_")]
     assert set(names) == {*SCORES, *(["reference"] if model.startswith("full") else [])}
     for name in names:
-        found = privacy.attack(*(scores(model, name, part) for part in ("forget", "holdout")))
-        assert found.auc == digits(log(model)[f"mia_{name}"]["auc"])
-        assert found.auc == digits(summary(model)[f"mia_{name}"])
-        assert found.auc_interval.low <= found.auc <= found.auc_interval.high
+        attack = privacy.attack(*(scores(model, name, part) for part in ("forget", "holdout")))
+        assert attack.auc == digits(log(model)[f"mia_{name}"]["auc"])
+        assert attack.auc == digits(summary(model)[f"mia_{name}"])
+        assert attack.auc_interval.low <= attack.auc <= attack.auc_interval.high
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -232,8 +232,8 @@ def test_published_zlib_scores_follow_from_losses_and_texts(model):
 @pytest.mark.parametrize("part", ["forget", "holdout"])
 def test_published_reference_scores_are_near_the_retrained_models(split, part):
     """Their reference is the retrained model, in another run: each score within 0.06, the mean within 0.006."""
-    full, kept = (scores(m, "loss", part) for m in (f"full{split}", f"retain{RETRAINED[split]}"))
-    got, published = privacy.reference_score([[-v] for v in full], kept), scores(f"full{split}", "reference", part)
+    full, retrained = (scores(m, "loss", part) for m in (f"full{split}", f"retain{RETRAINED[split]}"))
+    got, published = privacy.reference_score([[-v] for v in full], retrained), scores(f"full{split}", "reference", part)
     np.testing.assert_allclose(got, published, atol=0.06)
     assert got.mean() == pytest.approx(published.mean(), abs=0.006)
 

@@ -1,6 +1,6 @@
-"""A model by name, and what it says to a benchmark: loaded, asked once, and kept in the user's cache.
+"""The scores and answers of a model by name: the model is loaded and run once, the results are kept in the user's cache.
 
-The key is made of the weights, of all that is asked and of how; so a model is run once however often it is scored.
+The key is made of the weights, the probes and the settings, so a model is run once even if it is scored several times.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from expunge.models.tokenizer import check_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
 REMEDY = "set EXPUNGE_CACHE to another folder"
-FORMAT = 3  # of what is collected: a new one makes older caches unread
+FORMAT = 3  # of the stored results; older entries are not read
 
 
 def load(name: str, how: How) -> models.Loaded:
-    """The model ``name`` in the number format and on the device that ``how`` says."""
+    """The model ``name`` with the dtype and on the device of ``how``."""
     loaded = models.load(
         name,
         dtype=getattr(torch, how.dtype),
@@ -49,41 +49,41 @@ def load(name: str, how: How) -> models.Loaded:
 
 
 def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
-    """What the model ``name`` says to ``probes``, from the cache if it was asked before; and which model it was.
+    """The scores and answers of the model ``name``, from the cache if it was run before; and its source and fingerprint.
 
-    Under several processes the main one has it all; the others have nothing where it came from the cache.
+    Under several processes the main one has all results; the others have none if they came from the cache.
     """
     state = processes()
     if how.backend == "vllm" and state.num_processes > 1:
         raise InputError("the backend vllm runs in one process; start it without a launcher")
     _check_probes(name, probes, how)
     loaded = load(name, how)
-    asked = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
-    asked.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
+    key_parts = [FORMAT, fingerprint(probes), loaded.fingerprint, how.max_length, how.chat_template]
+    key_parts.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
     if any(template.described(loaded.tokenizer).values()):
-        asked.append(json.dumps(template.described(loaded.tokenizer), sort_keys=True, default=str))
+        key_parts.append(json.dumps(template.described(loaded.tokenizer), sort_keys=True, default=str))
     if how.backend != "transformers":
-        asked.append(how.backend)
-    folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+        key_parts.append(how.backend)
+    folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:32]
     facts = {"source": name, "fingerprint": loaded.fingerprint}
-    held = state.is_main_process and _held(folder)
-    known = [(folder / table.ANSWERS).exists()]  # written last
-    broadcast_object_list(known)  # the main process decides for all
-    if known[0]:
+    can_write = state.is_main_process and _is_writable(folder)
+    is_cached = [(folder / table.ANSWERS).exists()]  # written last
+    broadcast_object_list(is_cached)  # the main process decides for all
+    if is_cached[0]:
         return (table.read(folder) if state.is_main_process else table.Collected((), ())), facts
     total = sum(len(p.texts) + bool(p.ask) for p in probes)
     quiet = not state.is_main_process
     with tqdm(
         total=total, desc=f"asking {os.path.basename(os.path.normpath(name))}", leave=False, disable=quiet
     ) as bar:
-        found = _ask(loaded, probes, how, lambda n: bar.update(n * state.num_processes))
-    if held:
-        _keep(found, folder, {"model": os.path.basename(os.path.normpath(name)), "questions": len(probes)})
-    return found, facts
+        result = _collect(loaded, probes, how, lambda n: bar.update(n * state.num_processes))
+    if can_write:
+        _store(result, folder, {"model": os.path.basename(os.path.normpath(name)), "questions": len(probes)})
+    return result, facts
 
 
-def _held(folder: Path) -> bool:
-    """Whether the cache's entry ``folder`` can be used; a warning says where it cannot."""
+def _is_writable(folder: Path) -> bool:
+    """Lock the cache's entry ``folder``; False, with a warning, if the cache cannot be written to."""
     try:
         cache.hold(folder)
     except OSError as error:
@@ -92,33 +92,35 @@ def _held(folder: Path) -> bool:
     return True
 
 
-def _keep(found: table.Collected, folder: Path, about: dict[str, Any]) -> None:
-    """Write ``found`` to the cache; a cache that is full costs nothing but a warning."""
+def _store(result: table.Collected, folder: Path, about: dict[str, Any]) -> None:
+    """Write ``result`` to the cache; only warn if that fails, as on a full disk."""
     try:
         files.private_folder(folder)
         cache.describe(folder, about)
-        table.write(found, folder)
+        table.write(result, folder)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         logger.warning("%s, so answers are not kept for another time; %s", cache.unusable(error), REMEDY)
         return
-    if told := cache.trim():
-        print(f"expunge: {told}", file=sys.stderr)
+    if message := cache.trim():
+        print(f"expunge: {message}", file=sys.stderr)
 
 
 def _check_probes(name: str, probes: Sequence[Probe], how: How) -> None:
-    """Raise InputError, before weights are read, where the tokenizer has no place for a probe: no chat template, say."""
+    """Raise InputError, before weights are read, if a probe cannot be tokenised, for lack of a chat template, say."""
     check_device(how.device)
     check_attention(how.attn, how.dtype)
     tokenizer = template.use(load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
-    kinds = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
-    for probe in kinds.values():
+    probe_by_kind = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
+    for probe in probe_by_kind.values():
         coded = code(probe, tokenizer, options)
         check_tokens(name, tokenizer, (i for c in coded for some in (c.prompt, *c.texts) for i in some))
 
 
-def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]) -> table.Collected:
+def _collect(
+    loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]
+) -> table.Collected:
     answers: Sequence[table.Generated] = ()
     if how.backend == "vllm":
         from expunge.evaluation.collect import vllm
@@ -132,7 +134,7 @@ def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Cal
         )
         progress(len(answers))
         probes = [replace(p, ask=None) for p in probes]
-    found = collect(
+    result = collect(
         loaded.model,
         loaded.tokenizer,
         probes,
@@ -140,10 +142,10 @@ def _ask(loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Cal
         chat_template=bool(how.chat_template),
         progress=progress,
     )
-    return replace(found, answers=(*found.answers, *answers))
+    return replace(result, answers=(*result.answers, *answers))
 
 
 def is_main_process() -> bool:
-    """Whether this process writes what several found."""
+    """Whether this process writes the results of all."""
     result: bool = processes().is_main_process
     return result

@@ -1,4 +1,4 @@
-"""What is read off the logits at a token, before they are dropped."""
+"""Statistics of the logits at a token, computed before the logits are dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = 1 << 22  # the same elsewhere
 
 @dataclass(frozen=True)
 class Facts:
-    """Of n tokens: log-probability, mean and deviation of it over the vocabulary, and the likeliest token there."""
+    """Of n tokens: log-probability, its mean and deviation over the vocabulary, and the most likely token."""
 
     logp: Tensor
     mean: Tensor
@@ -23,7 +23,7 @@ class Facts:
 
 
 def fields(facts: Facts) -> tuple[Tensor, ...]:
-    """The columns of ``facts``, as its constructor takes them."""
+    """The columns of ``facts``, in the order of its constructor."""
     return facts.logp, facts.mean, facts.std, facts.best
 
 
@@ -34,23 +34,23 @@ def taken(facts: Facts, places: Sequence[int]) -> Facts:
 
 def facts(logits: Tensor, labels: Tensor) -> Facts:
     """(n, V), (n,) -> facts of n tokens, in fp32, a few rows of the vocabulary at a time."""
-    parts: list[tuple[Tensor, ...]] = []
+    chunks: list[tuple[Tensor, ...]] = []
     step = max(1, (CPU_ROWS if logits.device.type == "cpu" else ROWS) // logits.shape[-1])
     for i in range(0, len(logits), step):
         z, y = logits[i : i + step].float(), labels[i : i + step]
-        every = z.log_softmax(-1)
-        p = every.exp()
-        mean = (p * every).sum(-1, keepdim=True)
-        spread = (p * (every - mean).square()).sum(-1).sqrt()
-        parts.append((every.gather(1, y[:, None]).squeeze(1), mean.squeeze(1), spread, z.argmax(-1)))
-    if not parts:
+        log_probs = z.log_softmax(-1)
+        p = log_probs.exp()
+        mean = (p * log_probs).sum(-1, keepdim=True)
+        spread = (p * (log_probs - mean).square()).sum(-1).sqrt()
+        chunks.append((log_probs.gather(1, y[:, None]).squeeze(1), mean.squeeze(1), spread, z.argmax(-1)))
+    if not chunks:
         none = logits.new_zeros(0)
         return Facts(none, none, none, labels)
-    return Facts(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    return Facts(*(torch.cat(columns) for columns in zip(*chunks, strict=True)))
 
 
 def split(facts: Facts, lengths: list[int]) -> list[Facts]:
-    """The facts of texts of ``lengths`` tokens, one behind the other."""
+    """The facts of consecutive texts of ``lengths`` tokens."""
     return [Facts(*columns) for columns in zip(*(f.split(lengths) for f in fields(facts)), strict=True)]
 
 

@@ -24,20 +24,20 @@ CANCELS = 1e-2  # a sum that is a smaller part of its terms than this has lost t
 
 Text = tuple[Sequence[int], Sequence[int]]  # the tokens of a prompt, and those after it
 Measure = Callable[[nn.Module, Sequence[int], Sequence[int]], float]
-Use = tuple[nn.Module, Tensor, Tensor]  # a layer, what went in, and the loss gradient of what came out
+Use = tuple[nn.Module, Tensor, Tensor]  # a layer, its input, and the loss gradient of its output
 
 
 def way(model: nn.Module, texts: Sequence[Text]) -> Measure:
-    """How gradients are measured: from factors, if that gives on the shortest text what the gradients themselves give."""
+    """The function that measures gradients: from factors if that agrees with the gradients on the shortest text."""
     shortest = min((t for t in texts if t[1]), key=lambda t: len(t[0]) + len(t[1]), default=None)
     if shortest is None:
         return grad_norm
     try:
         factors = factored_norm(model, *shortest)
-    except (RuntimeError, TypeError, IndexError):  # a layer is called, or its outputs are changed, in a way of its own
+    except (RuntimeError, TypeError, IndexError):  # a layer is called, or its outputs are changed, in an unusual way
         return grad_norm
-    whole = grad_norm(model, *shortest)
-    return factored_norm if abs(factors - whole) <= CLOSE * whole else grad_norm
+    direct = grad_norm(model, *shortest)
+    return factored_norm if abs(factors - direct) <= CLOSE * direct else grad_norm
 
 
 def grad_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> float:
@@ -45,17 +45,17 @@ def grad_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> f
 
     .. math:: \tfrac{1}{|P|} \sum_{p \in P} \Bigl\lVert \nabla_p \tfrac1T \sum_t -\log\pi(y_t \mid x, y_{<t}) \Bigr\rVert_2
 
-    Each tensor's gradient is measured as it is made and let go, so the memory is that of one forward pass and the largest
-    tensor.  Of all parameters, whether or not they train; a text of no token has no norm, 0.  See
+    Each tensor's gradient is measured and freed as soon as it is computed, so the memory is that of one forward pass and the
+    largest tensor.  Of all parameters, whether or not they train; a text without a token has the norm 0.  See
     :func:`expunge.evaluation.metrics.privacy.grad_norm_score`.
     """
     return _mean_norm(model, prompt, text, {})
 
 
 def factored_norm(model: nn.Module, prompt: Sequence[int], text: Sequence[int]) -> float:
-    """The same, where linear layers and embeddings are measured from their factors; see :func:`way` for where it holds.
+    """As :func:`grad_norm`, with linear layers and embeddings measured from their factors; :func:`way` checks that it holds.
 
-    A weight's gradient is made only where the text is long enough for that to be less work.
+    A weight's gradient is computed only if the text is so long that this is less work.
     """
     return _mean_norm(model, prompt, text, _factored(model))
 
@@ -95,16 +95,16 @@ def _restore(p: Tensor, trains: bool, gradient: Tensor | None) -> None:
 
 
 def _factored(model: nn.Module) -> dict[Tensor, list[nn.Module]]:
-    """The weights that only plain linear layers and embeddings hold, and which do."""
+    """The weights that only plain linear layers and embeddings use -> those modules."""
     holders: dict[Tensor, list[nn.Module]] = defaultdict(list)
-    others: set[Tensor] = set()
+    other_weights: set[Tensor] = set()
     for module in model.modules():
         for name, p in module.named_parameters(recurse=False):
             if name == "weight" and _plain(module):
                 holders[p].append(module)
             else:
-                others.add(p)
-    return {p: modules for p, modules in holders.items() if p not in others}
+                other_weights.add(p)
+    return {p: modules for p, modules in holders.items() if p not in other_weights}
 
 
 def _plain(module: nn.Module) -> bool:
@@ -115,13 +115,13 @@ def _plain(module: nn.Module) -> bool:
 
 @contextmanager
 def _watched(factored: Mapping[Tensor, Sequence[nn.Module]], norms: list[Tensor]) -> Iterator[None]:
-    """While open, ``norms`` gets the norm of each of these weights' gradients once all its uses are known."""
+    """Append to ``norms`` the norm of each of these weights' gradients as soon as all its uses are known."""
     calls: Counter[Tensor] = Counter()
     uses: dict[Tensor, list[Use]] = defaultdict(list)
 
     def called(p: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         value = args[0] if args else kwargs["input"]
-        if not out.requires_grad:  # nothing before it trains
+        if not out.requires_grad:  # no earlier parameter requires a gradient
             out.requires_grad_()
         calls[p] += 1
         out.register_hook(partial(returned, p, module, value.detach()))
@@ -137,11 +137,11 @@ def _watched(factored: Mapping[Tensor, Sequence[nn.Module]], norms: list[Tensor]
                 hook = partial(called, p)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True, prepend=True).remove)
         yield
-        norms += map(_norm, uses.values())  # some of whose calls the loss does not depend on
+        norms += map(_norm, uses.values())  # weights with calls that the loss does not depend on
 
 
 def _norm(uses: Sequence[Use]) -> Tensor:
-    """The norm of the sum of the gradients that ``uses`` of one weight give it."""
+    """The norm of one weight's gradient, the sum over its ``uses``."""
     linear = [(_rows(value), _rows(gradient)) for module, value, gradient in uses if isinstance(module, nn.Linear)]
     looked_up = [_tokens(*use) for use in uses if isinstance(use[0], nn.Embedding)]
     if not looked_up:
@@ -159,8 +159,8 @@ def _norm(uses: Sequence[Use]) -> Tensor:
 def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     if len(pairs) == 1:
         return pairs[0]
-    first, second = zip(*pairs, strict=True)
-    return torch.cat(first), torch.cat(second)
+    inputs, gradients = zip(*pairs, strict=True)
+    return torch.cat(inputs), torch.cat(gradients)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ def _tokens(module: nn.Module, ids: Tensor, gradient: Tensor) -> tuple[Tensor, T
 
 
 def _square(a: Tensor, d: Tensor) -> Tensor:
-    """(T, in), (T, out) -> the squared norm of dᵀa (out, in), which is made where that is less work, or more exact."""
+    """(T, in), (T, out) -> the squared norm of dᵀa (out, in), which is computed where that is less work, or more exact."""
     (tokens, fan_in), fan_out = a.shape, d.shape[1]
     if tokens * (fan_in + fan_out) < fan_in * fan_out:
         terms = (a @ a.T) * (d @ d.T)

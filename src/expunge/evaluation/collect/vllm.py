@@ -1,7 +1,7 @@
 """Greedy answers by vLLM, many at a time, where it is installed (``pip install 'expunge[vllm]'``).
 
-The loaded model is saved whole into a temporary folder and vLLM reads that: so what it runs is what is scored, be it a Hub
-model, a GGUF file or an adapter, at the price of its size on disk for that time.  Meanwhile the loaded model waits in main
+The loaded model is saved whole into a temporary folder and vLLM reads that: so both backends run the same weights, of a Hub
+model, a GGUF file or an adapter, at the cost of their size on disk.  Meanwhile the loaded model waits in main
 memory and afterwards vLLM is shut down, so an accelerator never holds two copies.  Texts are scored with transformers.
 
 Greedy decoding of the same weights, but other kernels: where two tokens are nearly as likely, an answer may differ.
@@ -34,29 +34,29 @@ def answers(
     dtype: str = "float32",
     trust_remote_code: bool = False,
 ) -> list[Generated]:
-    """What the model answers to the probes that let it, in their order: the same prompts, as token ids, and the same stops.
+    """The model's answers to the probes with ``ask``, in their order: the same prompts, as token IDs, and the same stops.
 
     Needs the package vllm, and room for the model on disk where temporary files go.
     """
-    asked = [(p, p.ask) for p in probes if p.ask]
-    if not asked:
+    prompted = [(p, p.ask) for p in probes if p.ask]
+    if not prompted:
         return []
-    prompts = [prompt_ids(p.row, loaded.tokenizer, chat_template=chat_template) for p, _ in asked]
+    prompts = [prompt_ids(p.row, loaded.tokenizer, chat_template=chat_template) for p, _ in prompted]
     ends = sorted(end_tokens(loaded.model, loaded.tokenizer))
-    longest = max(len(ids) + ask.max_new_tokens for ids, (_, ask) in zip(prompts, asked, strict=True))
+    longest = max(len(ids) + ask.max_new_tokens for ids, (_, ask) in zip(prompts, prompted, strict=True))
     with _aside(loaded.model), tempfile.TemporaryDirectory() as folder:
         models.save(loaded.model, loaded.tokenizer, Path(folder) / "model")
         with _engine(
             str(Path(folder) / "model"), dtype=dtype, trust_remote_code=trust_remote_code, max_model_len=longest
         ) as engine:
-            made = engine.generate(
+            outputs = engine.generate(
                 [{"prompt_token_ids": ids} for ids in prompts],
-                [_sampling(ask, ends) for _, ask in asked],
+                [_sampling(ask, ends) for _, ask in prompted],
                 use_tqdm=False,
             )
-            said = [list(one.outputs[0].token_ids) for one in made]
-    texts = [loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in said]
-    return [answered(p, loaded.tokenizer, text) for (p, _), text in zip(asked, texts, strict=True)]
+            token_ids = [list(output.outputs[0].token_ids) for output in outputs]
+    texts = [loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in token_ids]
+    return [answered(p, loaded.tokenizer, text) for (p, _), text in zip(prompted, texts, strict=True)]
 
 
 def _sampling(ask: Ask, ends: list[int]) -> Any:
@@ -67,7 +67,7 @@ def _sampling(ask: Ask, ends: list[int]) -> Any:
 
 @contextmanager
 def _engine(folder: str, **settings: Any) -> Iterator[Any]:
-    """vLLM on the model in ``folder``, without the sampling defaults that the model may bring, shut down afterwards."""
+    """vLLM on the model in ``folder``, without the model's own sampling defaults; shut down afterwards."""
     from vllm import LLM
 
     engine = LLM(folder, generation_config="vllm", seed=0, **settings)
@@ -81,7 +81,7 @@ def _engine(folder: str, **settings: Any) -> Iterator[Any]:
 
 @contextmanager
 def _aside(model: torch.nn.Module) -> Iterator[None]:
-    """``model`` in main memory for the time of the block."""
+    """Move ``model`` to main memory during the block."""
     device = next(model.parameters()).device
     model.to("cpu")
     _collect_garbage()

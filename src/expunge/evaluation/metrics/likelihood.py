@@ -1,4 +1,4 @@
-r"""What a model's log-probabilities say: one value an example out, and small functions that make one number of them.
+r"""Metrics of a model's log-probabilities: one value an example, and aggregations to one number.
 
 A per-example function returns an array (n,); :func:`mean` and the named aggregations reduce it.  A *mean log-probability*
 is the natural logarithm of the probability of an answer's labelled tokens, averaged over those tokens.  Without torch, so
@@ -23,13 +23,13 @@ from expunge.stats import harmonic_mean, ks_two_sample
 
 Array = NDArray[np.float64]
 
-EPSILON = 1e-10  # what OpenUnlearning adds below a fraction
+EPSILON = 1e-10  # OpenUnlearning adds this to a denominator
 ROUNDING = 1e-3  # a log-probability may come out this much above 0 in half precision
 
 UTILITY_PARTS = tuple(
-    f"{of}_{part}"
-    for of in ("retain", "real_authors", "world_facts")
-    for part in ("probability", "rouge", "truth_ratio")
+    f"{data_set}_{metric}"
+    for data_set in ("retain", "real_authors", "world_facts")
+    for metric in ("probability", "rouge", "truth_ratio")
 )
 
 
@@ -125,7 +125,7 @@ def closer_to_1_better(ratio: ArrayLike, *, compat: bool = False) -> float:
 
 
 def true_better(ratio: ArrayLike) -> float:
-    r"""Truth ratio of what shall be kept: 1 where the truth is certain, 0 where wrong answers are likelier.
+    r"""Truth ratio of a retain set: 1 where the truth is certain, 0 where wrong answers are likelier.
 
     .. math:: \mathbb{E}\,\max(0, 1 - r)
 
@@ -265,7 +265,7 @@ def perplexity(token_logp: Sequence[ArrayLike]) -> float:
 
 
 def named(values: Mapping[str, float], names: Sequence[str], what: str) -> list[float]:
-    """The values of exactly ``names``, each in [0, 1], in that order; names what is missing, unknown or out of range."""
+    """The values of exactly ``names``, each in [0, 1], in that order; InputError for a missing, unknown or invalid one."""
     missing = [n for n in names if n not in values]
     if missing:
         raise InputError(f"{what} needs {len(names)} values and lacks {', '.join(missing)}")
@@ -308,16 +308,16 @@ def _ratio(values: ArrayLike) -> Array:
     return array
 
 
-def _refuse(bad: NDArray[np.bool_], name: str, why: str) -> None:
+def _refuse(bad: NDArray[np.bool_], name: str, problem: str) -> None:
     if bad.any():
-        raise InputError(f"{name}: entry {int(np.argwhere(bad)[0][0])} {why}")
+        raise InputError(f"{name}: entry {int(np.argwhere(bad)[0][0])} {problem}")
 
 
 def _pair(right: ArrayLike, wrong: ArrayLike, right_name: str, wrong_name: str) -> tuple[Array, Array]:
-    one, many = _logp(right, right_name, 1), _logp(wrong, wrong_name, 2)
-    if len(one) != len(many):
-        raise InputError(f"{right_name} has {len(one)} examples, {wrong_name} has {len(many)}")
-    return one, many
+    right_logp, wrong_logp = _logp(right, right_name, 1), _logp(wrong, wrong_name, 2)
+    if len(right_logp) != len(wrong_logp):
+        raise InputError(f"{right_name} has {len(right_logp)} examples, {wrong_name} has {len(wrong_logp)}")
+    return right_logp, wrong_logp
 
 
 def _hits(hits: Sequence[ArrayLike], *, drop_last: bool) -> list[NDArray[np.bool_]]:

@@ -46,7 +46,7 @@ def lume_terms(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     Ramakrishna et al. 2025, arXiv:2502.15097.
     """
     texts: dict[str, list[tuple[str, str]]] = {term: [] for term in LUME_TERMS}
-    seen: set[tuple[str, str]] = set()
+    row_ids: set[tuple[str, str]] = set()
     for i, row in enumerate(rows):
         lacking = [key for key in ("id", "split", "task", "output", "generation") if key not in row]
         if lacking:
@@ -59,9 +59,9 @@ def lume_terms(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         term = f"{row['split']}_{row['task']}_{kind}"
         if term not in texts:
             raise InputError(f"LUME: row {row['id']} has split {row['split']!r} and task {row['task']!r}; not LUME's")
-        if (row["split"], row["id"]) in seen:
+        if (row["split"], row["id"]) in row_ids:
             raise InputError(f"LUME: row {row['id']} of the {row['split']} split is there twice")
-        seen.add((row["split"], row["id"]))
+        row_ids.add((row["split"], row["id"]))
         texts[term].append((row["output"], row["generation"]))
     empty = [term for term, pairs in texts.items() if not pairs]
     if empty:
@@ -112,5 +112,5 @@ def lume_final(aggregate: float, mia: float, mmlu: float) -> float:
 
     Hand-worked: the winner's (0.827, 0.847, 0.443) gives 0.706.
     """
-    parts = (share(aggregate, "aggregate"), share(mia, "mia"), share(mmlu, "mmlu"))
-    return sum(parts) / 3
+    scores = (share(aggregate, "aggregate"), share(mia, "mia"), share(mmlu, "mmlu"))
+    return sum(scores) / 3

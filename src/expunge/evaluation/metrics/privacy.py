@@ -1,12 +1,12 @@
 r"""Membership inference: does a model still show that it was trained on a text?
 
 One score an example, *higher for texts the model never saw*; forget answers are the members, holdout answers the
-non-members.  An AUC of 1 means the forget set is plainly seen, 1/2 that it looks unseen, 0 that it was over-forgotten,
-which shows too.
+non-members.  An AUC of 1 means the forget set is fully recognisable, 1/2 that it looks unseen, 0 that it was
+over-forgotten, which is recognisable too.
 
-Per-token arrays come one a text, of that text's own length (T,).  A score takes the tokens it is given: OpenUnlearning
+Per-token arrays come one a text, of that text's own length (T,).  A score uses all tokens it gets: OpenUnlearning
 (Dorna et al. 2025, arXiv:2506.12618) leaves the last labelled token out of Min-K, Min-K++ and the gradient norm, and in
-for the loss, zlib and the reference.  Where its code does something else, that is said.  numpy only, without torch.
+for the loss, zlib and the reference.  Other differences are documented.  numpy only, without torch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from expunge.evaluation.metrics.likelihood import EPSILON, ROUNDING
 from expunge.stats import Interval, auc, auc_interval, sample, tpr_at_fpr
 
 Array = NDArray[np.float64]
-SHARE = 0.4  # of a text's tokens that Min-K looks at
+SHARE = 0.4  # of a text's tokens that Min-K averages
 FLOOR = 1e-3  # the least deviation that Min-K++ divides by: OpenUnlearning's least variance is 1e-6
 
 
 @dataclass(frozen=True)
 class Attack:
-    """What one score gives an attacker; the true positive rate is at 1 % false positives, the interval at 95 %."""
+    """The figures of one attack; the true positive rate is at 1 % false positives, the interval at 95 %."""
 
     auc: float
     tpr_at_1_percent: float
@@ -39,7 +39,7 @@ class Attack:
 
 
 def loss_score(token_logp: Sequence[ArrayLike]) -> Array:
-    r"""Mean negative log-likelihood of each text: what a model has seen it finds likely.
+    r"""Mean negative log-likelihood of each text: a model finds the texts likely that it was trained on.
 
     .. math:: s = -\tfrac1T \sum_t \log \pi(y_t \mid x, y_{<t})
 
@@ -51,7 +51,7 @@ def loss_score(token_logp: Sequence[ArrayLike]) -> Array:
 
 
 def zlib_score(token_logp: Sequence[ArrayLike], texts: Sequence[str]) -> Array:
-    r"""The loss score over the bytes zlib makes of the text: a text that is simple by itself is no sign of training.
+    r"""The loss score over the zlib-compressed size of the text: a simple text has a low loss without training on it.
 
     .. math:: s = \mathrm{NLL} \bigm/ |\mathrm{zlib}(\text{text})|
 
@@ -122,7 +122,7 @@ def min_k_plus_plus(
 
 
 def grad_norm_score(norms: ArrayLike) -> Array:
-    r"""The norm of the loss gradient of each text, given as a number: what a model has learnt no longer pulls at it.
+    r"""The norm of the loss gradient of each text, given as a number: small for texts that the model has learnt.
 
     .. math:: s = \tfrac{1}{|P|} \sum_{p \in P} \bigl\lVert \nabla_{p} \mathrm{NLL} \bigr\rVert_2
 
@@ -144,8 +144,17 @@ def attack(members: ArrayLike, non_members: ArrayLike) -> Attack:
 
     Hand-worked: members (1, 2), non-members (2, 3) have the AUC 0.875, and below the threshold 2 lies one member of two.
     """
-    seen, unseen = sample(members, "the forget set's scores"), sample(non_members, "the holdout's scores")
-    return Attack(auc(seen, unseen), tpr_at_fpr(seen, unseen), auc_interval(seen, unseen), len(seen), len(unseen))
+    member_scores, non_member_scores = (
+        sample(members, "the forget set's scores"),
+        sample(non_members, "the holdout's scores"),
+    )
+    return Attack(
+        auc(member_scores, non_member_scores),
+        tpr_at_fpr(member_scores, non_member_scores),
+        auc_interval(member_scores, non_member_scores),
+        len(member_scores),
+        len(non_member_scores),
+    )
 
 
 def privleak(auc_unlearned: float, auc_retrained: float, *, compat: bool = False) -> float:
@@ -155,7 +164,7 @@ def privleak(auc_unlearned: float, auc_retrained: float, *, compat: bool = False
 
     For AUCs that are 1 where the forget set is plainly seen, as :func:`attack` gives them; MUSE writes (A_u - A_r) / A_r for
     its own, which are 1 minus these.  Both use :func:`min_k` at 0.4.  There is no default for A_r: OpenUnlearning takes 1/2
-    with no more than a line in the log where the retrained model's record is missing; who wants that passes 0.5.
+    with no more than a line in the log where the retrained model's record is missing; pass 0.5 for that.
     ``compat=True`` adds its 1e-10 to the denominator, which moves the tenth digit.
 
     Hand-worked: A_u = 1 and A_r = 1/2 give -100; A_u = 0.2 and A_r = 0.6 give 100 · (0.8 - 0.4) / 0.4 = 100.
@@ -169,7 +178,7 @@ def privleak(auc_unlearned: float, auc_retrained: float, *, compat: bool = False
 
 
 def similarity(auc_unlearned: float, auc_retrained: float) -> float:
-    r"""How like the retrained model's an AUC is: 1 is equal, 0 as far off as the retrained AUC is large, or farther.
+    r"""The similarity of an AUC to the retrained model's: 1 if equal, 0 at a distance of the retrained AUC or more.
 
     .. math:: s_A = 1 - \min\Bigl(\frac{|A_u - A_r|}{A_r},\, 1\Bigr)
 
@@ -177,10 +186,10 @@ def similarity(auc_unlearned: float, auc_retrained: float) -> float:
 
     Hand-worked: A_u = 0.5 and A_r = 0.4 give 1 - 0.1 / 0.4 = 0.75.  Dorna et al. 2025, arXiv:2506.12618.
     """
-    ours, theirs = _area(auc_unlearned, "unlearned"), _area(auc_retrained, "retrained")
-    if theirs == 0:
+    unlearned, retrained = _area(auc_unlearned, "unlearned"), _area(auc_retrained, "retrained")
+    if retrained == 0:
         raise InputError("the retrained model's AUC is 0, so a similarity to it divides by 0: is it really retrained?")
-    return 1 - min(abs(ours - theirs) / theirs, 1.0)
+    return 1 - min(abs(unlearned - retrained) / retrained, 1.0)
 
 
 def _area(value: float, model: str) -> float:
@@ -211,6 +220,6 @@ def _arrays(values: Sequence[ArrayLike], name: str) -> list[Array]:
     return [sample(v, f"the {name} of text {i}") for i, v in enumerate(values)]
 
 
-def _match(texts: int, others: int, name: str) -> None:
-    if texts != others:
-        raise InputError(f"{texts} texts have {others} {name}: give one each")
+def _match(texts: int, values: int, name: str) -> None:
+    if texts != values:
+        raise InputError(f"{texts} texts have {values} {name}: give one each")

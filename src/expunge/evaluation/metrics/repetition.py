@@ -1,6 +1,6 @@
-r"""How much of a text says itself again: what a model falls into that was unlearned too hard.  Without torch.
+r"""Repetition within a text, a symptom of over-unlearning.  Without torch.
 
-A *word* is what stands between blanks, with its case and its punctuation.  Bad input is an
+A *word* is a run of characters between blanks, with its case and its punctuation.  Bad input is an
 :class:`~expunge.errors.InputError`.
 """
 
@@ -17,13 +17,13 @@ Array = NDArray[np.float64]
 
 
 def repetition(texts: Sequence[str], n: int) -> Array:
-    r"""Share of each text's n-grams that stood in it before.
+    r"""Share of each text's n-grams that occurred in it before.
 
     .. math:: \mathrm{rep}_n = 1 - \frac{|\text{different n-grams}|}{|\text{n-grams}|}
 
     From texts to (texts,), in [0, 1); 0 for a text of fewer than n words.  Ext-Sub reports the means for n = 1 to 4, and
     that of n = 4 first.  It counts the tokens of the model's own tokenizer and its begin token, here it is words: figures
-    of models with different tokenizers can be compared, with the published ones they cannot.
+    of models with different tokenizers are comparable, but not with the published ones.
 
     Hand-worked: "a b a b a" has the pairs ab, ba, ab, ba, of which 2 are different.
 

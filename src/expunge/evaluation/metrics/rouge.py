@@ -1,4 +1,4 @@
-r"""What a model wrote against what it was expected to write: ROUGE, and the benchmarks that are ROUGE (MUSE, RWKU).
+r"""Generated against expected texts: ROUGE, and the benchmarks that are ROUGE (MUSE, RWKU).
 
 One value a pair of texts; :func:`~expunge.evaluation.metrics.mean` reduces.  Needs ``expunge[bench]``.  Without torch.
 """
@@ -91,21 +91,21 @@ def knowledge_memorisation(expected: Sequence[str], given: Sequence[str]) -> Arr
 def rwku_recall(expected: Sequence[str], given: Sequence[str], *, compat: bool = False) -> Array:
     r"""RWKU's score of each probe: ROUGE-L recall without stemmer.
 
-    The paper names ROUGE-L recall; its code takes it from another package, ``rouge``, which minds upper and lower
-    case, keeps every sign but the full stop on its word, cuts both texts at full stops and counts each word once.
-    ``compat=True`` counts so, for comparison with published tables: "Paris," is then not "Paris".  An expected text without
-    a word of a-z and 0-9, such as "蔡依林", is counted so in either case.
+    The paper names ROUGE-L recall; its code takes it from another package, ``rouge``, which is case-sensitive,
+    keeps all punctuation except full stops as part of words, cuts both texts at full stops and counts each word once.
+    ``compat=True`` counts like that, for comparison with published tables: "Paris," is then not "Paris".  An expected text
+    without a word of a-z and 0-9, such as "蔡依林", is counted so in either case.
 
     Hand-worked: "Richard Bachman" against "richard bachman, I think" gives 1, with ``compat`` 0.
 
     Jin et al. 2024, §3.3, arXiv:2406.10890.
     """
     if not compat:
-        found = rouge(expected, given, stemmer=False)
+        scores = rouge(expected, given, stemmer=False)
         for i, text in enumerate(expected):
             if not readable(text):
-                found[i] = _recall_by_sentence(text, given[i].strip())
-        return found
+                scores[i] = _recall_by_sentence(text, given[i].strip())
+        return scores
     _check_texts(expected, given)
     return np.array([_recall_by_sentence(e, g.strip()) for e, g in zip(expected, given, strict=True)])
 
@@ -167,25 +167,27 @@ def readable(text: str) -> bool:
     return re.search("[a-z0-9]", text.lower()) is not None
 
 
-def _check_texts(expected: Sequence[str], given: Sequence[str]) -> None:
-    if isinstance(expected, str) or isinstance(given, str):
+def _check_texts(expected: Sequence[str], generated: Sequence[str]) -> None:
+    if isinstance(expected, str) or isinstance(generated, str):
         raise InputError("expected and given must be lists of texts, not one text")
-    if len(expected) != len(given):
-        raise InputError(f"there are {len(expected)} expected texts and {len(given)} given ones")
+    if len(expected) != len(generated):
+        raise InputError(f"there are {len(expected)} expected texts and {len(generated)} given ones")
     if len(expected) == 0:
         raise InputError("there is no text to score")
-    for name, texts in (("expected", expected), ("given", given)):
+    for name, texts in (("expected", expected), ("given", generated)):
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"{name}: entry {i} is not a text but {text!r}")
 
 
-def _recall_by_sentence(expected: str, given: str) -> float:
+def _recall_by_sentence(expected: str, generated: str) -> float:
     """Recall as the package ``rouge`` 1.0.1 counts it: distinct words in any sentence pair's common subsequence."""
-    right = [_words(s) for s in expected.split(".") if s]
-    found = {w for e in right for g in given.split(".") if g for w in _common(e, _words(g))}
-    words = {w for e in right for w in e}
-    return len(found) / len(words) if words else 0.0  # full stops alone: that package raises an error
+    expected_sentences = [_words(s) for s in expected.split(".") if s]
+    common_words = {w for e in expected_sentences for g in generated.split(".") if g for w in _common(e, _words(g))}
+    expected_words = {w for e in expected_sentences for w in e}
+    if not expected_words:
+        return 0.0  # full stops alone: that package raises an error
+    return len(common_words) / len(expected_words)
 
 
 def _words(sentence: str) -> list[str]:

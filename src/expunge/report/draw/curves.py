@@ -51,29 +51,29 @@ class Series:
     colour: str = "ink"
 
 
-def charts(said: Any) -> list[Chart]:
+def charts(raw_record: Any) -> list[Chart]:
     """The curves of a run, in the order of the page; only those the steps have values for."""
-    record = complete(RunRecord, said)
+    record = complete(RunRecord, raw_record)
     steps = record["steps"]
-    found: list[Chart] = []
+    drawn: list[Chart] = []
     for line in series(steps, "loss/"):
-        found.append(_chart(f"loss-{len(found)}", f"{line.name.capitalize()} loss", [line]))
+        drawn.append(_chart(f"loss-{len(drawn)}", f"{line.name.capitalize()} loss", [line]))
     multiplier = series(steps, "multiplier")
     if multiplier:
         note = "The weight of the constrained objective; it grows while the budget is exceeded."
-        found.append(_chart("multiplier", "Multiplier λ", multiplier, note))
+        drawn.append(_chart("multiplier", "Multiplier λ", multiplier, note))
     moving = {line.y for line in multiplier}
     weights = [line for line in series(steps, "weight/") if line.y not in moving]
     if any(_varies(line.y) for line in weights):
-        found.append(_chart("weights", "Weights of the objectives", weights))
+        drawn.append(_chart("weights", "Weights of the objectives", weights))
     cosine = series(steps, "cosine")
     if cosine:
         note = "Below zero the two gradients pull against each other."
-        found.append(_chart("cosine", "Cosine of the forget and retain gradients", cosine, note, unit=True))
+        drawn.append(_chart("cosine", "Cosine of the forget and retain gradients", cosine, note, unit=True))
     norms = series(steps, "norm/", positive=True)
     if norms:
-        found.append(_chart("norms", "Gradient norms (log scale)", norms, log=True))
-    return found
+        drawn.append(_chart("norms", "Gradient norms (log scale)", norms, log=True))
+    return drawn
 
 
 def series(steps: list[Any], key: str, *, positive: bool = False) -> list[Series]:
@@ -81,48 +81,52 @@ def series(steps: list[Any], key: str, *, positive: bool = False) -> list[Series
     value.
 
     A step without the key is left out of its line; a key with null, NaN or (if ``positive``) a value not
-    above zero is a gap.  The x axis is the step's number, or its place in the list.
+    above zero is a gap.  The x axis is the step's number, or its position in the list.
     """
     names = dict.fromkeys(
         k for step in steps for k in step if k == key or (key.endswith("/") and str(k).startswith(key))
     )
     lines = []
     for name in names:
-        here = [(_place(step, at), number(step, name)) for at, step in enumerate(steps, 1) if name in step]
-        y = tuple(math.nan if v is None or (positive and v <= 0) else float(v) for _, v in here)
-        short = str(name).removeprefix(key) or key
+        values = [
+            (_step_number(step, position), number(step, name)) for position, step in enumerate(steps, 1) if name in step
+        ]
+        y = tuple(math.nan if v is None or (positive and v <= 0) else float(v) for _, v in values)
+        label = str(name).removeprefix(key) or key
         if any(math.isfinite(v) for v in y):
-            colour = short if short in COLOURS else "other" if key.endswith("/") else "ink"
-            lines.append(Series(short, tuple(float(x) for x, _ in here), y, colour))
+            colour = label if label in COLOURS else "other" if key.endswith("/") else "ink"
+            lines.append(Series(label, tuple(float(x) for x, _ in values), y, colour))
     return lines
 
 
-def _place(step: Any, at: int) -> float:
-    given = number(step, "step")
-    return at if given is None else given
+def _step_number(step: Any, position: int) -> float:
+    recorded = number(step, "step")
+    return position if recorded is None else recorded
 
 
-def movement(said: Any) -> Chart | None:
+def movement(raw_record: Any) -> Chart | None:
     """Probability of the expected answers: before (hollow) → after (full), the reference as a line."""
-    record = complete(RunRecord, said)
-    found = {
-        name: [number(of, name, "probability") for of in (record["before"], record["after"], record["reference"])]
+    record = complete(RunRecord, raw_record)
+    probabilities = {
+        name: [
+            number(figures, name, "probability") for figures in (record["before"], record["after"], record["reference"])
+        ]
         for name in ("forget", "retain")
     }
-    if not any(before is not None and after is not None for before, after, _ in found.values()):
+    if not any(before is not None and after is not None for before, after, _ in probabilities.values()):
         return None
 
     def draw(axes: Any) -> None:
-        for at, (name, (before, after, reference)) in enumerate(found.items()):
+        for row, (name, (before, after, reference)) in enumerate(probabilities.items()):
             colour = COLOURS[name][0]
             if reference is not None:
-                axes.plot([reference] * 2, [at - 0.26, at + 0.26], color=COLOURS["ink"][0], linewidth=1.6)
+                axes.plot([reference] * 2, [row - 0.26, row + 0.26], color=COLOURS["ink"][0], linewidth=1.6)
             if before is not None and after is not None:
-                axes.plot([before, after], [at, at], color=colour, linewidth=1.6, solid_capstyle="butt")
+                axes.plot([before, after], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
             if before is not None:
                 axes.plot(
                     [before],
-                    [at],
+                    [row],
                     "o",
                     color=colour,
                     markersize=8,
@@ -130,21 +134,21 @@ def movement(said: Any) -> Chart | None:
                     markerfacecolor=COLOURS["page"][0],
                 )
             if after is not None:
-                axes.plot([after], [at], "o", color=colour, markersize=8.8, markeredgewidth=0)
+                axes.plot([after], [row], "o", color=colour, markersize=8.8, markeredgewidth=0)
         axes.set(xlim=(-0.02, 1.02), ylim=(1.5, -0.5), yticks=[0, 1], yticklabels=["Forget", "Retain"])
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         axes.grid(axis="x", color=COLOURS["grid"][0], linewidth=0.8)
-        for label, name in zip(axes.get_yticklabels(), found, strict=True):
+        for label, name in zip(axes.get_yticklabels(), probabilities, strict=True):
             label.set_color(COLOURS[name][0])
             label.set_fontsize(13)
 
-    words = "; ".join(
+    description = "; ".join(
         f"{name}: {probability(before)} before, {probability(after)} after"
         + (f", {probability(reference)} for the reference" if reference is not None else "")
-        for name, (before, after, reference) in found.items()
+        for name, (before, after, reference) in probabilities.items()
     )
     heading = "Probability of the expected answers"
-    return Chart(heading, svg("movement", f"{heading}. {words}.", draw, width=580, height=112))
+    return Chart(heading, svg("movement", f"{heading}. {description}.", draw, width=580, height=112))
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -163,18 +167,18 @@ def _chart(
         for line in lines:
             colour = COLOURS[line.colour][0]
             axes.plot(line.x, line.y, color=colour, linewidth=1.5, solid_joinstyle="round")
-            alone = [at for at in range(len(line.y)) if _alone(line.y, at)]
-            axes.plot([line.x[at] for at in alone], [line.y[at] for at in alone], "o", color=colour, markersize=4)
+            alone = [i for i in range(len(line.y)) if _is_isolated(line.y, i)]
+            axes.plot([line.x[i] for i in alone], [line.y[i] for i in alone], "o", color=colour, markersize=4)
         _ticks(axes, log=log, unit=unit)
         if len(lines) > 1:
             _labels(axes, lines)
 
-    words = " ".join(_words(line) for line in lines)
+    description = " ".join(_words(line) for line in lines)
     missing = sum(not math.isfinite(v) for line in lines for v in line.y)
     if missing:
         gap = "Gap: 1 value is not finite." if missing == 1 else f"Gaps: {missing} values are not finite."
         note = f"{note} {gap}".strip()
-    return Chart(heading, svg(name, f"{heading}. {words}", draw, right=60 if len(lines) > 1 else 8), note)
+    return Chart(heading, svg(name, f"{heading}. {description}", draw, right=60 if len(lines) > 1 else 8), note)
 
 
 def _ticks(axes: Any, *, log: bool, unit: bool) -> None:
@@ -198,22 +202,22 @@ def _labels(axes: Any, lines: list[Series]) -> None:
     """Each line's name at its last value, moved apart where two would touch; sorted from the bottom up."""
     axes.get_xlim(), axes.get_ylim()  # settles the limits, which matplotlib works out late
     to_axes = axes.transData + axes.transAxes.inverted()
-    ends = []
+    last_heights = []
     for line in lines:
         x, y = next((x, y) for x, y in zip(reversed(line.x), reversed(line.y), strict=True) if math.isfinite(y))
-        ends.append((float(to_axes.transform((x, y))[1]), line))
-    below = -math.inf
-    for height, line in sorted(ends, key=lambda end: end[0]):
-        below = max(height, below + 0.1)
-        axes.text(1.01, below, line.name[:24], transform=axes.transAxes, color=COLOURS[line.colour][0],
+        last_heights.append((float(to_axes.transform((x, y))[1]), line))
+    previous = -math.inf
+    for height, line in sorted(last_heights, key=lambda end: end[0]):
+        previous = max(height, previous + 0.1)
+        axes.text(1.01, previous, line.name[:24], transform=axes.transAxes, color=COLOURS[line.colour][0],
                   fontsize=11, va="center", ha="left")  # fmt: skip
 
 
 def _words(line: Series) -> str:
-    """A line in words, for who cannot see it."""
-    seen = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
-    values = [y for _, y in seen]
-    (first, start), (last, end) = seen[0], seen[-1]
+    """A line as text, for screen readers."""
+    points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    values = [y for _, y in points]
+    (first, start), (last, end) = points[0], points[-1]
     return (
         f"{line.name}: {start:.3g} at step {first:g}, {end:.3g} at step {last:g}, "
         f"lowest {min(values):.3g}, highest {max(values):.3g}."
@@ -225,10 +229,10 @@ def _varies(values: tuple[float, ...]) -> bool:
     return bool(finite) and max(finite) - min(finite) > 1e-9 * max(1.0, abs(max(finite)))
 
 
-def _alone(y: tuple[float, ...], at: int) -> bool:
+def _is_isolated(y: tuple[float, ...], i: int) -> bool:
     """Whether a point has no neighbour that a line could reach."""
-    beside = [y[i] for i in (at - 1, at + 1) if 0 <= i < len(y)]
-    return math.isfinite(y[at]) and not any(math.isfinite(v) for v in beside)
+    neighbours = [y[k] for k in (i - 1, i + 1) if 0 <= k < len(y)]
+    return math.isfinite(y[i]) and not any(math.isfinite(v) for v in neighbours)
 
 
 # -- SVG -----------------------------------------------------------------------------------------------------
@@ -262,7 +266,7 @@ def svg(
     top: int = 10,
     colours: Mapping[str, tuple[str, str]] = COLOURS,
 ) -> str:
-    """Draw on one pair of axes and return the SVG element, fit to stand inside HTML; ``colours`` become CSS variables."""
+    """Draw on one pair of axes and return the SVG element, to be embedded in HTML; ``colours`` become CSS variables."""
     with _style(name):
         figure = _drawn(draw, width, height, left, right, top)
         out = io.StringIO()

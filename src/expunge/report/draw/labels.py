@@ -1,4 +1,4 @@
-"""Where names stand beside marks so that they touch neither each other nor a mark: greedy, on rings around each mark."""
+"""Placement of labels beside marks so that they overlap neither each other nor a mark: greedy, on rings around each mark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Label:
     height: float
 
     def box(self, middle: Spot, room: float = 0.0) -> Box:
-        """What it covers where its middle is there, with ``room`` around."""
+        """The box it covers when centred at ``middle``, with a margin of ``room``."""
         half = self.width / 2 + room, self.height / 2 + room
         return middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1]
 
@@ -36,7 +36,7 @@ class Label:
         return x + dx * self.width / 2, y + dy * self.height / 2
 
     def leader(self, middle: Spot) -> Spot | None:
-        """Where a line from the mark ends, None where the name is so near that none is needed."""
+        """The end of a line from the mark to the name; None if the name is so near that none is needed."""
         left, low, right, high = self.box(middle)
         end = min(max(self.anchor[0], left), right), min(max(self.anchor[1], low), high)
         return end if math.dist(end, self.anchor) > NEAR else None
@@ -45,7 +45,7 @@ class Label:
 def place(labels: Sequence[Label], marks: Sequence[Spot], bars: Sequence[tuple[Spot, Spot]], inside: Box) -> list[Spot]:
     """The middle of each name, in the order given: the earlier ones choose first.
 
-    ``marks``: all marks; ``bars``: upright and level lines that a name had better not cross; ``inside``: where names may be.
+    ``marks``: all marks; ``bars``: vertical and horizontal lines that a name should not cross; ``inside``: the allowed area.
 
     >>> one = Label((50, 50), 20, 10)
     >>> place([one], [(50, 50)], [], (0, 0, 100, 100))
@@ -53,34 +53,34 @@ def place(labels: Sequence[Label], marks: Sequence[Spot], bars: Sequence[tuple[S
     >>> place([one], [(50, 50)], [], (0, 0, 75, 100))  # no room on the right
     [(30.0, 50.0)]
     """
-    taken: list[Box] = []
+    occupied: list[Box] = []
     out = []
     for label in labels:
         spots = [(label.beside(ring, angle), ring) for ring in RINGS for angle in ANGLES]
-        best = min(spots, key=lambda s: _cost(label, s[0], taken, marks, bars, inside) + 0.5 * s[1])[0]
-        taken.append(label.box(best, 1.0))
-        out.append((round(best[0], 6), round(best[1], 6)))
+        position = min(spots, key=lambda s: _cost(label, s[0], occupied, marks, bars, inside) + 0.5 * s[1])[0]
+        occupied.append(label.box(position, 1.0))
+        out.append((round(position[0], 6), round(position[1], 6)))
     return out
 
 
 def _cost(
     label: Label,
     middle: Spot,
-    taken: Sequence[Box],
+    occupied: Sequence[Box],
     marks: Sequence[Spot],
     bars: Sequence[tuple[Spot, Spot]],
     inside: Box,
 ) -> float:
-    """How much a name there is in the way, in square points with weights."""
-    own = label.box(middle, 1.0)
-    off = (own[2] - own[0]) * (own[3] - own[1]) - _shared(own, inside)
-    on_names = sum(_shared(own, box) for box in taken)
-    on_marks = sum(_shared(own, (x - MARK, y - MARK, x + MARK, y + MARK)) for x, y in marks)
-    on_bars = sum(_shared(own, _around(a, b)) for a, b in bars)
-    return 20 * off + 10 * on_names + 6 * on_marks + 0.5 * on_bars
+    """The weighted overlap of a name at ``middle``, in square points."""
+    box = label.box(middle, 1.0)
+    outside = (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, inside)
+    on_names = sum(_shared(box, other) for other in occupied)
+    on_marks = sum(_shared(box, (x - MARK, y - MARK, x + MARK, y + MARK)) for x, y in marks)
+    on_bars = sum(_shared(box, _padded(a, b)) for a, b in bars)
+    return 20 * outside + 10 * on_names + 6 * on_marks + 0.5 * on_bars
 
 
-def _around(a: Spot, b: Spot) -> Box:
+def _padded(a: Spot, b: Spot) -> Box:
     return min(a[0], b[0]) - 1, min(a[1], b[1]) - 1, max(a[0], b[0]) + 1, max(a[1], b[1]) + 1
 
 

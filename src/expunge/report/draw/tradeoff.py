@@ -1,6 +1,6 @@
 """The trade-off figure: forget against utility, a mark a run with its intervals, target and retrained model marked.
 
-A method has a colour and a shape of its own (42 pairs before one comes again), and its name stands beside one of its marks.
+A method has a colour and a shape of its own (42 pairs before one repeats), and its name is written beside one of its marks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Mark:
-    """How a method's marks look: a key of ``PALETTE`` and one of ``SHAPES``."""
+    """The style of a method's marks: a key of ``PALETTE`` and one of ``SHAPES``."""
 
     colour: str
     shape: str
@@ -58,108 +58,110 @@ class Mark:
         return SHAPES[self.shape]
 
 
-def mark(at: int) -> Mark:
-    """The mark of the method with that number.
+def mark(index: int) -> Mark:
+    """The mark of the method number ``index``.
 
     >>> mark(0), len({mark(i) for i in range(42)})
     (Mark(colour='--run-0', shape='o'), 42)
     """
-    return Mark(f"--run-{at % HUES}", list(SHAPES)[at % len(SHAPES)])
+    return Mark(f"--run-{index % HUES}", list(SHAPES)[index % len(SHAPES)])
 
 
-def labels(said: Any) -> dict[str, Mark]:
-    """The methods of a comparison in the order of its record, and how each is marked."""
-    record = complete(CompareRecord, said)
+def labels(raw_record: Any) -> dict[str, Mark]:
+    """The methods of a comparison in the order of its record, and the mark of each."""
+    record = complete(CompareRecord, raw_record)
     names = dict.fromkeys(str(r["label"]) for r in record["runs"])
-    return {name: mark(at) for at, name in enumerate(names)}
+    return {name: mark(index) for index, name in enumerate(names)}
 
 
-def points(said: Any) -> list[Point]:
+def points(raw_record: Any) -> list[Point]:
     """The runs of a comparison that have both figures."""
-    record = complete(CompareRecord, said)
-    found = (point(str(r["label"]), r, record) for r in record["runs"])
-    return [p for p in found if p]
+    record = complete(CompareRecord, raw_record)
+    candidates = (point(str(r["label"]), r, record) for r in record["runs"])
+    return [p for p in candidates if p]
 
 
-def point(label: str, of: ComparedRun | ComparedModel, record: CompareRecord) -> Point | None:
+def point(label: str, model: ComparedRun | ComparedModel, record: CompareRecord) -> Point | None:
     """The mark of a run or a model, or None where one of its two figures is missing or not finite."""
-    x, y = (value(of, str(figure)) for figure in (record["utility_figure"], record["forget_figure"]))
+    x, y = (value(model, str(figure)) for figure in (record["utility_figure"], record["forget_figure"]))
     return Point(label, x, y) if x and y else None
 
 
-def value(of: ComparedRun | ComparedModel, figure: str) -> tuple[float, float | None, float | None] | None:
+def value(model: ComparedRun | ComparedModel, figure: str) -> tuple[float, float | None, float | None] | None:
     """(value, low, high) of ``part/name`` among the figures of a run or a model."""
     part, _, name = figure.partition("/")
-    one = next((f for f in of["figures"] if (f["part"], f["name"]) == (part, name)), None)
-    return None if one is None or one["value"] is None else (one["value"], one["low"], one["high"])
+    match = next((f for f in model["figures"] if (f["part"], f["name"]) == (part, name)), None)
+    return None if match is None or match["value"] is None else (match["value"], match["low"], match["high"])
 
 
-def unbeaten(found: Sequence[Point], *, lower: bool) -> list[Point]:
-    """The points that no other one equals or betters in both figures and betters in one, by the values alone.
+def pareto_front(points: Sequence[Point], *, lower: bool) -> list[Point]:
+    """The points that no other point dominates (as good in both figures, better in one), by the values alone.
 
-    >>> made = [Point(n, (x, None, None), (y, None, None)) for n, x, y in (("a", 1, 2), ("b", 2, 2), ("c", 1, 1))]
-    >>> [p.label for p in unbeaten(made, lower=True)], [p.label for p in unbeaten(made, lower=False)]
+    >>> front = [Point(n, (x, None, None), (y, None, None)) for n, x, y in (("a", 1, 2), ("b", 2, 2), ("c", 1, 1))]
+    >>> [p.label for p in pareto_front(front, lower=True)], [p.label for p in pareto_front(front, lower=False)]
     (['b', 'c'], ['b'])
     """
 
-    def both(p: Point) -> tuple[float, float]:
+    def utility_and_forgetting(p: Point) -> tuple[float, float]:
         return p.x[0], -p.y[0] if lower else p.y[0]
 
-    def beats(p: Point, q: Point) -> bool:
-        (a, b), (c, d) = both(p), both(q)
+    def dominates(p: Point, q: Point) -> bool:
+        (a, b), (c, d) = utility_and_forgetting(p), utility_and_forgetting(q)
         return a >= c and b >= d and (a, b) != (c, d)
 
-    return [p for p in found if not any(beats(q, p) for q in found)]
+    return [p for p in points if not any(dominates(q, p) for q in points)]
 
 
 # -- drawing --------------------------------------------------------------------------------------------------------------
-def chart(said: Any, axes_names: tuple[str, str]) -> Chart | None:
+def chart(raw_record: Any, axes_names: tuple[str, str]) -> Chart | None:
     """The figure of a comparison, ``axes_names`` those of utility and of the forget figure; None where no run has both."""
-    record = complete(CompareRecord, said)
+    record = complete(CompareRecord, raw_record)
     if not points(record):
         return None
-    words = in_words(record, axes_names)
-    picture = svg("tradeoff", words, _painter(record, axes_names), colours=RUN_COLOURS, **SIZE)
-    return Chart(words.partition(".")[0], picture)
+    description = in_words(record, axes_names)
+    picture = svg("tradeoff", description, _painter(record, axes_names), colours=RUN_COLOURS, **SIZE)
+    return Chart(description.partition(".")[0], picture)
 
 
-def in_words(said: Any, axes_names: tuple[str, str]) -> str:
-    """Every mark with its numbers, for who cannot see it: the title that the picture carries."""
-    record = complete(CompareRecord, said)
+def in_words(raw_record: Any, axes_names: tuple[str, str]) -> str:
+    """Every mark with its numbers as text, for screen readers: the title of the picture."""
+    record = complete(CompareRecord, raw_record)
     marks = [*points(record), *_models(record).values()]
     return " ".join([f"{axes_names[1]} against {axes_names[0]}.", *map(_words, marks)])
 
 
-def write(said: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]) -> None:
+def write(raw_record: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]) -> None:
     """Write ``tradeoff.svg``, which follows the reader into dark mode, and ``tradeoff.png`` on a light page."""
-    record = complete(CompareRecord, said)
-    drawn = chart(record, axes_names)
-    if drawn is None:
-        for name in ("tradeoff.svg", "tradeoff.png"):  # of an earlier time
+    record = complete(CompareRecord, raw_record)
+    figure = chart(record, axes_names)
+    if figure is None:
+        for name in ("tradeoff.svg", "tradeoff.png"):  # left by an earlier call
             (Path(folder) / name).unlink(missing_ok=True)
         return
-    own = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"{drawn.svg.removeprefix("<svg")}'
-    head, close, body = own.partition(">")
+    standalone = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"{figure.svg.removeprefix("<svg")}'
+    head, close, body = standalone.partition(">")
     replace_text(Path(folder) / "tradeoff.svg", f"{head}{close}<style>{css(alone=True)}</style>{body}\n")
     with replacing_file(Path(folder) / "tradeoff.png") as temporary:
         temporary.write_bytes(png("tradeoff", _painter(record, axes_names), **SIZE))
 
 
 def css(*, alone: bool = False) -> str:
-    """The colours as CSS; ``alone``: of a picture that no page gives the others."""
+    """The colours as CSS; ``alone``: with the page's colours too, for a standalone picture."""
     light = {name: pair[0] for name, pair in PALETTE.items()}
     dark = {name: pair[1] for name, pair in PALETTE.items()}
     if alone:
         light |= {COLOURS[name][1]: COLOURS[name][0] for name in ("ink", "grid", "page")}
         dark |= DARK
-    of = [";".join(f"{name}:{colour}" for name, colour in each.items()) for each in (light, dark)]
+    rules = [";".join(f"{name}:{colour}" for name, colour in palette.items()) for palette in (light, dark)]
     page = ["svg{background:var(--page)}"] if alone else []
-    return "\n".join([f":root{{{of[0]}}}", f"@media screen and (prefers-color-scheme:dark){{:root{{{of[1]}}}}}", *page])
+    return "\n".join(
+        [f":root{{{rules[0]}}}", f"@media screen and (prefers-color-scheme:dark){{:root{{{rules[1]}}}}}", *page]
+    )
 
 
 def _models(record: CompareRecord) -> dict[str, Point]:
-    given = {"target": record["target"], "retrained": record["retrained"]}
-    return {who: p for who, of in given.items() if of and (p := point(who, of, record))}
+    sources = {"target": record["target"], "retrained": record["retrained"]}
+    return {role: p for role, source in sources.items() if source and (p := point(role, source, record))}
 
 
 def _painter(record: CompareRecord, axes_names: tuple[str, str]) -> Any:
@@ -170,24 +172,24 @@ def _painter(record: CompareRecord, axes_names: tuple[str, str]) -> Any:
         ink, grid = COLOURS["ink"][0], COLOURS["grid"][0]
         _frame(axes, [*runs, *models.values()], axes_names, lower)
         axes.grid(color=grid, linewidth=0.8)
-        if beside := models.get("retrained"):
-            axes.axvline(beside.x[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
-            axes.axhline(beside.y[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
+        if retrained := models.get("retrained"):
+            axes.axvline(retrained.x[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
+            axes.axhline(retrained.y[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
         for p in runs:
-            how = marks[p.label]
-            _put(axes, p, PALETTE[how.colour][0], how.shape, 7.5, full=True)
-        for who, p in models.items():
-            _put(axes, p, TARGET, "o" if who == "target" else "D", 10, full=False)
+            style = marks[p.label]
+            _put(axes, p, PALETTE[style.colour][0], style.shape, 7.5, full=True)
+        for role, p in models.items():
+            _put(axes, p, TARGET, "o" if role == "target" else "D", 10, full=False)
         _write_names(axes, runs, models, marks)
 
     return draw
 
 
-def _frame(axes: Any, shown: Sequence[Point], names: tuple[str, str], lower: bool) -> None:
-    """Limits around all marks and intervals, the axes' names, and which way is better."""
+def _frame(axes: Any, points: Sequence[Point], names: tuple[str, str], lower: bool) -> None:
+    """Set limits around all marks and intervals, the axes' names, and the direction that is better."""
     ink = COLOURS["ink"][0]
-    for ends, limit in (([p.x for p in shown], axes.set_xlim), ([p.y for p in shown], axes.set_ylim)):
-        values = [v for end in ends for v in end if v is not None]
+    for coordinates, limit in (([p.x for p in points], axes.set_xlim), ([p.y for p in points], axes.set_ylim)):
+        values = [v for end in coordinates for v in end if v is not None]
         low, high = min(values), max(values)
         room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
         limit(low - room, high + room)
@@ -205,7 +207,7 @@ def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: boo
         axes.plot([x0, x1], [y, y], **bars)
     if y0 is not None and y1 is not None:
         axes.plot([x, x], [y0, y1], **bars)
-    face, edge = (colour, COLOURS["page"][0]) if full else ("none", colour)  # a run under a model stays in sight
+    face, edge = (colour, COLOURS["page"][0]) if full else ("none", colour)  # so that a run under a model stays visible
     width = 0.8 if full else 2
     size += 1.5 if shape in "PX" else 0  # crosses look smaller
     axes.plot(
@@ -214,45 +216,53 @@ def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: boo
 
 
 def _write_names(axes: Any, runs: Sequence[Point], models: Mapping[str, Point], marks: Mapping[str, Mark]) -> None:
-    """A name beside the mark of each model, and of each method beside the one nearest to the middle of its marks."""
+    """Write each model's name beside its mark, and each method's beside the mark nearest to the mean of its marks."""
     axes.get_xlim(), axes.get_ylim()  # settles the limits, which matplotlib works out late
     box = axes.get_window_extent()
 
-    def at(x: float, y: float) -> tuple[float, float]:
+    def to_pixels(x: float, y: float) -> tuple[float, float]:
         return tuple(axes.transData.transform((x, y)))
 
-    wanted = [(p, who, TARGET, "bold") for who, p in models.items()]
-    wanted += [(_middle([p for p in runs if p.label == n]), n, PALETTE[m.colour][0], "normal") for n, m in marks.items()
+    entries = [(p, role, TARGET, "bold") for role, p in models.items()]
+    entries += [(_middle([p for p in runs if p.label == n]), n, PALETTE[m.colour][0], "normal") for n, m in marks.items()
                if any(p.label == n for p in runs)]  # fmt: skip
-    texts, asked = [], []
-    for p, name, colour, weight in wanted:
+    texts, labels = [], []
+    for p, name, colour, weight in entries:
         text = axes.text(
             0, 0, name[:32], color=colour, fontweight=weight, fontsize=11, ha="center", va="center", zorder=5
         )
         extent = text.get_window_extent()
         texts.append(text)
-        asked.append(Label(at(p.x[0], p.y[0]), extent.width, extent.height))
-    everything = [*runs, *models.values()]
-    bars = [(at(p.x[1], p.y[0]), at(p.x[2], p.y[0])) for p in everything if p.x[1] is not None and p.x[2] is not None]
-    bars += [(at(p.x[0], p.y[1]), at(p.x[0], p.y[2])) for p in everything if p.y[1] is not None and p.y[2] is not None]
-    places = place(asked, [at(p.x[0], p.y[0]) for p in everything], bars, (box.x0, box.y0, box.x1, box.y1))
-    back = axes.transData.inverted()
-    for text, label, (x, y) in zip(texts, asked, places, strict=True):
-        text.set_position(back.transform((x, y)))
+        labels.append(Label(to_pixels(p.x[0], p.y[0]), extent.width, extent.height))
+    all_points = [*runs, *models.values()]
+    bars = [
+        (to_pixels(p.x[1], p.y[0]), to_pixels(p.x[2], p.y[0]))
+        for p in all_points
+        if p.x[1] is not None and p.x[2] is not None
+    ]
+    bars += [
+        (to_pixels(p.x[0], p.y[1]), to_pixels(p.x[0], p.y[2]))
+        for p in all_points
+        if p.y[1] is not None and p.y[2] is not None
+    ]
+    places = place(labels, [to_pixels(p.x[0], p.y[0]) for p in all_points], bars, (box.x0, box.y0, box.x1, box.y1))
+    to_data = axes.transData.inverted()
+    for text, label, (x, y) in zip(texts, labels, places, strict=True):
+        text.set_position(to_data.transform((x, y)))
         if (end := label.leader((x, y))) is not None:
-            (a, b), (c, d) = back.transform(label.anchor), back.transform(end)
+            (a, b), (c, d) = to_data.transform(label.anchor), to_data.transform(end)
             axes.plot([a, c], [b, d], color=text.get_color(), linewidth=0.7, alpha=0.7, zorder=3)
 
 
-def _middle(alike: Sequence[Point]) -> Point:
+def _middle(points: Sequence[Point]) -> Point:
     """The point nearest to the mean of all."""
-    x, y = (sum(v) / len(alike) for v in ([p.x[0] for p in alike], [p.y[0] for p in alike]))
-    return min(alike, key=lambda p: math.hypot(p.x[0] - x, p.y[0] - y))
+    x, y = (sum(v) / len(points) for v in ([p.x[0] for p in points], [p.y[0] for p in points]))
+    return min(points, key=lambda p: math.hypot(p.x[0] - x, p.y[0] - y))
 
 
 def _words(p: Point) -> str:
-    """A mark in words, for who cannot see it."""
-    told = []
+    """A mark as text, for screen readers."""
+    values = []
     for middle, low, high in (p.x, p.y):
-        told.append(f"{middle:.3g}" + (f" ({low:.3g} to {high:.3g})" if low is not None and high is not None else ""))
-    return f"{p.label}: {' against '.join(reversed(told))}."
+        values.append(f"{middle:.3g}" + (f" ({low:.3g} to {high:.3g})" if low is not None and high is not None else ""))
+    return f"{p.label}: {' against '.join(reversed(values))}."
