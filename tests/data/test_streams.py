@@ -68,8 +68,8 @@ def test_an_epochs_short_end_goes_on_with_filler_for_several_processes():
     assert filler == {name: {**row, "filler": True} for name, row in last.items()}
     mixed, nothing = (collate(rows, pad_id=0) for rows in ([last, filler], [filler, filler]))
     for name, row in last.items():
-        assert mixed[name]["index"].tolist() == [row["index"]] and "filler" not in mixed[name]
-        assert nothing[name]["index"].tolist() == [row["index"]] and nothing[name]["filler"]
+        assert mixed[name]["index"] == (row["index"],) and "filler" not in mixed[name]
+        assert nothing[name]["index"] == (row["index"],) and nothing[name]["filler"]
 
 
 def test_collate_by_hand():

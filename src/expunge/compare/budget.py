@@ -36,6 +36,7 @@ def counted(args: Any, n: int) -> Budget:
 
     >>> from types import SimpleNamespace as Args
     >>> of = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 3.0}
+    >>> of |= {"train_batch_size": 4, "world_size": 1}
     >>> str(counted(Args(max_steps=-1, **of), 20)), str(counted(Args(max_steps=5, **of), 20))
     ('9 steps of 8 rows', '5 steps of 8 rows')
     """
