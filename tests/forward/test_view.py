@@ -80,9 +80,9 @@ def test_margin_of_a_plain_head_makes_no_logits(bias):
 class SoftCapped(nn.Module):
     """A model that works on what its head returns, as Gemma 2 does."""
 
-    def __init__(self):
+    def __init__(self, **config):
         super().__init__()
-        self.inner = tiny.model()
+        self.inner = tiny.model(**config)
 
     def get_output_embeddings(self):
         return self.inner.lm_head
@@ -100,6 +100,38 @@ def test_margin_sees_a_soft_cap_behind_the_head():
         z = see(m, tiny.batch(ROWS)).logits
         assert z.abs().max() <= 0.05
         torch.testing.assert_close(x.margin, z.max(-1).values - z.mean(-1))
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_the_first_margin_draws_the_dropout_masks_that_a_later_one_does(capped):
+    """So that a run that goes on, whose first step is a later one, draws what the uninterrupted run drew."""
+    drawn = []
+    for first in (True, False):
+        m = SoftCapped(attention_dropout=0.5) if capped else tiny.model(attention_dropout=0.5)
+        m.train()
+        if not first:
+            see(m, tiny.batch(ROWS)).margin.sum().backward()
+        torch.manual_seed(0)
+        drawn.append((see(m, tiny.batch(ROWS)).margin, torch.get_rng_state()))
+        assert m.training
+    assert all(torch.equal(*pair) for pair in zip(*drawn, strict=True))
+
+
+def test_margin_under_a_wrapper_that_copies_what_the_model_returns_takes_one_pass(monkeypatch):
+    m = tiny.model()
+    wrapped = nn.parallel.DataParallel(m)  # any wrapper: it holds the model as ``module``
+    passes = []
+
+    def forward(**inputs):
+        out = m(**inputs)
+        out.logits = out.logits.clone()
+        passes.append(out.logits.shape)
+        return out
+
+    monkeypatch.setattr(wrapped, "forward", forward)
+    x = see(wrapped, tiny.batch(ROWS))
+    torch.testing.assert_close(x.margin, see(m, tiny.batch(ROWS)).margin)
+    assert "logits" not in x.__dict__ and [shape[-1] for shape in passes] == [1]
 
 
 def test_positions_of_the_compatibility_switches():

@@ -104,6 +104,7 @@ def test_other_settings_or_data_are_refused_and_fresh_starts_over(workplace, mon
             ({"max_steps": 3, "learning_rate": 0.01}, "learning_rate was 0.02 and is now 0.01"),
             ({"max_steps": 3, "method": methods.npo(beta=0.5)}, r"beta was 0\.1 and is now 0\.5"),
             ({"max_steps": 3, "seed": 1}, "seed was 0 and is now 1"),
+            ({"max_steps": 3, "method": "pdu"}, "method was npo and is now pdu"),
             ({"max_steps": 3, "per_device_train_batch_size": 3}, "rows a step was 1 and is now 3"),
             ({"max_steps": 3, "forget": "retain.jsonl", "retain": "forget.jsonl"}, "the forget set is another"),
             ({"max_steps": 3, "chat_template": False}, "chat_template was True and is now False"),

@@ -12,7 +12,7 @@ Letters in shapes: B sequences, T positions, N labelled and M real tokens of the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -278,16 +278,34 @@ def _head_at(
 ) -> tuple[Output, Tensor]:
     """Run ``model`` with its head at the kept positions; says which output came: a margin needs a plain head."""
     head, shape = output_embedding(model), batch["labels"].shape
-    if output == "margin" and getattr(head, "_expunge_plain", family.kind(head) is nn.Linear):
-        margin = partial(_margin, head)
-        with _at(head, kept, shape, shared), head_returning(head, margin) as made:
-            value = prefix.logits(model, batch, shared)
-        if value is made.get("value"):
-            return "margin", value.squeeze(-1)
-        # The model works on what its head returns (a soft-cap, a scale): the short cut is not the same number.
-        head._expunge_plain = False  # type: ignore[assignment]
-    with _at(head, kept, shape, shared):
-        return "logits", prefix.logits(model, batch, shared)
+    made = (
+        head_returning(head, partial(_margin, head)) if output == "margin" and _is_plain(model, head, batch) else None
+    )
+    with _at(head, kept, shape, shared), made or nullcontext():
+        value = prefix.logits(model, batch, shared)
+    return ("margin", value.squeeze(-1)) if made else ("logits", value)
+
+
+def _is_plain(model: nn.Module, head: nn.Module, batch: Mapping[str, Any]) -> bool:
+    """Whether ``model`` returns what its head does and its head is a matrix: no soft-cap, no scale.  Asked once, of its
+    first row, under no wrapper (DDP copies what it returns) and without dropout: a resumed run draws the same masks.
+    """
+    if not hasattr(head, "_expunge_plain"):
+        head._expunge_plain = family.kind(head) is nn.Linear and _passed_on(unwrap(model), head, batch)  # type: ignore[assignment]
+    return bool(head._expunge_plain)
+
+
+@torch.no_grad()
+def _passed_on(model: nn.Module, head: nn.Module, batch: Mapping[str, Any]) -> bool:
+    row = {name: batch[name][:1] for name in ("input_ids", "attention_mask")}
+    training = model.training
+    model.eval()
+    try:
+        with head_returning(head, partial(_margin, head)) as made:
+            value = prefix.logits(model, row, 0)
+    finally:
+        model.train(training)
+    return value is made.get("value")
 
 
 def _margin(head: Any, hidden: Tensor) -> Tensor:

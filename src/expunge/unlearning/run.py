@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -146,16 +146,10 @@ def _carried_out(
     train.check_fit(target.model, settings, method)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
-    if settings.compare_with and settings.compare_with not in measured and earlier.get("compared"):
-        measured[settings.compare_with] = earlier["compared"]
-    if settings.compare_with and settings.compare_with not in measured:
-        third = load(settings.compare_with)  # gone again before training starts
-        template.attach(third.tokenizer, data.rendering)
-        measured[settings.compare_with] = measure(third.model, third.tokenizer, data, settings)
-        del third
-    compared = measured[settings.compare_with] if settings.compare_with else None
-    if settings.model not in measured and earlier.get("before"):
-        measured[settings.model] = earlier["before"]
+    for name, key in ((settings.compare_with, "compared"), (settings.model, "before")):
+        if name and earlier.get(key):
+            measured.setdefault(name, earlier[key])
+    compared = _compared(settings, data, load, measured)
     if settings.model not in measured and not sharded_run:
         measured[settings.model] = measure(target.model, target.tokenizer, data, settings)
 
@@ -210,3 +204,15 @@ def _carried_out(
         lambda: conclude(trained, settings, folder, this), lambda it: replace(it, model=None, tokenizer=None)
     )
     return done if done.model is not None else replace(done, model=net, tokenizer=target.tokenizer)
+
+
+def _compared(
+    settings: Recipe, data: Data, load: Callable[[str], Any], measured: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What is measured of the third model, which is gone again before training starts."""
+    name = settings.compare_with
+    if name and name not in measured:
+        third = load(name)
+        template.attach(third.tokenizer, data.rendering)
+        measured[name] = measure(third.model, third.tokenizer, data, settings)
+    return measured[name] if name else None

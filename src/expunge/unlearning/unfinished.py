@@ -165,7 +165,7 @@ def _began(file: Path) -> str | None:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
     """What two of :func:`made_of` have otherwise, in words; ``within``: the name of the table that the two are."""
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "name", key)):  # a method's name says most
         a, b = old.get(key), new.get(key)
         if a == b:
             continue
