@@ -10,6 +10,7 @@ import torch
 from perf.gpu import check, commands, contract, kernels, resume, rows, syncs
 
 import expunge.forward.kernels as own
+from expunge.training import waits
 
 CPU = torch.device("cpu")
 
@@ -102,13 +103,31 @@ def test_a_row_that_raises_is_recorded_with_its_place_and_the_rest_goes_on(tmp_p
 
 
 def test_steps_are_taken_under_the_watch(monkeypatch):
-    seen = []
-    monkeypatch.setattr(syncs, "watch", lambda device, mode: seen.append(mode))
-    for measure, times in ((syncs.one_by_one, 3), (syncs.whole_loop, 3)):
-        seen.clear()
-        with pytest.raises(rows.Skipped, match="3 steps were taken"):
+    modes = []
+    monkeypatch.setattr(waits, "forbid", lambda device, on: modes.append(on))
+    for measure, expected in ((syncs.one_by_one, [True, False] * 3), (syncs.whole_loop, [True, True, True, False])):
+        modes.clear()
+        with pytest.raises(rows.Skipped, match="only CUDA can tell"):
             measure("npo_kl", "lora", CPU)
-        assert seen.count("error") == times and seen[-1] == "default"
+        assert modes == expected
+
+
+def test_a_step_that_raises_leaves_no_watch(monkeypatch):
+    modes = []
+    monkeypatch.setattr(waits, "forbid", lambda device, on: modes.append(on))
+    monkeypatch.setattr(syncs, "FIRST", 1)
+
+    def broken(trainer, model, batch, *more):
+        if modes:
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(syncs.tiny.UnlearningTrainer, "training_step", broken)
+    for measure in (syncs.one_by_one, syncs.whole_loop):
+        modes.clear()
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            measure("npo_kl", "lora", CPU)
+        assert modes == [True, False]
 
 
 @pytest.mark.parametrize("name", ["run", "guard"])
