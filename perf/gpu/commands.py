@@ -40,8 +40,10 @@ def rows(device: torch.device, folder: Path) -> Iterator[Row]:
 
 
 def called(*args: object) -> str:
-    """What ``expunge ARGS`` printed; RuntimeError where it failed."""
+    """What ``expunge ARGS`` printed; RuntimeError where it failed, KeyboardInterrupt where a signal ended it."""
     done = CliRunner().invoke(app, list(map(str, args)))
+    if done.exit_code > 128:
+        raise KeyboardInterrupt(f"signal {done.exit_code - 128}")  # of this process: the check ends too
     if done.exit_code:
         said = done.output.strip() or repr(done.exception)
         raise RuntimeError(f"expunge {args[0]} ended with {done.exit_code}: {said[-300:]}")

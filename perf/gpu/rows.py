@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from expunge import record
 
 Figures = Mapping[str, Any]
 FINAL = ("passed", "out of memory")  # what is not measured again
+FAILED, MORE = 1, 75  # exit statuses: a row failed; rows are left
 
 
 class Differs(Exception):
@@ -153,6 +155,20 @@ def begun(device: torch.device, out: Path | None, facts: Figures) -> dict[str, A
 def failures(log: Mapping[str, Any]) -> list[str]:
     """The names of the rows that failed."""
     return [name for name, row in log["rows"].items() if row["status"] == "failed"]
+
+
+def exit_status(log: Mapping[str, Any], out: Path | None) -> int:
+    """1 where a row failed, 75 where rows were not reached (which is said), else 0."""
+    left = sum(row["status"] == "not reached" for row in log["rows"].values())
+    if left:
+        again = f"the same command goes on from {out}" if out else "give --out, and the same command again goes on"
+        print(f"out of time: {left} rows were not reached; {again}", flush=True)
+    return FAILED if failures(log) else MORE if left else 0
+
+
+def left(seconds: float) -> float:
+    """What is left of ``seconds`` since this process began, imports included."""
+    return seconds - (time.time() - psutil.Process().create_time())
 
 
 def silence() -> None:

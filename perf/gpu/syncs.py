@@ -8,16 +8,17 @@ nature and is left out. On a CPU the same steps are taken, and nothing is found 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import tiny
 import torch
 from method_rows import PARAMETERS
-from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from expunge.method import build
+from expunge.training import waits
 from perf.gpu.contract import start
 from perf.gpu.rows import Figures, Row, Skipped
 
@@ -40,12 +41,6 @@ def rows(device: torch.device) -> Iterator[Row]:
                 yield Row(f"sync/{kind}/{name}/{weights}", partial(measure, name, weights, device))
 
 
-def watch(device: torch.device, mode: str) -> None:
-    """Make synchronising an ``error``, or again what it is by ``default``."""
-    if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode(mode)
-
-
 def trainer_of(name: str, weights: str, device: torch.device) -> Any:
     """A trainer of six steps, one epoch, that logs at its end only."""
     method, parameters = METHODS[name]
@@ -62,26 +57,13 @@ def trainer_of(name: str, weights: str, device: torch.device) -> Any:
     return trainer
 
 
-class Watched(TrainerCallback):
-    """Watches the steps after ``FIRST`` up to ``LAST``."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.steps = device, 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.steps += FIRST <= state.global_step < LAST
-        watch(self.device, "error" if FIRST <= state.global_step < LAST else "default")
-
-
 def whole_loop(name: str, weights: str, device: torch.device) -> Figures:
     """The trainer's loop; raises where something in it waits for the card."""
     trainer = trainer_of(name, weights, device)
-    trainer.add_callback(watched := Watched(device))
-    try:
+    with waits.ErrorWhereItWaits(FIRST, LAST) as check:
+        trainer.add_callback(check)
         trainer.train()
-    finally:
-        watch(device, "default")
-    return _done(device, watched.steps)
+    return _figures(device, check.checked)
 
 
 def one_by_one(name: str, weights: str, device: torch.device) -> Figures:
@@ -92,16 +74,15 @@ def one_by_one(name: str, weights: str, device: torch.device) -> Figures:
     batches = iter(trainer.get_train_dataloader())
     for k in range(LAST):
         (batch,), _ = trainer.get_batch_samples(batches, 1, device)
-        watch(device, "error" if k >= FIRST else "default")
-        try:
+        with waits.forbidden(device) if k >= FIRST else nullcontext():
             trainer.training_step(trainer.model, batch)
-        finally:
-            watch(device, "default")
         trainer.model.zero_grad()
-    return _done(device, LAST - FIRST)
+    return _figures(device, LAST - FIRST)
 
 
-def _done(device: torch.device, steps: int) -> Figures:
+def _figures(device: torch.device, steps: int) -> Figures:
     if device.type != "cuda":
-        raise Skipped(f"{steps} steps were taken; only CUDA can tell whether they wait")
+        raise Skipped("the steps were taken; only CUDA can tell whether they wait")
+    if steps != LAST - FIRST:
+        raise AssertionError(f"{steps} steps were checked, not {LAST - FIRST}")
     return {"steps": steps}

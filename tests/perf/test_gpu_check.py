@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from perf.gpu import check, commands, contract, kernels, resume, rows, syncs
 
 import expunge.forward.kernels as own
+from expunge.training import waits
 
 CPU = torch.device("cpu")
 
@@ -102,13 +105,31 @@ def test_a_row_that_raises_is_recorded_with_its_place_and_the_rest_goes_on(tmp_p
 
 
 def test_steps_are_taken_under_the_watch(monkeypatch):
-    seen = []
-    monkeypatch.setattr(syncs, "watch", lambda device, mode: seen.append(mode))
-    for measure, times in ((syncs.one_by_one, 3), (syncs.whole_loop, 3)):
-        seen.clear()
-        with pytest.raises(rows.Skipped, match="3 steps were taken"):
+    modes = []
+    monkeypatch.setattr(waits, "forbid", lambda device, on: modes.append(on))
+    for measure, expected in ((syncs.one_by_one, [True, False] * 3), (syncs.whole_loop, [True, True, True, False])):
+        modes.clear()
+        with pytest.raises(rows.Skipped, match="only CUDA can tell"):
             measure("npo_kl", "lora", CPU)
-        assert seen.count("error") == times and seen[-1] == "default"
+        assert modes == expected
+
+
+def test_a_step_that_raises_leaves_no_watch(monkeypatch):
+    modes = []
+    monkeypatch.setattr(waits, "forbid", lambda device, on: modes.append(on))
+    monkeypatch.setattr(syncs, "FIRST", 1)
+
+    def broken(trainer, model, batch, *more):
+        if modes:
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(syncs.tiny.UnlearningTrainer, "training_step", broken)
+    for measure in (syncs.one_by_one, syncs.whole_loop):
+        modes.clear()
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            measure("npo_kl", "lora", CPU)
+        assert modes == [True, False]
 
 
 @pytest.mark.parametrize("name", ["run", "guard"])
@@ -144,3 +165,31 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
 def test_everything_on_the_cpu(tmp_path):
     code, found = go(tmp_path, ".")
     assert code == 0 and {row["status"] for row in found.values()} == {"passed", "skipped"}
+
+
+def test_a_signal_ends_the_check_and_is_no_row(tmp_path, monkeypatch):
+    def ended(device, here, out):
+        return commands.called("run")
+
+    monkeypatch.setattr(commands.CliRunner, "invoke", lambda *_: SimpleNamespace(exit_code=143, output="interrupted"))
+    monkeypatch.setattr(commands, "COMMANDS", {"run": ended})
+    out = tmp_path / "check.json"
+    some = [rows.Row("a", dict), rows.Row("run", lambda: commands.compared("run", CPU, tmp_path / "there"))]
+    with pytest.raises(KeyboardInterrupt):
+        rows.run(some, CPU, out)
+    assert list(json.loads(out.read_text())["rows"]) == ["a"]
+
+
+def test_the_exit_status_tells_a_failure_from_rows_that_are_left(capsys):
+    by_status = {
+        s: {"rows": {"a": {"status": "passed"}, "b": {"status": s}}} for s in ("failed", "not reached", "skipped")
+    }
+    assert [rows.exit_status(log, None) for log in by_status.values()] == [1, 75, 0]
+    both = {"rows": by_status["failed"]["rows"] | {"c": {"status": "not reached"}}}
+    assert rows.exit_status(both, Path("x.json")) == 1
+    said = capsys.readouterr().out
+    assert said.count("1 rows were not reached") == 2 and "goes on from x.json" in said
+
+
+def test_the_time_that_imports_took_counts():
+    assert rows.left(1e6) < 1e6 - 0.1 and rows.left(float("inf")) == float("inf")

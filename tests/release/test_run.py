@@ -572,9 +572,13 @@ def test_a_recipe(workplace):
         ({"resume_from_checkpoint": True}, "goes on after its last whole step by itself"),
         ({"utility": "nothing.jsonl"}, "there is no file"),
         ({"max_length": 12}, "would remove the whole answer"),
+        ({"device": "banana"}, "there is no device 'banana'"),
+        ({"device": "cuda:1"}, "the device cuda:1 is not to be had"),
+        ({"attn": "flash_attention_9"}, "there is no attention 'flash_attention_9'"),
     ],
 )
 def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, change, message):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     monkeypatch.setattr("expunge.models.load", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(InputError, match=message):
         go(**change)

@@ -28,7 +28,7 @@ from expunge.unlearning import store
 from expunge.unlearning.conclude import CHAIN
 from expunge.unlearning.finish import finish
 from expunge.unlearning.measure import answers_shown
-from expunge.unlearning.ready import inputs_of, space
+from expunge.unlearning.ready import check_hardware, inputs_of, space
 from expunge.unlearning.result import Result
 from expunge.unlearning.rows import Data, encode, load
 
@@ -181,6 +181,7 @@ def ready(settings: Release) -> tuple[Data, list[Row], Any]:
     watched = load(settings.utility, plan, warnings) if settings.utility is not None else []
     tokenizer = load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
     data = encode(raw, tokenizer, plan, warnings)
+    check_hardware(plan)
     inputs = inputs_of(plan) | {"utility rows": settings.utility}
     folder = outputs.check(plan.out, record.LAYOUT, inputs=inputs, overwrite=plan.overwrite)
     outputs.check_space(folder, space(plan))

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
+
+
+def forbid(device: torch.device, on: bool) -> None:
+    """Let an operation that makes the host wait for ``device`` raise RuntimeError, or allow it again; of CUDA only."""
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error" if on else "default")
+
+
+@contextmanager
+def forbidden(device: torch.device) -> Iterator[None]:
+    """While open, an operation that makes the host wait for ``device`` raises RuntimeError; see :func:`forbid`."""
+    forbid(device, True)
+    try:
+        yield
+    finally:
+        forbid(device, False)
 
 
 class ErrorWhereItWaits(TrainerCallback):
@@ -15,29 +33,34 @@ class ErrorWhereItWaits(TrainerCallback):
     ``checked`` counts the steps that passed.  The log waits, so ``logging_steps`` must lie beyond ``until``; what is done
     once, in the first step or two (kernels are loaded, memory is reserved), is not looked at.  On other devices nothing is.
 
-        check = ErrorWhereItWaits(after=2, until=5)
-        trainer.add_callback(check)
-        trainer.train()
+        with ErrorWhereItWaits(after=2, until=5) as check:
+            trainer.add_callback(check)
+            trainer.train()
         assert check.checked == 3
     """
 
     def __init__(self, after: int = 2, until: int = 5):
         self.after, self.until = after, until
         self.checked = 0
-        self._on = False
+        self._device: torch.device | None = None  # while waiting for it is an error
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin, count and end."""
-        if args.device.type != "cuda":
-            return
-        self.checked += self._on
-        self._switch(self.after <= state.global_step < self.until)
+        self.checked += self._device is not None and args.device.type == "cuda"
+        self._switch(args.device if self.after <= state.global_step < self.until else None)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End, whatever the number of steps."""
-        if args.device.type == "cuda":
-            self._switch(False)
+        self._switch(None)
 
-    def _switch(self, on: bool) -> None:
-        self._on = on
-        torch.cuda.set_sync_debug_mode("error" if on else "default")
+    def __enter__(self) -> ErrorWhereItWaits:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End, also where a step raised."""
+        self._switch(None)
+
+    def _switch(self, device: torch.device | None) -> None:
+        if changed := device or self._device:
+            forbid(changed, device is not None)
+        self._device = device

@@ -28,8 +28,7 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     raw = load_streams(settings, method, warnings)
     tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
     data = encode(raw, tokenizer, settings, warnings)
-    check_device(settings.device)
-    check_attention(settings.attn, settings.loaded)
+    check_hardware(settings)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
     going = unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)
@@ -38,6 +37,12 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     most = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
     outputs.check_space(folder, needed, most)
     return method, data, args
+
+
+def check_hardware(settings: Recipe) -> None:
+    """Raise InputError for a device that is not here, or an attention that is not installed."""
+    check_device(settings.device)
+    check_attention(settings.attn, settings.loaded)
 
 
 def inputs_of(settings: Recipe) -> dict[str, Any]:
