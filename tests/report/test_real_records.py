@@ -16,7 +16,19 @@ from expunge.report import bench_page, compare_page, render
 
 DASH = "–"
 # Keys whose values no page shows, or shows in other words.
-WORDED = {"schema", "created", "began", "steps", "name", "part", "set", "forget_figure", "utility_figure", "better", "log"}
+WORDED = {
+    "schema",
+    "created",
+    "began",
+    "steps",
+    "name",
+    "part",
+    "set",
+    "forget_figure",
+    "utility_figure",
+    "better",
+    "log",
+}
 
 
 def read(*parts) -> dict[str, Any]:

@@ -97,16 +97,6 @@ def test_fsdp_is_said_as_older_and_newer_transformers_say_it():
     assert [parse("fsdp", value) for value in ("true", True, "full_shard")] == [True, True, "full_shard"]
 
 
-def test_deepspeed_runs_fixed_weights_and_refuses_gramians_for_fsdp2(monkeypatch):
-    from accelerate.utils import DistributedType
-
-    fixed, gram = tiny.trainer(methods.npo()), tiny.trainer(methods.blur_npo())
-    monkeypatch.setattr(type(gram.accelerator), "distributed_type", DistributedType.DEEPSPEED, raising=False)
-    fixed._refuse_unsupported()
-    with pytest.raises(InputError, match="use FSDP2"):
-        gram._refuse_unsupported()
-
-
 # -- in the session's launch ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", sharded_worker.IN_SESSION)
 def test_two_processes_with_shards_move_the_weights_as_one_does(name, tmp_path_factory):

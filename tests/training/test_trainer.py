@@ -84,15 +84,6 @@ def test_a_mixture_is_a_value():
     assert "multiplier" in t.state.log_history[0]
 
 
-def test_accelerators_that_step_inside_backward_are_refused(monkeypatch):
-    from accelerate.utils import DistributedType
-
-    t = tiny.trainer(methods.blur_npo())
-    monkeypatch.setattr(type(t.accelerator), "distributed_type", DistributedType.DEEPSPEED, raising=False)
-    with pytest.raises(InputError, match="DEEPSPEED"):
-        t._refuse_unsupported()
-
-
 def test_gramian_and_combination_with_a_missing_gradient():
     a, b = torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])
     c = torch.tensor([4.0, 5.0])

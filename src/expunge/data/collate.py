@@ -51,3 +51,8 @@ def _places(columns: Sequence[Sequence[int]]) -> torch.Tensor:
     """The columns of each row -> (2, n) row and column of each."""
     found = [[i for i, row in enumerate(columns) for _ in row], [t for row in columns for t in row]]
     return torch.tensor(found, dtype=torch.long)
+
+
+def labelled_tokens(batch: Mapping[str, Any]) -> int:
+    """How many labelled tokens of ``batch`` are predicted: as :func:`collate` counted them, else read from the labels."""
+    return sum(batch["lengths"]) if "lengths" in batch else int((batch["labels"][:, 1:] != IGNORE).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,3 +39,19 @@ class Arriving:
             self._event.synchronize()
         numbers: list[float] = self._value.tolist()
         return numbers
+
+
+def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """The numbers of ``scalars``: one copy to the host for each device.
+
+    >>> numbers({"loss": torch.tensor(0.5), "weight": torch.tensor(2)})
+    {'loss': 0.5, 'weight': 2.0}
+    """
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in scalars.items():
+        by_device.setdefault(value.device, []).append(name)
+    on_host: dict[str, float] = {}
+    for names in by_device.values():
+        values = torch.stack([scalars[n].detach().double() for n in names])
+        on_host |= dict(zip(names, values.tolist(), strict=True))
+    return {name: on_host[name] for name in scalars}

@@ -22,16 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from expunge import combine
+from expunge.data.collate import labelled_tokens
 from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.errors import InputError
 from expunge.forward import padding
-from expunge.forward.transfer import to_device
+from expunge.forward.transfer import numbers, to_device
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, finite, reference, sharded, stopping
+from expunge.training import checkpoints, finite, reference, sharded, stopping, supported
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, trained, write_combined
@@ -69,7 +70,7 @@ class UnlearningTrainer(ResumableTrainer):
         self.stop: stopping.StopAtLevel | None = None
         self.warnings: list[str] = []
         self.health = finite.Watch(late=finite.read_late(self.args.device))
-        self._refuse_unsupported()
+        supported.check(method, self.combine, self._fixed_weights, self.accelerator.distributed_type.value)
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
@@ -95,24 +96,6 @@ class UnlearningTrainer(ResumableTrainer):
         """As any trainer's; on CPUs too it is FSDP that the arguments ask for."""
         super().create_accelerator_and_postprocess()
         self.is_fsdp_enabled = sharded.enable_on_cpu(self.accelerator, self.args)
-
-    def _refuse_unsupported(self) -> None:
-        kind = self.accelerator.distributed_type.value
-        if self.combine.needs_gram and kind in ("DEEPSPEED", "MEGATRON_LM"):
-            raise InputError(
-                f"{type(self.combine).__name__} combines gradients itself, which {kind} does not allow "
-                "(it reduces and steps inside backward); use FSDP2, DDP or one process, or a method with fixed weights"
-            )
-        objectives = list(self.method.objectives)
-        if not self.combine.needs_gram and (given := len(self._fixed_weights())) != len(objectives):
-            raise InputError(
-                f"{type(self.combine).__name__} gives {given} weights, and {self.method.name} has {len(objectives)} "
-                f"objectives: {', '.join(objectives)}"
-            )
-        if self.method.negate is not None and kind in ("DEEPSPEED", "MEGATRON_LM"):
-            raise InputError(
-                f"{self.method.name} turns whole weights round, which {kind} shards; use FSDP2, DDP or one process"
-            )
 
     def _curvature(self, settings: Settings) -> Curvature:
         check_curvature(settings, self.combine, self.args)
@@ -271,7 +254,7 @@ class UnlearningTrainer(ResumableTrainer):
     def _count(self, batches: list[dict[str, Any]]) -> None:
         names = list(batches[0])
         whole = {s: [b[s] for b in batches if "filler" not in b[s]] for s in names}
-        totals = [[sum(map(_tokens, whole[s])), sum(len(b["labels"]) for b in whole[s])] for s in names]
+        totals = [[sum(map(labelled_tokens, whole[s])), sum(len(b["labels"]) for b in whole[s])] for s in names]
         counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
         share = self.accelerator.reduce(counted, "mean") / len(batches)
         counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
@@ -407,7 +390,7 @@ class UnlearningTrainer(ResumableTrainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Every log line of training carries the facts of the last optimizer step."""
         if "loss" in logs and self._facts:
-            facts = _numbers(self._facts)
+            facts = numbers(self._facts)
             logs = logs | facts | {"seconds": time.perf_counter() - self._began}
             self._watch(facts)
         super().log(logs, *args, **kwargs)
@@ -421,20 +404,3 @@ class UnlearningTrainer(ResumableTrainer):
         tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
         parameters: int = sum(p.numel() for p in self.model.parameters())
         return 6 * tokens * parameters
-
-
-def _tokens(batch: Mapping[str, Any]) -> int:
-    """How many labelled tokens of ``batch`` are predicted: as the collator counted them, else read from the labels."""
-    return sum(batch["lengths"]) if "lengths" in batch else int((batch["labels"][:, 1:] != IGNORE).sum())
-
-
-def _numbers(facts: Mapping[str, Tensor]) -> dict[str, float]:
-    """The numbers of scalars: one copy to the host for each device."""
-    by_device: dict[torch.device, list[str]] = {}
-    for name, value in facts.items():
-        by_device.setdefault(value.device, []).append(name)
-    found: dict[str, float] = {}
-    for names in by_device.values():
-        values = torch.stack([facts[n].detach().double() for n in names])
-        found |= dict(zip(names, values.tolist(), strict=True))
-    return {name: found[name] for name in facts}
