@@ -58,7 +58,7 @@ def test_snippet(workplace, monkeypatch, kind, text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS, ids=[shlex.split(c)[0] for c in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS, ids=[f"{shlex.split(c)[0]}-{i}" for i, c in enumerate(COMMANDS)])
 def test_several_processes(command, workplace):
     """The section on several GPUs, as it is written, on the CPU."""
     for name in ("recipes", "examples"):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import launch
 import pytest
@@ -19,8 +20,9 @@ from expunge import methods
 from expunge.errors import InputError
 from expunge.method import build
 from expunge.training import sharded
-from expunge.training.arguments import parse
+from expunge.training.arguments import arguments, parse
 from expunge.training.gradients import gramian, write_combined
+from expunge.unlearning import settings as recipe
 
 CASES = sharded_worker.cases()
 
@@ -91,6 +93,29 @@ def test_version_1_is_refused_before_a_model_is_loaded(monkeypatch):
         sharded.check(SimpleNamespace(fsdp=None))
     monkeypatch.setenv("FSDP_VERSION", "2")
     sharded.check(SimpleNamespace(fsdp=None))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"save_strategy": "steps"}, "save_strategy=steps: "),
+        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint: "),
+    ],
+)
+def test_checkpoints_of_shards_are_refused(given, said):
+    plain = {"fsdp_plugin_args": {"fsdp_version": 2}, "save_strategy": "no", "resume_from_checkpoint": None}
+    sharded.check(SimpleNamespace(fsdp=True, **plain))
+    sharded.check(SimpleNamespace(fsdp=None, **plain | given))
+    with pytest.raises(InputError, match=f"^{said}a run in shards .* checkpoint"):
+        sharded.check(SimpleNamespace(fsdp=True, **plain | given))
+
+
+def test_the_process_that_starts_the_others_takes_what_is_of_several():
+    of_several = {"fsdp": "full_shard", "fsdp_config": '{"version": 2}', "ddp_backend": "gloo"}
+    given = {"model": "m", "forget": "f", "retain": "r", "processes": 2, **of_several}
+    assert recipe.make(given, "the run").training == {**of_several, "fsdp_config": ANY}
+    with pytest.raises(InputError, match="this is one: start several with --processes N or torchrun"):
+        arguments({"fsdp": "full_shard"}, {}, "x", 0)
 
 
 def test_fsdp_is_said_as_older_and_newer_transformers_say_it():

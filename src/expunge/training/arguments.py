@@ -25,6 +25,7 @@ from expunge.training.refused import (
     check_choice,
     check_heeded,
     check_optimizer_reads,
+    check_several,
     check_together,
     check_trackers,
     habit,
@@ -98,6 +99,7 @@ def arguments(
     from transformers import TrainingArguments
 
     chosen = parsed(given)
+    check_several(chosen)  # the process that starts the others is one
     fixed: dict[str, Any] = {"output_dir": str(folder), "remove_unused_columns": False, "seed": seed}
     for key in sorted(fixed.keys() & given.keys()):
         raise InputError(f"the training argument {key} is set by expunge; leave it out (for the seed, use --seed)")

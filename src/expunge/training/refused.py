@@ -264,15 +264,8 @@ def check_together(given: Mapping[str, Any]) -> None:
             raise InputError(f"{key} does nothing with {strategy}={kind}; leave out one of the two")
     if given.get("warmup_steps") and given.get("lr_scheduler_type") == "constant":
         raise InputError("warmup_steps does nothing with lr_scheduler_type=constant; say constant_with_warmup")
-    for key in OF_SEVERAL:
-        if given.get(key) is not None and not several_processes():
-            raise InputError(f"{key} is of several processes, and this is one: start it with torchrun, or leave it out")
     if given.get("deepspeed") and find_spec("deepspeed") is None:
         raise InputError("the training argument deepspeed needs the package deepspeed: pip install deepspeed")
-    if given.get("fsdp") and not several_processes():
-        raise InputError(
-            "fsdp shards a model over several processes, and this is one: start it with torchrun, or leave it out"
-        )
     parts = [part for part in str(given.get("optim_args") or "").split(",") if part.strip()]
     if bad := next((part for part in parts if "=" not in part), None):
         raise InputError(f"optim_args={shortened(bad)} is no setting of an optimizer; write key=value,key=value")
@@ -287,6 +280,18 @@ def check_together(given: Mapping[str, Any]) -> None:
         )
     if family != "lomo" and not given.get("optim_target_modules"):
         raise InputError(f"optim={optim} needs optim_target_modules, such as optim_target_modules=all-linear")
+
+
+def check_several(given: Mapping[str, Any]) -> None:
+    """Raise InputError for arguments in ``given`` of several processes where this is the only one."""
+    if several_processes():
+        return
+    start = "start several with --processes N or torchrun, or leave it out"
+    for key in OF_SEVERAL:
+        if given.get(key) is not None:
+            raise InputError(f"{key} is of several processes, and this is one: {start}")
+    if given.get("fsdp"):
+        raise InputError(f"fsdp shards a model over several processes, and this is one: {start}")
 
 
 def _asks_nothing(key: str, value: Any) -> bool:

@@ -23,6 +23,7 @@ from expunge.errors import InputError
 from expunge.forward import family
 from expunge.forward.family import is_sharded, local, reshard, whole
 
+NOT_SAVED = "a run in shards saves no checkpoints: one that is interrupted starts over"
 WRAPPED = "_checkpoint_wrapped_module."  # what activation checkpointing puts into the names of weights
 
 
@@ -45,10 +46,16 @@ def version(accelerator: Any) -> int | None:
 
 
 def check(args: Any) -> None:
-    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1."""
-    if switched_on(args):
-        plugin = getattr(args, "fsdp_plugin_args", None) or {}
-        _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, or for checkpoints."""
+    if not switched_on(args):
+        return
+    plugin = getattr(args, "fsdp_plugin_args", None) or {}
+    _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
+    if getattr(args, "resume_from_checkpoint", None):
+        raise InputError("resume_from_checkpoint: a run in shards (FSDP) cannot go on from a checkpoint; leave it out")
+    kind = getattr(args, "save_strategy", "no")
+    if (kind := getattr(kind, "value", kind)) != "no":
+        raise InputError(f"save_strategy={kind}: a run in shards (FSDP) saves no checkpoints; leave it out")
 
 
 def _check_version(found: int) -> None:
