@@ -45,10 +45,20 @@ def version(accelerator: Any) -> int | None:
 
 
 def check(args: Any) -> None:
-    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1."""
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, or for CPUs that cannot."""
     if switched_on(args):
+        if args.device.type == "cpu" and not runs_on_cpu():
+            raise InputError(
+                f"torch {torch.__version__} shards with FSDP2 on GPUs only; for CPUs take a newer torch "
+                "(pip install -U torch), or leave FSDP out"
+            )
         plugin = getattr(args, "fsdp_plugin_args", None) or {}
         _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
+
+
+def runs_on_cpu() -> bool:
+    """Whether this torch has what FSDP2 asks of a CPU's streams."""
+    return hasattr(torch.cpu.Stream, "record_event")
 
 
 def _check_version(found: int) -> None:
