@@ -105,6 +105,11 @@ class Watched(TrainerCallback):
         raise Stop
 
 
+def autocast_enabled(*device_type: str, _known: Any = torch.is_autocast_enabled) -> bool:
+    """As torch's own, which in older versions knows no autocast on the meta device."""
+    return device_type != (CARD.type,) and bool(_known(*device_type))
+
+
 @contextmanager
 def on_card(trainer: Any) -> Iterator[None]:
     """While open, ``trainer``, which was made on the CPU, trains on the card."""
@@ -123,6 +128,7 @@ def on_card(trainer: Any) -> Iterator[None]:
             patch.object(trainer.accelerator.dataloader_config, "non_blocking", True),
             patch.object(transfer.Arriving, "read", lambda self: [1.0] * len(self._value)),
             patch.object(trainer.health, "late", True),
+            patch.object(torch, "is_autocast_enabled", autocast_enabled),
             patch.object(lora, "start_of", lambda _: {}),  # before the first step
             patch.object(finite, "copy_of", lambda model, step, into=None: finite.Copy(step, {})),
         ):

@@ -20,6 +20,7 @@ from method_rows import IDS, LR, ROWS
 
 from expunge import models
 from expunge.method import build
+from expunge.training import sharded
 from expunge.training.arguments import optimized
 from expunge.training.curvature import inner
 
@@ -95,7 +96,7 @@ def work(folder: Path, whole: bool) -> None:
     everything = FIRST_ORDER | SOPHIA
     for name in everything if whole else [*FEW, *SOPHIA]:
         torch.save(left_by(everything[name], size), folder / f"{name.replace('/', '_')}.{rank}.pt")
-    if not whole:
+    if not whole and sharded.runs_on_cpu():
         sharded_worker.run(sharded_worker.IN_SESSION, folder / "sharded", 2)
     torch.distributed.destroy_process_group()
     if not whole:

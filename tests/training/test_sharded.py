@@ -84,15 +84,29 @@ def test_version_1_is_refused_and_version_2_is_named():
     assert sharded.version(tiny.trainer(methods.npo()).accelerator) is None
 
 
+def args_on(kind: str, fsdp: bool | None = None, **plugin: int) -> SimpleNamespace:
+    return SimpleNamespace(fsdp=fsdp, fsdp_plugin_args=plugin, device=torch.device(kind))
+
+
 def test_version_1_is_refused_before_a_model_is_loaded(monkeypatch):
-    sharded.check(SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 2}))
+    sharded.check(args_on("cuda", True, fsdp_version=2))
     with pytest.raises(InputError, match="FSDP version 1 flattens"):
-        sharded.check(SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 1}))
+        sharded.check(args_on("cuda", True, fsdp_version=1))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as accelerate launch
     with pytest.raises(InputError, match="fsdp_version: 2 in the configuration"):
-        sharded.check(SimpleNamespace(fsdp=None))
+        sharded.check(args_on("cuda"))
     monkeypatch.setenv("FSDP_VERSION", "2")
-    sharded.check(SimpleNamespace(fsdp=None))
+    sharded.check(args_on("cuda"))
+
+
+def test_a_torch_that_shards_on_no_cpu_is_named_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(torch.cpu.Stream, "record_event", lambda self: None, raising=False)
+    sharded.check(args_on("cpu", True, fsdp_version=2))
+    monkeypatch.delattr(torch.cpu.Stream, "record_event")
+    with pytest.raises(InputError, match="shards with FSDP2 on GPUs only; for CPUs take a newer torch"):
+        sharded.check(args_on("cpu", True, fsdp_version=2))
+    sharded.check(args_on("cuda", True, fsdp_version=2))
+    sharded.check(args_on("cpu"))  # asks for none
 
 
 @pytest.mark.parametrize(
@@ -123,6 +137,7 @@ def test_fsdp_is_said_as_older_and_newer_transformers_say_it():
 
 
 # -- in the session's launch ------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(not sharded.runs_on_cpu(), reason="this torch shards on no CPU")
 @pytest.mark.parametrize("name", sharded_worker.IN_SESSION)
 def test_two_processes_with_shards_move_the_weights_as_one_does(name, tmp_path_factory):
     folder = launch.launched(tmp_path_factory)

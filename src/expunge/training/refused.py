@@ -196,11 +196,11 @@ def check_heeded(given: Mapping[str, Any]) -> None:
 
 @functools.cache
 def names() -> dict[str, Any]:
-    """Field name -> type of ``TrainingArguments``."""
+    """Field name -> type of ``TrainingArguments``, but for what only older versions call so (``HABITS``)."""
     from transformers import TrainingArguments
 
     hints = get_type_hints(TrainingArguments)
-    return {f.name: hints[f.name] for f in dataclasses.fields(TrainingArguments) if f.init}
+    return {f.name: hints[f.name] for f in dataclasses.fields(TrainingArguments) if f.init and f.name not in HABITS}
 
 
 def check_choice(key: str, value: Any) -> None:

@@ -46,9 +46,16 @@ def version(accelerator: Any) -> int | None:
 
 
 def check(args: Any) -> None:
-    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, or for checkpoints."""
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, for checkpoints, or for CPUs with
+    a torch that cannot.
+    """
     if not switched_on(args):
         return
+    if args.device.type == "cpu" and not runs_on_cpu():
+        raise InputError(
+            f"torch {torch.__version__} shards with FSDP2 on GPUs only; for CPUs take a newer torch "
+            "(pip install -U torch), or leave FSDP out"
+        )
     plugin = getattr(args, "fsdp_plugin_args", None) or {}
     _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
     if getattr(args, "resume_from_checkpoint", None):
@@ -56,6 +63,11 @@ def check(args: Any) -> None:
     kind = getattr(args, "save_strategy", "no")
     if (kind := getattr(kind, "value", kind)) != "no":
         raise InputError(f"save_strategy={kind}: a run in shards (FSDP) saves no checkpoints; leave it out")
+
+
+def runs_on_cpu() -> bool:
+    """Whether this torch has what FSDP2 asks of a CPU's streams."""
+    return hasattr(torch.cpu.Stream, "record_event")
 
 
 def _check_version(found: int) -> None:
