@@ -34,7 +34,7 @@ def table(log: Mapping[str, Any]) -> str:
     every: Rows = log["rows"]
     about = log["about"]
     rates = [r["figures"]["rate"] for n, r in every.items() if n.endswith("/end") and "figures" in r]
-    measured = f", {max(rates) / 1e12:.0f} TFLOP/s in bf16 products" if rates else ""
+    measured = f", {max(rates) / 1e12:.3g} TFLOP/s in bf16 products" if rates else ""
     versions = ", ".join(f"{n} {v}" for n, v in about["versions"].items() if n in ("torch", "transformers", "peft"))
     out = [f"On {about['card']}{measured}; {versions}."]
     for shape in dict.fromkeys(name.split("/")[0] for name in every):
