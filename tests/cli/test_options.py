@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import expunge
 from expunge.bench.settings import Bench
 from expunge.cli import app, quiet
-from expunge.cli.options import described
+from expunge.cli.options import described, from_settings
 from expunge.compare.settings import Compare
 from expunge.data.sources import load_rows
 from expunge.demo.settings import Demo
@@ -267,3 +267,10 @@ def test_a_yaml_recipe_runs(place):
     done = call("run", "run.yaml", *FAST, "--json")
     log = json.loads(done.stdout)
     assert log["method"]["parameters"]["beta"] == 0.5 and log["training"]["learning_rate"] == 1e-4
+
+
+def test_a_signal_while_the_settings_are_imported_stays_that_signal(tmp_path, monkeypatch):
+    (tmp_path / "settings_of_a_slow_import.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        from_settings("settings_of_a_slow_import.Settings")(lambda given: None).build()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import pydoc
+import pkgutil
 import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -48,7 +48,7 @@ def from_settings(
             options: dict[str, inspect.Parameter] = {}
             for kind in kinds:
                 name, *only = (kind,) if isinstance(kind, str) else kind
-                for key, field in described(pydoc.locate(name)).items():
+                for key, field in described(pkgutil.resolve_name(name)).items():
                     if key not in taken and key not in options and (not only or key in only):
                         options[key] = _option(key, field, (defaults or {}).get(key, field.default), key in required)
 
