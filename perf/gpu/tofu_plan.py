@@ -187,7 +187,9 @@ def read(plan: Plan, piece: Piece) -> dict[str, Any] | None:
     weights = plan.out / piece.name / "made.json"
     if not file.exists() or (piece.kind == "teach" and not weights.exists()):
         return None
-    said = record.check_schema(files.read_json(file, description="record", remedy="remove it, and it is made again"), file)
+    said = record.check_schema(
+        files.read_json(file, description="record", remedy="remove it, and it is made again"), file
+    )
     if piece.kind == "teach":
         now = files.read_json(weights, description="record", remedy="remove it, and it is made again")
         return said if said["output"] == now["output"] else None

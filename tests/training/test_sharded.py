@@ -117,11 +117,11 @@ def test_a_torch_that_shards_on_no_cpu_is_named_before_a_model_is_loaded(monkeyp
     ],
 )
 def test_checkpoints_of_shards_are_refused(given, said):
-    plain = {"fsdp_plugin_args": {"fsdp_version": 2}, "save_strategy": "no", "resume_from_checkpoint": None}
-    sharded.check(SimpleNamespace(fsdp=True, **plain))
-    sharded.check(SimpleNamespace(fsdp=None, **plain | given))
+    plain = vars(args_on("cuda", fsdp_version=2)) | {"save_strategy": "no", "resume_from_checkpoint": None}
+    sharded.check(SimpleNamespace(**plain | {"fsdp": True}))
+    sharded.check(SimpleNamespace(**plain | given))
     with pytest.raises(InputError, match=f"^{said}a run in shards .* checkpoint"):
-        sharded.check(SimpleNamespace(fsdp=True, **plain | given))
+        sharded.check(SimpleNamespace(**plain | given | {"fsdp": True}))
 
 
 def test_the_process_that_starts_the_others_takes_what_is_of_several():

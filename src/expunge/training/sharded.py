@@ -46,8 +46,8 @@ def version(accelerator: Any) -> int | None:
 
 
 def check(args: Any) -> None:
-    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, for checkpoints, or for CPUs with
-    a torch that cannot.
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, for checkpoints, or for CPUs
+    with a torch that cannot.
     """
     if not switched_on(args):
         return
