@@ -148,7 +148,7 @@ def test_a_run_that_dies_leaves_no_record(workplace, monkeypatch):
         ({"learning_rate": "fast"}, "learning_rate='fast' is not of type"),
         ({"max_length": 12}, "would remove the whole answer"),
         ({"adapter": "dora"}, "adapter = 'dora' does not fit"),
-        ({"output_dir": "x"}, "output_dir is set by expunge"),
+        ({"output_dir": "x"}, "there is no setting 'output_dir': it is --out"),
         ({"optimizer": "sofia"}, "did you mean 'sophia'"),
         ({"optimizer_parameters": {"rho": 1}}, "say --optimizer sophia"),
         ({"method": "soul_npo", "optim": "sgd"}, "the training argument optim is for"),

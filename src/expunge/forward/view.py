@@ -297,7 +297,7 @@ def _is_plain(model: nn.Module, head: nn.Module, batch: Mapping[str, Any]) -> bo
 
 @torch.no_grad()
 def _passed_on(model: nn.Module, head: nn.Module, batch: Mapping[str, Any]) -> bool:
-    row = {name: batch[name][:1] for name in ("input_ids", "attention_mask")}
+    row = {name: batch[name][:1] for name in ("input_ids", "attention_mask")} | {"padding": batch.get("padding")}
     training = model.training
     model.eval()
     try:
