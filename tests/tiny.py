@@ -85,6 +85,17 @@ def batch(rows: list[Example]) -> dict[str, torch.Tensor]:
     return collate([{"input_ids": r.input_ids, "labels": r.labels, "index": i} for i, r in enumerate(rows)], pad_id=0)
 
 
+def break_loss(monkeypatch: Any, at: int) -> None:
+    """Make the forget loss of optimizer step ``at`` infinite, as a method's formula may."""
+    whole = UnlearningTrainer.objective_loss
+
+    def loss(self: Any, name: str, model: Any, inputs: Any) -> torch.Tensor:
+        value = whole(self, name, model, inputs)
+        return value / 0 if name == "forget" and self.state.global_step + 1 == at else value
+
+    monkeypatch.setattr(UnlearningTrainer, "objective_loss", loss)
+
+
 def delta(a: Any, b: Any) -> torch.Tensor:
     """The flat difference of two models' parameters."""
     pairs = zip(a.parameters(), b.parameters(), strict=True)

@@ -131,19 +131,21 @@ class _Board:
         threading.Thread(target=self._watch, daemon=True, name="expunge-processes").start()
 
     def failure(self) -> tuple[int, int] | None:
-        """(rank, exit code) of the first process that failed; where the store is gone, so is its process."""
+        """(rank, exit code) of the first process that failed; rank -1 where the store is gone, and its process with it."""
         try:
             if not self.store.check([FAILED]):
                 return None
             first, code = self.store.get(FAILED).decode().split()
-            return int(first), int(code)
-        except Exception:
+        except RuntimeError:  # torch's errors of the network are such
             return -1, 1
+        return int(first), int(code)
 
     def _watch(self) -> None:
         while not self.ended.wait(PERIOD):
             if (found := self.failure()) and found[1] not in INTERRUPTED:
                 if not self.ended.wait(GRACE):
+                    if found[0] < 0:  # nobody else can say it
+                        os.write(2, f"expunge: {gone()}\n".encode())
                     os._exit(found[1])
                 return
 
@@ -168,6 +170,11 @@ def together() -> Iterator[None]:
             _BOARD.ended.set()
         _leave()
         _BOARD = None
+
+
+def gone() -> str:
+    """What is said where another process ended and did not say why."""
+    return f"another of the {count()} processes is gone: it was killed, or ran out of memory"
 
 
 def is_gone(error: Exception) -> bool:

@@ -20,16 +20,6 @@ def late(monkeypatch):
     monkeypatch.setattr(finite, "read_late", lambda _: True)
 
 
-def broken_at(monkeypatch, at):
-    whole = UnlearningTrainer.objective_loss
-
-    def loss(self, name, model, inputs):
-        value = whole(self, name, model, inputs)
-        return value / 0 if name == "forget" and self.state.global_step + 1 == at else value
-
-    monkeypatch.setattr(UnlearningTrainer, "objective_loss", loss)
-
-
 def after(steps, monkeypatch, **kw):
     """The weights after ``steps`` of a run that nothing broke."""
     own = UnlearningTrainer._maybe_log_save_evaluate
@@ -53,7 +43,7 @@ def after(steps, monkeypatch, **kw):
 def test_the_weights_go_back_to_those_that_were_seen_to_work(late, monkeypatch, at, good, logging_steps):
     kw = {"max_steps": 6, "logging_steps": logging_steps}
     expected = after(good or 0, monkeypatch, **kw)
-    broken_at(monkeypatch, at)
+    tiny.break_loss(monkeypatch, at)
     t = tiny.trainer(methods.grad_diff(), **(KW | kw))
     t.train()
     assert (t.health.diverged.step, t.health.diverged.what, t.health.diverged.good) == (at, "the loss forget", good)
@@ -65,7 +55,7 @@ def test_the_weights_go_back_to_those_that_were_seen_to_work(late, monkeypatch, 
 
 
 def test_weights_that_gave_nothing_finite_are_in_no_checkpoint(late, monkeypatch, tmp_path):
-    broken_at(monkeypatch, 2)
+    tiny.break_loss(monkeypatch, 2)
     kw = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "logging_steps": 100}
     t = tiny.trainer(methods.grad_diff(), out=str(tmp_path), **(KW | kw))
     t.train()
@@ -86,7 +76,7 @@ def test_a_large_copy_has_the_memory_of_one(late, monkeypatch):
         return made
 
     monkeypatch.setattr(finite, "copy_of", copy_of)
-    broken_at(monkeypatch, 6)
+    tiny.break_loss(monkeypatch, 6)
     t = tiny.trainer(methods.grad_diff(), **(KW | {"max_steps": 9, "logging_steps": 100}))
     t.train()
     assert t.health.diverged.good == 3 and len(places) == 1

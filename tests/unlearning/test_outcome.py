@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import tiny
 import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -26,21 +27,10 @@ def weights(folder):
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-def break_loss(monkeypatch, at):
-    """Make the forget loss of optimizer step ``at`` infinite, as a method's formula may."""
-    whole = UnlearningTrainer.objective_loss
-
-    def loss(self, name, model, inputs):
-        value = whole(self, name, model, inputs)
-        return value / 0 if name == "forget" and self.state.global_step + 1 == at else value
-
-    monkeypatch.setattr(UnlearningTrainer, "objective_loss", loss)
-
-
 @pytest.mark.parametrize(("method", "adapter"), [("grad_diff", "lora"), ("blur_npo", None)])
 def test_the_last_good_weights_are_saved_as_an_ordinary_output(workplace, monkeypatch, method, adapter):
     with monkeypatch.context() as patch:
-        break_loss(patch, at=4)
+        tiny.break_loss(patch, at=4)
         with pytest.raises(
             RunFailed, match="broke down at step 4: the loss forget is not finite; the weights after step 2"
         ):
@@ -67,7 +57,7 @@ def stop_after_two(kind):
 
 
 def test_nothing_is_saved_where_nothing_was_good(workplace, monkeypatch):
-    break_loss(monkeypatch, at=1)
+    tiny.break_loss(monkeypatch, at=1)
     with pytest.raises(RunFailed, match="no step before it was good, so nothing is saved"):
         go()
     assert not (workplace / "unlearned").exists()

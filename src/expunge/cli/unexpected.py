@@ -122,7 +122,7 @@ def sentence(error: Exception, log: Path | None) -> str:
             f"max_length, say gradient_checkpointing=true, or train LoRA factors with --adapter lora --dtype bfloat16{where}"
         )
     if processes.is_gone(error):
-        return f"another of the {processes.count()} processes is gone: it was killed, or ran out of memory{where}"
+        return f"{processes.gone()}{where}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
         return f"the package {package} is needed for this and is not installed: pip install {package}{where}"

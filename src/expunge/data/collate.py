@@ -53,6 +53,7 @@ def _places(columns: Sequence[Sequence[int]]) -> torch.Tensor:
     return torch.tensor(found, dtype=torch.long)
 
 
-def labelled_tokens(batch: Mapping[str, Any]) -> int:
-    """How many labelled tokens of ``batch`` are predicted: as :func:`collate` counted them, else read from the labels."""
-    return sum(batch["lengths"]) if "lengths" in batch else int((batch["labels"][:, 1:] != IGNORE).sum())
+def labelled_tokens(batch: Mapping[str, Any]) -> Sequence[int]:
+    """How many labelled tokens of each row are predicted: as :func:`collate` counted them, else read from the labels."""
+    lengths: Sequence[int] = batch.get("lengths") or (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
+    return lengths

@@ -15,10 +15,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from expunge.data.collate import labelled_tokens
 from expunge.forward.family import is_sharded, kind, reshard, unwrap, whole
 from expunge.forward.layers import hidden_after, output_embedding
 from expunge.forward.transfer import to_device
-from expunge.forward.view import IGNORE, ForwardPass, hidden_at, see
+from expunge.forward.view import ForwardPass, hidden_at, see
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]
 
@@ -171,10 +172,6 @@ def as_target(model: nn.Module) -> Iterator[None]:
     model.train(training)
 
 
-def _labelled(batch: Mapping[str, Any]) -> list[int]:
-    return list((batch["labels"][:, 1:] != IGNORE).sum(1).tolist())
-
-
 def _real(batch: Mapping[str, Any]) -> list[int]:
     return list(batch["attention_mask"].sum(1).tolist())
 
@@ -182,7 +179,7 @@ def _real(batch: Mapping[str, Any]) -> list[int]:
 def _collect(
     batches: Iterable[Mapping[str, Any]],
     f: Callable[[Mapping[str, Any]], Tensor],
-    lengths: Callable[[Mapping[str, Any]], list[int]] = _labelled,
+    lengths: Callable[[Mapping[str, Any]], Sequence[int]] = labelled_tokens,
     *,
     on_host: bool = True,
 ) -> dict[int, Tensor]:

@@ -174,6 +174,8 @@ class Watch:
         self._start: Copy | None = None
         self._seen: Seen | None = None
         self._spare: Copy | None = None  # an older copy, whose memory the next one takes
+        self._period: int | None = None  # of the copies, and whether one is small: known at the first step
+        self._small = False
 
     def check(
         self,
@@ -191,10 +193,13 @@ class Watch:
         """
         if not self.read():
             return False
+        if self._period is None:
+            self._period = period(model, state.max_steps)
+            self._small = trained_bytes(model) <= BYTES_A_STEP
         step, values = state.global_step, torch.stack(list(losses.values()))
         flags = everywhere(torch.cat([values.isfinite().float(), are_finite(grads, values.device)[None]]))
-        due = bool(step) and step % period(model, state.max_steps) == 0
-        small = self.late and trained_bytes(model) <= BYTES_A_STEP
+        due = bool(step) and step % self._period == 0
+        small = self.late and self._small
         copy = None
         if self.late and self.good is None and self._start is None:
             self._start = copy = copy_of(model, step)

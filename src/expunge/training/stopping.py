@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from expunge.errors import InputError
@@ -49,6 +50,31 @@ def rows_to_check(forget_rows: int, rows_a_step: int) -> Sequence[int]:
     """
     n = min(forget_rows, CHECK_STEPS * rows_a_step)
     return [i * forget_rows // n for i in range(n)]
+
+
+def at_level_of(trainer: Any, holdout: Sequence[Any]) -> StopAtLevel:
+    """The callback that ends the training of ``trainer`` where its forget set is as strange to the model as ``holdout``.
+
+    Raises InputError where the start model knows the forget set no better than that.
+    """
+    check(trainer.method)
+    name, objective = next(iter(trainer.method.objectives.items()))
+    level = trainer.measure(name, holdout)
+    if (start := trainer.measure(name)) <= level:
+        raise InputError(
+            f"the forget loss of the target model is {start:.4g} on the forget set and {level:.4g} on the holdout set: "
+            "by this measure there is nothing to forget; leave holdout out, or look at the two sets"
+        )
+    args, forget = trainer.args, trainer.train_dataset.streams[objective.on[0]]
+    step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = [forget[i] for i in rows_to_check(len(forget), step)]
+
+    def forget_loss() -> float:
+        """Of the model as it now is; every process gets the same number."""
+        value = torch.tensor(trainer.measure(name, rows), device=args.device)
+        return float(trainer.accelerator.reduce(value, "mean"))
+
+    return StopAtLevel(level, forget_loss, name)
 
 
 class StopAtLevel(TrainerCallback):

@@ -25,7 +25,6 @@ from expunge import combine
 from expunge.data.collate import labelled_tokens
 from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
-from expunge.errors import InputError
 from expunge.forward import padding
 from expunge.forward.transfer import numbers, to_device
 from expunge.forward.view import IGNORE, ForwardPass, see
@@ -179,7 +178,8 @@ class UnlearningTrainer(ResumableTrainer):
         if begin:
             checkpoints.restore(self.combine, begin)
         if self.holdout:
-            self._stop_at_holdout()
+            self.stop = stopping.at_level_of(self, self.holdout)
+            self.add_callback(self.stop)
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
         result = super().train(str(begin) if begin else None, *args, **kwargs)
@@ -212,26 +212,6 @@ class UnlearningTrainer(ResumableTrainer):
             return self.start_loss
         return self.measure(list(self.method.objectives)[k])
 
-    def _stop_at_holdout(self) -> None:
-        stopping.check(self.method)
-        name, objective = next(iter(self.method.objectives.items()))
-        level = self.measure(name, self.holdout)
-        if (start := self.measure(name)) <= level:
-            raise InputError(
-                f"the forget loss of the target model is {start:.4g} on the forget set and {level:.4g} on the holdout set: "
-                "by this measure there is nothing to forget; leave holdout out, or look at the two sets"
-            )
-        args, forget = self.args, self.train_dataset.streams[objective.on[0]]
-        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rows = [forget[i] for i in stopping.rows_to_check(len(forget), step)]
-        self.stop = stopping.StopAtLevel(level, partial(self._look, name, rows), name)
-        self.add_callback(self.stop)
-
-    def _look(self, name: str, rows: Sequence[Example]) -> float:
-        """Objective ``name`` over ``rows`` as the model now is; every process gets the same number."""
-        found = torch.tensor(self.measure(name, rows), device=self.args.device)
-        return float(self.accelerator.reduce(found, "mean"))
-
     # -- data -----------------------------------------------------------------------------------------------------------
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         args, rows = self.args, len(self.train_dataset if train_dataset is None else train_dataset)
@@ -254,7 +234,9 @@ class UnlearningTrainer(ResumableTrainer):
     def _count(self, batches: list[dict[str, Any]]) -> None:
         names = list(batches[0])
         whole = {s: [b[s] for b in batches if "filler" not in b[s]] for s in names}
-        totals = [[sum(map(labelled_tokens, whole[s])), sum(len(b["labels"]) for b in whole[s])] for s in names]
+        totals = [
+            [sum(sum(labelled_tokens(b)) for b in whole[s]), sum(len(b["labels"]) for b in whole[s])] for s in names
+        ]
         counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
         share = self.accelerator.reduce(counted, "mean") / len(batches)
         counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}

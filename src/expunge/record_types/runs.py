@@ -1,0 +1,169 @@
+"""The keys of ``run.json``, which `expunge run` and `expunge release` write."""
+
+# No `from __future__ import annotations`: it hides NotRequired from __required_keys__.
+from typing import Any, NotRequired, TypeAlias, TypedDict
+
+Figures: TypeAlias = dict[str, dict[str, float | None]]  # part -> name -> value
+
+
+# -- run.json -------------------------------------------------------------------------------------------------------------
+class MethodInfo(TypedDict):
+    """A method and where it comes from."""
+
+    name: str | None
+    parameters: dict[str, Any]
+    paper: str | None
+    status: str | None
+    summary: str | None
+    combiner: str | None
+    objectives: dict[str, Any]
+    chosen: NotRequired[dict[str, Any]]
+
+
+class ModelInfo(TypedDict):
+    """The model that a run begins with."""
+
+    source: str | None
+    fingerprint: str | None
+    parameters: float | None
+    trainable: float | None
+    adapter: str | None
+    adapter_config: dict[str, Any] | None
+    dtype: str | None
+    trains: NotRequired[str | None]
+
+
+class OutputInfo(TypedDict):
+    """The weights that a run wrote.
+
+    ``fingerprint``: of the model as the next run loads it, in the number format ``dtype``; ``files``: of the files (in older
+    records ``fingerprint`` is that); ``check``: the loss of a few rows in memory and from the files; ``rank``: of an adapter
+    that was trained on top of another.
+    """
+
+    path: str | None
+    fingerprint: str | None
+    dtype: NotRequired[str | None]
+    files: NotRequired[str | None]
+    check: NotRequired[dict[str, Any] | None]
+    rank: NotRequired[dict[str, Any] | None]
+
+
+class ParentInfo(TypedDict):
+    """The earlier run that wrote the model: its folder, and what its record says of model and output."""
+
+    run: str | None
+    created: str | None
+    method: str | None
+    fingerprint: str | None
+    model: str | None
+
+
+class DataInfo(TypedDict):
+    """One set of rows."""
+
+    source: str | None
+    rows: float | None
+    fingerprint: str | None
+    pieces: NotRequired[float | None]
+    tokens: NotRequired[float | None]
+    tokens_used: NotRequired[float | None]
+
+
+class ReadingInfo(TypedDict):
+    """How rows became tokens."""
+
+    columns: dict[str, str]
+    assistant_turns: str | None
+    max_length: float | None
+    template: dict[str, Any] | None
+
+
+class Example(TypedDict):
+    """One row with what each model answered."""
+
+    set: str | None
+    question: str | None
+    expected: str | None
+    before: str | None
+    after: str | None
+    reference: str | None
+
+
+class ReleaseStep(TypedDict):
+    """One step of a release."""
+
+    step: float | None
+    figures: Figures
+    penalty: float | None
+    seconds: float | None
+
+
+class Budget(TypedDict):
+    """The worst value that a watched figure may take."""
+
+    relative: float | None
+    limit: float | None
+
+
+class Truncation(TypedDict):
+    """What an adapter of a lower rank lost."""
+
+    rank: float | None
+    overall: float | None
+    modules: dict[str, Any]
+
+
+class ReleaseInfo(TypedDict):
+    """The steps of a release, and which one is the result."""
+
+    trajectory: list[ReleaseStep]
+    kept: float | None
+    stopped: str | None
+    forget_figure: str | None
+    utility_figure: str | None
+    better: str | None
+    budget: Budget | None
+    svd_error: Truncation | None
+
+
+class RunPart(TypedDict):
+    """A run that was interrupted is carried out in parts: when one began, after which step, and its seconds."""
+
+    began: str | None
+    from_step: float | None
+    seconds: float | None
+
+
+class RunRecord(TypedDict):
+    """``run.json``: what ``expunge run`` and ``expunge release`` did."""
+
+    schema: int | None
+    expunge: str | None
+    created: str | None
+    command: str | None
+    title: str | None
+    method: MethodInfo
+    model: ModelInfo
+    parent: NotRequired[ParentInfo | None]
+    output: OutputInfo
+    data: dict[str, DataInfo]
+    reading: NotRequired[ReadingInfo | None]
+    training: dict[str, Any]
+    seed: int | None
+    device: str | None
+    steps: list[dict[str, Any]]
+    tokens: NotRequired[float | None]
+    before: Figures
+    after: Figures
+    reference: Figures | None
+    reference_name: str | None
+    examples: list[Example]
+    release: NotRequired[ReleaseInfo | None]
+    seconds: float | None
+    parts: NotRequired[list[RunPart]]
+    warnings: list[Any]
+    private_files: NotRequired[list[str]]  # of mode 600: they quote forget data, or what a model answered to it
+    versions: dict[str, Any]
+    platform: str | None
+    peak_memory_bytes: float | None
