@@ -33,8 +33,8 @@ def divided(suited: Mapping[str, Any], given: Mapping[str, Any], forget_rows: in
         if parts % fewer == 0 and (rows * parts // fewer) % processes == 0:
             return {**suited, ROWS: rows * parts // fewer // processes, PARTS: fewer}
     step = rows * parts if free else rows
-    *others, most = [str(n) for n in range(2, step + 1) if step % n == 0]
+    fitting = ", ".join(str(n) for n in range(1, step + 1) if step % n == 0)
     raise InputError(
-        f"{processes} processes cannot share {'a step' if free else 'a batch'} of {step} rows evenly: start "
-        f"{', '.join(others)} or {most} processes, or give {ROWS}, the rows of each"
+        f"{processes} processes cannot share {'a step' if free else 'a batch'} of {step} rows evenly: start as many as "
+        f"divide it ({fitting}), or give {ROWS}, the rows of each"
     )
