@@ -51,19 +51,22 @@ def test_the_exit_code_is_that_of_the_first_that_failed(script, code, started):
     assert started(script) == code
 
 
-def test_a_signal_is_passed_on_and_waited_for(started, tmp_path):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_signal_is_passed_on_and_waited_for(name, started, tmp_path):
+    number = getattr(signal, name)
+
     def interrupt():
         while not all((tmp_path / f"ready-{rank}").exists() for rank in "01"):
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     code = started(
         "def stop(*_):\n    time.sleep(0.8)\n    open(f'saved-{rank}', 'w')\n    sys.exit(143)\n"
-        "signal.signal(signal.SIGTERM, stop)\nopen(f'ready-{rank}', 'w')\ntime.sleep(60)"
+        f"signal.signal(signal.{name}, stop)\nopen(f'ready-{{rank}}', 'w')\ntime.sleep(60)"
     )
-    assert code == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert code == 143 and signal.getsignal(number) == before
     assert all((tmp_path / f"saved-{rank}").exists() for rank in "01")  # longer than others are given
 
 

@@ -19,11 +19,11 @@ from datetime import timedelta
 from typing import Any
 
 from expunge.errors import InputError
+from expunge.processes import ENDING
 
 PERIOD = 0.1  # seconds between two looks at the processes
 FOR_ITSELF = 15.0  # seconds that a process has to end when another failed, and again after SIGTERM
 LAST = 3  # the third signal kills
-PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
 def check(n: int, *, cpu: bool = False) -> None:
@@ -94,7 +94,9 @@ def _failed(running: Sequence[subprocess.Popen[Any]]) -> int:
 
 @contextlib.contextmanager
 def _passing_on(running: list[subprocess.Popen[Any]]) -> Iterator[list[int]]:
-    """While open, Ctrl-C and SIGTERM go to each process of ``running``; gives the list of those that came."""
+    """While open, signals that end a run go to each process of ``running``, unless this one ignores them (``nohup``);
+    gives the list of those that came.
+    """
     received: list[int] = []
 
     def pass_on(number: int, _: Any) -> None:
@@ -103,7 +105,8 @@ def _passing_on(running: list[subprocess.Popen[Any]]) -> Iterator[list[int]]:
             if process.poll() is None:
                 process.send_signal(number if len(received) < LAST else signal.SIGKILL)
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield received
     except BaseException:

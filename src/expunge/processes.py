@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,10 +30,9 @@ OF_MPI = {
 FAILED = "expunge/failed"  # in the store: "RANK CODE" of the first process that failed
 PERIOD, GRACE = 1.0, 10.0  # seconds between two looks at the store, and for a process to end by itself
 CLOSED = ("closed by peer", "reset by peer", "was closed")  # as gloo and the store say it
-INTERRUPTED = (
-    130,
-    143,
-)  # exit codes of Ctrl-C and SIGTERM: each process ends by itself, once it has saved what it must
+# Ctrl-C, SIGTERM, a hung-up terminal, and SIGUSR1, which Slurm sends before the time is up.
+ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n))
+INTERRUPTED = [128 + n for n in ENDING]  # exit codes: each process ends by itself, once it has saved what it must
 
 
 # -- which one ------------------------------------------------------------------------------------------------------------

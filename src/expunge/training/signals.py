@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+from expunge.processes import ENDING
+
 AGAIN = 1.0  # seconds: a second Ctrl-C that comes earlier is the same one, passed on by a launcher
 SAYS_AGAIN = "the same call goes on from there"
 
@@ -50,8 +51,7 @@ def caught() -> Iterator[None]:
         yield
         return
     default = (signal.SIG_DFL, signal.default_int_handler)
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) in default}
+    before = {n: signal.getsignal(n) for n in ENDING if signal.getsignal(n) in default}
     try:
         for number in before:
             signal.signal(number, _handle)
