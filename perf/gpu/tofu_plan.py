@@ -229,6 +229,7 @@ def claimed(plan: Plan, piece: Piece) -> Iterator[bool]:
 # -- rows -----------------------------------------------------------------------------------------------------------------
 def pack(folder: Path, file: Path) -> Path:
     """The files of ``folder`` that are read, and its licence, as a ``.tar.xz``."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing_file(file) as temporary, tarfile.open(temporary, "w:xz") as packed:
         for found in _sources(folder):
             packed.add(found, found.name)
