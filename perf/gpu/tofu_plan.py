@@ -127,6 +127,7 @@ def pieces(plan: Plan) -> list[Piece]:
     tried = [_of(trial, "trial", start) for trial in plan.trials]
     labels = chosen(plan, tried)
     runs = compare.trials(plan.chosen(labels)) if labels else []
+    runs = sorted(runs, key=lambda trial: plan.seeds.index(trial.seed))  # every method's first seed before second ones
     return [*taught, *asked[:2], *tried, *asked[2:], *(_of(trial, "chosen", start) for trial in runs)]
 
 
