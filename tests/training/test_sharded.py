@@ -109,21 +109,6 @@ def test_a_torch_that_shards_on_no_cpu_is_named_before_a_model_is_loaded(monkeyp
     sharded.check(args_on("cpu"))  # asks for none
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"save_strategy": "steps"}, "save_strategy=steps: "),
-        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint: "),
-    ],
-)
-def test_checkpoints_of_shards_are_refused(given, said):
-    plain = vars(args_on("cuda", fsdp_version=2)) | {"save_strategy": "no", "resume_from_checkpoint": None}
-    sharded.check(SimpleNamespace(**plain | {"fsdp": True}))
-    sharded.check(SimpleNamespace(**plain | given))
-    with pytest.raises(InputError, match=f"^{said}a run in shards .* checkpoint"):
-        sharded.check(SimpleNamespace(**plain | given | {"fsdp": True}))
-
-
 def test_the_process_that_starts_the_others_takes_what_is_of_several():
     of_several = {"fsdp": "full_shard", "fsdp_config": '{"version": 2}', "ddp_backend": "gloo"}
     given = {"model": "m", "forget": "f", "retain": "r", "processes": 2, **of_several}

@@ -37,7 +37,7 @@ FREE = {
 # Training arguments that say how much is saved, logged or shown, or how a step's rows are cut up.
 FREE_ARGUMENTS = {
     "output_dir", "run_name", "report_to", "project", "disable_tqdm", "resume_from_checkpoint", "use_cpu", "processes",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "ignore_data_skip",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "ignore_data_skip", "fsdp", "fsdp_config",
     "restore_callback_states_from_checkpoint",
 }  # fmt: skip
 FREE_KINDS = ("save_", "logging_", "log_", "dataloader_", "trackio_", "hub_", "ddp_")
@@ -82,7 +82,7 @@ def made_of(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str
     said = {
         "settings": settings.model_dump(exclude=FREE),
         "method": {**describe.describe(method), "optimizer": asdict(method.optimizer) if method.optimizer else None},
-        "training": _arguments(args),
+        "training": _arguments(args, len(data.examples["forget"])),
         "data": {name: sources.fingerprint(rows) for name, rows in data.given.items()},
         "tokens": {name: _digest(rows) for name, rows in data.examples.items()},
     }
@@ -92,10 +92,10 @@ def made_of(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str
     return result
 
 
-def _arguments(args: Any) -> dict[str, Any]:
+def _arguments(args: Any, forget_rows: int) -> dict[str, Any]:
     chosen = describe.describe_training(args, args.max_steps)
     own = {k: v for k, v in chosen.items() if k not in FREE_ARGUMENTS and not k.startswith(FREE_KINDS)}
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = min(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, forget_rows)
     named = args.resume_from_checkpoint
     begin = {} if named in (None, True) or str(named).lower() == "true" else {"resume_from_checkpoint": named}
     return own | begin | {"rows a step": rows}
