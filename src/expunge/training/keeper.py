@@ -12,10 +12,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,16 +220,23 @@ class Keeper(TrainerCallback):
         return said
 
     def _tensors(self, fresh: Path) -> Iterator[Callable[[], None]]:
-        """The parts of a save that write what is ours of weights and, in shards, of the optimizer's state."""
+        """The parts of a save that write what is ours of weights and, in shards, of the optimizer's state; the same in all
+        processes.
+        """
         trainer = self.trainer
         main, shards, good = trainer.args.should_save, trainer.shards, trainer.health.good
-        if trainer.is_deepspeed_enabled or not (shards or main):
+        if trainer.is_deepspeed_enabled:
             return
-        put = partial(pieces.write, fresh) if main else pieces.gather
+
+        def put(name: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+            if main:
+                pieces.write(fresh, name, tensors)
+            elif shards:
+                pieces.gather(tensors)
 
         def weights() -> None:
             inner = fresh / f"checkpoint-{trainer.state.global_step}"
-            if shards or self.writes_weights() or not trained.covers(inner, trainer.model):
+            if shards or (main and (self.writes_weights() or not trained.covers(inner, trainer.model))):
                 put(trained.NAME, trained.of(trainer.model).items())
 
         def last_good() -> None:

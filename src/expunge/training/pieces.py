@@ -54,8 +54,8 @@ def write(folder: Path, name: str, tensors: Iterable[tuple[str, Tensor]], *, lim
         raise problem
 
 
-def gather(name: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """The part of a process that writes nothing in :func:`write` of the same ``name``."""
+def gather(tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """The part of a process that writes nothing in :func:`write`."""
     for _, tensor in tensors:
         whole(tensor.detach())
 
