@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer import SCHEDULER_NAME
 
@@ -24,6 +25,7 @@ class ResumableTrainer(Trainer):
 
     model: Any
     shards: Any = None
+    warnings: list[str]
 
     def __init__(self, *args: Any, plan: Plan | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -69,9 +71,15 @@ class ResumableTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """As transformers; where the checkpoint is of another number of processes each begins anew, by seed and step."""
-        if checkpoint is None or checkpoints.processes_of(Path(checkpoint)) == self.args.world_size:
+        n = self.args.world_size
+        if checkpoint is None or (before := checkpoints.processes_of(Path(checkpoint))) == n:
             return super()._load_rng_state(checkpoint)
-        set_seed(self.args.seed + self.state.global_step * self.args.world_size + self.args.process_index)
+        set_seed(self.args.seed + self.state.global_step * n + self.args.process_index)
+        if _drops_out(self.model):
+            self.warnings.append(
+                f"after step {self.state.global_step} dropout drew other numbers than it would have, for the run went on in "
+                f"{n} process{'es' * (n > 1)} and had begun in {before}"
+            )
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where a checkpoint is being written, before it gets its name."""
@@ -107,3 +115,10 @@ def _as_model(trainer: Any, model: Any) -> Iterator[None]:
         yield
     finally:
         trainer.model = own
+
+
+def _drops_out(model: Any) -> bool:
+    """Whether ``model`` draws random numbers as it trains: dropout of its modules, or by its configuration."""
+    config = model.config.get_text_config().to_dict() if hasattr(model, "config") else {}
+    chosen = (value for key, value in config.items() if "drop" in key and isinstance(value, float))
+    return any(chosen) or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())

@@ -129,6 +129,7 @@ def _carried_out(
     unfinished.begin(folder, settings)
     made = unfinished.made_of(settings, method, data, args)
     this = unfinished.Run(made, unfinished.find(folder, made, settings), began)
+    unfinished.check_seen(this.unfinished, folder)
     earlier = this.unfinished.facts if this.unfinished else {}
     load = partial(
         models.load,

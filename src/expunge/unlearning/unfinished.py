@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import files, outputs, record
+from expunge import files, outputs, processes, record
 from expunge.data import sources
 from expunge.errors import InputError
 from expunge.method import Method
@@ -67,10 +67,13 @@ class Run:
     known: dict[str, Any] = field(default_factory=dict)
 
     def parts(self) -> list[dict[str, Any]]:
-        """When each part of the run began, after which step, and the seconds it took (as far as it was saved)."""
+        """When each part of the run began, after which step, the seconds it took (as far as it was saved), and in how many
+        processes, where they were several.
+        """
         before = list(self.unfinished.facts["parts"]) if self.unfinished else []
         step = self.unfinished.step if self.unfinished else 0
-        return [*before, {"began": self.began, "from_step": step, "seconds": time.monotonic() - self.started}]
+        now = {"began": self.began, "from_step": step, "seconds": time.monotonic() - self.started}
+        return [*before, now | describe.shared()]
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint holds of the run."""
@@ -124,6 +127,16 @@ def find(folder: Path, made: Mapping[str, Any], settings: Recipe) -> Unfinished 
         what = next(_differences(there[0].facts["made_of"], made), "its settings are others")
         raise InputError(_other(folder, there[0], what))
     return None
+
+
+def check_seen(unfinished: Unfinished | None, folder: Path) -> None:
+    """Raise InputError, in all processes, where not all of them see the checkpoint that the main one goes on from."""
+    step = unfinished.step if unfinished else None
+    if not processes.agreed(processes.on_main(lambda: step) == step):
+        raise InputError(
+            f"not every process sees the checkpoints in {folder}; give an output folder that all machines share, or start "
+            "over with --fresh (fresh=True)"
+        )
 
 
 def check_model(unfinished: Unfinished | None, fingerprint: str, folder: Path) -> None:
