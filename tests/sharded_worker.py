@@ -1,5 +1,5 @@
-"""One process of several: ``python sharded_worker.py FOLDER`` trains every case and the main process leaves there how far
-the weights moved.  On one process, which shards nothing, the same are what the others are compared with.
+"""Several processes: ``python sharded_worker.py FOLDER NAMES`` trains cases and leaves there how far the weights moved.
+On one process, which shards nothing, the same are what the others are compared with.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import conftest  # noqa: F401  its short cuts
 import tiny
 import torch
+from launch import in_ranks
 from method_rows import IDS, LR, PARAMETERS, ROWS
 
 from expunge.forward.family import local
@@ -75,11 +78,8 @@ def live_reference(t: Any) -> None:
     t.reference = replace(t.reference, hidden=None, activations=None, copy=whole)
 
 
-def moved(case: Case, processes: int, out: str | None = None, begin: str | None = None) -> torch.Tensor | None:
-    """How far training moves the weights, flat, in the main process; None in the others.
-
-    ``out``: where checkpoints go; ``begin``: the one to go on from.
-    """
+def moved(case: Case, processes: int) -> torch.Tensor | None:
+    """How far training moves the weights, flat, in the main process; None in the others."""
     model = tiny.model(**case.model)
     if case.lora:
         model = attach_lora(model, r=case.rank, alpha=8, dropout=0.0, seed=0)
@@ -92,10 +92,10 @@ def moved(case: Case, processes: int, out: str | None = None, begin: str | None 
         **case.training,
         **(FSDP2 if processes > 1 else {}),
     }
-    t = tiny.trainer(method, model, tiny.paired(case.rows, GLOBAL_BATCH), out, **arguments)
+    t = tiny.trainer(method, model, tiny.paired(case.rows, GLOBAL_BATCH), **arguments)
     if case.prepared:
         globals()[case.prepared](t)
-    t.train(begin)
+    t.train()
     if t.shards is None:
         return tiny.delta(t.model, start)
     trained = t.shards.gathered()
@@ -121,18 +121,11 @@ def run(names: Iterable[str], folder: Path, processes: int) -> None:
             torch.save(value, folder / f"{name}.pt")
 
 
-def run_resumed(folder: Path, processes: int, begin: str | None) -> None:
-    """Four steps of BLUR with AdamW, a checkpoint after the second, or those from the checkpoint ``begin`` on."""
-    saves = {**ADAMW, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-    case = Case("blur_npo", training=saves)
-    value = moved(case, processes, str(folder / "checkpoints"), begin)
-    if value is not None:
-        torch.save(value, folder / f"resumed-{processes}-{bool(begin)}.pt")
+def work(folder: Path, names: list[str]) -> None:
+    """What one rank does."""
+    run(names, folder, int(os.environ["WORLD_SIZE"]))
+    torch.distributed.destroy_process_group()
 
 
-if __name__ == "__main__" and sys.argv[2:3] == ["resume"]:
-    run_resumed(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]), next(iter(sys.argv[3:]), None))
-    torch.distributed.destroy_process_group()
-elif __name__ == "__main__":
-    run(sys.argv[2:] or cases(), Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]))
-    torch.distributed.destroy_process_group()
+if __name__ == "__main__":
+    sys.exit(in_ranks(partial(work, Path(sys.argv[1]), sys.argv[2:])) != 0)

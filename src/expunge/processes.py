@@ -121,6 +121,15 @@ def on_main(work: Callable[[], T], tell: Callable[[T], Any] = lambda value: valu
     return cast(T, told)
 
 
+def agreed(flag: bool) -> bool:
+    """Whether ``flag`` is true in all processes, which all get the same answer."""
+    if not grouped():
+        return flag
+    from accelerate.utils import gather_object
+
+    return all(gather_object([flag]))
+
+
 # -- the end --------------------------------------------------------------------------------------------------------------
 class _Board:
     """The launcher's store, and the thread that looks whether a process has failed."""

@@ -20,7 +20,7 @@ from expunge import methods, models, record
 from expunge.cli import app
 from expunge.data import chat, sources
 from expunge.errors import InputError, RunFailed
-from expunge.training import manifest, sharded, signals
+from expunge.training import manifest, signals
 from expunge.training.trainer import UnlearningTrainer
 
 
@@ -125,29 +125,6 @@ def test_other_settings_or_data_are_refused_and_fresh_starts_over(workplace, mon
         go("other", max_steps=3)
     assert go(max_steps=4, fresh=True).record["parts"][0]["from_step"] == 0
     assert sorted(p.name for p in Path("unlearned").iterdir()) == ["model", "report.html", "run.json"]
-
-
-def test_a_run_in_shards_plans_no_checkpoint_and_goes_on_from_none(workplace, monkeypatch):
-    monkeypatch.setattr(sharded, "switched_on", lambda args: True)
-    plans = []
-
-    def train(*args, plan, **kwargs):
-        plans.append(plan)
-        raise RunFailed("seen")
-
-    with monkeypatch.context() as m:
-        m.setattr("expunge.unlearning.train.train", train)
-        m.setattr(sharded, "check", lambda args: None)
-        with pytest.raises(RunFailed, match="seen"):
-            go(max_steps=3)
-    assert plans == [None]
-    monkeypatch.setattr(sharded, "switched_on", lambda args: False)
-    stopped(2, max_steps=3)
-    monkeypatch.setattr(sharded, "switched_on", lambda args: True)
-    monkeypatch.setattr(sharded, "check", lambda args: None)
-    monkeypatch.setattr(models, "load", lambda *a, **k: 1 / 0)
-    with pytest.raises(InputError, match=r"saved after step 2, and a run in shards .* cannot go on from it; .*--fresh"):
-        go(max_steps=3)
 
 
 def test_a_finished_run_is_refused_and_done_anew_with_overwrite(workplace):

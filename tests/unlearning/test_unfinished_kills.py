@@ -23,7 +23,7 @@ from resumed import WAYS, assert_same, go, weights
 
 from expunge import models
 from expunge.errors import RunFailed
-from expunge.training import trained
+from expunge.training import pieces
 
 FINISHED, FAILED, BROKEN = 0, 1, 3
 HOW = {"save_every": 0}
@@ -132,7 +132,7 @@ class Disk:
         self.before(os, "open", lambda a: a[0] if a[1] & (os.O_WRONLY | os.O_RDWR) else None)
         for module in (builtins, io):
             self.before(module, "open", lambda a: a[0] if writing(a) else None)
-        for module, name in ((torch, "save"), (trained, "save_file"), (transformers.modeling_utils, "safe_save_file")):
+        for module, name in ((torch, "save"), (pieces, "save_file"), (transformers.modeling_utils, "safe_save_file")):
             self.half(module, name)
 
     def before(self, module, name, path_of):

@@ -128,11 +128,14 @@ class ReleaseInfo(TypedDict):
 
 
 class RunPart(TypedDict):
-    """A run that was interrupted is carried out in parts: when one began, after which step, and its seconds."""
+    """A run that was interrupted is carried out in parts: when one began, after which step, its seconds, and in how many
+    processes, where they were several.
+    """
 
     began: str | None
     from_step: float | None
     seconds: float | None
+    processes: NotRequired[int]
 
 
 class RunRecord(TypedDict):

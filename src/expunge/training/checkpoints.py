@@ -13,12 +13,12 @@ from typing import Any
 from expunge import files
 from expunge.combine import Combiner, complete
 from expunge.errors import InputError
-from expunge.training import manifest
+from expunge.training import manifest, moments
 
 COMBINER_FILE = "combiner.json"
 OURS = "expunge.json"  # what the trainer knows besides, and what the run adds
 STATE, OPTIMIZER = "trainer_state.json", "optimizer.pt"
-SHARDED = ("optimizer.bin", "optimizer_0", "pytorch_model_fsdp_0", "global_step*")  # of FSDP and DeepSpeed
+DEEPSPEED = "global_step*"  # its folder of shards
 
 
 def located(named: Any, folder: str | Path | None) -> Path | None:
@@ -64,8 +64,13 @@ def check(place: Path, combiner: Any) -> None:
 
 
 def has_optimizer(place: Path) -> bool:
-    """Whether ``place`` holds the optimizer's state, in one file or in shards."""
-    return (place / OPTIMIZER).is_file() or any(any(place.glob(pattern)) for pattern in SHARDED)
+    """Whether ``place`` holds the optimizer's state: transformers' file, that of a run in shards, or DeepSpeed's folder."""
+    return (place / OPTIMIZER).is_file() or moments.exists(place) or any(place.glob(DEEPSPEED))
+
+
+def processes_of(place: Path) -> int:
+    """How many processes saved ``place``: each its random states."""
+    return max(1, sum(1 for _ in place.glob("rng_state_*.pth")))
 
 
 def ours(place: Path) -> dict[str, Any]:

@@ -11,8 +11,9 @@ of the start too, and the weights always go back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from expunge.errors import InputError
 from expunge.forward.family import is_sharded, local, reshard
 from expunge.forward.transfer import Arriving
+from expunge.training import pieces
+from expunge.training.sharded import WRAPPED
 
 BYTES_A_STEP = 1 << 28  # copied on average, at most; the copies are at least TIMES in a run
 TIMES = 10
@@ -95,6 +98,23 @@ def _room(p: Tensor) -> Tensor:
         return torch.empty_like(p, device="cpu", pin_memory=True)
     except RuntimeError:
         return torch.empty_like(p, device="cpu")
+
+
+def named(model: nn.Module, copy: Copy) -> Iterator[tuple[str, Tensor]]:
+    """Name -> weight of ``copy``, which is of ``model``; DTensors where that is sharded."""
+    reshard(model)
+    for name, p in model.named_parameters():
+        if name in copy.weights:
+            yield name.replace(WRAPPED, ""), pieces.like(p, copy.weights[name])
+
+
+def read(model: nn.Module, step: int, place: Path, name: str) -> Copy:
+    """The copy, after ``step`` steps, that was written as ``name`` to ``place``; where ``model`` is sharded its shards."""
+    reshard(model)
+    with pieces.reading(place, name) as held:
+        keys = held.names
+        mine = {n: p for n, p in model.named_parameters() if n.replace(WRAPPED, "") in keys}
+        return Copy(step, {n: held.read(n.replace(WRAPPED, ""), pieces.index_of(p)) for n, p in mine.items()})
 
 
 @torch.no_grad()

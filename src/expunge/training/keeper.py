@@ -3,7 +3,8 @@
 A checkpoint is transformers' own (optimizer, schedule, random states, log; where it was asked for, the model) and beside it
 ``combiner.json``, ``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the
 weights that train, under their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It
-is whole or not there (:mod:`expunge.training.manifest`).
+is whole or not there (:mod:`expunge.training.manifest`).  A run in shards gathers what it saves: the files are those of one
+process, the optimizer's state apart (:mod:`expunge.training.moments`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,9 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from expunge import files
-from expunge.training import checkpoints, finite, manifest, signals, trained
+from expunge.training import checkpoints, finite, manifest, moments, pieces, signals, trained
 
-GOOD = "good.safetensors"
+GOOD = "good"
 LAG = 0.5  # seconds of steps after which several processes ask each other whether to save or to stop
 
 
@@ -67,6 +68,7 @@ class Keeper(TrainerCallback):
         self.wanted: Callable[[], int | None] = lambda: None  # the signal that ends training
         self.stopped_by: int | None = None
         self.into: Path | None = None  # where the checkpoint that is being written goes
+        self.whole: Any = None  # the model that is being written, where it is in shards
         self._own = False  # whether it is one of the run's own
         self._due_now = False
         self._last = time.monotonic()
@@ -172,6 +174,10 @@ class Keeper(TrainerCallback):
                 shutil.rmtree(fresh, ignore_errors=True)
                 fresh.mkdir(parents=True)
 
+        def gather() -> None:
+            if self.trainer.shards and not own:
+                self.whole = self.trainer.gathered()
+
         def complete() -> None:
             if first:
                 self._complete(fresh)
@@ -180,9 +186,10 @@ class Keeper(TrainerCallback):
         self.into = fresh
         asked, args.save_only_model = args.save_only_model, args.save_only_model and not own
         try:
-            problem = next(filter(None, (self._problem(part) for part in (prepare, write, complete))), None)
+            parts = (prepare, gather, write, *self._tensors(fresh), complete)
+            problem = next(filter(None, map(self._problem, parts)), None)
         finally:
-            self.into, args.save_only_model = None, asked
+            self.into, self.whole, args.save_only_model = None, None, asked
             self._last = time.monotonic()
         if problem:
             self._tell(place, problem)
@@ -194,8 +201,8 @@ class Keeper(TrainerCallback):
             self._forget_older(folder, place, 1 if own else args.save_total_limit)
 
     def writes_weights(self) -> bool:
-        """Whether the checkpoint that is being written has its weights from :meth:`_complete` alone."""
-        return self._own and self.plan is not None and not trained.is_sharded(self.trainer)
+        """Whether the checkpoint that is being written has its weights from :meth:`_tensors` alone."""
+        return self._own and self.plan is not None and not self.trainer.is_deepspeed_enabled
 
     def _problem(self, part: Callable[[], None]) -> str | None:
         """What went wrong in ``part`` of a save, here or in another process; every process waits for all."""
@@ -206,7 +213,45 @@ class Keeper(TrainerCallback):
             lines = str(error).strip().splitlines() or [type(error).__name__]
             said = files.reason(error) if isinstance(error, OSError) else lines[0].rstrip(".")
         (failed,) = self._agreed(said is not None)
-        return said or ("another process failed" if failed else None)
+        if failed and self.trainer.args.world_size > 1:
+            every: list[str | None] = [None] * self.trainer.args.world_size
+            torch.distributed.all_gather_object(every, said)
+            said = next(filter(None, every))
+        return said
+
+    def _tensors(self, fresh: Path) -> Iterator[Callable[[], None]]:
+        """The parts of a save that write what is ours of weights and, in shards, of the optimizer's state; the same in all
+        processes.
+        """
+        trainer = self.trainer
+        main, shards, good = trainer.args.should_save, trainer.shards, trainer.health.good
+        if trainer.is_deepspeed_enabled:
+            return
+
+        def put(name: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+            if main:
+                pieces.write(fresh, name, tensors)
+            elif shards:
+                pieces.gather(tensors)
+
+        def weights() -> None:
+            inner = fresh / f"checkpoint-{trainer.state.global_step}"
+            if shards or (main and (self.writes_weights() or not trained.covers(inner, trainer.model))):
+                put(trained.NAME, trained.of(trainer.model).items())
+
+        def last_good() -> None:
+            put(GOOD, finite.named(trainer.model, good))
+
+        def optimizer() -> None:
+            put(moments.NAME, moments.tensors(trainer.optimizer))
+            if main:
+                moments.write_groups(fresh, trainer.optimizer)
+
+        yield weights
+        if good is not None:
+            yield last_good
+        if shards and not trainer.args.save_only_model:
+            yield optimizer
 
     def _complete(self, fresh: Path) -> None:
         """Move what transformers wrote up to ``fresh``, and write beside it what is ours."""
@@ -217,12 +262,6 @@ class Keeper(TrainerCallback):
         inner.rmdir()
         if held := trainer.combine.state_dict():
             files.write_json(fresh / checkpoints.COMBINER_FILE, held)
-        good = trainer.health.good
-        if not trained.is_sharded(trainer):
-            if self.writes_weights() or not trained.covers(fresh, trainer.model):
-                trained.write(fresh / trained.FILE, trained.of(trainer.model))
-            if good is not None:
-                trained.write(fresh / GOOD, good.weights)
         said = {"schema": 1, "training": self._state(), "run": dict(self.plan.facts()) if self.plan else {}}
         files.write_json(fresh / checkpoints.OURS, said, mode=files.PRIVATE)
 
@@ -257,8 +296,8 @@ class Keeper(TrainerCallback):
         trainer._globalstep_last_logged = held["last_logged"]
         if held["diverged"]:
             trainer.health.diverged = finite.Divergence(**held["diverged"])
-        if held["good_step"] is not None and (place / GOOD).exists():
-            trainer.health.good = finite.Copy(held["good_step"], trained.read(place / GOOD))
+        if held["good_step"] is not None and pieces.exists(place, GOOD):
+            trainer.health.good = finite.read(trainer.model, held["good_step"], place, GOOD)
 
     def _forget_older(self, folder: Path, newest: Path, keep: int | None) -> None:
         """Remove all but ``keep`` of the checkpoints in ``folder``, now that the newest is on the disk."""

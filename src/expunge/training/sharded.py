@@ -23,7 +23,6 @@ from expunge.errors import InputError
 from expunge.forward import family
 from expunge.forward.family import is_sharded, local, reshard, whole
 
-NOT_SAVED = "a run in shards saves no checkpoints: one that is interrupted starts over"
 WRAPPED = "_checkpoint_wrapped_module."  # what activation checkpointing puts into the names of weights
 
 
@@ -46,8 +45,8 @@ def version(accelerator: Any) -> int | None:
 
 
 def check(args: Any) -> None:
-    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, for checkpoints, or for CPUs
-    with a torch that cannot.
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, or for CPUs with a torch that
+    cannot.
     """
     if not switched_on(args):
         return
@@ -58,11 +57,6 @@ def check(args: Any) -> None:
         )
     plugin = getattr(args, "fsdp_plugin_args", None) or {}
     _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
-    if getattr(args, "resume_from_checkpoint", None):
-        raise InputError("resume_from_checkpoint: a run in shards (FSDP) cannot go on from a checkpoint; leave it out")
-    kind = getattr(args, "save_strategy", "no")
-    if (kind := getattr(kind, "value", kind)) != "no":
-        raise InputError(f"save_strategy={kind}: a run in shards (FSDP) saves no checkpoints; leave it out")
 
 
 def runs_on_cpu() -> bool:

@@ -6,35 +6,28 @@ those of the model in memory; its trainer does not translate them back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from expunge.errors import InputError
+from expunge.forward.family import reshard
+from expunge.training import pieces
+from expunge.training.sharded import WRAPPED
 
-FILE = "trained.safetensors"
+NAME = "trained"
 
 
 def of(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> weight of ``model`` that trains, or buffer that it is saved with."""
+    """Name -> weight of ``model`` that trains, or buffer that it is saved with; of a sharded model this process's part."""
+    reshard(model)
     held = model.state_dict()
     moving = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    return moving | {name: b for name, b in model.named_buffers() if name in held and name not in moving}
-
-
-def write(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write ``weights`` to ``file``, each with a memory of its own."""
-    save_file({name: w.detach().to("cpu", copy=True).contiguous() for name, w in weights.items()}, file)
-
-
-def read(file: Path) -> dict[str, Tensor]:
-    """The weights in ``file``, in main memory."""
-    return dict(load_file(file))
+    kept = {name: b for name, b in model.named_buffers() if name in held and name not in moving}
+    return {name.replace(WRAPPED, ""): value for name, value in {**moving, **kept}.items()}
 
 
 @torch.no_grad()
@@ -43,14 +36,16 @@ def load(place: Path, model: nn.Module) -> bool:
 
     Raises InputError where they are not those that train in ``model``.
     """
-    file = place / FILE
-    if not file.exists():
+    if not pieces.exists(place, NAME):
         return False
-    held, own = read(file), of(model)
-    if odd := sorted(held.keys() ^ own.keys()):
-        raise InputError(f"{place} holds the weights of another model: {odd[0]} is in only one of the two; use --fresh")
-    for name, weight in own.items():
-        weight.copy_(held[name])
+    own = of(model)
+    with pieces.reading(place, NAME) as held:
+        if odd := sorted(held.names ^ own.keys()):
+            raise InputError(
+                f"{place} holds the weights of another model: {odd[0]} is in only one of the two; use --fresh"
+            )
+        for name, weight in own.items():
+            pieces.read_into(weight, held, name)
     return True
 
 

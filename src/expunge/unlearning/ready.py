@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from expunge import outputs, record
-from expunge.errors import InputError
 from expunge.method import Method, build
 from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
@@ -21,7 +20,6 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
 
     Raises InputError for what a person has to mend; writes nothing.
     """
-    from expunge.training import sharded
 
     method = method_of(settings, method)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
@@ -36,13 +34,6 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
     going = unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)
     asked = str(args.save_strategy.value) != "no"
-    if sharded.switched_on(args):
-        settings = settings.model_copy(update={"save_every": None})
-        if going:
-            raise InputError(
-                f"{folder} holds an unfinished run, saved after step {going.step}, and a run in shards (FSDP) cannot go on "
-                "from it; start it as it began, or start over with --fresh (fresh=True)"
-            )
     needed = space(settings, checkpoints=asked - bool(going))  # one is there already
     most = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
     outputs.check_space(folder, needed, most)

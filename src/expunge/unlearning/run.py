@@ -124,13 +124,12 @@ def _carried_out(
     from expunge.training import finite, sharded
 
     sharded_run = sharded.switched_on(args)
-    notes = []
     if sharded_run:  # no device need hold the whole model
-        notes += [sharded.NOT_SAVED] if settings.save_every is not None else []
-        settings = settings.model_copy(update={"device": "cpu", "save_every": None})
+        settings = settings.model_copy(update={"device": "cpu"})
     unfinished.begin(folder, settings)
     made = unfinished.made_of(settings, method, data, args)
     this = unfinished.Run(made, unfinished.find(folder, made, settings), began)
+    unfinished.check_seen(this.unfinished, folder)
     earlier = this.unfinished.facts if this.unfinished else {}
     load = partial(
         models.load,
@@ -170,7 +169,7 @@ def _carried_out(
         method,
         args,
         callbacks=given.callbacks,
-        plan=None if sharded_run else unfinished.plan(folder, settings, this),
+        plan=unfinished.plan(folder, settings, this),
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
     )
@@ -198,7 +197,7 @@ def _carried_out(
         after=after,
         compared=compared,
         parent=parent,
-        warnings=[*notes, *parent_warnings],
+        warnings=[*parent_warnings],
         command=command,
     )
     # Of several processes one writes, and checks what it wrote; the others get the record.

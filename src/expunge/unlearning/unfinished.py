@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expunge import files, outputs, record
+from expunge import files, outputs, processes, record
 from expunge.data import sources
 from expunge.errors import InputError
 from expunge.method import Method
@@ -37,7 +37,7 @@ FREE = {
 # Training arguments that say how much is saved, logged or shown, or how a step's rows are cut up.
 FREE_ARGUMENTS = {
     "output_dir", "run_name", "report_to", "project", "disable_tqdm", "resume_from_checkpoint", "use_cpu", "processes",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "ignore_data_skip",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "ignore_data_skip", "fsdp", "fsdp_config",
     "restore_callback_states_from_checkpoint",
 }  # fmt: skip
 FREE_KINDS = ("save_", "logging_", "log_", "dataloader_", "trackio_", "hub_", "ddp_")
@@ -67,10 +67,13 @@ class Run:
     known: dict[str, Any] = field(default_factory=dict)
 
     def parts(self) -> list[dict[str, Any]]:
-        """When each part of the run began, after which step, and the seconds it took (as far as it was saved)."""
+        """When each part of the run began, after which step, the seconds it took (as far as it was saved), and in how many
+        processes, where they were several.
+        """
         before = list(self.unfinished.facts["parts"]) if self.unfinished else []
         step = self.unfinished.step if self.unfinished else 0
-        return [*before, {"began": self.began, "from_step": step, "seconds": time.monotonic() - self.started}]
+        now = {"began": self.began, "from_step": step, "seconds": time.monotonic() - self.started}
+        return [*before, now | describe.shared()]
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint holds of the run."""
@@ -82,7 +85,7 @@ def made_of(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str
     said = {
         "settings": settings.model_dump(exclude=FREE),
         "method": {**describe.describe(method), "optimizer": asdict(method.optimizer) if method.optimizer else None},
-        "training": _arguments(args),
+        "training": _arguments(args, len(data.examples["forget"])),
         "data": {name: sources.fingerprint(rows) for name, rows in data.given.items()},
         "tokens": {name: _digest(rows) for name, rows in data.examples.items()},
     }
@@ -92,10 +95,10 @@ def made_of(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str
     return result
 
 
-def _arguments(args: Any) -> dict[str, Any]:
+def _arguments(args: Any, forget_rows: int) -> dict[str, Any]:
     chosen = describe.describe_training(args, args.max_steps)
     own = {k: v for k, v in chosen.items() if k not in FREE_ARGUMENTS and not k.startswith(FREE_KINDS)}
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = min(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, forget_rows)
     named = args.resume_from_checkpoint
     begin = {} if named in (None, True) or str(named).lower() == "true" else {"resume_from_checkpoint": named}
     return own | begin | {"rows a step": rows}
@@ -124,6 +127,16 @@ def find(folder: Path, made: Mapping[str, Any], settings: Recipe) -> Unfinished 
         what = next(_differences(there[0].facts["made_of"], made), "its settings are others")
         raise InputError(_other(folder, there[0], what))
     return None
+
+
+def check_seen(unfinished: Unfinished | None, folder: Path) -> None:
+    """Raise InputError, in all processes, where not all of them see the checkpoint that the main one goes on from."""
+    step = unfinished.step if unfinished else None
+    if not processes.agreed(processes.on_main(lambda: step) == step):
+        raise InputError(
+            f"not every process sees the checkpoints in {folder}; give an output folder that all machines share, or start "
+            "over with --fresh (fresh=True)"
+        )
 
 
 def check_model(unfinished: Unfinished | None, fingerprint: str, folder: Path) -> None:
