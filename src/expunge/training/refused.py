@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from expunge import files
 from expunge.errors import InputError, nearest, shortened
+from expunge.training import optimizers
 
 _EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
 _UPLOAD = "nothing is uploaded; leave it out, and upload OUT/model with `hf upload`"
@@ -275,6 +276,7 @@ def check_together(given: Mapping[str, Any]) -> None:
     if bad := next((part for part in parts if "=" not in part), None):
         raise InputError(f"optim_args={shortened(bad)} is no setting of an optimizer; write key=value,key=value")
     optim = str(getattr(given.get("optim"), "value", given.get("optim", "")))
+    optimizers.check_package(optim)
     family = next((name for name in LOW_RANK_OPTIMIZERS if name in optim), None)
     if family is None:
         return

@@ -103,6 +103,7 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
         },
         "training": describe.describe_training(trained.args, trainer.state.max_steps, method.optimizer)
         | describe.stopped(trainer)
+        | describe.reference(trainer)
         | describe.shared(),
         "reading": describe.reading(settings, trained.target.tokenizer),
         "seed": settings.seed,

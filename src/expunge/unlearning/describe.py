@@ -163,6 +163,12 @@ def stopped(trainer: Any) -> dict[str, Any]:
     return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step}
 
 
+def reference(trainer: Any) -> dict[str, Any]:
+    """What is held of the frozen target for the losses that read it, where any does."""
+    held = trainer.reference.described
+    return {"reference": held} if held else {}
+
+
 def shared() -> dict[str, int]:
     """How many processes trained together, where they are several."""
     n = processes.count()
