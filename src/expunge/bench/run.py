@@ -152,7 +152,7 @@ def planned(settings: Bench) -> dict[str, Any]:
     it = ready(settings)
     asked = limited(it.chosen.probes(data_of(it.chosen, settings.data)), it.how.limit)
     if it.plan is None:
-        load_tokenizer(settings.model, trust_remote_code=it.how.trust_remote_code)
+        load_tokenizer(settings.model, trust_remote_code=it.how.trust_remote_code, quantize=it.how.quantize)
     n = len(it.rows.get("forget", ()))
     args = train.training_arguments(it.plan, it.method, n, it.folder) if it.plan and it.method else None
     return {
@@ -234,7 +234,7 @@ def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -
         arguments(plan.model_copy(update={"training": settings.teach}), sum(map(len, sets.values())), folder / "target")
     if settings.teach_retrained and "retain" not in sets:
         raise InputError(f"{settings.benchmark} has no retain set to teach a retrained model")
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=plan.trust_remote_code)
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=plan.trust_remote_code, quantize=plan.quantize)
     data = encode(raw, tokenizer, plan)
     if method:  # an unfinished run of other settings is told before a model is loaded
         unfinished.find(folder / "run", unfinished.made_of(plan, method, data, args), plan)
@@ -252,7 +252,7 @@ def _unlearned(
     def earlier() -> dict[str, Any] | None:
         if not (folder / record.FILE).exists():
             return None
-        start = models.load(plan.model, trust_remote_code=plan.trust_remote_code).fingerprint
+        start = models.load(plan.model, trust_remote_code=plan.trust_remote_code, quantize=plan.quantize).fingerprint
         made = is_made(folder, folder / "model", made_of(plan, start, rows, method))
         return record.read(folder) if made else None
 

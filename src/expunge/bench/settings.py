@@ -85,6 +85,8 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
     shared = HOW & set(Recipe.model_fields) - set(OF_QUESTIONS)
     of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in shared)}
+    if not values.get("method"):
+        of_run.pop("quantize", None)  # then of how the model is asked alone
     recipe.make({"model": "-", "forget": "-", **of_run}, where)  # an unknown or mistyped setting is told here
     idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
     idle += ["optimizer"] if of_run.get("optimizer") else []

@@ -103,7 +103,8 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
         | {"training": {k: parse(k, v) for k, v in sorted(settings.training.items())}}
         | ({"optimizer": asdict(method.optimizer)} if method.optimizer else {})
         | ({"template_arguments": given} if (given := settings.template_arguments) else {})
-        | ({"trainable": settings.trainable} if settings.trainable else {}),
+        | ({"trainable": settings.trainable} if settings.trainable else {})
+        | ({"quantize": settings.quantize} if settings.quantize else {}),
         "model": model,
         "data": {name: sources.fingerprint(given) for name, given in {**rows, **held}.items()},
     }

@@ -198,7 +198,15 @@ def _endpoint(name: str, url: str | None, asked: GuardOptions) -> Endpoint:
     quiet()
     dtype = getattr(torch, asked.dtype)
     where = usual_device(asked.device)
-    loaded = load(name, dtype=dtype, device=where, trust_remote_code=asked.trust_remote_code, attn=asked.attn)
+    loaded = load(
+        name,
+        dtype=dtype,
+        device=where,
+        trust_remote_code=asked.trust_remote_code,
+        attn=asked.attn,
+        quantize=asked.quantize,
+        compute_dtype=None if asked.dtype == "float32" else dtype,
+    )
     if asked.template_arguments:
         template.use(loaded.tokenizer, scalars(asked.template_arguments))
     return local(loaded.model, loaded.tokenizer, seed=asked.seed, chat_template=asked.chat_template)

@@ -12,7 +12,7 @@ from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 
-OF_A_RUN = ("method", "optimizer", "adapter", "trainable", "holdout")
+OF_A_RUN = ("method", "optimizer", "adapter", "quantize", "trainable", "holdout")
 
 
 @from_settings("expunge.release.settings.Release", "expunge.unlearning.settings.Recipe", leave_out=OF_A_RUN)

@@ -111,7 +111,7 @@ def evaluate(
             **{
                 k: v
                 for k, v in dataclasses.asdict(how).items()
-                if k not in NOT_RECORDED and (v or k != "template_arguments")
+                if k not in NOT_RECORDED and (v or k not in ("template_arguments", "quantize"))
             },
             "seconds": time.monotonic() - began,
             "warnings": warnings,
@@ -125,6 +125,10 @@ def as_asked(how: How, benchmark: Benchmark) -> How:
     """``how`` with the benchmark's defaults for what the user leaves out."""
     if how.backend == "vllm" and find_spec("vllm") is None:
         raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")
+    if how.quantize:
+        from expunge.models import quantize
+
+        quantize.check(how.quantize)
     if how.limit is not None and how.limit < 1:
         raise InputError(f"limit must be at least 1, not {how.limit}")
     template = benchmark.chat_template if how.chat_template is None else how.chat_template

@@ -55,8 +55,9 @@ class How:
 
     ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the template;
     ``limit``: only the first rows of each part; ``dtype``: the number format of the weights, such as
-    ``bfloat16``; ``attn``: how attention is computed, which changes no figure but by rounding; ``device``: where the model
-    runs, by default an accelerator if there is one; ``backend``: what writes the answers, ``vllm`` where it is installed;
+    ``bfloat16``; ``quantize``: the linear layers in 4 or 8 bits, as a base was held in training; ``attn``: how attention is
+    computed, which changes no figure but by rounding; ``device``: where the model runs, by default an accelerator if there
+    is one; ``backend``: what writes the answers, ``vllm`` where it is installed;
     texts are always scored with transformers.
     """
 
@@ -75,6 +76,9 @@ class How:
     ] = None
     limit: Annotated[int | None, Field(description="Only the first rows of each part: a quick look.")] = None
     dtype: Annotated[str, Field(description="Number format of the weights: float32, bfloat16 or float16.")] = "float32"
+    quantize: Annotated[
+        str | None, Field(description="Hold the model in 4 or 8 bits (needs expunge[gpu]): nf4 or int8.")
+    ] = None
     device: Annotated[str | None, Field(description="Where the model runs, such as cuda.")] = None
     attn: Annotated[
         str | None,
@@ -90,6 +94,8 @@ class How:
             raise InputError(f"dtype must be {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.backend not in BACKENDS:
             raise InputError(f"backend must be {' or '.join(BACKENDS)}, not {self.backend!r}")
+        if self.quantize and self.backend == "vllm":
+            raise InputError("quantize is of the backend transformers; leave out one of the two")
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:

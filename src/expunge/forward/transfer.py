@@ -18,7 +18,7 @@ def to_device(value: Tensor, device: Any) -> Tensor:
 
 
 class Arriving:
-    """A small tensor on its way to the host, which goes on meanwhile; ``read`` waits until it is there.
+    """A tensor on its way to the host, which goes on meanwhile; ``read`` and ``tensor`` wait until it is there.
 
     >>> Arriving(torch.tensor([1.0, 0.0])).read()
     [1.0, 0.0]
@@ -35,10 +35,18 @@ class Arriving:
 
     def read(self) -> list[float]:
         """The numbers."""
+        numbers: list[float] = self._arrived().tolist()
+        return numbers
+
+    def tensor(self) -> Tensor:
+        """The same in main memory that is not pinned."""
+        arrived = self._arrived()
+        return arrived.cpu() if self._event is None else arrived.clone()
+
+    def _arrived(self) -> Tensor:
         if self._event is not None:
             self._event.synchronize()
-        numbers: list[float] = self._value.tolist()
-        return numbers
+        return self._value
 
 
 def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:

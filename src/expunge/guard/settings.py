@@ -98,6 +98,9 @@ class GuardOptions:
     dtype: Annotated[
         str, Field(description="Number format of a local model's weights: float32, bfloat16 or float16.")
     ] = "float32"
+    quantize: Annotated[
+        str | None, Field(description="Hold a local model in 4 or 8 bits (needs expunge[gpu]): nf4 or int8.")
+    ] = None
     chat_template: Annotated[
         bool | None,
         Field(description="Ask a local model in its chat template, or as plain text; its template if it has one."),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from expunge.errors import InputError, nearest
 from expunge.models.lora import Adapter, factors
+from expunge.models.quantize import elements
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -220,6 +221,20 @@ def add(model: Any, adapter: Adapter) -> None:
             model.get_submodule(name).register_forward_hook(partial(_with_update, a, b))
 
 
+def add_beside(model: Any, adapter: Adapter) -> None:
+    r"""Add :math:`s\,B A x` to the outputs of the linear layers of plain ``model`` that ``adapter`` changes.
+
+    The weights stay as they are, so they may be quantised.  Raises InputError for an update of anything else.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    updates = factors(adapter)
+    for name, (a, b) in updates.items():
+        if name not in linear or linear[name] is model.get_output_embeddings():
+            raise InputError(f"{name} is no linear layer inside the model")
+        device = linear[name].weight.device
+        linear[name].register_forward_hook(partial(_with_update, a.to(device), b.to(device)))
+
+
 def _with_update(a: Tensor, b: Tensor, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """A linear layer's output with s·B·A·x added, in the factors' fp32 as PEFT does it."""
     return (output + inputs[0].to(a.dtype) @ a.T @ b.T).to(output.dtype)
@@ -227,7 +242,7 @@ def _with_update(a: Tensor, b: Tensor, _: nn.Module, inputs: tuple[Tensor, ...],
 
 def trainable(model: nn.Module) -> tuple[int, int]:
     """(parameters that train, all parameters); a tied weight counts once."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(elements(p), p.requires_grad) for p in model.parameters()]
     return sum(n for n, requires_grad in sizes if requires_grad), sum(n for n, _ in sizes)
 
 

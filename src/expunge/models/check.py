@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from expunge.errors import InputError, nearest, shortened
 from expunge.files import read_json
 from expunge.models.locate import Source, adapter_base
+from expunge.models.quantize import check_stored
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
@@ -20,32 +21,29 @@ EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "
 
 
 # -- files ----------------------------------------------------------------------------------------------------------------
-def check_files(source: Source, *, trust_remote_code: bool = False) -> None:
+def check_files(source: Source, *, trust_remote_code: bool = False, quantize: str | None = None) -> None:
     """Raise InputError for a model in a folder with invalid settings, or weights that are missing, truncated or quantised.
 
-    Of an adapter its own file and its base are checked; a model on the Hub and a GGUF file are not.
+    Of an adapter its own file and its base are checked; a model on the Hub and a GGUF file are not.  ``quantize``: the model
+    may be stored in this form already, see :mod:`expunge.models.quantize`.
     """
     if source.kind == "adapter":
         list(tensors(Path(source.location) / ADAPTER))
-        check_files(adapter_base(Path(source.location))[0], trust_remote_code=trust_remote_code)
+        base, _ = adapter_base(Path(source.location))
+        check_files(base, trust_remote_code=trust_remote_code, quantize=quantize)
     elif source.kind == "folder":
-        check_config(Path(source.location), trust_remote_code=trust_remote_code)
-        check_weights(Path(source.location))
+        config = read_json(Path(source.location) / "config.json", description="model's settings", remedy=REMEDY)
+        quantised = check_stored(config, source.location, quantize)
+        check_config(Path(source.location), config, trust_remote_code=trust_remote_code)
+        check_weights(Path(source.location), quantised=quantised)
 
 
-def check_config(folder: Path, *, trust_remote_code: bool = False) -> None:
-    """Raise InputError for a ``config.json`` that is broken, names no model, or one that is no causal language model."""
+def check_config(folder: Path, config: Mapping[str, Any], *, trust_remote_code: bool = False) -> None:
+    """Raise InputError for a ``config.json`` that names no model, or one that is no causal language model."""
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    config = read_json(folder / "config.json", description="model's settings", remedy=REMEDY)
     kind = config.get("model_type")
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "an unnamed method")
-        raise InputError(
-            f"{folder} is stored quantised ({method}); unlearning needs the model in full precision, so give the one it was "
-            "made of"
-        )
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
         if not trust_remote_code and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise InputError(f"{folder} brings its own code; read it, then say --trust-remote-code to run it")
@@ -78,13 +76,13 @@ def check_tokenizer(folder: Path) -> None:
             read_json(folder / name, description="tokenizer's file", remedy=REMEDY)
 
 
-def check_weights(folder: Path) -> None:
-    """Raise InputError for weights in ``folder`` that are missing, cut off or stored as integers."""
+def check_weights(folder: Path, *, quantised: bool = False) -> None:
+    """Raise InputError for weights in ``folder`` that are missing, cut off or, unless they are ``quantised``, integers."""
     for file in _shards(folder):
         if not file.is_file():
             raise InputError(f"{folder} lacks {file.name}, which its index names; {REMEDY}")
         for name, kind, _ in tensors(file):
-            if kind in QUANTISED and not name.endswith(MASKS):
+            if kind in QUANTISED and not quantised and not name.endswith(MASKS):
                 raise InputError(
                     f"{folder} is stored quantised ({name} is {kind}); unlearning needs the model in full precision"
                 )

@@ -87,7 +87,10 @@ def check(model: Any, *, adapter: bool = False) -> None:
             f"model is a {type(model).__name__}; give a causal language model of transformers or PEFT, or a name"
         )
     if getattr(plain, "is_quantized", False) or getattr(plain.config, "quantization_config", None):
-        raise InputError("the model in memory is quantised; unlearning needs it in full precision")
+        raise InputError(
+            "the model in memory is quantised; unlearning needs it in full precision, or give its name or folder with "
+            "quantize='nf4' and adapter='lora'"
+        )
     if isinstance(model, PeftModel) and not hasattr(model.base_model, "merge_and_unload"):
         raise InputError("the PEFT model in memory cannot be merged into its base, which is what is unlearned")
     if adapter and (isinstance(model, PeftModel) or name_of(model) == IN_MEMORY):

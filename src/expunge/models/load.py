@@ -13,8 +13,18 @@ from typing import Any
 import torch
 
 from expunge.errors import InputError
-from expunge.models.adapt import merged
-from expunge.models.check import check_attention, check_device, check_files, is_embedding, said_by, vocabulary
+from expunge.models import quantize as quantization
+from expunge.models import stored
+from expunge.models.adapt import add_beside, fused_projections, merged
+from expunge.models.check import (
+    ADAPTER,
+    check_attention,
+    check_device,
+    check_files,
+    is_embedding,
+    said_by,
+    vocabulary,
+)
 from expunge.models.gguf import dequantised
 from expunge.models.loaded import Loaded, check_generation, fingerprint_state
 from expunge.models.locate import Source, adapter_base, resolve
@@ -35,36 +45,55 @@ def load(
     trust_remote_code: bool = False,
     revision: str | None = None,
     attn: str | None = None,
+    quantize: str | None = None,
+    compute_dtype: torch.dtype | None = None,
 ) -> Loaded:
     """The causal language model ``name`` (see :func:`resolve`) and its tokenizer, in evaluation mode.
 
     An adapter is merged into its base in fp32, then cast to ``dtype``.  ``attn``: transformers' ``attn_implementation``, its
     own choice if left out.
 
+    ``quantize``: ``nf4`` or ``int8`` holds the linear layers but the output embedding in 4 or 8 bits (bitsandbytes), and
+    ``dtype`` is of the other weights.  An adapter is not merged then, but runs beside its base.  An nf4 layer computes in
+    ``compute_dtype`` (bfloat16 on a CUDA device, float32 on a CPU).  The fingerprint is that of the model in full precision.
+
     Raises InputError where the model cannot be found, is no causal language model, has other weights than its
-    configuration says, is stored quantised or as a pickle, where an adapter does not fit its base, and for a device that
-    is not there, or an attention that is not installed.
+    configuration says, is stored quantised (in another way than ``quantize``) or as a pickle, where an adapter does not fit
+    its base, and for a device that is not there, or an attention or a quantisation that is not installed.
     """
     check_device(device)
     check_attention(attn)
+    quantization.check(quantize)
     source = resolve(name, revision=revision)
-    check_files(source, trust_remote_code=trust_remote_code)
+    check_files(source, trust_remote_code=trust_remote_code, quantize=quantize)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     options |= {"attn_implementation": attn} if attn else {}
-    if source.kind == "adapter":
+    if source.kind == "adapter" and (warning := quantization.mismatch(Path(source.location) / ADAPTER, quantize)):
+        quantization.warn_once(warning)
+    described = None
+    if quantize:
+        compute = quantization.compute_dtype(compute_dtype, device)
+        options |= {"revision": revision} if revision else {}
+        model, base, fingerprint = _load_quantised(source, dtype, options, quantize, compute, device)
+        described = quantization.described(model, quantize, compute)
+    elif source.kind == "adapter":
         model, base = _load_adapter(Path(source.location), options)
         model = model.to(dtype)
     else:
         model, base = _load_plain(source, dtype, options | ({"revision": revision} if revision else {}))
     check_generation(model)
-    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code, revision=revision)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code, revision=revision, quantize=quantize)
     model.name_or_path = model.config._name_or_path = base
-    model = model.to(device).eval() if device is not None else model.eval()
+    if not quantize:  # else it is on the device already
+        model = model.to(device) if device is not None else model
+        fingerprint = fingerprint_state(model)
     adapter = source.location if source.kind == "adapter" else None
-    return Loaded(model, tokenizer, os.fspath(name), fingerprint_state(model), adapter, base)
+    return Loaded(model.eval(), tokenizer, os.fspath(name), fingerprint, adapter, base, described)
 
 
-def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, str]:
+def _load_plain(
+    source: Source, dtype: torch.dtype, options: dict[str, Any], quantize: str | None = None
+) -> tuple[Any, str]:
     """(model, base name) of a model that is no adapter."""
     from transformers import AutoModelForCausalLM
 
@@ -83,9 +112,55 @@ def _load_plain(source: Source, dtype: torch.dtype, options: dict[str, Any]) -> 
     except Exception as error:  # a model is built of its settings, each of which can fail in a way of its own
         raise InputError(f"{source.location} cannot be loaded as a causal language model: {said_by(error)}.") from error
     _check_report(report, source.location)
-    if getattr(model.config, "quantization_config", None):
-        raise InputError(f"{source.location} is stored quantised; unlearning needs the model in full precision.")
+    if not quantize:
+        quantization.check_stored(model.config.to_dict(), source.location, None)
     return model, source.base or where
+
+
+def _load_quantised(
+    source: Source, dtype: torch.dtype, options: dict[str, Any], kind: str, compute: torch.dtype, device: Any
+) -> tuple[Any, str, str]:
+    """(model, base name, fingerprint of the files): quantised to ``kind``, an adapter's update beside the weights."""
+    adapter, plain = None, source
+    if source.kind == "adapter":
+        adapter = read_adapter(Path(source.location))
+        plain, revision = adapter_base(Path(source.location))
+        options = options | ({"revision": revision} if revision else {})
+    config = quantization.config_of(plain)
+    chosen: dict[str, Any] = {"device_map": {"": torch.device(device or "cpu")}}
+    if not quantization.check_stored(config, plain.location, kind):
+        chosen["quantization_config"] = quantization.settings(kind, compute, _not_converted(plain, config, options))
+    quantization.quiet()
+    model, base = _load_plain(plain, dtype, options | chosen, kind)
+    quantization.check_held(model, plain.location, kind)
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = compute  # what is stored quantised says one of its own
+    model.requires_grad_(False)
+    fingerprint = stored.fingerprint(plain, model, dtype, revision=options.get("revision"), adapter=adapter)
+    if adapter:
+        try:
+            add_beside(model, adapter)
+        except InputError:  # no plain LoRA: it runs in PEFT's own layers, and no adapter can be trained on top
+            model = _with_adapter(model, Path(source.location), base)
+    return model, base, fingerprint
+
+
+def _not_converted(source: Source, config: Mapping[str, Any], options: Mapping[str, Any]) -> list[str] | None:
+    """The layers of a model with state-space blocks that stay in full precision, as kernels read their weights past the
+    layers; None for transformers' own choice.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    if not any("mamba" in text or "ssm" in text for text in (*config, str(config.get("model_type")))):
+        return None
+    known = {key: value for key, value in options.items() if key in ("trust_remote_code", "revision")}
+    with torch.device("meta"):
+        skeleton: Any = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(source.location, **known), trust_remote_code=known["trust_remote_code"]
+        )
+    return [*get_keys_to_not_convert(skeleton), *fused_projections(skeleton)]
 
 
 def _check_report(report: Mapping[str, Any], where: str) -> None:
@@ -106,13 +181,29 @@ def _check_report(report: Mapping[str, Any], where: str) -> None:
 
 def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
     """(base with the adapter merged in fp32, name of the base)."""
+    source, revision = adapter_base(folder)
+    options = options | ({"revision": revision} if revision else {})
+    plain, base = _load_plain(source, torch.float32, options)
+    name, config = source.base or source.location, read_adapter(folder).config
+    model = _with_adapter(plain, folder, name)
+    if not hasattr(model.base_model, "merge_and_unload"):
+        raise InputError(
+            f"The adapter {folder} ({config.get('peft_type')}) cannot be merged into a model; give one that can, "
+            "such as LoRA."
+        )
+    if config.get("layer_replication"):
+        raise InputError(f"The adapter {folder} repeats layers of its base (layer_replication); it cannot be merged.")
+    try:
+        return merged(model), base
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(f"The adapter {folder} cannot be merged into its base {name}: {said_by(error)}.") from error
+
+
+def _with_adapter(plain: Any, folder: Path, name: str) -> Any:
+    """PEFT's model of ``plain``, the base ``name``, with the adapter in ``folder``."""
     from peft import PeftModel, get_peft_model_state_dict
 
     adapter = read_adapter(folder)
-    source, revision = adapter_base(folder)
-    name = source.base or source.location
-    options = options | ({"revision": revision} if revision else {})
-    plain, base = _load_plain(source, torch.float32, options)
     rows = vocabulary(Source("adapter", str(folder), None))
     if rows and rows != plain.get_input_embeddings().num_embeddings:
         plain.resize_token_embeddings(rows, mean_resizing=False)  # the adapter brings these embeddings whole
@@ -124,14 +215,4 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
     stored = {key for key in adapter.state if ".lora_" in key or not (".base_layer." in key or is_embedding(key))}
     if held - set(adapter.state) or stored - held:
         raise InputError(f"The adapter {folder} does not fit its base {name}: their modules have other names.")
-    if not hasattr(model.base_model, "merge_and_unload"):
-        raise InputError(
-            f"The adapter {folder} ({adapter.config.get('peft_type')}) cannot be merged into a model; give one that can, "
-            "such as LoRA."
-        )
-    if adapter.config.get("layer_replication"):
-        raise InputError(f"The adapter {folder} repeats layers of its base (layer_replication); it cannot be merged.")
-    try:
-        return merged(model), base
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        raise InputError(f"The adapter {folder} cannot be merged into its base {name}: {said_by(error)}.") from error
+    return model

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.errors import InputError
 
@@ -18,7 +19,8 @@ class Loaded:
 
     ``source``: the name as the user wrote it; ``fingerprint``: see :func:`fingerprint_state`; ``adapter``:
     the folder of the adapter that was merged into the model, if any; ``base``: the Hub name or folder of the
-    model without that adapter, which an adapter saved later names as its base.
+    model without that adapter, which an adapter saved later names as its base; ``quantized``: how the weights are
+    quantised (:func:`expunge.models.quantize.described`), None where they are not.
     """
 
     model: Any
@@ -27,6 +29,7 @@ class Loaded:
     fingerprint: str
     adapter: str | None
     base: str
+    quantized: Mapping[str, Any] | None = None
 
 
 SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -65,9 +68,15 @@ def fingerprint_state(model: nn.Module) -> str:
     (dtype as in ``float32``), then the tensor's bytes in row-major, little-endian order.  Tied weights count
     under each name.
     """
+    return fingerprint_tensors(sorted(model.state_dict().items()))
+
+
+def fingerprint_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
+    """:func:`fingerprint_state` of tensors that come one by one, in the order of their names."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in named:
         shape = ",".join(map(str, value.shape))
         digest.update(f"{name}\0{str(value.dtype).removeprefix('torch.')}\0{shape}\0".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        whole: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(whole)
     return f"sha256:{digest.hexdigest()}"

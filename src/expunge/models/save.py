@@ -15,6 +15,7 @@ from expunge.errors import InputError
 from expunge.files import expanded, is_foreign, read_json, replacing
 from expunge.models.adapt import merged
 from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_of, read_adapter
+from expunge.models.quantize import metadata
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -155,5 +156,6 @@ def _write_adapter(adapter: Adapter, folder: Path, base: Loaded | None) -> bool:
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     (folder / SETTINGS).write_text(text, encoding="utf-8")
     tensors = {name: value.detach().cpu().contiguous() for name, value in adapter.state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    kind = base.quantized["kind"] if base is not None and base.quantized else None
+    save_file(tensors, folder / "adapter_model.safetensors", metadata=metadata(kind))
     return True

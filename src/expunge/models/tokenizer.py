@@ -19,7 +19,11 @@ def check_tokens(name: str | os.PathLike[str], tokenizer: Any, ids: Iterable[int
 
 
 def load_tokenizer(
-    name: str | os.PathLike[str], *, trust_remote_code: bool = False, revision: str | None = None
+    name: str | os.PathLike[str],
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    quantize: str | None = None,
 ) -> Any:
     """The tokenizer of the model ``name`` (see :func:`~expunge.models.resolve`); of an adapter without one, its base's.
 
@@ -28,7 +32,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     source = resolve(name, revision=revision)
-    check_files(source, trust_remote_code=trust_remote_code)
+    check_files(source, trust_remote_code=trust_remote_code, quantize=quantize)
     if source.kind == "adapter" and not (Path(source.location) / "tokenizer_config.json").is_file():
         source, revision = adapter_base(Path(source.location))
     if source.kind in ("folder", "adapter"):

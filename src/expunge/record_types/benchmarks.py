@@ -74,6 +74,7 @@ class FiguresRecord(TypedDict):
     metrics: NotRequired[list[str]]  # the user's own, by name or as FILE.py:NAME
     limit: NotRequired[float | None]
     dtype: str | None
+    quantize: NotRequired[str | None]
     max_length: NotRequired[float | None]
     chat_template: NotRequired[bool | None]
     template_arguments: NotRequired[dict[str, Any] | None]

@@ -31,6 +31,7 @@ class ModelInfo(TypedDict):
     adapter_config: dict[str, Any] | None
     dtype: str | None
     trains: NotRequired[str | None]
+    quantized: NotRequired[dict[str, Any]]  # how the base is held in 4 or 8 bits; the fingerprint is of its files
 
 
 class OutputInfo(TypedDict):

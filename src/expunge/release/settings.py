@@ -14,7 +14,14 @@ from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
 
 LORA = {"r": 8, "alpha": 16}  # defaults of each module
-NOT_HERE = ("method", "parameters", "adapter", "optimizer", "optimizer_parameters")  # settings of a run only
+NOT_HERE = (
+    "method",
+    "parameters",
+    "adapter",
+    "quantize",
+    "optimizer",
+    "optimizer_parameters",
+)  # settings of a run only
 NotInfinite = Field(ge=0, allow_inf_nan=False)
 NoneByName = BeforeValidator(lambda value: None if value == "none" else value)  # None on the command line
 

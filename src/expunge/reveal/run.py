@@ -26,6 +26,7 @@ from expunge.data.example import Row
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.generation import sample as generate
+from expunge.models import quantize
 from expunge.models.check import usual_device
 from expunge.models.tokenizer import load_tokenizer
 from expunge.reveal import arms, bandit, embed, linear, search, surrogate
@@ -93,6 +94,8 @@ def _search_in_folder(settings: Reveal, relevance_scorer: Scorer | None, folder:
         device=usual_device(settings.device),
         trust_remote_code=settings.trust_remote_code,
         attn=settings.attn,
+        quantize=settings.quantize,
+        compute_dtype=None if settings.dtype == "float32" else getattr(torch, settings.dtype),
     )
     template.use(loaded.tokenizer, settings.template_arguments if settings.chat_template else {})
     record_values = _start_record(folder, settings, loaded.fingerprint)
@@ -139,13 +142,14 @@ def check(settings: Reveal) -> Scorer | None:
         settings.out, LAYOUT, inputs={"model": settings.model}, overwrite=settings.overwrite, resumable=True
     )
     _check_search(folder, settings)
+    quantize.check(settings.quantize)
     return relevance_scorer
 
 
 def planned(settings: Reveal) -> dict[str, Any]:
     """What :func:`run` would do, after all checks that need no model; nothing is written."""
     check(settings)
-    load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code, quantize=settings.quantize)
     search_plan = settings.plan
     return {
         "model": settings.model,
@@ -335,5 +339,9 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 def _recorded_settings(settings: Reveal) -> dict[str, Any]:
     settings_values = {k: v for k, v in settings.model_dump().items() if k not in NOT_RECORDED}
-    before_a_choice: tuple[tuple[str, Any], ...] = (("dtype", "float32"), ("template_arguments", {}))
+    before_a_choice: tuple[tuple[str, Any], ...] = (
+        ("dtype", "float32"),
+        ("template_arguments", {}),
+        ("quantize", None),
+    )
     return {k: v for k, v in settings_values.items() if (k, v) not in before_a_choice}

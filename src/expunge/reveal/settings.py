@@ -83,6 +83,9 @@ class Reveal(BaseModel):
     model_name: str | None = None
     device: str | None = Field(None, description="Where the model runs, such as cuda.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
+    quantize: Literal["nf4", "int8"] | None = Field(
+        None, description="Hold the model in 4 or 8 bits (needs expunge[gpu]): nf4 or int8."
+    )
     attn: str | None = Field(
         None, description="How attention is computed: sdpa, eager, flex_attention or flash_attention_2."
     )

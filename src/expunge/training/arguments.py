@@ -18,7 +18,7 @@ from expunge.errors import InputError, nearest, shortened
 from expunge.method import Method
 from expunge.settings import check_filled
 from expunge.sophia import OPTIMIZERS, Settings
-from expunge.training import devices
+from expunge.training import devices, optimizers
 from expunge.training.refused import (
     LOW_RANK_OPTIMIZERS,
     REASONS,
@@ -166,8 +166,11 @@ def _check_made(args: Any, given: Mapping[str, Any]) -> None:
         raise InputError("fp16=true needs a GPU, and there is none here; leave it out")
     try:
         if not args.optim.value.startswith(LOW_RANK_OPTIMIZERS):
+            optimizers.check_device(args.optim.value, args)
             check_optimizer_reads(args, given, Trainer.get_optimizer_cls_and_kwargs)
-            Trainer.get_optimizer_cls_and_kwargs(args)
+            made = Trainer.get_optimizer_cls_and_kwargs(args)
+            if args.device.type == "cpu":
+                optimizers.check_step(args.optim.value, *made)
     except InputError:
         raise
     except (ImportError, ValueError, RuntimeError, TypeError) as error:

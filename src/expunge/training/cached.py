@@ -1,7 +1,8 @@
 """What the frozen target says of the rows that training will see, taken in one pass before the first step.
 
 Token log-probabilities are constant through training, and so are the hidden states that the head turns into logits and the
-activations after a layer.
+activations after a layer.  They are held in main memory, whatever the model is on; the rows of a batch go to a CUDA device
+from pinned memory, while it computes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from expunge.data.collate import labelled_tokens
 from expunge.forward.family import is_sharded, kind, reshard, unwrap, whole
 from expunge.forward.layers import hidden_after, output_embedding
-from expunge.forward.transfer import to_device
+from expunge.forward.transfer import Arriving, to_device
 from expunge.forward.view import ForwardPass, hidden_at, see
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]
@@ -66,6 +67,11 @@ class CachedActivations:
         return ForwardPass.from_activations(_rows(self.rows[stream], batch, own.labels.device), self.layer, own)
 
 
+def held_bytes(rows: Mapping[str, Mapping[int, Tensor]]) -> int:
+    """The bytes of what is cached in ``rows``."""
+    return sum(row.numel() * row.element_size() for of_stream in rows.values() for row in of_stream.values())
+
+
 def numbers(batch: Mapping[str, Any]) -> list[int]:
     """The numbers of the rows of ``batch``; a collator of one's own may give a tensor of them."""
     return [int(i) for i in batch["index"]]
@@ -78,7 +84,11 @@ def _rows(rows: Mapping[int, Tensor], batch: Mapping[str, Any], device: torch.de
         raise RuntimeError(
             f"row {missing[0]} was not cached: the run sees more rows than its arguments said when it was built"
         )
-    return to_device(torch.cat([rows[i] for i in wanted]), device)
+    parts = [rows[i] for i in wanted]
+    if device.type != "cuda":
+        return to_device(torch.cat(parts), device)
+    size = (sum(len(p) for p in parts), *parts[0].shape[1:])
+    return torch.cat(parts, out=torch.empty(size, dtype=parts[0].dtype, pin_memory=True)).to(device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -92,7 +102,7 @@ def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> Ca
         return see(unwrap(model), batch, grad=False).token_logp
 
     with as_target(model):
-        return CachedLogp({s: _collect(batches(s), logp, on_host=False) for s in streams})
+        return CachedLogp({s: _collect(batches(s), logp) for s in streams})
 
 
 @torch.no_grad()
@@ -180,12 +190,22 @@ def _collect(
     batches: Iterable[Mapping[str, Any]],
     f: Callable[[Mapping[str, Any]], Tensor],
     lengths: Callable[[Mapping[str, Any]], Sequence[int]] = labelled_tokens,
-    *,
-    on_host: bool = True,
 ) -> dict[int, Tensor]:
-    """``f(batch)``, one entry a token, cut into rows of ``lengths(batch)`` by ``index``; in main memory, or where it is."""
+    """``f(batch)``, one entry a token, cut into rows of ``lengths(batch)`` by ``index``; in main memory.
+
+    A batch is on its way there while the next one is computed.
+    """
     found: dict[int, Tensor] = {}
+
+    def store(batch: Mapping[str, Any], made: Arriving) -> None:
+        found.update(zip(numbers(batch), made.tensor().split(lengths(batch)), strict=True))
+
+    before: tuple[Mapping[str, Any], Arriving] | None = None
     for batch in batches:
-        made = f(batch).cpu() if on_host else f(batch)
-        found.update(zip(numbers(batch), made.split(lengths(batch)), strict=True))
+        arriving = Arriving(f(batch))
+        if before is not None:
+            store(*before)
+        before = (batch, arriving)
+    if before is not None:
+        store(*before)
     return found

@@ -34,6 +34,7 @@ from expunge.training.cached import (
     cache_hidden,
     cache_logp,
     has_adapter,
+    held_bytes,
     hidden_bytes,
 )
 from expunge.training.sharded import Shards, placed
@@ -51,6 +52,15 @@ class Reference:
     hidden: CachedHidden | None = None
     activations: CachedActivations | None = None
     copy: nn.Module | None = None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a record says of it: the bytes of each cache, all in main memory, and whether there is a frozen copy."""
+        caches = {"token_logp": self.logp, "hidden": self.hidden, "activations": self.activations}
+        held = {name: held_bytes(cache.rows) for name, cache in caches.items() if cache is not None}
+        return ({"cached_bytes": held, "cached_in": "main memory"} if held else {}) | (
+            {"frozen_copy": True} if self.copy is not None else {}
+        )
 
     def view(
         self, model: nn.Module, stream: str, batch: Mapping[str, Tensor], objective: Objective, own: ForwardPass

@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from expunge import files
 from expunge.errors import InputError, nearest, shortened
+from expunge.training import optimizers
 
 _EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
 _UPLOAD = "nothing is uploaded; leave it out, and upload OUT/model with `hf upload`"
@@ -111,8 +112,13 @@ HABITS = {
     "max_seq_len": "it is max_length",
     "packing": _COLUMNS,
     "dataset_text_field": "rows with a column `text` are read as texts",
-    "load_in_4bit": "weights that are quantised cannot be changed; use --dtype bfloat16 with --adapter lora",
-    "load_in_8bit": "weights that are quantised cannot be changed; use --dtype bfloat16 with --adapter lora",
+    "load_in_4bit": "it is --quantize nf4, with --adapter lora",
+    "load_in_8bit": "it is --quantize int8, with --adapter lora",
+    **dict.fromkeys(
+        ("quantization_config", "bnb_config", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "quantization"),
+        "it is --quantize nf4 (with double quantisation) or int8, with --adapter lora",
+    ),
+    "bnb_4bit_compute_dtype": "it is --dtype, beside --quantize nf4",
     "torch_dtype": "it is --dtype",
     "attn_implementation": "it is attn, --attn",
     "use_flash_attention_2": "it is --attn flash_attention_2",
@@ -270,6 +276,7 @@ def check_together(given: Mapping[str, Any]) -> None:
     if bad := next((part for part in parts if "=" not in part), None):
         raise InputError(f"optim_args={shortened(bad)} is no setting of an optimizer; write key=value,key=value")
     optim = str(getattr(given.get("optim"), "value", given.get("optim", "")))
+    optimizers.check_package(optim)
     family = next((name for name in LOW_RANK_OPTIMIZERS if name in optim), None)
     if family is None:
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from expunge import record
 from expunge.method import Method
-from expunge.unlearning import describe, outcome, store, unfinished
+from expunge.unlearning import describe, outcome, store, train, unfinished
 from expunge.unlearning.finish import finish
 from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.result import Result
@@ -49,7 +49,10 @@ def conclude(trained: Trained, settings: Recipe, folder: Path, run: unfinished.R
     if settings.adapter and not settings.merge:
         chain = models.chained(models.adapter_of(net), target, settings.max_rank or CHAIN * settings.lora.r)
     stored = store.store(partial(_write, net, target, settings, chain), folder, record.LAYOUT)
-    again = store.reload(stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost))
+    compute = train.compute_dtype(settings, trained.method)
+    again = store.reload(
+        stored.path, net, target.tokenizer, data, settings, compare=not (chain and chain.lost), compute=compute
+    )
     final, after = net, trained.after
     if chain and chain.lost and again.model:
         final = again.model
@@ -100,6 +103,7 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
         },
         "training": describe.describe_training(trained.args, trainer.state.max_steps, method.optimizer)
         | describe.stopped(trainer)
+        | describe.reference(trainer)
         | describe.shared(),
         "reading": describe.reading(settings, trained.target.tokenizer),
         "seed": settings.seed,

@@ -45,7 +45,7 @@ def describe_model(target: Any, net: Any, settings: Recipe) -> dict[str, Any]:
         "adapter": settings.adapter,
         "adapter_config": settings.lora.model_dump() if settings.adapter else None,
         "dtype": str(target.model.dtype).removeprefix("torch."),
-    }
+    } | ({"quantized": dict(target.quantized)} if target.quantized else {})
 
 
 def describe_output(path: Path, again: Any, chain: Any, settings: Recipe) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def parent_of(settings: Recipe, fingerprint: str) -> tuple[dict[str, Any] | None
         "fingerprint": output["fingerprint"],
         "model": record.complete(ModelInfo, earlier.get("model"))["fingerprint"],
     }
-    comparable = output.get("dtype") == settings.loaded and output["fingerprint"]
+    alike = bool(record.complete(ModelInfo, earlier.get("model")).get("quantized")) == bool(settings.quantize)
+    comparable = output.get("dtype") == settings.loaded and alike and output["fingerprint"]
     if comparable and output["fingerprint"] != fingerprint:
         return said, [
             f"the weights in {named or place} are not those that the record of the run in {said['run']} names"
@@ -160,6 +161,12 @@ def stopped(trainer: Any) -> dict[str, Any]:
         return {}
     level, found = trainer.stop.level, trainer.stop.found
     return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step}
+
+
+def reference(trainer: Any) -> dict[str, Any]:
+    """What is held of the frozen target for the losses that read it, where any does."""
+    held = trainer.reference.described
+    return {"reference": held} if held else {}
 
 
 def shared() -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from expunge import outputs, record
 from expunge.method import Method, build
+from expunge.models import quantize
 from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
@@ -22,12 +23,19 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     """
 
     method = method_of(settings, method)
+    check_quantized(settings, method, given)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
     if settings.compare_with:
-        check_files(resolve(settings.compare_with), trust_remote_code=settings.trust_remote_code)
+        check_files(
+            resolve(settings.compare_with),
+            trust_remote_code=settings.trust_remote_code,
+            quantize=settings.quantize,
+        )
     warnings: list[str] = []
     raw = load_streams(settings, method, warnings)
-    tokenizer = given.tokenizer or load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    tokenizer = given.tokenizer or load_tokenizer(
+        settings.model, trust_remote_code=settings.trust_remote_code, quantize=settings.quantize
+    )
     data = encode(raw, tokenizer, settings, warnings)
     check_hardware(settings)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
@@ -38,6 +46,22 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     most = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
     outputs.check_space(folder, needed, most)
     return method, data, args
+
+
+def check_quantized(settings: Recipe, method: Method, given: Given = NOTHING) -> None:
+    """Raise InputError where the base cannot be quantised: bitsandbytes is not installed, the model is in memory, or the
+    method takes differences of gradients, which int8 rounds away.
+    """
+    quantize.check(settings.quantize)
+    if settings.quantize and given.model is not None:
+        raise InputError(
+            f"quantize={settings.quantize} is of a model that is loaded; give its name or folder in its place"
+        )
+    if settings.quantize == "int8" and method.optimizer and method.optimizer.curvature == "hutchinson":
+        raise InputError(
+            "Sophia's Hutchinson estimate takes differences of gradients, which quantize=int8 rounds away; say "
+            "quantize=nf4, or optimizer.curvature=gauss_newton"
+        )
 
 
 def check_hardware(settings: Recipe) -> None:

@@ -137,6 +137,8 @@ def _carried_out(
         device=train.where(settings, args),
         trust_remote_code=settings.trust_remote_code,
         attn=settings.attn,
+        quantize=settings.quantize,
+        compute_dtype=train.compute_dtype(settings, method),
     )
     target = given.load(settings, train.where(settings, args)) or load(settings.model)
     unfinished.check_model(this.unfinished, target.fingerprint, folder)

@@ -109,7 +109,9 @@ class Recipe(BaseModel):
     ``limit``: only the first rows of each set are read.  ``dtype``: with LoRA of the weights that do not train, its factors
     are float32 in any case; without LoRA of the weights that are saved: those that train are float32 until then, for
     bfloat16 would lose most of their small steps.  On a CUDA device a step computes in bfloat16 either way, unless
-    ``bf16=false`` says otherwise.  ``attn``: how attention is computed, transformers' ``attn_implementation``.
+    ``bf16=false`` says otherwise.  ``quantize``: with LoRA, the weights that do not train in 4 or 8 bits; ``dtype`` is
+    then of those that stay in full, and what an nf4 layer computes in.  ``attn``: how attention is computed, transformers'
+    ``attn_implementation``.
     ``save_every``: seconds between checkpoints (None: only those that training arguments ask for); the same run again goes
     on from the newest, unless it is to begin ``fresh``.
     ``optimizer``: ``sophia``, ``sophia_published``, or ``adamw`` for the one that the training argument ``optim`` names;
@@ -192,6 +194,10 @@ class Recipe(BaseModel):
         description="Number format of the weights: with lora of those that do not train, else of those that are saved; what "
         "trains is float32 meanwhile.",
     )
+    quantize: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="With lora: hold the weights that do not train in 4 or 8 bits (QLoRA, needs expunge[gpu]): nf4 or int8.",
+    )
     attn: str | None = Field(
         None,
         description="How attention is computed: sdpa, eager, flex_attention or, where flash-attn is installed, "
@@ -211,6 +217,11 @@ class Recipe(BaseModel):
     def loaded(self) -> Literal["float32", "bfloat16"]:
         """The number format of the weights in memory: whole weights train in float32, whatever they are saved in."""
         return self.dtype if self.adapter else "float32"
+
+    @property
+    def compute(self) -> str | None:
+        """The number format in which nf4 layers compute; None: what suits the device."""
+        return self.dtype if "dtype" in self.model_fields_set else None
 
     @property
     def names(self) -> dict[str, str]:
@@ -251,6 +262,8 @@ def _check_heeded(made: Recipe, where: str) -> None:
                 f"{where}: merge does nothing without an adapter, whole weights are saved anyway; say adapter = lora "
                 "(--adapter lora) too, or leave it out"
             )
+    if made.quantize:
+        _check_quantized(made, where)
     if made.max_rank and (made.adapter is None or made.merge):
         raise InputError(
             f"{where}: max_rank is of the adapter that is saved, and whole weights are; say adapter = lora (--adapter lora) "
@@ -266,6 +279,25 @@ def _check_heeded(made: Recipe, where: str) -> None:
         from expunge.training.arguments import parsed
 
         parsed(made.training)
+
+
+def _check_quantized(made: Recipe, where: str) -> None:
+    """Raise InputError for what cannot be done with weights that are quantised."""
+    if made.adapter is None:
+        raise InputError(
+            f"{where}: weights that are quantised cannot train (quantize = {made.quantize}); say adapter = lora "
+            "(--adapter lora) too, or leave quantize out"
+        )
+    if made.merge:
+        raise InputError(
+            f"{where}: an adapter cannot be merged into weights that are quantised (quantize = {made.quantize}) without "
+            "rounding it away; leave merge out, the adapter is saved, and PEFT merges it into the full weights"
+        )
+    if made.training.get("fsdp") or made.training.get("deepspeed"):
+        raise InputError(
+            f"{where}: weights that are quantised (quantize = {made.quantize}) are not sharded; leave out fsdp and "
+            "deepspeed (each process then holds them whole), or quantize"
+        )
 
 
 def with_training(values: Mapping[str, Any], where: str) -> dict[str, Any]:

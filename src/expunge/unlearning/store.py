@@ -104,8 +104,11 @@ class Reloaded:
         return {"rows": ROWS, "nll": pairs}
 
 
-def reload(path: Path, net: Any, tokenizer: Any, data: Data, settings: Recipe, *, compare: bool = True) -> Reloaded:
+def reload(
+    path: Path, net: Any, tokenizer: Any, data: Data, settings: Recipe, *, compare: bool = True, compute: Any = None
+) -> Reloaded:
     """Load the weights at ``path`` again, in the same number format, and ``compare`` a few rows with ``net``'s losses.
+    ``compute``: what quantised layers compute in.
 
     One process does it alone.
     """
@@ -119,7 +122,13 @@ def reload(path: Path, net: Any, tokenizer: Any, data: Data, settings: Recipe, *
         return Reloaded(warnings=(f"the saved weights were not loaded again for a check: {lacking}",))
     try:
         again = models.load(
-            path, dtype=dtype, device=device, trust_remote_code=settings.trust_remote_code, attn=settings.attn
+            path,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=settings.trust_remote_code,
+            attn=settings.attn,
+            quantize=settings.quantize,
+            compute_dtype=compute,
         )
     except Exception as error:
         return Reloaded(problem=f"the saved weights in {path} cannot be loaded again: {_said(error)}")
@@ -162,7 +171,7 @@ def _room(net: Any, dtype: Any) -> tuple[Any, str]:
     import psutil
     import torch
 
-    needed = sum(p.numel() for p in net.parameters()) * dtype.itemsize
+    needed = sum(p.numel() * (dtype.itemsize if p.is_floating_point() else p.element_size()) for p in net.parameters())
     own = next(net.parameters()).device
     if own.type == "cuda":
         torch.cuda.empty_cache()

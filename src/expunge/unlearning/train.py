@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from expunge import losses, processes
 from expunge.combine import complete
 from expunge.data import collate, streams
+from expunge.errors import InputError
 from expunge.method import Method, fitted
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
@@ -43,6 +44,15 @@ def where(settings: Recipe, args: Any) -> Any:
     return settings.device if sharded.switched_on(args) or args.deepspeed else args.device
 
 
+def compute_dtype(settings: Recipe, method: Method) -> Any:
+    """What the nf4 layers of a run compute in; None: what suits the device."""
+    import torch
+
+    differences = method.optimizer is not None and method.optimizer.curvature == "hutchinson"
+    compute = "float32" if differences else settings.compute  # bfloat16 rounds differences of gradients away
+    return getattr(torch, compute) if compute else None
+
+
 def fit(method: Method, model: Any, tokenizer: Any, data: Data) -> Method:
     """``method`` with the values that suit ``model`` and the first forget rows, where it leaves any to them."""
     rows = data.examples["forget"][:FIT_ROWS]
@@ -66,6 +76,11 @@ def check_fit(model: Any, settings: Recipe, method: Method) -> None:
     if what := reference.layer_read(method.objectives):
         with layers.up_to(model, what.layer):
             pass
+    if hasattr(model, "peft_config"):
+        raise InputError(
+            f"{settings.model} is an adapter that no other can be trained on while its base is quantised; merge it into its "
+            "base first, or leave quantize out"
+        )
     if settings.adapter == "lora":
         models.check_targets(model, settings.lora.target_modules)
     if pattern := _chosen(settings, method):

@@ -83,7 +83,7 @@ class Run:
 def made_of(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str, Any]:
     """What decides the weights that come out, as JSON: two runs with the same one are the same run."""
     said = {
-        "settings": settings.model_dump(exclude=FREE),
+        "settings": settings.model_dump(exclude=FREE if settings.quantize else FREE | {"quantize"}),
         "method": {**describe.describe(method), "optimizer": asdict(method.optimizer) if method.optimizer else None},
         "training": _arguments(args, len(data.examples["forget"])),
         "data": {name: sources.fingerprint(rows) for name, rows in data.given.items()},

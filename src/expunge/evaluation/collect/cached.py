@@ -43,6 +43,8 @@ def load(name: str, how: How) -> models.Loaded:
         device=how.device or processes().device,
         trust_remote_code=how.trust_remote_code,
         attn=how.attn,
+        quantize=how.quantize,
+        compute_dtype=None if how.dtype == "float32" else getattr(torch, how.dtype),
     )
     template.use(loaded.tokenizer, how.template_arguments)
     return loaded
@@ -62,6 +64,8 @@ def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Colle
     key_parts.append(hashlib.sha256(str(loaded.tokenizer.chat_template).encode()).hexdigest())
     if any(template.described(loaded.tokenizer).values()):
         key_parts.append(json.dumps(template.described(loaded.tokenizer), sort_keys=True, default=str))
+    if loaded.quantized:  # its fingerprint is of the weights in full precision
+        key_parts.append(json.dumps(loaded.quantized, sort_keys=True))
     if how.backend != "transformers":
         key_parts.append(how.backend)
     folder = cache_folder() / "scores" / hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()[:32]
@@ -110,7 +114,8 @@ def _check_probes(name: str, probes: Sequence[Probe], how: How) -> None:
     """Raise InputError, before weights are read, if a probe cannot be tokenised, for lack of a chat template, say."""
     check_device(how.device)
     check_attention(how.attn, how.dtype)
-    tokenizer = template.use(load_tokenizer(name, trust_remote_code=how.trust_remote_code), how.template_arguments)
+    tokenizer = load_tokenizer(name, trust_remote_code=how.trust_remote_code, quantize=how.quantize)
+    template.use(tokenizer, how.template_arguments)
     options = {"max_length": how.max_length or 512, "chat_template": bool(how.chat_template)}
     probe_by_kind = {(type(p.row.prompt), p.continues): p for p in reversed(probes)}  # the first of each kind is enough
     for probe in probe_by_kind.values():
