@@ -43,18 +43,17 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and count what it made."""
-        known = {_key(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and _key(tensor) not in known:
-                self._count(tensor)
+        for tensor in (out,) if isinstance(out, Tensor) else tree_leaves(out):
+            if isinstance(tensor, Tensor) and _key(tensor) not in self._held:
+                given = tree_leaves((args, kwargs))  # what is changed in place, or seen in another form, is not new
+                if all(_key(t) != _key(tensor) for t in given if isinstance(t, Tensor)):
+                    self._count(tensor)
         return out
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._held:
-            return
 
         def freed(_: Any) -> None:
             self.now -= size
