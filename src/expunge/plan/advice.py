@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,8 +54,9 @@ def changes(settings: Recipe, how: Setup, *, cards: int | None) -> Iterator[list
     for stage in stages[:2]:
         for n in (n for n in CARDS if n > how.processes or (n == how.processes and not how.sharded)):
             if cards is None or n <= cards:
-                pairs = {"fsdp": "full_shard", "fsdp_config": config, "gradient_checkpointing": False}
-                yield _with_rows({**stage, "processes": n}, pairs, how, n)
+                pairs = {"fsdp": "full_shard", "fsdp_config": config}
+                off = {"gradient_checkpointing": False} if "gradient_checkpointing" in settings.training else {}
+                yield _with_rows({**stage, "processes": n}, {**pairs, **off}, how, n)
 
 
 def _with_rows(options: Mapping[str, Any], pairs: Mapping[str, Any], how: Setup, processes: int) -> list[Change]:
@@ -102,6 +104,4 @@ def command(typed: Sequence[str], change: Change) -> str:
 
 
 def _value(value: Any) -> str:
-    import json
-
     return json.dumps(value) if isinstance(value, bool | Mapping) else str(value)

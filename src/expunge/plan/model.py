@@ -32,7 +32,7 @@ class Shape:
     ``largest_trained``: bytes of the largest tensor that trains; ``largest_frozen``: numbers in the largest frozen matrix.
     ``unit``, ``root``: numbers in the largest decoder layer, and in all that is in none; ``unit_trained``,
     ``root_trained``: those that train.  ``hidden``: bytes of a token's hidden state; ``head``: bytes of the output
-    embedding where it trains, else 0.  ``layers``: how many.
+    embedding where it trains, else 0.  ``layers``: how many; ``adapter``: whether factors train beside frozen weights.
     """
 
     parameters: int
@@ -50,6 +50,7 @@ class Shape:
     width: int
     head: int
     layers: int
+    adapter: bool
 
 
 def configuration(name: str, *, trust_remote_code: bool = False) -> Any:
@@ -138,6 +139,7 @@ def shape_of(net: Any, loaded: float, quantize: str | None = None) -> Shape:
         width=weight.shape[1],
         head=_bytes(list(head.parameters())) if any(p.requires_grad for p in head.parameters()) else 0,
         layers=len(stack),
+        adapter=base is not net,
     )
 
 

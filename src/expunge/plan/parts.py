@@ -110,8 +110,7 @@ def memory(
     step = held + state + exchange + max(*during, buffers * gradient)
     temporary = optimizers.temporary(how.optimizer, trained, shape.largest_trained / share, gpu=how.gpu)
     update = held + state + (exchange if not how.sharded else 0) + gradient + max(temporary, at_update * gradient)
-    loaded = (shape.loaded if not how.sharded else 0.0) + (gradient if shape.frozen == 0 else trained) * 0
-    phases = {"loading": loaded, "step": step, "optimizer step": update}
+    phases = {"loading": 0.0 if how.sharded else shape.loaded, "step": step, "optimizer step": update}
     if not how.gpu:
         phases["check of the saved weights"] = frozen + trained + state + good + ref.main + shape.loaded
     main = 0.0
@@ -147,7 +146,6 @@ def _before(k: int, accumulation: int, *, gram: bool, m: int) -> int:
 
 def reference(shape: Shape, method: Method, data: Mapping[str, Sequence[Example]], how: Setup) -> Reference:
     """The form that :func:`expunge.training.reference.build` chooses, and what it takes."""
-    adapter = shape.frozen > 0 and shape.loaded == shape.frozen
     whole = shape.frozen + shape.trained
     objectives = method.objectives
     device = main = 0.0
@@ -165,7 +163,7 @@ def reference(shape: Shape, method: Method, data: Mapping[str, Sequence[Example]
         if tokens * shape.hidden < whole:
             form, main = "cached", main + tokens * each
             device += shape.head if kind == "logits" else 0.0
-        elif adapter:
+        elif shape.adapter:
             form = "adapter off"
         else:
             part = (kind.layer + 1) / shape.layers if isinstance(kind, Activations) else 1.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +86,10 @@ def _suited(method: Method, *, gpu: bool) -> dict[str, Any]:
 
 
 def _checkpointed(config: Any) -> bool:
+    """Whether ``fsdp_config``, a table or its text, switches activation checkpointing on."""
+    if isinstance(config, str):
+        with suppress(ValueError):
+            config = json.loads(config)
     return isinstance(config, Mapping) and bool(config.get("activation_checkpointing"))
 
 

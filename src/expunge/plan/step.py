@@ -7,6 +7,7 @@ whose loss reads the activations of one of them, is traced whole.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,6 +24,8 @@ from expunge.forward.view import ForwardPass, see
 from expunge.method import Activations, Method, Objective
 from expunge.plan import setup, trace
 from expunge.plan.trace import Passes
+
+log = logging.getLogger(__name__)
 
 FEW = (2, 3)  # of the layers that are alike; the first may hold less, for nothing before it trains
 CURVATURE = "curvature"  # of Sophia: a pass of its own
@@ -41,8 +44,36 @@ def traced(net: Any, method: Method, data: Mapping[str, Sequence[Example]], how:
         for name, objective in wanted.items():
             batches = [_batch(data[s], how) for s in objective.on]
             loss = partial(_loss, net, objective, batches, torch.bfloat16 if how.autocast else None)
-            found[name] = _over_layers(net, loss, _autocast(how), whole=isinstance(objective.reference, Activations))
+            whole = isinstance(objective.reference, Activations) or "layer" in bound(objective)
+            try:
+                found[name] = _over_layers(net, loss, _autocast(how), whole=whole)
+            except Exception as error:  # code of a model or a loss that asks what only numbers can answer
+                log.debug("the passes of %s cannot be traced: %r", name, error)
+                found[name] = by_formula(net, batches, how)
     return found
+
+
+def bound(objective: Objective) -> Mapping[str, Any]:
+    """The parameters that are bound to an objective's loss."""
+    return getattr(objective.loss, "keywords", {})
+
+
+def by_formula(net: Any, batches: Sequence[Mapping[str, Any]], how: setup.Setup) -> Passes:
+    """A rough figure where nothing can be traced: what goes into and comes out of every linear layer and four hidden states
+    a layer, or with checkpointing its input and one layer's; and three times the logits.
+    """
+    head: Any = layers.output_embedding(net)
+    vocabulary, width = head.weight.shape
+    each = 2 if how.autocast else 4
+    stack = list(layers.decoder_layers(family.unwrap(net))[2])
+    sizes = [
+        4 * width + sum(m.in_features + m.out_features for m in layer.modules() if isinstance(m, nn.Linear))
+        for layer in stack
+    ]
+    kept = len(stack) * width + max(sizes) if how.checkpointing else sum(sizes)
+    tokens, labelled = (sum(b[name].shape[1] for b in batches) for name in ("real", "labelled"))
+    total = float(each * (kept * tokens + 3 * vocabulary * labelled))
+    return Passes(total, total, traced=False)
 
 
 def _settle(net: Any, how: setup.Setup) -> None:

@@ -22,10 +22,14 @@ from torch.utils._pytree import tree_leaves
 
 @dataclass(frozen=True)
 class Passes:
-    """The most bytes that the forward and the backward pass hold, beside weights and gradients."""
+    """The most bytes that the forward and the backward pass hold, beside weights and gradients.
+
+    ``traced``: they are of the model's own operations, not of a formula.
+    """
 
     forward: float
     backward: float
+    traced: bool = True
 
     @property
     def most(self) -> float:
