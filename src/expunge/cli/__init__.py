@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from expunge import __version__
-from expunge.cli import bench, cache, compare, demo, fingerprint, guard, methods, release, reveal, run, show
+from expunge.cli import bench, cache, compare, demo, fingerprint, guard, methods, plan, release, reveal, run, show
 from expunge.cli.unexpected import App
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ def main(
 
 
 app.command("run")(run.command)
+app.command("plan")(plan.command)
 app.command("reveal")(reveal.command)
 app.command("release")(release.command)
 app.add_typer(guard.app, name="guard")

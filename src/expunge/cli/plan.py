@@ -1,0 +1,66 @@
+"""``expunge plan``: what a run would take, and what fits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from expunge.cli import result
+from expunge.cli.errors import running
+from expunge.cli.options import Json, Quiet, from_settings
+from expunge.cli.unexpected import typed
+from expunge.processes import check_one
+
+
+@from_settings("expunge.plan.settings.Plan", "expunge.unlearning.settings.Recipe")
+def command(
+    given: dict[str, Any],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE.toml|.yaml] [KEY=VALUE]...",
+            help="As of `expunge run`: a recipe, then settings over it.",
+            show_default=False,
+        ),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Say what `expunge run` with the same settings would take: parameters, memory by part, steps, time, what fits.
+
+    Reads the model's configuration and no weights, unless --probe measures a few steps. Where the run does not fit, the
+    command that would is printed. The configuration alone is enough: a folder with config.json, with --row-tokens and
+    --answer-tokens in place of data.
+    """
+    with running(as_json=as_json, quiet=quiet):
+        from expunge.cli.quiet import quiet as hush
+        from expunge.plan import settings as own
+        from expunge.plan.describe import lines
+        from expunge.plan.run import plan
+        from expunge.settings import checked
+        from expunge.unlearning import settings as recipe
+
+        check_one("plan")
+        pairs = list(settings or [])
+        values: dict[str, Any] = {}
+        where = "the plan"
+        if pairs and "=" not in pairs[0]:
+            where = pairs.pop(0)
+            values = recipe.read(where)
+        how = checked(own.Plan, {key: given.pop(key) for key in own.Plan.model_fields if key in given}, where)
+        pairs += [f"method.{p}" for p in parameter or []]
+        unknown = {"forget": []} if how.row_tokens else {}
+        chosen = recipe.make(unknown | recipe.override(values | given, pairs), where)
+        hush()
+        found = plan(chosen, how, typed=typed())
+        result.show(
+            {"command": "plan", **found},
+            lambda: [typer.echo(line) for line in lines(found)],  # type: ignore[arg-type, return-value]
+            as_json=as_json,
+            quiet=quiet,
+        )
