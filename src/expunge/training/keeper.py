@@ -235,6 +235,7 @@ class Keeper(TrainerCallback):
             "loss": float(trainer._tr_loss),
             "total_loss": float(trainer._total_loss_scalar),
             "last_logged": trainer._globalstep_last_logged,
+            "micro_batch": trainer.fit.state(),
             "diverged": vars(broken) if broken else None,
             "good_step": good.step if good else None,
         }
@@ -255,6 +256,7 @@ class Keeper(TrainerCallback):
         trainer._tr_loss += held["loss"] or 0.0
         trainer._total_loss_scalar = held["total_loss"] or 0.0
         trainer._globalstep_last_logged = held["last_logged"]
+        trainer.fit.take(held.get("micro_batch"))
         if held["diverged"]:
             trainer.health.diverged = finite.Divergence(**held["diverged"])
         if held["good_step"] is not None and (place / GOOD).exists():

@@ -12,34 +12,39 @@
 from __future__ import annotations
 
 import copy
-import math
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from expunge import combine
 from expunge.data.collate import labelled_tokens
-from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
+from expunge.errors import RunFailed
 from expunge.forward import padding
 from expunge.forward.transfer import numbers, to_device
-from expunge.forward.view import IGNORE, ForwardPass, see
-from expunge.method import Method, Objective, fitted
+from expunge.method import Method, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, finite, reference, sharded, stopping, supported
+from expunge.training import checkpoints, finite, micro, reference, sharded, stopping, supported
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, trained, write_combined
-from expunge.training.resume import ResumableTrainer
+from expunge.training.passes import ObjectivesTrainer
 from expunge.training.schedule import from_above_zero
+from expunge.training.together import Together
+
+DDP = ("MULTI_GPU", "MULTI_CPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA", "MULTI_HPU")
 
 
-class UnlearningTrainer(ResumableTrainer):
+class UnlearningTrainer(ObjectivesTrainer):
     """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
 
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
@@ -54,6 +59,7 @@ class UnlearningTrainer(ResumableTrainer):
     def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
+        self.fit = micro.Fit(self.args.train_batch_size)
         self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
         if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:
             self.accelerator.dataloader_config.non_blocking = True  # out of pinned memory
@@ -73,8 +79,11 @@ class UnlearningTrainer(ResumableTrainer):
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
+        self._parts: list[dict[str, Any]] = []  # micro-batches of the step so far
         self._began = time.perf_counter()  # of the optimizer step
         padding.settle(self.model, max(self._first_rows(), key=len))
+        ddp = self.accelerator.distributed_type.value in DDP
+        self.together = Together(self.args.ddp_bucket_cap_mb) if ddp else None
         self.reference = reference.build(
             self.model,
             method.objectives,
@@ -119,60 +128,13 @@ class UnlearningTrainer(ResumableTrainer):
         """The weights of a combiner that reads no Gramian."""
         return self.combine.weights(torch.zeros(len(self.method.objectives), device=self.args.device), None)
 
-    def _seen(self, stream: str) -> list[int]:
-        """The rows of ``stream`` that this run's steps take, ascending."""
-        data, args = self.train_dataset, self.args
-        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rows = (
-            args.max_steps * min(step, len(data))
-            if args.max_steps > 0
-            else math.ceil(args.num_train_epochs) * len(data)
-        )
-        rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
-        return list(data.rows(stream, rows))
-
-    def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
-        """Rows of ``stream`` once, longest together: for passes before training."""
-        examples = self.train_dataset.streams[stream]
-        return self._in_batches(examples, self._seen(stream) if seen_only else range(len(examples)))
-
-    def _in_batches(self, examples: Sequence[Example], rows: Iterable[int]) -> Iterator[dict[str, Tensor]]:
-        by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
-        size = self.args.per_device_train_batch_size
-        for i in range(0, len(by_length), size):
-            yield self._prepare_inputs(
-                self.data_collator(
-                    [
-                        {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
-                        for j in by_length[i : i + size]
-                    ]
-                )
-            )
-
-    def measure(self, name: str, examples: Sequence[Example] | None = None) -> float:
-        """Objective ``name`` over its rows, or over ``examples``, under the model as it is now; one pass, no gradient."""
-        objective = self.method.objectives[name]
-        (stream,) = objective.on
-        given = self.train_dataset.streams[stream] if examples is None else examples
-        rows = self._seen(stream) if objective.reference is not None else range(len(given))
-        tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
-        counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
-        sharded.placed(self.model, self.args.device).eval()
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return sum(
-                float(objective.loss(self._view(self.model, stream, batch, objective, counts)))
-                * (
-                    1 if objective.positions == "answer" else len(batch["labels"]) / len(rows)
-                )  # a mean of its own batch
-                for batch in self._in_batches(given, rows)
-            )
-
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
 
         Checkpoints of a negated method hold the model as it learns, before it is turned round.  Raises InputError where the
         checkpoint to go on from lacks what training needs.
         """
+        self._parts = []
         begin = self.keeper.begin = checkpoints.located(resume_from_checkpoint, self.args.output_dir)
         self._settle()
         if begin:
@@ -186,6 +148,7 @@ class UnlearningTrainer(ResumableTrainer):
         self.health.check_weights(self.model, self.state.global_step)
         if self.health.diverged:
             self.go_back("")
+        self.warnings += filter(None, [self.fit.warning(self.args.gradient_accumulation_steps)])
         if negate is not None:
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt
@@ -232,80 +195,123 @@ class UnlearningTrainer(ResumableTrainer):
         return batches, items
 
     def _count(self, batches: list[dict[str, Any]]) -> None:
+        """Count the labelled tokens and rows of the step, of each stream, and the rows of each micro-batch."""
         names = list(batches[0])
         whole = {s: [b[s] for b in batches if "filler" not in b[s]] for s in names}
         totals = [
             [sum(sum(labelled_tokens(b)) for b in whole[s]), sum(len(b["labels"]) for b in whole[s])] for s in names
         ]
         counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
-        share = self.accelerator.reduce(counted, "mean") / len(batches)
-        counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
-        for b in batches:
-            b["counts"] = counts
-
-    # -- one objective --------------------------------------------------------------------------------------------------
-    def _view(
-        self,
-        model: nn.Module,
-        stream: str,
-        batch: Mapping[str, Tensor],
-        objective: Objective,
-        counts: Mapping[str, Tensor],
-    ) -> ForwardPass:
-        def ref() -> ForwardPass:
-            return self.reference.view(model, stream, batch, objective, own)
-
-        if objective.positions != "answer":
-            counts = {}
-        own = see(
-            model,
-            batch,
-            positions=objective.positions,
-            reference=ref if objective.reference else None,
-            counts=counts,
-        )
-        return own
-
-    def objective_loss(self, name: str, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-        """The scalar loss of objective ``name`` on a batch of streams."""
-        objective = self.method.objectives[name]
-        counts = inputs.get("counts", {})
-        views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
-        loss = objective.loss(*views)
-        return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
+        self._totals = dict(zip(names, self.accelerator.reduce(counted, "mean"), strict=True))
+        self._sizes = [max(len(b[s]["labels"]) for s in names) for b in batches]
 
     # -- the step -------------------------------------------------------------------------------------------------------
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of each objective in turn; the combined gradient stands in ``p.grad`` at the sync step."""
-        if self._losses is None:
-            self._began = time.perf_counter()
+        """Forward and backward of each objective in turn; the combined gradient stands in ``p.grad`` at the sync step.
+
+        Where memory runs out the micro-batches are halved and the step is done again; see :mod:`expunge.training.micro`.
+        """
+        if not self._parts:
+            self._began, self._chance = time.perf_counter(), micro.Chance.now(self.args.device)
+            self._lost, self._returned = False, torch.zeros((), device=self.args.device)
         model.train()
-        inputs = self._prepare_inputs(inputs)
+        self._parts.append(inputs)
+        value = None if self._lost else self._passes(model, [inputs])
+        while self._out_of_memory(value is None):
+            self._begin_again()
+            value = self._passes(model, self._parts)
+            value = None if value is None else value - self._returned
+        self._lost = value is None  # here; the other processes are told at the end of the step
+        value = torch.zeros_like(self._returned) if value is None else value
+        self._returned = self._returned + value
+        if self.accelerator.sync_gradients:
+            self._parts = []
+            self._end(model)
+        return value
+
+    def _passes(self, model: nn.Module, parts: Sequence[dict[str, Any]]) -> Tensor | None:
+        """Forward and backward of micro-batches of the step; the loss, None where there is no memory for them."""
+        alone = model.no_sync() if self.together else nullcontext()  # type: ignore[operator]  # DDP's
+        try:
+            with alone:
+                return torch.stack([self._pass(model, piece) for part in parts for piece in self._pieces(part)]).sum()
+        except Exception as error:
+            if not micro.is_out_of_memory(error):
+                raise
+        return None
+
+    def _pieces(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A micro-batch, or what it is cut into, on the device, with what means divide by."""
+        n = sum(map(self.fit.pieces, self._sizes))
+        counts = {s: {"token_count": t[0] / n, "sequence_count": t[1] / n} for s, t in self._totals.items()}
+        collate: Any = self.data_collator
+        for piece in micro.cut(part, self.fit.rows, self.train_dataset.streams, collate):
+            yield self._prepare_inputs({**piece, "counts": counts})
+
+    def _pass(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Forward and backward of each objective on one piece; gradients and losses are added up."""
         gram = self.combine.needs_gram
-        share = 1 / self.current_gradient_accumulation_steps
-        names = list(self.method.objectives)
+        parts = sum(map(self.fit.pieces, self._sizes))
         fixed = None if gram else self._fixed_weights()
         params = trained(model)
         losses = []
-        for k, name in enumerate(names):
+        for k, name in enumerate(self.method.objectives):
             if gram:
                 self._swap_in(name, params)
             with self.compute_loss_context_manager():
-                loss = self.objective_loss(name, model, inputs) * share
+                loss = self.objective_loss(name, model, inputs) * (1 / parts)
             self.accelerator.backward(loss if fixed is None else fixed[k] * loss)
             if gram:
                 self._buffers[name] = [p.grad for p in params]
             losses.append(loss.detach().float())
         if self.curvature:
-            self.curvature.observe(model, inputs, self.state.global_step, self.current_gradient_accumulation_steps)
+            self.curvature.observe(model, inputs, self.state.global_step, parts)
         values = torch.stack(losses)
         self._losses = values if self._losses is None else self._losses + values
         if gram:
             for p in params:
                 p.grad = None
-        if self.accelerator.sync_gradients:
-            self._step_if_finite(params, fixed)
         return (values if fixed is None else fixed * values).sum()
+
+    def _out_of_memory(self, here: bool) -> bool:
+        """Whether the step has to be done again, because memory ran out ``here`` or, at its end, in another process."""
+        if self.together:
+            return bool(self.accelerator.sync_gradients) and self.together.any([here])[0]
+        if here and self.args.world_size > 1:
+            raise RunFailed(f"out of memory in a process at step {self.state.global_step + 1}: {micro.SHARDED}")
+        return here
+
+    def _begin_again(self) -> None:
+        """Forget what was done of the step, and halve its micro-batches."""
+        self._forget()
+        if self.curvature:
+            self.curvature.forget()
+        clear_device_cache(garbage_collection=True)
+        step = self.state.global_step + 1
+        self.fit.halve(step)
+        if self.args.should_save and not self.args.disable_tqdm:
+            what = f"out of memory at step {step}: micro-batches of {self.fit.rows} rows from here on"
+            tqdm.write(what, file=sys.stderr)
+        self._chance.restore()
+
+    def _forget(self) -> None:
+        self._losses, self._buffers = None, {}
+        for p in self.model.parameters():
+            p.grad = None
+
+    def _end(self, model: nn.Module) -> None:
+        """All micro-batches are through: the mean over DDP's processes, and the step, if it may be taken."""
+        params = trained(model)
+        fixed = None if self.combine.needs_gram else self._fixed_weights()
+        if self.together:
+            mean = partial(self.together.mean, params)
+            self._buffers = {name: mean(grads) for name, grads in self._buffers.items()}
+            if fixed is not None:
+                for p, g in zip(params, mean([p.grad for p in params]), strict=True):
+                    p.grad = g
+            if self.curvature:
+                self.curvature.average(mean, params)
+        self._step_if_finite(params, fixed)
 
     def _swap_in(self, name: str, params: list[nn.Parameter]) -> None:
         for p, g in zip(params, self._buffers.get(name, [None] * len(params)), strict=True):
@@ -325,9 +331,7 @@ class UnlearningTrainer(ResumableTrainer):
         if self.health.check(self.model, by_name, own, self.state, partial(self.accelerator.reduce, reduction="mean")):
             return self._sync(params, weights, losses)
         self._facts = {f"loss/{name}": value for name, value in by_name.items()}
-        self._losses, self._buffers = None, {}
-        for p in params:
-            p.grad = None
+        self._forget()
         self.control.should_training_stop = True
 
     def _sync(self, params: list[nn.Parameter], weights: Tensor | None, losses: Tensor) -> None:
@@ -380,9 +384,3 @@ class UnlearningTrainer(ResumableTrainer):
     def _watch(self, facts: Mapping[str, float]) -> None:
         if sentence := self.combine.watch(facts):
             self.warnings.append(sentence)
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """6 × parameters × tokens over all streams, prompt and padding included."""
-        tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
-        parameters: int = sum(p.numel() for p in self.model.parameters())
-        return 6 * tokens * parameters
