@@ -2,8 +2,8 @@
 
 A checkpoint is transformers' own (optimizer, schedule, random states, log; where it was asked for, the model) and beside it
 ``combiner.json``, ``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the
-weights that train, under their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It
-is whole or not there (:mod:`expunge.training.manifest`).
+weights that train, under their names in the model), ``good.safetensors`` (the last weights that gave finite losses) and
+``kept.safetensors`` (the last that the utility guard passed).  It is whole or not there (:mod:`expunge.training.manifest`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from expunge import files
 from expunge.training import checkpoints, finite, manifest, signals, trained
 
 GOOD = "good.safetensors"
+KEPT = "kept.safetensors"
 LAG = 0.5  # seconds of steps after which several processes ask each other whether to save or to stop
 
 
@@ -223,6 +224,8 @@ class Keeper(TrainerCallback):
                 trained.write(fresh / trained.FILE, trained.of(trainer.model))
             if good is not None:
                 trained.write(fresh / GOOD, good.weights)
+            if trainer.guard and (kept := trainer.guard.weights()):
+                trained.write(fresh / KEPT, kept)
         said = {"schema": 1, "training": self._state(), "run": dict(self.plan.facts()) if self.plan else {}}
         files.write_json(fresh / checkpoints.OURS, said, mode=files.PRIVATE)
 
@@ -236,6 +239,9 @@ class Keeper(TrainerCallback):
             "total_loss": float(trainer._total_loss_scalar),
             "last_logged": trainer._globalstep_last_logged,
             "micro_batch": trainer.fit.state(),
+            "utility": trainer.guard.state() if trainer.guard else None,
+            "still": trainer.health.still,
+            "moved": trainer.health.moved,
             "diverged": vars(broken) if broken else None,
             "good_step": good.step if good else None,
         }
@@ -257,6 +263,10 @@ class Keeper(TrainerCallback):
         trainer._total_loss_scalar = held["total_loss"] or 0.0
         trainer._globalstep_last_logged = held["last_logged"]
         trainer.fit.take(held.get("micro_batch"))
+        trainer.health.still, trainer.health.moved = held.get("still", 0), held.get("moved", True)
+        if trainer.guard and held.get("utility"):
+            kept = place / KEPT
+            trainer.guard.take(held["utility"], trained.read(kept) if kept.exists() else None)
         if held["diverged"]:
             trainer.health.diverged = finite.Divergence(**held["diverged"])
         if held["good_step"] is not None and (place / GOOD).exists():

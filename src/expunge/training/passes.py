@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expunge.data.collate import labelled_tokens
 from expunge.data.example import Example
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective
@@ -72,6 +73,19 @@ class ObjectivesTrainer(ResumableTrainer):
                 )  # a mean of its own batch
                 for batch in self._in_batches(given, rows)
             )
+
+    def probability(self, examples: Sequence[Example]) -> float:
+        """The mean over ``examples`` of the probability of the answer per token, under the model as it is now; no gradient.
+
+        Every process gets the same number.
+        """
+        sharded.placed(self.model, self.args.device).eval()
+        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self._in_batches(examples, range(len(examples))):
+                logp = see(self.model, batch, grad=False).token_logp.double()
+                total += sum(row.mean().exp() for row in logp.split(list(labelled_tokens(batch))))
+        return float(self.accelerator.reduce(total / len(examples), "mean"))
 
     def _view(
         self,

@@ -12,54 +12,54 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from expunge import combine
-from expunge.data.collate import labelled_tokens
 from expunge.data.streams import EpochSampler
-from expunge.errors import RunFailed
 from expunge.forward import padding
-from expunge.forward.transfer import numbers, to_device
+from expunge.forward.transfer import numbers
 from expunge.method import Method, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, finite, micro, reference, sharded, stopping, supported
+from expunge.training import checkpoints, finite, reference, sharded, stopping, stops, supported, utility
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, trained, write_combined
-from expunge.training.passes import ObjectivesTrainer
 from expunge.training.schedule import from_above_zero
-from expunge.training.together import Together
-
-DDP = ("MULTI_GPU", "MULTI_CPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_SDAA", "MULTI_MUSA", "MULTI_HPU")
+from expunge.training.step import SteppingTrainer
 
 
-class UnlearningTrainer(ObjectivesTrainer):
+class UnlearningTrainer(SteppingTrainer):
     """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
 
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.  ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
+    :mod:`expunge.training.stopping`.  ``keep``: rows that it must not lose, see :mod:`expunge.training.utility`.  ``plan``:
+    see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
     model: Any
     train_dataset: Any
 
-    def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        method: Method,
+        start_loss: float | None = None,
+        holdout: Any = None,
+        keep: utility.Keep | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
-        self.fit = micro.Fit(self.args.train_batch_size)
         self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
         if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:
             self.accelerator.dataloader_config.non_blocking = True  # out of pinned memory
@@ -73,17 +73,13 @@ class UnlearningTrainer(ObjectivesTrainer):
         self.start_loss = start_loss
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
+        self.keep = keep
+        self.guard: utility.UtilityGuard | None = None
         self.warnings: list[str] = []
         self.health = finite.Watch(late=finite.read_late(self.args.device))
         supported.check(method, self.combine, self._fixed_weights, self.accelerator.distributed_type.value)
-        self._buffers: dict[str, list[Tensor | None]] = {}
-        self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
-        self._parts: list[dict[str, Any]] = []  # micro-batches of the step so far
-        self._began = time.perf_counter()  # of the optimizer step
         padding.settle(self.model, max(self._first_rows(), key=len))
-        ddp = self.accelerator.distributed_type.value in DDP
-        self.together = Together(self.args.ddp_bucket_cap_mb) if ddp else None
         self.reference = reference.build(
             self.model,
             method.objectives,
@@ -124,10 +120,6 @@ class UnlearningTrainer(ObjectivesTrainer):
     def _first_rows(self) -> Iterator[tuple[int, ...]]:
         return (examples[0].input_ids for examples in self.train_dataset.streams.values() if len(examples))
 
-    def _fixed_weights(self) -> Tensor:
-        """The weights of a combiner that reads no Gramian."""
-        return self.combine.weights(torch.zeros(len(self.method.objectives), device=self.args.device), None)
-
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
 
@@ -142,13 +134,21 @@ class UnlearningTrainer(ObjectivesTrainer):
         if self.holdout:
             self.stop = stopping.at_level_of(self, self.holdout)
             self.add_callback(self.stop)
+        if self.keep:
+            rows = self.keep.rows
+            self.guard = utility.UtilityGuard(self.keep, self.model, lambda: self.probability(rows))
+            self.add_callback(self.guard)
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
         result = super().train(str(begin) if begin else None, *args, **kwargs)
         self.health.check_weights(self.model, self.state.global_step)
         if self.health.diverged:
             self.go_back("")
-        self.warnings += filter(None, [self.fit.warning(self.args.gradient_accumulation_steps)])
+        elif self.state.global_step and not self.health.moved:
+            raise stops.never_moved(self)
+        elif self.guard:
+            self.guard.conclude(self.state.global_step)
+        self.warnings += filter(None, [self.fit.warning(self.args.gradient_accumulation_steps), stops.warning(self)])
         if negate is not None:
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt
@@ -159,8 +159,20 @@ class UnlearningTrainer(ObjectivesTrainer):
         return self.shards.gathered() if self.shards else self.model
 
     def go_back(self, what: str) -> bool:
-        """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any."""
-        return self.health.go_back(self.model, self.state.global_step, what)
+        """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any.
+
+        Under a utility guard they also keep enough.
+        """
+        there = self.health.go_back(self.model, self.state.global_step, what)
+        broken, guard = self.health.diverged, self.guard
+        if guard is None or broken is None:
+            return there
+        if not there and guard.good:
+            finite.restore(self.model, guard.good)
+        elif not there or guard.conclude(broken.good or 0):
+            return there
+        self.health.diverged = replace(broken, good=guard.good.step if guard.good else None)
+        return True
 
     def _settle(self) -> None:
         steps = self.args.max_steps
@@ -194,111 +206,7 @@ class UnlearningTrainer(ObjectivesTrainer):
             self._count(batches)
         return batches, items
 
-    def _count(self, batches: list[dict[str, Any]]) -> None:
-        """Count the labelled tokens and rows of the step, of each stream, and the rows of each micro-batch."""
-        names = list(batches[0])
-        whole = {s: [b[s] for b in batches if "filler" not in b[s]] for s in names}
-        totals = [
-            [sum(sum(labelled_tokens(b)) for b in whole[s]), sum(len(b["labels"]) for b in whole[s])] for s in names
-        ]
-        counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
-        self._totals = dict(zip(names, self.accelerator.reduce(counted, "mean"), strict=True))
-        self._sizes = [max(len(b[s]["labels"]) for s in names) for b in batches]
-
-    # -- the step -------------------------------------------------------------------------------------------------------
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of each objective in turn; the combined gradient stands in ``p.grad`` at the sync step.
-
-        Where memory runs out the micro-batches are halved and the step is done again; see :mod:`expunge.training.micro`.
-        """
-        if not self._parts:
-            self._began, self._chance = time.perf_counter(), micro.Chance.now(self.args.device)
-            self._lost, self._returned = False, torch.zeros((), device=self.args.device)
-        model.train()
-        self._parts.append(inputs)
-        value = None if self._lost else self._passes(model, [inputs])
-        while self._out_of_memory(value is None):
-            self._begin_again()
-            value = self._passes(model, self._parts)
-            value = None if value is None else value - self._returned
-        self._lost = value is None  # here; the other processes are told at the end of the step
-        value = torch.zeros_like(self._returned) if value is None else value
-        self._returned = self._returned + value
-        if self.accelerator.sync_gradients:
-            self._parts = []
-            self._end(model)
-        return value
-
-    def _passes(self, model: nn.Module, parts: Sequence[dict[str, Any]]) -> Tensor | None:
-        """Forward and backward of micro-batches of the step; the loss, None where there is no memory for them."""
-        alone = model.no_sync() if self.together else nullcontext()  # type: ignore[operator]  # DDP's
-        try:
-            with alone:
-                return torch.stack([self._pass(model, piece) for part in parts for piece in self._pieces(part)]).sum()
-        except Exception as error:
-            if not micro.is_out_of_memory(error):
-                raise
-        return None
-
-    def _pieces(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """A micro-batch, or what it is cut into, on the device, with what means divide by."""
-        n = sum(map(self.fit.pieces, self._sizes))
-        counts = {s: {"token_count": t[0] / n, "sequence_count": t[1] / n} for s, t in self._totals.items()}
-        collate: Any = self.data_collator
-        for piece in micro.cut(part, self.fit.rows, self.train_dataset.streams, collate):
-            yield self._prepare_inputs({**piece, "counts": counts})
-
-    def _pass(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Forward and backward of each objective on one piece; gradients and losses are added up."""
-        gram = self.combine.needs_gram
-        parts = sum(map(self.fit.pieces, self._sizes))
-        fixed = None if gram else self._fixed_weights()
-        params = trained(model)
-        losses = []
-        for k, name in enumerate(self.method.objectives):
-            if gram:
-                self._swap_in(name, params)
-            with self.compute_loss_context_manager():
-                loss = self.objective_loss(name, model, inputs) * (1 / parts)
-            self.accelerator.backward(loss if fixed is None else fixed[k] * loss)
-            if gram:
-                self._buffers[name] = [p.grad for p in params]
-            losses.append(loss.detach().float())
-        if self.curvature:
-            self.curvature.observe(model, inputs, self.state.global_step, parts)
-        values = torch.stack(losses)
-        self._losses = values if self._losses is None else self._losses + values
-        if gram:
-            for p in params:
-                p.grad = None
-        return (values if fixed is None else fixed * values).sum()
-
-    def _out_of_memory(self, here: bool) -> bool:
-        """Whether the step has to be done again, because memory ran out ``here`` or, at its end, in another process."""
-        if self.together:
-            return bool(self.accelerator.sync_gradients) and self.together.any([here])[0]
-        if here and self.args.world_size > 1:
-            raise RunFailed(f"out of memory in a process at step {self.state.global_step + 1}: {micro.SHARDED}")
-        return here
-
-    def _begin_again(self) -> None:
-        """Forget what was done of the step, and halve its micro-batches."""
-        self._forget()
-        if self.curvature:
-            self.curvature.forget()
-        clear_device_cache(garbage_collection=True)
-        step = self.state.global_step + 1
-        self.fit.halve(step)
-        if self.args.should_save and not self.args.disable_tqdm:
-            what = f"out of memory at step {step}: micro-batches of {self.fit.rows} rows from here on"
-            tqdm.write(what, file=sys.stderr)
-        self._chance.restore()
-
-    def _forget(self) -> None:
-        self._losses, self._buffers = None, {}
-        for p in self.model.parameters():
-            p.grad = None
-
+    # -- the end of a step ------------------------------------------------------------------------------------------
     def _end(self, model: nn.Module) -> None:
         """All micro-batches are through: the mean over DDP's processes, and the step, if it may be taken."""
         params = trained(model)
@@ -313,10 +221,6 @@ class UnlearningTrainer(ObjectivesTrainer):
                 self.curvature.average(mean, params)
         self._step_if_finite(params, fixed)
 
-    def _swap_in(self, name: str, params: list[nn.Parameter]) -> None:
-        for p, g in zip(params, self._buffers.get(name, [None] * len(params)), strict=True):
-            p.grad = g
-
     def _step_if_finite(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
         """:meth:`_sync`, or the end of training where a loss or a gradient is not finite, as far as the host knows.
 
@@ -327,11 +231,21 @@ class UnlearningTrainer(ObjectivesTrainer):
         losses = self.accelerator.reduce(self._losses, "mean")
         by_name = dict(zip(self.method.objectives, losses, strict=True))
         grads = [p.grad for p in params] if weights is not None else [g for b in self._buffers.values() for g in b]
-        own = [] if getattr(self.accelerator, "scaler", None) else [g for g in grads if g is not None]
-        if self.health.check(self.model, by_name, own, self.state, partial(self.accelerator.reduce, reduction="mean")):
+        everywhere = partial(self.accelerator.reduce, reduction="mean")
+        scaled = bool(getattr(self.accelerator, "scaler", None))
+        own = [g for g in grads if g is not None]
+        if self.health.check(self.model, by_name, own, self.state, everywhere, scaled=scaled):
+            if self.health.still >= stops.patience(self):
+                self._stand_still()
             return self._sync(params, weights, losses)
         self._facts = {f"loss/{name}": value for name, value in by_name.items()}
         self._forget()
+        self.control.should_training_stop = True
+
+    def _stand_still(self) -> None:
+        """No weight has had a gradient for long: raises RunFailed where none ever had, and ends training otherwise."""
+        if not self.health.moved:
+            raise stops.never_moved(self)
         self.control.should_training_stop = True
 
     def _sync(self, params: list[nn.Parameter], weights: Tensor | None, losses: Tensor) -> None:

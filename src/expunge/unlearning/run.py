@@ -173,6 +173,7 @@ def _carried_out(
         plan=None if sharded_run else unfinished.plan(folder, settings, this),
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
+        settings=settings,
     )
     before = measured[settings.model]
     if settings.dtype != settings.loaded:
