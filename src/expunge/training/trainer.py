@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from expunge import combine
 from expunge.data.streams import EpochSampler
@@ -28,7 +30,7 @@ from expunge.forward.transfer import numbers
 from expunge.method import Method, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, finite, reference, sharded, stopping, stops, supported, utility
+from expunge.training import budget, checkpoints, finite, reference, sharded, stopping, stops, supported, utility
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, trained, write_combined
@@ -74,6 +76,7 @@ class UnlearningTrainer(SteppingTrainer):
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
         self.keep = keep
+        self.budget: dict[str, Any] | None = None  # what became of it
         self.guard: utility.UtilityGuard | None = None
         self.warnings: list[str] = []
         self.health = finite.Watch(late=finite.read_late(self.args.device))
@@ -148,7 +151,9 @@ class UnlearningTrainer(SteppingTrainer):
             raise stops.never_moved(self)
         elif self.guard:
             self.guard.conclude(self.state.global_step)
-        self.warnings += filter(None, [self.fit.warning(self.args.gradient_accumulation_steps), stops.warning(self)])
+        self.budget = budget.outcome(self)
+        said = self.fit.warning(self.args.gradient_accumulation_steps), stops.warning(self), budget.warning(self.budget)
+        self.warnings += filter(None, said)
         if negate is not None:
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt
@@ -180,6 +185,8 @@ class UnlearningTrainer(SteppingTrainer):
             *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
         self.combine = combine.complete(self.combine.settle(steps, self._start_loss))
         self._watch({})
+        if self.warnings and self.args.should_save and not self.args.disable_tqdm:
+            tqdm.write(f"warning: {self.warnings[-1]}", file=sys.stderr)
 
     def _start_loss(self, k: int) -> float:
         """The start model's loss of objective ``k``, in the order of the method."""

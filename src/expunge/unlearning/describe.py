@@ -178,6 +178,7 @@ def watched(trainer: Any) -> dict[str, Any]:
     stop, guard, fit = stop_of(trainer), trainer.guard, trainer.fit
     return (
         {"stopped": stop.described() if stop else None}
+        | ({"budget": trainer.budget} if trainer.budget else {})
         | ({"keep": guard.described()} if guard else {})
         | ({"out_of_memory": fit.described()} if fit.halved else {})
     )
