@@ -46,6 +46,8 @@ OTHERWISE = {
     "pdu-lora": row("pdu", {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}, how="lora"),
     "npo-trainable": row("npo", {}, how=r"layers\.1\."),
     "grad_diff-holdout": row("grad_diff", {}, how="holdout"),
+    "blur_npo-memory": row("blur_npo", {}, how="memory"),  # the last process has memory for one row from step 2 on
+    "pdu-memory": row("pdu", {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}, how="memory"),
 }
 FIRST_ORDER = {name: row(*of) for name, of in zip(IDS, ROWS, strict=True) if not build(*of).optimizer} | OTHERWISE
 # One for each way through the trainer: a Gramian, a multiplier, each kind of reference, a negation, two streams in a loss.
@@ -64,7 +66,7 @@ def left_by(row: dict[str, Any], processes: int = 1) -> dict[str, torch.Tensor]:
         net: Any = tiny.model()
         if how == "lora":
             return models.attach_lora(net, r=4, alpha=8)
-        if how not in ("full", "holdout"):
+        if how not in ("full", "holdout", "memory"):
             models.train_only(net, how)
         return net
 
@@ -80,14 +82,26 @@ def left_by(row: dict[str, Any], processes: int = 1) -> dict[str, torch.Tensor]:
     )
     if how == "holdout":
         t.holdout = [tiny.example(3000 + i) for i in range(4)]
+    if how == "memory" and processes > 1 and os.environ["RANK"] == str(processes - 1):
+        t.objective_loss = partial(out_of_memory, t, t.objective_loss)
     t.train()
     trained = t.accelerator.unwrap_model(t.model)
-    out = {"moved": tiny.delta(trained, fresh()), "steps": torch.tensor(t.state.global_step)}
+    out = {
+        "moved": tiny.delta(trained, fresh()),
+        "steps": torch.tensor(t.state.global_step),
+        "micro": torch.tensor(t.fit.rows),
+    }
     if sophia:
         state = inner(t.optimizer).state
         for name in ("momentum", "curvature"):
             out[name] = torch.cat([state[p][name].flatten() for p in trained.parameters()])
     return out
+
+
+def out_of_memory(t: Any, loss: Any, name: str, model: Any, inputs: Any) -> Any:
+    if name == "retain" and t.state.global_step >= 1 and len(inputs["retain"]["labels"]) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return loss(name, model, inputs)
 
 
 def work(folder: Path, whole: bool) -> None:

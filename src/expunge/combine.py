@@ -6,7 +6,7 @@ With :math:`J` the m×P matrix of the objectives' gradients (forget first, retai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any, ClassVar, Protocol
@@ -53,6 +53,10 @@ class Combiner(Protocol):
         """What the user is to be warned of, given what a step was logged with ({} before the first step)."""
         return None
 
+    def budget_of(self, losses: Sequence[float]) -> dict[str, Any] | None:
+        """What became of a budget on the second objective, whose logged losses are ``losses``; None where there is none."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold; {} where nothing moves."""
         return {}
@@ -74,7 +78,7 @@ def complete(given: Any) -> Combiner:
     """
     if not callable(getattr(given, "weights", None)):
         raise InputError(f"a combiner has a method weights(losses, gram), and {given!r} has none")
-    for name in ("settle", "step", "facts", "watch", "state_dict", "load_state_dict"):
+    for name in ("settle", "step", "facts", "watch", "budget_of", "state_dict", "load_state_dict"):
         if not hasattr(given, name):
             object.__setattr__(given, name, MethodType(getattr(Combiner, name), given))  # it may be a frozen dataclass
     for name in ("needs_gram", "needs_start"):
@@ -308,11 +312,30 @@ class PrimalDual(Combiner):
             if self._at_zero == 10:
                 return "λ has been 0 for 10 logged steps: the retain loss is not being trained; lower the budget"
         elif self.budget is not None and self._start is not None and self.budget < self._start:
+            over = self._start - self.budget
             return (
-                f"the budget {self.budget:.4g} is below the start model's retain loss {self._start:.4g}: "
-                "infeasible from the start, so λ will only rise; raise the budget or leave it out"
+                f"the budget {self.budget:.4g} is below the start model's retain loss {self._start:.4g}, by {over:.3g}: "
+                f"infeasible from the start, so λ will only rise; give -p budget={1.1 * self._start:.4g} or more, "
+                "or leave it out"
             )
         return None
+
+    def budget_of(self, losses: Sequence[float]) -> dict[str, Any] | None:
+        """The budget beside the retain loss at the start and at the end, the mean of the last quarter of ``losses``; it was
+        not ``met`` where all of those, three at least, are above it.
+        """
+        last = losses[-max(3, len(losses) // 4) :]
+        if self.budget is None or not last:
+            return None
+        return {
+            "limit": self.budget,
+            "start": self._start,
+            "end": sum(last) / len(last),
+            "steps": len(last),
+            "multiplier": float(self._lambda),
+            "max_multiplier": self.max_multiplier,
+            "met": len(last) < 3 or min(last) <= self.budget,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """λ, the step count, and the budget that was settled on."""

@@ -70,6 +70,8 @@ def _say(log: dict[str, Any], folder: Any) -> None:
     from expunge.unlearning import describe
 
     typer.echo(summary(log))
+    if log["stopped"] and log["stopped"]["sentence"] not in log["warnings"]:
+        typer.echo(f"  {log['stopped']['sentence']}")
     for line in describe.sets(log):
         typer.echo(f"  {line}")
     result.files(folder, "run.json", "model", "report.html")

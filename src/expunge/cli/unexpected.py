@@ -115,6 +115,8 @@ def guarded(*, debug: bool = False, as_json: bool = False, typed: Sequence[str] 
 
 def sentence(error: Exception, log: Path | None) -> str:
     """What a person is told of an unexpected ``error``, whose traceback is in ``log``."""
+    from expunge.training.micro import is_out_of_memory
+
     where = f"; the traceback is in {log} (--debug shows it)" if log else ""
     if is_out_of_memory(error):
         return (
@@ -140,13 +142,6 @@ def stopped(error: signals.Interrupted, typed: Sequence[str]) -> str:
         return error.sentence
     again = [word for word in typed if word != "--fresh" and not word.startswith("fresh=")]
     return f"{error.sentence}; go on with: {shlex.join(['expunge', *again])}"
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that the machine or the accelerator has no memory left."""
-    said = str(error).lower()
-    of_torch = isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
-    return of_torch or isinstance(error, MemoryError)
 
 
 def _logged(error: Exception) -> Path | None:

@@ -139,6 +139,53 @@ class RunPart(TypedDict):
     processes: NotRequired[int]
 
 
+class StopInfo(TypedDict):
+    """Why training ended before its last step: ``step``: the optimizer steps behind the weights that came out."""
+
+    reason: str | None
+    step: float | None
+    sentence: str | None
+    figures: dict[str, Any]
+
+
+class Probe(TypedDict):
+    """What a utility guard saw after a step."""
+
+    step: float | None
+    probability: float | None
+    kept: float | None
+
+
+class KeepInfo(TypedDict):
+    """A utility guard: the share that had to be kept of ``start``, the model's probability of rows before training."""
+
+    threshold: float | None
+    figure: str | None
+    rows: float | None
+    every: float | None
+    start: float | None
+    probes: list[Probe]
+
+
+class RetainBudget(TypedDict):
+    """A budget on the retain loss: the loss before training and at the end, the mean of the last logged ``steps``."""
+
+    limit: float | None
+    start: float | None
+    end: float | None
+    steps: float | None
+    multiplier: float | None
+    max_multiplier: float | None
+    met: bool | None
+
+
+class Halving(TypedDict):
+    """Memory ran out in ``step``: micro-batches have ``rows`` rows from there on."""
+
+    step: float | None
+    rows: float | None
+
+
 class RunRecord(TypedDict):
     """``run.json``: what ``expunge run`` and ``expunge release`` did."""
 
@@ -166,6 +213,11 @@ class RunRecord(TypedDict):
     release: NotRequired[ReleaseInfo | None]
     seconds: float | None
     parts: NotRequired[list[RunPart]]
+    stopped: NotRequired[StopInfo | None]
+    failed: NotRequired[str | None]
+    keep: NotRequired[KeepInfo | None]
+    budget: NotRequired[RetainBudget | None]
+    out_of_memory: NotRequired[list[Halving]]
     warnings: list[Any]
     private_files: NotRequired[list[str]]  # of mode 600: they quote forget data, or what a model answered to it
     versions: dict[str, Any]

@@ -11,9 +11,9 @@ from typing import Any
 from expunge.files import ORDINARY, PRIVATE, replace_text
 from expunge.record import complete
 from expunge.record_types import RunRecord
+from expunge.report import ending, settings, trajectory
 from expunge.report import format as words
 from expunge.report import run_page as tables
-from expunge.report import settings, trajectory
 from expunge.report.draw import curves as plots
 
 FILE = "report.html"
@@ -52,6 +52,9 @@ def render(raw_record: Mapping[str, Any]) -> str:
         reference=tables.reference_name(record),
         figures=[] if headline else [(name, tables.figures(record, name)) for name in ("forget", "retain")],
         examples=[(name, rows[:MAX_EXAMPLES], len(rows)) for name, rows in examples if rows],
+        stopped=ending.stopped(record),
+        guard=ending.guard(record),
+        notes=ending.notes(record),
         trajectory=trajectory.table(record),
         trajectory_chart=trajectory.chart(record),
         trajectory_words=trajectory.sentences(record),

@@ -142,7 +142,16 @@ class Curvature(TrainerCallback):
                         loss = hooks.loss(name, model, inputs)
                     hooks.backward(factor * share * weight * loss)
 
+    def forget(self) -> None:
+        """Begin the step again."""
+        self._gradient, self._probes = {}, {}
+
     # -- once an optimizer step -------------------------------------------------------------------------------------------
+    def average(self, mean: Callable[[list[Tensor | None]], list[Tensor | None]], params: Sequence[Tensor]) -> None:
+        """Of several processes that each made an estimate take the ``mean``; ``params`` are those that train."""
+        found = mean([self._gradient.get(p) for p in params])
+        self._gradient = {p: g for p, g in zip(params, found, strict=True) if g is not None}
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """The gradient is whole and clipped, the weights have not moved: the optimizer takes the estimate."""
         if not self.due(state.global_step):

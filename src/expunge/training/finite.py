@@ -127,18 +127,28 @@ def restore(model: nn.Module, copy: Copy) -> None:
 
 
 @torch.no_grad()
+def largest(tensors: Iterable[Tensor], device: Any = None) -> Tensor | None:
+    """The largest magnitude in each of ``tensors``, on their device or on ``device``; None where there is no number.
+
+    >>> largest([torch.tensor([1.0, -3.0]), torch.zeros(0), torch.zeros(2)])
+    tensor([3., 0.])
+    """
+    some = [_local(t) for t in tensors]
+    some = [t for t in some if t.numel()]
+    if not some:
+        return None
+    found = torch.stack([n.to(some[0].device) for n in torch._foreach_norm(some, math.inf)])
+    return found.to(device or found.device)
+
+
 def are_finite(tensors: Iterable[Tensor], device: Any = None) -> Tensor:
     """Whether all numbers in ``tensors`` are finite, as a tensor (1.0 or 0.0) on their device, or on ``device``.
 
     >>> are_finite([torch.ones(2), torch.zeros(0)]), are_finite([torch.tensor([1.0, float("nan")])])
     (tensor(1.), tensor(0.))
     """
-    some = [_local(t) for t in tensors]
-    some = [t for t in some if t.numel()]
-    if not some:
-        return torch.ones((), device=device)
-    largest = torch.stack([n.to(some[0].device) for n in torch._foreach_norm(some, math.inf)])
-    return largest.isfinite().all().float().to(device or largest.device)
+    found = largest(tensors, device)
+    return torch.ones((), device=device) if found is None else found.isfinite().all().float()
 
 
 def first_not_finite(model: nn.Module) -> str | None:
@@ -172,7 +182,8 @@ def check_model(model: nn.Module, name: str) -> None:
 @dataclass(frozen=True)
 class Seen:
     """What was found out of optimizer step ``step`` (from 0), on its way to the host: of each of ``names`` (losses, then
-    the gradients) 1.0 where it is finite; ``copy`` is of the weights that it started from, if one was taken.
+    the gradients) 1.0 where it is finite, and last whether any gradient is not 0; ``copy`` is of the weights that it
+    started from, if one was taken.
     """
 
     step: int
@@ -184,6 +195,7 @@ class Seen:
 class Watch:
     """What is known of a training run's health: ``diverged`` once it broke down, and ``good``, the last good weights.
 
+    ``moved``: whether any step had a gradient other than 0; ``still``: how many steps up to now, in a row, had none.
     ``late``: what a step gave is read one step later, for it is computed on a device that the host need not wait for.
     """
 
@@ -191,6 +203,8 @@ class Watch:
         self.late = late
         self.diverged: Divergence | None = None
         self.good: Copy | None = None
+        self.moved = False
+        self.still = 0
         self._start: Copy | None = None
         self._seen: Seen | None = None
         self._spare: Copy | None = None  # an older copy, whose memory the next one takes
@@ -204,12 +218,14 @@ class Watch:
         grads: Iterable[Tensor],
         state: Any,
         everywhere: Callable[[Tensor], Tensor],
+        *,
+        scaled: bool = False,
     ) -> bool:
         """Whether the optimizer step of these ``losses`` and ``grads`` may be taken, as far as is known; every process gets
         the same answer.
 
         Now and then the weights that it starts from are copied.  ``state`` is the trainer's, ``everywhere`` makes the mean
-        over all processes.
+        over all processes.  Gradients that are ``scaled`` (fp16) may overflow.
         """
         if not self.read():
             return False
@@ -217,7 +233,10 @@ class Watch:
             self._period = period(model, state.max_steps)
             self._small = trained_bytes(model) <= BYTES_A_STEP
         step, values = state.global_step, torch.stack(list(losses.values()))
-        flags = everywhere(torch.cat([values.isfinite().float(), are_finite(grads, values.device)[None]]))
+        sizes = largest(grads, values.device)
+        sizes = values.new_ones(1) if sizes is None else sizes  # none is here to look at
+        healthy = sizes.isfinite().all() | scaled
+        flags = everywhere(torch.cat([values.isfinite(), healthy[None], (sizes != 0).any()[None]]).float())
         due = bool(step) and step % self._period == 0
         small = self.late and self._small
         copy = None
@@ -240,7 +259,10 @@ class Watch:
         seen, self._seen = self._seen, None
         if seen is None:
             return self.diverged is None
-        bad = [name for name, flag in zip(seen.names, seen.flags.read(), strict=True) if flag < 1]
+        *flags, moves = seen.flags.read()
+        self.moved |= moves > 0
+        self.still = 0 if moves > 0 else self.still + 1
+        bad = [name for name, flag in zip(seen.names, flags, strict=True) if flag < 1]
         if bad:
             self.diverged = Divergence(seen.step + 1, bad[0])
         elif seen.copy is not None:

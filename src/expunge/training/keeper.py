@@ -2,9 +2,10 @@
 
 A checkpoint is transformers' own (optimizer, schedule, random states, log; where it was asked for, the model) and beside it
 ``combiner.json``, ``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the
-weights that train, under their names in the model) and ``good.safetensors`` (the last weights that gave finite losses).  It
-is whole or not there (:mod:`expunge.training.manifest`).  A run in shards gathers what it saves: the files are those of one
-process, the optimizer's state apart (:mod:`expunge.training.moments`).
+weights that train, under their names in the model), ``good.safetensors`` (the last weights that gave finite losses) and
+``kept.safetensors`` (the last that the utility guard passed).  It is whole or not there (:mod:`expunge.training.manifest`).
+A run in shards gathers what it saves: the files are those of one process, the optimizer's state apart
+(:mod:`expunge.training.moments`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from expunge import files
 from expunge.training import checkpoints, finite, manifest, moments, pieces, signals, trained
 
 GOOD = "good"
+KEPT = "kept"
 LAG = 0.5  # seconds of steps after which several processes ask each other whether to save or to stop
 
 
@@ -242,6 +244,11 @@ class Keeper(TrainerCallback):
         def last_good() -> None:
             put(GOOD, finite.named(trainer.model, good))
 
+        kept = trainer.guard.weights() if trainer.guard else None
+
+        def passed() -> None:
+            put(KEPT, finite.named(trainer.model, kept))
+
         def optimizer() -> None:
             put(moments.NAME, moments.tensors(trainer.optimizer))
             if main:
@@ -250,6 +257,8 @@ class Keeper(TrainerCallback):
         yield weights
         if good is not None:
             yield last_good
+        if kept is not None:
+            yield passed
         if shards and not trainer.args.save_only_model:
             yield optimizer
 
@@ -274,6 +283,10 @@ class Keeper(TrainerCallback):
             "loss": float(trainer._tr_loss),
             "total_loss": float(trainer._total_loss_scalar),
             "last_logged": trainer._globalstep_last_logged,
+            "micro_batch": trainer.fit.state(),
+            "utility": trainer.guard.state() if trainer.guard else None,
+            "still": trainer.health.still,
+            "moved": trainer.health.moved,
             "diverged": vars(broken) if broken else None,
             "good_step": good.step if good else None,
         }
@@ -294,6 +307,12 @@ class Keeper(TrainerCallback):
         trainer._tr_loss += held["loss"] or 0.0
         trainer._total_loss_scalar = held["total_loss"] or 0.0
         trainer._globalstep_last_logged = held["last_logged"]
+        trainer.fit.take(held.get("micro_batch"))
+        trainer.health.still, trainer.health.moved = held.get("still", 0), held.get("moved", True)
+        if trainer.guard and held.get("utility"):
+            step = held["utility"]["good"]
+            kept = finite.read(trainer.model, step, place, KEPT) if pieces.exists(place, KEPT) else None
+            trainer.guard.take(held["utility"], kept)
         if held["diverged"]:
             trainer.health.diverged = finite.Divergence(**held["diverged"])
         if held["good_step"] is not None and pieces.exists(place, GOOD):

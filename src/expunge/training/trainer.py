@@ -12,48 +12,55 @@
 from __future__ import annotations
 
 import copy
-import math
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from expunge import combine
-from expunge.data.collate import labelled_tokens
-from expunge.data.example import Example
 from expunge.data.streams import EpochSampler
 from expunge.forward import padding
-from expunge.forward.transfer import numbers, to_device
-from expunge.forward.view import IGNORE, ForwardPass, see
-from expunge.method import Method, Objective, fitted
+from expunge.forward.transfer import numbers
+from expunge.method import Method, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import checkpoints, finite, reference, sharded, stopping, supported
+from expunge.training import budget, checkpoints, finite, reference, sharded, stopping, stops, supported, utility
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, trained, write_combined
-from expunge.training.resume import ResumableTrainer
 from expunge.training.schedule import from_above_zero
+from expunge.training.step import SteppingTrainer
 
 
-class UnlearningTrainer(ResumableTrainer):
+class UnlearningTrainer(SteppingTrainer):
     """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
 
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.  ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
+    :mod:`expunge.training.stopping`.  ``keep``: rows that it must not lose, see :mod:`expunge.training.utility`.  ``plan``:
+    see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
     model: Any
     train_dataset: Any
 
-    def __init__(self, *args: Any, method: Method, start_loss: float | None = None, holdout: Any = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        method: Method,
+        start_loss: float | None = None,
+        holdout: Any = None,
+        keep: utility.Keep | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
         self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
@@ -69,13 +76,13 @@ class UnlearningTrainer(ResumableTrainer):
         self.start_loss = start_loss
         self.holdout = holdout
         self.stop: stopping.StopAtLevel | None = None
+        self.keep = keep
+        self.budget: dict[str, Any] | None = None  # what became of it
+        self.guard: utility.UtilityGuard | None = None
         self.warnings: list[str] = []
         self.health = finite.Watch(late=finite.read_late(self.args.device))
         supported.check(method, self.combine, self._fixed_weights, self.accelerator.distributed_type.value)
-        self._buffers: dict[str, list[Tensor | None]] = {}
-        self._losses: Tensor | None = None  # (m,) of the step so far
         self._facts: dict[str, Tensor] = {}  # what the last step is logged with
-        self._began = time.perf_counter()  # of the optimizer step
         padding.settle(self.model, max(self._first_rows(), key=len))
         self.reference = reference.build(
             self.model,
@@ -117,64 +124,13 @@ class UnlearningTrainer(ResumableTrainer):
     def _first_rows(self) -> Iterator[tuple[int, ...]]:
         return (examples[0].input_ids for examples in self.train_dataset.streams.values() if len(examples))
 
-    def _fixed_weights(self) -> Tensor:
-        """The weights of a combiner that reads no Gramian."""
-        return self.combine.weights(torch.zeros(len(self.method.objectives), device=self.args.device), None)
-
-    def _seen(self, stream: str) -> list[int]:
-        """The rows of ``stream`` that this run's steps take, ascending."""
-        data, args = self.train_dataset, self.args
-        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rows = (
-            args.max_steps * min(step, len(data))
-            if args.max_steps > 0
-            else math.ceil(args.num_train_epochs) * len(data)
-        )
-        rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
-        return list(data.rows(stream, rows))
-
-    def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
-        """Rows of ``stream`` once, longest together: for passes before training."""
-        examples = self.train_dataset.streams[stream]
-        return self._in_batches(examples, self._seen(stream) if seen_only else range(len(examples)))
-
-    def _in_batches(self, examples: Sequence[Example], rows: Iterable[int]) -> Iterator[dict[str, Tensor]]:
-        by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
-        size = self.args.per_device_train_batch_size
-        for i in range(0, len(by_length), size):
-            yield self._prepare_inputs(
-                self.data_collator(
-                    [
-                        {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
-                        for j in by_length[i : i + size]
-                    ]
-                )
-            )
-
-    def measure(self, name: str, examples: Sequence[Example] | None = None) -> float:
-        """Objective ``name`` over its rows, or over ``examples``, under the model as it is now; one pass, no gradient."""
-        objective = self.method.objectives[name]
-        (stream,) = objective.on
-        given = self.train_dataset.streams[stream] if examples is None else examples
-        rows = self._seen(stream) if objective.reference is not None else range(len(given))
-        tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
-        counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
-        sharded.placed(self.model, self.args.device).eval()
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return sum(
-                float(objective.loss(self._view(self.model, stream, batch, objective, counts)))
-                * (
-                    1 if objective.positions == "answer" else len(batch["labels"]) / len(rows)
-                )  # a mean of its own batch
-                for batch in self._in_batches(given, rows)
-            )
-
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a multiplier's budget and warm-up are settled first, on the start model; a negated method turns round last.
 
         Checkpoints of a negated method hold the model as it learns, before it is turned round.  Raises InputError where the
         checkpoint to go on from lacks what training needs.
         """
+        self._parts = []
         begin = self.keeper.begin = checkpoints.located(resume_from_checkpoint, self.args.output_dir)
         self._settle()
         if begin:
@@ -182,6 +138,10 @@ class UnlearningTrainer(ResumableTrainer):
         if self.holdout:
             self.stop = stopping.at_level_of(self, self.holdout)
             self.add_callback(self.stop)
+        if self.keep:
+            rows = self.keep.rows
+            self.guard = utility.UtilityGuard(self.keep, self.model, lambda: self.probability(rows))
+            self.add_callback(self.guard)
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
         with disable_input_dtype_casting(self.model, active=bool(self.accelerator.native_amp)):  # autocast does it
@@ -189,6 +149,13 @@ class UnlearningTrainer(ResumableTrainer):
         self.health.check_weights(self.model, self.state.global_step)
         if self.health.diverged:
             self.go_back("")
+        elif self.state.global_step and not self.health.moved:
+            raise stops.never_moved(self)
+        elif self.guard:
+            self.guard.conclude(self.state.global_step)
+        self.budget = budget.outcome(self)
+        said = self.fit.warning(self.args.gradient_accumulation_steps), stops.warning(self), budget.warning(self.budget)
+        self.warnings += filter(None, said)
         if negate is not None:
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt
@@ -199,8 +166,20 @@ class UnlearningTrainer(ResumableTrainer):
         return self.shards.gathered() if self.shards else self.model
 
     def go_back(self, what: str) -> bool:
-        """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any."""
-        return self.health.go_back(self.model, self.state.global_step, what)
+        """Put back the last weights that gave finite losses, for ``what`` is not; whether there are any.
+
+        Under a utility guard they also keep enough.
+        """
+        there = self.health.go_back(self.model, self.state.global_step, what)
+        broken, guard = self.health.diverged, self.guard
+        if guard is None or broken is None:
+            return there
+        if not there and guard.good:
+            finite.restore(self.model, guard.good)
+        elif not there or guard.conclude(broken.good or 0):
+            return there
+        self.health.diverged = replace(broken, good=guard.good.step if guard.good else None)
+        return True
 
     def _settle(self) -> None:
         steps = self.args.max_steps
@@ -208,6 +187,8 @@ class UnlearningTrainer(ResumableTrainer):
             *_, steps = self.set_initial_training_values(self.args, self.get_train_dataloader())
         self.combine = combine.complete(self.combine.settle(steps, self._start_loss))
         self._watch({})
+        if self.warnings and self.args.should_save and not self.args.disable_tqdm:
+            tqdm.write(f"warning: {self.warnings[-1]}", file=sys.stderr)
 
     def _start_loss(self, k: int) -> float:
         """The start model's loss of objective ``k``, in the order of the method."""
@@ -234,91 +215,20 @@ class UnlearningTrainer(ResumableTrainer):
             self._count(batches)
         return batches, items
 
-    def _count(self, batches: list[dict[str, Any]]) -> None:
-        names = list(batches[0])
-        whole = {s: [b[s] for b in batches if "filler" not in b[s]] for s in names}
-        totals = [
-            [sum(sum(labelled_tokens(b)) for b in whole[s]), sum(len(b["labels"]) for b in whole[s])] for s in names
-        ]
-        counted = to_device(torch.tensor(totals, dtype=torch.float32), self.args.device)
-        share = self.accelerator.reduce(counted, "mean") / len(batches)
-        counts = {s: {"token_count": share[i, 0], "sequence_count": share[i, 1]} for i, s in enumerate(names)}
-        for b in batches:
-            b["counts"] = counts
-
-    # -- one objective --------------------------------------------------------------------------------------------------
-    def _view(
-        self,
-        model: nn.Module,
-        stream: str,
-        batch: Mapping[str, Tensor],
-        objective: Objective,
-        counts: Mapping[str, Tensor],
-    ) -> ForwardPass:
-        def ref() -> ForwardPass:
-            return self.reference.view(model, stream, batch, objective, own)
-
-        if objective.positions != "answer":
-            counts = {}
-        own = see(
-            model,
-            batch,
-            positions=objective.positions,
-            reference=ref if objective.reference else None,
-            counts=counts,
-        )
-        return own
-
-    def objective_loss(self, name: str, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-        """The scalar loss of objective ``name`` on a batch of streams."""
-        objective = self.method.objectives[name]
-        counts = inputs.get("counts", {})
-        views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
-        loss = objective.loss(*views)
-        return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
-
-    def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        """The number format of the step, for what runs before training too: transformers leaves it to the forward pass
-        that accelerate has prepared by then, and a reference would be computed in another one than the model.
-        """
-        return self.accelerator.autocast()
-
-    # -- the step -------------------------------------------------------------------------------------------------------
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of each objective in turn; the combined gradient stands in ``p.grad`` at the sync step."""
-        if self._losses is None:
-            self._began = time.perf_counter()
-        model.train()
-        inputs = self._prepare_inputs(inputs)
-        gram = self.combine.needs_gram
-        share = 1 / self.current_gradient_accumulation_steps
-        names = list(self.method.objectives)
-        fixed = None if gram else self._fixed_weights()
+    # -- the end of a step ------------------------------------------------------------------------------------------
+    def _end(self, model: nn.Module) -> None:
+        """All micro-batches are through: the mean over DDP's processes, and the step, if it may be taken."""
         params = trained(model)
-        losses = []
-        for k, name in enumerate(names):
-            if gram:
-                self._swap_in(name, params)
-            with self.compute_loss_context_manager():
-                loss = self.objective_loss(name, model, inputs) * share
-            self.accelerator.backward(loss if fixed is None else fixed[k] * loss)
-            if gram:
-                self._buffers[name] = [p.grad for p in params]
-            losses.append(loss.detach().float())
-        if self.curvature:
-            self.curvature.observe(model, inputs, self.state.global_step, self.current_gradient_accumulation_steps)
-        values = torch.stack(losses)
-        self._losses = values if self._losses is None else self._losses + values
-        if gram:
-            for p in params:
-                p.grad = None
-        if self.accelerator.sync_gradients:
-            self._step_if_finite(params, fixed)
-        return (values if fixed is None else fixed * values).sum()
-
-    def _swap_in(self, name: str, params: list[nn.Parameter]) -> None:
-        for p, g in zip(params, self._buffers.get(name, [None] * len(params)), strict=True):
-            p.grad = g
+        fixed = None if self.combine.needs_gram else self._fixed_weights()
+        if self.together:
+            mean = partial(self.together.mean, params)
+            self._buffers = {name: mean(grads) for name, grads in self._buffers.items()}
+            if fixed is not None:
+                for p, g in zip(params, mean([p.grad for p in params]), strict=True):
+                    p.grad = g
+            if self.curvature:
+                self.curvature.average(mean, params)
+        self._step_if_finite(params, fixed)
 
     def _step_if_finite(self, params: list[nn.Parameter], weights: Tensor | None) -> None:
         """:meth:`_sync`, or the end of training where a loss or a gradient is not finite, as far as the host knows.
@@ -330,13 +240,21 @@ class UnlearningTrainer(ResumableTrainer):
         losses = self.accelerator.reduce(self._losses, "mean")
         by_name = dict(zip(self.method.objectives, losses, strict=True))
         grads = [p.grad for p in params] if weights is not None else [g for b in self._buffers.values() for g in b]
-        own = [] if getattr(self.accelerator, "scaler", None) else [g for g in grads if g is not None]
-        if self.health.check(self.model, by_name, own, self.state, partial(self.accelerator.reduce, reduction="mean")):
+        everywhere = partial(self.accelerator.reduce, reduction="mean")
+        scaled = bool(getattr(self.accelerator, "scaler", None))
+        own = [g for g in grads if g is not None]
+        if self.health.check(self.model, by_name, own, self.state, everywhere, scaled=scaled):
+            if self.health.still >= stops.patience(self):
+                self._stand_still()
             return self._sync(params, weights, losses)
         self._facts = {f"loss/{name}": value for name, value in by_name.items()}
-        self._losses, self._buffers = None, {}
-        for p in params:
-            p.grad = None
+        self._forget()
+        self.control.should_training_stop = True
+
+    def _stand_still(self) -> None:
+        """No weight has had a gradient for long: raises RunFailed where none ever had, and ends training otherwise."""
+        if not self.health.moved:
+            raise stops.never_moved(self)
         self.control.should_training_stop = True
 
     def _sync(self, params: list[nn.Parameter], weights: Tensor | None, losses: Tensor) -> None:
@@ -389,9 +307,3 @@ class UnlearningTrainer(ResumableTrainer):
     def _watch(self, facts: Mapping[str, float]) -> None:
         if sentence := self.combine.watch(facts):
             self.warnings.append(sentence)
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """6 × parameters × tokens over all streams, prompt and padding included."""
-        tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
-        parameters: int = sum(p.numel() for p in self.model.parameters())
-        return 6 * tokens * parameters

@@ -98,13 +98,14 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
         | {"trains": settings.trainable or method.trainable},
         "parent": trained.parent,
         "data": {
-            s: describe.describe_data(getattr(settings, s, method.alternate), rows, settings) | describe.used(data, s)
+            s: describe.describe_data(describe.source_of(s, settings, method), rows, settings) | describe.used(data, s)
             for s, rows in data.given.items()
         },
         "training": describe.describe_training(trained.args, trainer.state.max_steps, method.optimizer)
         | describe.stopped(trainer)
         | describe.reference(trainer)
         | describe.shared(),
+        **describe.watched(trainer),
         "reading": describe.reading(settings, trained.target.tokenizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),

@@ -14,6 +14,7 @@ from expunge.errors import InputError
 from expunge.method import Method, entries
 from expunge.record_types import MethodInfo, ModelInfo, OutputInfo
 from expunge.sophia import Settings
+from expunge.training.stops import stop_of
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
@@ -99,6 +100,12 @@ def parent_of(settings: Recipe, fingerprint: str) -> tuple[dict[str, Any] | None
     return said, []
 
 
+def source_of(name: str, settings: Recipe, method: Method) -> Any:
+    """Where the stream ``name`` came from."""
+    found = getattr(settings, name, method.alternate)
+    return settings.retain if name == "keep_rows" and found is None else found
+
+
 def describe_data(source: Any, rows: Sequence[Row], settings: Recipe) -> dict[str, Any]:
     """Where a set came from, and the fingerprint of its rows."""
     name = str(source) if isinstance(source, str | Path) else f"{type(source).__name__} in memory"
@@ -154,13 +161,28 @@ def reading(settings: Recipe, tokenizer: Any) -> dict[str, Any]:
 
 
 def stopped(trainer: Any) -> dict[str, Any]:
-    """Where a run with a holdout set ended, the forget loss it was to come down to, and what the last look at it saw."""
-    if broken := trainer.health.diverged:
-        return {"stopped_after": broken.good}
-    if trainer.stop is None:
-        return {}
+    """Where a run ended before its last step; with a holdout set also the forget loss it was to come down to, and what the
+    last look at it saw.
+    """
+    stop = stop_of(trainer)
+    after = {"stopped_after": stop.step} if stop else {}
+    if trainer.stop is None or trainer.health.diverged:
+        return after
     level, found = trainer.stop.level, trainer.stop.found
-    return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step}
+    return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step} | after
+
+
+def watched(trainer: Any) -> dict[str, Any]:
+    """What the record says of a run whose numbers went wrong, or were watched: why it ended before its last step, the
+    probes of a utility guard, a retain budget and what became of it, micro-batches that were halved.
+    """
+    stop, guard, fit = stop_of(trainer), trainer.guard, trainer.fit
+    return (
+        {"stopped": stop.described() if stop else None}
+        | ({"budget": trainer.budget} if trainer.budget else {})
+        | ({"keep": guard.described()} if guard else {})
+        | ({"out_of_memory": fit.described()} if fit.halved else {})
+    )
 
 
 def reference(trainer: Any) -> dict[str, Any]:

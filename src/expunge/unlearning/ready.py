@@ -77,6 +77,7 @@ def inputs_of(settings: Recipe) -> dict[str, Any]:
         "forget set": settings.forget,
         "retain set": settings.retain,
         "holdout set": settings.holdout,
+        "keep_rows": settings.keep_rows,
         "model to compare with": settings.compare_with,
     }
 

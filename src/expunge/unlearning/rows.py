@@ -60,6 +60,8 @@ def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = 
 
         stopping.check(method)
         rows["holdout"] = load(settings.holdout, settings, warnings)
+    if settings.keep is not None:
+        rows |= kept(rows, method, settings, warnings)
     if method.alternate == "generated":
         from expunge.unlearning import alternates as generating
 
@@ -67,6 +69,28 @@ def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = 
     elif method.alternate:
         rows["alternate"] = alternates(rows["forget"], method, settings.seed)
     return rows
+
+
+def kept(
+    rows: Mapping[str, list[Row]], method: Method, settings: Recipe, warnings: list[str] | None = None
+) -> dict[str, list[Row]]:
+    """The streams that a utility guard changes: ``keep_rows``, and ``retain`` where they are taken from it."""
+    from expunge.training import utility
+
+    retain = rows.get("retain")
+    own = None if settings.keep_rows is None else load(settings.keep_rows, settings, warnings)
+    utility.check(method, None if retain is None else len(retain), None if own is None else len(own))
+    if own is not None:
+        return {"keep_rows": own}
+    assert retain
+    if "retain" not in method.streams:
+        return {"keep_rows": retain}
+    others, taken = utility.split(len(retain), settings.seed)
+    probed = {repr((retain[i].prompt, retain[i].answer)) for i in taken}  # a row that is there twice is not trained on
+    left = [i for i in others if repr((retain[i].prompt, retain[i].answer)) not in probed]
+    if not left:
+        raise InputError("keep: all retain rows are the same, so none is left to train on; give others")
+    return {"retain": [retain[i] for i in left], "keep_rows": [retain[i] for i in taken]}
 
 
 def needs_retain(name: str) -> str:

@@ -174,6 +174,7 @@ def _carried_out(
         plan=unfinished.plan(folder, settings, this),
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
+        settings=settings,
     )
     before = measured[settings.model]
     if settings.dtype != settings.loaded:

@@ -100,6 +100,8 @@ class Recipe(BaseModel):
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
     ``data_name`` (the folder of the data files) stand in the record in place of where they lie here.
     ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.
+    ``keep``: training ends, and goes back to the last good weights, where the model keeps less than this share of its
+    probability of retain rows that are not trained on (:mod:`expunge.training.utility`).
     ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
     activations brings its own).
     ``columns``: part of a row -> column of the files, for names that are not known; ``assistant_turns``: of a conversation
@@ -127,6 +129,24 @@ class Recipe(BaseModel):
     retain: Annotated[Any, AfterValidator(_rows)] = Field(None, description="Retain set: what must stay.")
     holdout: Annotated[Any, AfterValidator(_rows)] = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
+    )
+    keep: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Stop, and go back, where the model keeps less than this share of its probability of retain rows that "
+        "are not trained on, such as 0.95.",
+        json_schema_extra={"metavar": "SHARE"},
+    )
+    keep_every: int | None = Field(
+        None,
+        ge=1,
+        description="With keep: look every so many steps; if not given, 16 times in a run.",
+        json_schema_extra={"metavar": "STEPS"},
+    )
+    keep_rows: Annotated[Any, AfterValidator(_rows)] = Field(
+        None, description="With keep: rows to look at; if not given, one in five retain rows, taken away from training."
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
     method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
@@ -227,7 +247,7 @@ class Recipe(BaseModel):
     def names(self) -> dict[str, str]:
         """Path -> what the record calls it."""
         out = {self.model: self.model_name} if self.model_name else {}
-        for place in (self.forget, self.retain, self.holdout):
+        for place in (self.forget, self.retain, self.holdout, self.keep_rows):
             if self.data_name and isinstance(place, str | Path) and Path(place).exists():
                 out[str(place)] = f"{self.data_name}/{Path(place).name}"
         return out
@@ -269,6 +289,11 @@ def _check_heeded(made: Recipe, where: str) -> None:
             f"{where}: max_rank is of the adapter that is saved, and whole weights are; say adapter = lora (--adapter lora) "
             "without merge, or leave it out"
         )
+    for key in ("keep_every", "keep_rows"):
+        if getattr(made, key) is not None and made.keep is None:
+            raise InputError(
+                f"{where}: {key} does nothing without keep; say keep = 0.95 (--keep 0.95) too, or leave it out"
+            )
     if made.trainable and "target_modules" in made.lora.model_fields_set:
         raise InputError(f"{where}: trainable and lora.target_modules say the same thing; leave out one of the two")
     if made.compare_name and not made.compare_with:

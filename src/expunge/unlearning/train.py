@@ -120,11 +120,12 @@ def train(
     plan: keeper.Plan | None = None,
     begin: Path | None = None,
     first: Callable[[Any], float | None] | None = None,
+    settings: Recipe | None = None,
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
     ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
-    first step, gives ``start_loss``.
+    first step, gives ``start_loss``.  ``settings``: of a run with a utility guard.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -143,6 +144,7 @@ def train(
         method=method,
         start_loss=start_loss,
         holdout=data.examples.get("holdout"),
+        keep=_keep(data, settings) if settings else None,
         callbacks=[ProgressLine(), *callbacks],
         plan=plan,
     )
@@ -152,6 +154,14 @@ def train(
         trainer.start_loss = first(trainer)
     trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
     return trainer
+
+
+def _keep(data: Data, settings: Recipe) -> Any:
+    from expunge.training import utility
+
+    if settings.keep is None:
+        return None
+    return utility.Keep(settings.keep, utility.evenly(data.examples["keep_rows"]), settings.keep_every)
 
 
 def start_loss_of(method: Method, before: Mapping[str, Mapping[str, float]]) -> float | None:

@@ -30,7 +30,7 @@ from expunge.unlearning.settings import Recipe
 FOLDER = "unfinished"
 # Settings that change no figure; data and model are known by their fingerprints, training arguments are compared as read.
 FREE = {
-    "model", "forget", "retain", "holdout", "out", "title", "compare_name", "model_name", "data_name", "device",
+    "model", "forget", "retain", "holdout", "keep_rows", "out", "title", "compare_name", "model_name", "data_name", "device",
     "overwrite", "trust_remote_code", "save_every", "fresh", "processes", "training", "optimizer", "optimizer_parameters",
     "method", "parameters",
 }  # fmt: skip

@@ -1,0 +1,125 @@
+"""Passes over a run's rows: which of them training sees, in batches, and what an objective says of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.collate import labelled_tokens
+from expunge.data.example import Example
+from expunge.forward.view import IGNORE, ForwardPass, see
+from expunge.method import Method, Objective
+from expunge.training import sharded
+from expunge.training.micro import Fit
+from expunge.training.resume import ResumableTrainer
+
+
+class ObjectivesTrainer(ResumableTrainer):
+    """A trainer whose ``method`` has objectives on the streams of its ``train_dataset``."""
+
+    method: Method
+    reference: Any
+    train_dataset: Any
+    fit: Fit
+
+    def _seen(self, stream: str) -> list[int]:
+        """The rows of ``stream`` that this run's steps take, ascending."""
+        data, args = self.train_dataset, self.args
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = (
+            args.max_steps * min(step, len(data))
+            if args.max_steps > 0
+            else math.ceil(args.num_train_epochs) * len(data)
+        )
+        rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
+        return list(data.rows(stream, rows))
+
+    def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Rows of ``stream`` once, longest together: for passes before training."""
+        examples = self.train_dataset.streams[stream]
+        return self._in_batches(examples, self._seen(stream) if seen_only else range(len(examples)))
+
+    def _in_batches(self, examples: Sequence[Example], rows: Iterable[int]) -> Iterator[dict[str, Tensor]]:
+        by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
+        size = self.fit.rows
+        for i in range(0, len(by_length), size):
+            yield self._prepare_inputs(
+                self.data_collator(
+                    [
+                        {"input_ids": examples[j].input_ids, "labels": examples[j].labels, "index": j}
+                        for j in by_length[i : i + size]
+                    ]
+                )
+            )
+
+    def measure(self, name: str, examples: Sequence[Example] | None = None) -> float:
+        """Objective ``name`` over its rows, or over ``examples``, under the model as it is now; one pass, no gradient."""
+        objective = self.method.objectives[name]
+        (stream,) = objective.on
+        given = self.train_dataset.streams[stream] if examples is None else examples
+        rows = self._seen(stream) if objective.reference is not None else range(len(given))
+        tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
+        counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
+        sharded.placed(self.model, self.args.device).eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return sum(
+                float(objective.loss(self._view(self.model, stream, batch, objective, counts)))
+                * (
+                    1 if objective.positions == "answer" else len(batch["labels"]) / len(rows)
+                )  # a mean of its own batch
+                for batch in self._in_batches(given, rows)
+            )
+
+    def probability(self, examples: Sequence[Example]) -> float:
+        """The mean over ``examples`` of the probability of the answer per token, under the model as it is now; no gradient.
+
+        Every process gets the same number.
+        """
+        sharded.placed(self.model, self.args.device).eval()
+        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self._in_batches(examples, range(len(examples))):
+                logp = see(self.model, batch, grad=False).token_logp.double()
+                total += sum(row.mean().exp() for row in logp.split(list(labelled_tokens(batch))))
+        return float(self.accelerator.reduce(total / len(examples), "mean"))
+
+    def _view(
+        self,
+        model: nn.Module,
+        stream: str,
+        batch: Mapping[str, Tensor],
+        objective: Objective,
+        counts: Mapping[str, Tensor],
+    ) -> ForwardPass:
+        def ref() -> ForwardPass:
+            seen: ForwardPass = self.reference.view(model, stream, batch, objective, own)
+            return seen
+
+        if objective.positions != "answer":
+            counts = {}
+        own = see(
+            model,
+            batch,
+            positions=objective.positions,
+            reference=ref if objective.reference else None,
+            counts=counts,
+        )
+        return own
+
+    def objective_loss(self, name: str, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """The scalar loss of objective ``name`` on a batch of streams."""
+        objective = self.method.objectives[name]
+        counts = inputs.get("counts", {})
+        views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
+        loss = objective.loss(*views)
+        return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """6 × parameters × tokens over all streams, prompt and padding included."""
+        tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
+        parameters: int = sum(p.numel() for p in self.model.parameters())
+        return 6 * tokens * parameters
