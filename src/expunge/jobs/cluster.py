@@ -1,8 +1,8 @@
-"""Tasks on a Ray cluster, one that runs (``auto``, or its address) or one that is started for them on this machine (``local``).
+"""Tasks on a Ray cluster: one that runs (``auto``, or its address), or one that is started on this machine (``local``).
 
-Ray places the tasks, gives each its CPUs and its GPU, and starts one again, on another node if need be, whose process or node
-is gone.  The nodes need what this machine has: expunge in the same environment, and model, data and output folder under the
-same path.
+Ray places the tasks, gives each its CPUs and its GPU, and starts a task again, on another node if need be, whose process or
+node is gone.  The nodes need what this machine has: expunge in the same environment, and model, data and output folder under
+the same path.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -34,11 +33,11 @@ def spread(
     *,
     device: str | None = None,
     prepare: Callable[[], Any] | None = None,
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """What came of ``tasks`` on the cluster at ``address``, in the order in which they end.
 
-    ``jobs``: how many at once at most; None for as many as there is room for, of which each has a GPU where there are any and
-    ``device`` names none.  Raises InputError where there is no cluster.
+    ``jobs``: how many at once at most, None for as many as there is room for.  Each has a GPU where the cluster has any and
+    ``device`` is not "cpu".  Raises InputError where there is no cluster.
     """
     check_installed()
     import ray
@@ -140,14 +139,6 @@ def _work(task: Task, folder: str, prepare: Callable[[], Any] | None) -> Done:
         host = os.uname().nodename if hasattr(os, "uname") else "a node"
         where = f"the node {host} has no folder {folder} ({(error.strerror or 'an error').lower()})"
         return Done(task.name, error=f"{where}; the nodes of a cluster need a file system that all see", code=2)
-    _attempts = int(_attempt_number()) + 1
     if prepare:
         prepare()
-    return replace(carry_out(task), attempts=_attempts)
-
-
-def _attempt_number() -> int:
-    import ray
-
-    number = getattr(ray.get_runtime_context(), "get_attempt_number", None)
-    return number() if number else 0
+    return carry_out(task)

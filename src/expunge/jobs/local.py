@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -88,8 +88,8 @@ def spread(
     *,
     device: str | None = None,
     prepare: Callable[[], Any] | None = None,
-) -> Iterator[Done]:
-    """What came of ``tasks`` in ``jobs`` processes, in the order in which they end; the next task is taken when a job is free.
+) -> Generator[Done, None, None]:
+    """What came of ``tasks`` in ``jobs`` processes, in the order in which they end; the next is taken when a job is free.
 
     A task whose process is killed is started again, up to ``ATTEMPTS`` times.  ``device``: where the tasks compute, None
     for an accelerator each; ``prepare()`` is called once in each process.

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from expunge.errors import InputError
 from expunge.jobs import cluster, local
 from expunge.jobs.tasks import Done, Task, carry_out
 
-
-class Jobs(BaseModel):
-    """``jobs`` tasks at once: in that many processes of this machine, or on the Ray cluster at an address."""
-
-    model_config = ConfigDict(extra="forbid")
-    jobs: int | None = Field(
-        None,
+Count = Annotated[
+    int | None,
+    Field(
         ge=1,
         le=1024,
-        description="Carry out that many runs at once, each in a process with a device of its own and its share of the CPUs.",
+        description="Carry out that many runs at once, each in a process with a device of its own and a share of the CPUs.",
         json_schema_extra={"metavar": "N"},
-    )
-    cluster: str | None = Field(
-        None,
+    ),
+]
+Address = Annotated[
+    str | None,
+    Field(
         min_length=1,
         description="Spread the runs over a Ray cluster: auto (the one that this machine belongs to), local, or an address "
         "such as HOST:6379.",
         json_schema_extra={"metavar": "ADDRESS"},
-    )
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """``jobs`` tasks at once, None for one: in that many processes of this machine, or on the Ray cluster at an address."""
+
+    jobs: int | None = None
+    cluster: str | None = None
 
 
 def check(settings: Jobs, *, device: str | None = None, processes: int | None = None) -> None:
@@ -64,7 +72,7 @@ def spread(
     *,
     device: str | None = None,
     prepare: Callable[[], Any] | None = None,
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """What came of ``tasks``, in the order in which they end; a task is taken when there is room for it, not before.
 
     With one job they run here, one after the other.  A task whose process is killed is started again, so it should go on
