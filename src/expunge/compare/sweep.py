@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, jobs, record
+from expunge import bench, jobs, outputs, record
 from expunge.bench.run import Ready, Seen
 from expunge.compare import describe
 from expunge.compare.settings import Compare, Trial
@@ -86,7 +86,8 @@ def carry_out(
     """
     with signals.caught():
         it = it or bench.ready(trial.settings)
-        said = _record(it, trial, seen, command, out, done)
+        with contextlib.nullcontext() if done else outputs.claimed(it.folder, evaluate.LAYOUT, overwrite=True):
+            said = _record(it, trial, seen, command, out, done)
         _thin(it.folder / "run" / "model", keep)
         release_memory()
         return said, dict(seen.measured)
