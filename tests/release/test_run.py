@@ -170,10 +170,10 @@ def test_a_step_is_the_formula(workplace, monkeypatch):
 def test_modules_start_fresh_on_the_new_weights(workplace, monkeypatch):
     nets, seeds, whole = [], [], modules.train
 
-    def watch(net, tokenizer, rows, settings, args, frozen=None):
+    def watch(net, tokenizer, rows, settings, args, frozen=None, **key):
         nets.append({n: p.detach().clone() for n, p in net.named_parameters()})
         seeds.append(args.seed)
-        return whole(net, tokenizer, rows, settings, args, frozen)
+        return whole(net, tokenizer, rows, settings, args, frozen, **key)
 
     monkeypatch.setattr(modules, "train", watch)
     go()
@@ -385,9 +385,11 @@ def test_a_model_that_is_destroyed_ends_the_loop(workplace):
 def test_a_module_whose_training_breaks_down_ends_the_loop(workplace, monkeypatch):
     whole = modules.train
 
-    def train(net, tokenizer, rows, settings, args, frozen=None):
+    def train(net, tokenizer, rows, settings, args, frozen=None, **key):
         broken = "/02-forget" in str(args.output_dir)
-        return whole(net, tokenizer, rows, settings, replace(args, learning_rate=1e6) if broken else args, frozen)
+        return whole(
+            net, tokenizer, rows, settings, replace(args, learning_rate=1e6) if broken else args, frozen, **key
+        )
 
     monkeypatch.setattr(modules, "train", train)
     with pytest.raises(RunFailed, match="broke down in step 2: step 1 is saved in") as caught:

@@ -28,6 +28,7 @@ from expunge.method import Method
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import load_tokenizer
 from expunge.report.bench_page import write_report
+from expunge.training import signals
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train, unfinished
@@ -66,9 +67,10 @@ def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
 
     Under several processes the main one returns it; the others return nothing.
     """
-    it = ready(settings)
-    with outputs.claimed(it.folder, LAYOUT, overwrite=settings.overwrite):
-        return carry_out(it, command=command)
+    with signals.caught():
+        it = ready(settings)
+        with outputs.claimed(it.folder, LAYOUT, overwrite=settings.overwrite):
+            return carry_out(it, command=command)
 
 
 def ready(settings: Bench, *, rows: Mapping[str, list[Row]] | None = None) -> Ready:

@@ -1,11 +1,11 @@
 """Teach a model rows by plain fine-tuning: how a target, and a model that never saw the forget set, come to be.
 
-What took long is not done twice: ``made.json`` beside weights says from which settings, model and rows they were made.
+What took long is not done twice: ``made.json`` beside weights says from which settings, model and rows they were made, and a
+teaching that was interrupted goes on from its checkpoint in ``NAME-training``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from expunge.data.example import Row
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method, Objective
 from expunge.unlearning import store, train
+from expunge.unlearning.resumable import discard, train_resumable
 from expunge.unlearning.rows import Data, length
 from expunge.unlearning.settings import Recipe
 
@@ -68,11 +69,12 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     net = base.model
     if settings.adapter == "lora":
         net = models.attach_lora(net, **settings.lora.model_dump(), seed=settings.seed)
-    trainer = train.train(net, base.tokenizer, Data({}, {"forget": examples}, []), NLL, args)
-    for left in (work / "checkpoints", work):
-        with contextlib.suppress(OSError):
-            left.rmdir()  # empty unless the user asked for checkpoints
+    lesson = Data({}, {"forget": examples}, [], given={"taught": list(rows)})
+    made = {"decides": key["settings"], "fingerprint": base.fingerprint}
+    ended = train_resumable(net, base.tokenizer, lesson, NLL, args, folder=work, settings=settings, **made)
+    trainer = ended.trainer
     if broken := trainer.health.diverged:
+        processes.on_main(partial(discard, [work]))
         rate = f"lower teach.learning_rate, which was {args.learning_rate:g}"
         raise RunFailed(f"{broken.sentence} while the model is taught, so nothing is saved; {rate}")
     write = partial(models.save, net.eval(), base.tokenizer, base=base, merge=settings.merge)
@@ -85,7 +87,10 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
         path = [h["loss/forget"] for h in trainer.state.log_history if "loss/forget" in h]
         stamp(folder, folder, key | {"source": settings.names.get(settings.model, settings.model), "rows": len(rows),
                                      "steps": trainer.state.global_step, "loss": [path[0], path[-1]] if path else None,
-                                     "seconds": time.monotonic() - began, "versions": record.versions()})  # fmt: skip
+                                     "seconds": ended.seconds + time.monotonic() - began,
+                                     "versions": record.versions()})  # fmt: skip
+
+        discard([work])
 
     processes.on_main(saved)
 

@@ -33,7 +33,10 @@ def need_extra() -> None:
         raise InputError(f"benchmarks need {' and '.join(missing)}: pip install 'expunge[bench]'")
 
 
-@from_settings(BENCH, HOW, ("expunge.unlearning.settings.Recipe", "optimizer", "adapter", "seed", "processes"))
+OF_A_RUN = ("optimizer", "adapter", "seed", "processes", "save_every", "fresh")
+
+
+@from_settings(BENCH, HOW, ("expunge.unlearning.settings.Recipe", *OF_A_RUN))
 def bench(
     given: dict[str, Any],
     name: Annotated[

@@ -17,7 +17,10 @@ SHARED = ("model", "data", "retrained", "model_name", "data_name", "retrained_na
 
 
 @from_settings(
-    "expunge.compare.settings.Compare", (BENCH, *SHARED), HOW, ("expunge.unlearning.settings.Recipe", "adapter")
+    "expunge.compare.settings.Compare",
+    (BENCH, *SHARED),
+    HOW,
+    ("expunge.unlearning.settings.Recipe", "adapter", "save_every", "fresh"),
 )
 def command(
     given: dict[str, Any],
@@ -42,8 +45,8 @@ def command(
 ) -> None:
     """Run several methods with equal budgets, measure each alike, and draw forget against utility.
 
-    An interrupted command goes on: runs that are there with the same settings are not repeated.  A method that fails is
-    recorded, the others go on, and the exit code is 1.
+    An interrupted command goes on: runs that are there with the same settings are not repeated, and one that was broken off
+    goes on from its checkpoint.  A method that fails is recorded, the others go on, and the exit code is 1.
     """
     with running(as_json=as_json, quiet=quiet):
         need_extra()
@@ -52,13 +55,18 @@ def command(
         flags = given | ({} if seed is None else {"seeds": [seed]})
         values = compare.override(compare.read_file(recipe) | flags, settings or [])
         chosen = compare.make(values, recipe)
+        from expunge.cli.quiet import hush_without_bars
         from expunge.cli.quiet import quiet as hush
 
         hush()
         writes_to(chosen.out)
         plan = compare.planned(chosen) if dry_run else None
         tell = None if quiet else typer.echo
-        said = None if dry_run else compare.run(chosen, command=result.command_line(), tell=tell)
+        said = (
+            None
+            if dry_run
+            else compare.run(chosen, command=result.command_line(), tell=tell, prepare=hush_without_bars)
+        )
     if plan:
         result.show_plan({"command": "compare", **plan}, as_json=as_json)
     elif said:

@@ -34,3 +34,9 @@ def without_bars() -> Iterator[None]:
         yield
     finally:
         tqdm.__init__, tqdm.write = make, write
+
+
+def hush_without_bars() -> None:
+    """:func:`quiet`, and no progress bars from now on: for a process that is one of several jobs."""
+    quiet()
+    without_bars().__enter__()

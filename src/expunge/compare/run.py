@@ -1,4 +1,4 @@
-"""Carry out a comparison: target and retrained model are asked once, then one run after the other, each in its folder.
+"""Carry out a comparison: target and retrained model are asked once, then the runs are carried out, each in its folder.
 
 An interrupted comparison goes on when it is called again: a run whose figures are there, made with the same settings, is not
 repeated.  A method that fails is recorded with its sentence, and the others go on.
@@ -6,29 +6,27 @@ repeated.  A method that fails is recorded with its sentence, and the others go 
 
 from __future__ import annotations
 
-import gc
-import re
-import shutil
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge import bench, outputs, processes, record
+from expunge import bench, jobs, outputs, processes, record
 from expunge.bench.run import Ready, Seen
 from expunge.benchmarks import named
 from expunge.compare import budget
 from expunge.compare import describe as about
 from expunge.compare.resume import is_done, same_models
 from expunge.compare.settings import Compare, Trial, make, trials
+from expunge.compare.sweep import release_memory, sweep
 from expunge.data.example import Row
-from expunge.errors import InputError, RunFailed, nearest
+from expunge.errors import InputError, nearest
 from expunge.evaluation import evaluate
 from expunge.evaluation.benchmark import Benchmark, Data, data_of, to_json
 from expunge.evaluation.probe import Probe, fingerprint
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.report import compare_page as compared
 from expunge.settings import name_of
+from expunge.training import signals
 
 FILE = "compare.json"
 LAYOUT = outputs.Layout(
@@ -50,18 +48,27 @@ def compare(benchmark: str, methods: Iterable[str] | Mapping[str, Any], model: s
     return run(make({"benchmark": benchmark, "methods": tables, "model": name_of(model), **settings}))
 
 
-def run(settings: Compare, *, command: str | None = None, tell: Callable[[str], Any] | None = None) -> dict[str, Any]:
+def run(
+    settings: Compare,
+    *,
+    command: str | None = None,
+    tell: Callable[[str], Any] | None = None,
+    prepare: Callable[[], Any] | None = None,
+) -> dict[str, Any]:
     """Carry out a comparison, write ``compare.json``, ``tradeoff.svg``, ``tradeoff.png`` and ``report.html`` into
-    ``settings.out``, and return the record; ``tell`` hears which run begins.
+    ``settings.out``, and return the record; ``tell`` hears which run begins and what came of it.
+
+    ``prepare()``, which is found by its name, is called in each further process.
 
     Raises InputError for what a person has to mend before a model is loaded; what is wrong with one method only while it
     runs is recorded as that run's.
     """
     processes.check_one("a comparison", "start it without a launcher, or use `expunge bench` for each run")
-    found = trials(settings)
-    prepared = ready(settings, found)
-    with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True):
-        return _carried_out(settings, found, prepared, command, tell)
+    with signals.caught():
+        found = trials(settings)
+        prepared = ready(settings, found)
+        with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True):
+            return _carried_out(settings, found, prepared, command, tell or (lambda line: None), prepare)
 
 
 def _carried_out(
@@ -69,7 +76,8 @@ def _carried_out(
     found: Sequence[Trial],
     prepared: tuple[Path, dict[str, Ready], budget.Budget, Data, list[Probe]],
     command: str | None,
-    tell: Callable[[str], Any] | None,
+    tell: Callable[[str], Any],
+    prepare: Callable[[], Any] | None,
 ) -> dict[str, Any]:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     folder, of, spent, source, probes = prepared
@@ -85,14 +93,8 @@ def _carried_out(
     _named(settings, first.chosen, {(f.part, f.name) for f in figures["target"]})
     prints = {who: facts["fingerprint"] for who, (_, facts) in beside.items()}
     done = {name for name, it in of.items() if there[name] and same_models(it, prints, settings.overwrite)}
-    runs = []
-    for at, trial in enumerate(found, 1):
-        it, known = of[trial.name], trial.name in done
-        if tell:
-            tell(f"{at} of {len(found)}  {trial.name}{', which is there already' if known else ''}")
-        runs.append(_one(it, trial, seen, command, folder, known))
-        _thin(it.folder / "run" / "model", settings.keep)
-        _let_go()
+    release_memory()
+    runs = sweep(settings, found, of, done, seen, command=command, folder=folder, tell=tell, prepare=prepare)
     names = bench.names_of(first.settings)
     whole = about.whole(settings, first, spent, runs) | {
         "command": record.renamed(command, names),
@@ -111,6 +113,7 @@ def _carried_out(
 
 def ready(settings: Compare, found: Sequence[Trial]) -> tuple[Path, dict[str, Ready], budget.Budget, Data, list[Probe]]:
     """The folder, every run, the one budget, the data and the questions, when all that needs no model is in order."""
+    jobs.check(settings.spread, device=found[0].settings.how.device)
     folder = _checked_folder(settings, named(found[0].settings.benchmark).name)
     of = _ready(found)
     first = of[found[0].name]
@@ -204,46 +207,3 @@ def _named(settings: Compare, chosen: Benchmark, known: set[tuple[str, str]]) ->
             raise InputError(
                 f"{chosen.name} has no figure {figure!r} for {key}{nearest(figure, names)}; it has {', '.join(names)}"
             )
-
-
-# -- one run --------------------------------------------------------------------------------------------------------------
-def _one(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, done: bool) -> dict[str, Any]:
-    """What the record says of a run, which is carried out unless it is ``done``."""
-    try:
-        if not done:  # or an earlier run's figures stand beside new weights where this one breaks off
-            (it.folder / evaluate.FIGURES).unlink(missing_ok=True)
-        said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, seen=seen)
-        return about.run(trial, it, said, record.read(it.folder / "run"), out)
-    except Exception as error:  # one method's trouble is not the others'
-        return about.failed(trial, it, sentence(error, it), out)
-
-
-def sentence(error: Exception, it: Ready) -> str:
-    """What went wrong, in one line without paths of this machine and without data."""
-    names = bench.names_of(it.settings)
-    text = (str(error).strip() or "no reason given").splitlines()[0]
-    for place, name in names.items():
-        text = text.replace(place, name)
-    text = re.sub(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+", "", text)[:300]
-    if any(r.answer and r.answer in text for rows in it.rows.values() for r in rows):
-        text = "its message quotes the data"
-    if isinstance(error, InputError | RunFailed):
-        return text
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {text}"
-
-
-def _thin(weights: Path, keep: str) -> None:
-    """Remove what is not to be kept of an unlearned model's weights."""
-    adapter = (weights / "adapter_config.json").exists()
-    if weights.is_dir() and (keep == "none" or (keep == "adapters" and not adapter)):
-        shutil.rmtree(weights)
-
-
-def _let_go() -> None:
-    """Free what the last run held, trainer and model in their circles of references."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

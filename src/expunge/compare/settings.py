@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from expunge import bench
 from expunge.bench.settings import Bench
 from expunge.errors import InputError, nearest
+from expunge.jobs import Address, Count, Jobs
 from expunge.method import entry
 from expunge.settings import ALIASES, check_pairs, checked, extract_settings, full_names, split_pair
 from expunge.training.arguments import names as training_names
@@ -57,6 +58,7 @@ class Compare(BaseModel):
     ``utility_figure``: what is drawn, as ``part/name`` of the benchmark's table; ``forget_better``: which way is forgotten.
     ``keep``: which unlearned weights stay on disk: adapters, all or none.  ``unequal_trials`` allows methods more trials
     than others, and the report says so.  ``overwrite``: runs that are there with other settings are made again.
+    ``jobs``, ``cluster``: how many runs at once, and where (:mod:`expunge.jobs`); they change no figure.
     ``shared``: what every run takes, as ``expunge bench`` does.
     """
 
@@ -78,6 +80,8 @@ class Compare(BaseModel):
     unequal_trials: bool = False
     out: str = Field("comparison", description="Folder for compare.json, the figure, report.html and all runs.")
     overwrite: bool = Field(False, description="Make runs again that are there with other settings.")
+    jobs: Count = None
+    cluster: Address = None
     shared: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -85,6 +89,11 @@ class Compare(BaseModel):
         """What is drawn: a figure of the forget set and one of utility."""
         usual = FIGURES.get(str(self.shared.get("benchmark")).split("/")[0], (None, None))
         return self.forget_figure or usual[0] or "", self.utility_figure or usual[1] or ""
+
+    @property
+    def spread(self) -> Jobs:
+        """How many runs at once, and where."""
+        return Jobs(self.jobs, self.cluster)
 
 
 OWN = set(Compare.model_fields) - {"methods", "shared"}

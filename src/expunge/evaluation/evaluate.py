@@ -30,7 +30,10 @@ LAYOUT = outputs.Layout(
         "figures.json", "report.html", "scores/", "samples.json", "run/", "target/", "retrained/", "target-training/",
         "retrained-training/",
     ),
-    evidence=("target/made.json", "retrained/made.json", "run/made.json", "run/run.json"),
+    evidence=(
+        "target/made.json", "retrained/made.json", "run/made.json", "run/run.json",
+        "run/unfinished/checkpoint-*/trainer_state.json",
+    ),
 )  # fmt: skip
 NOT_RECORDED = ("device", "attn", "trust_remote_code")  # fields of How that change no figure
 LM_EVAL = "lm-eval:"  # prefix of the name of a run of lm-evaluation-harness, see :mod:`expunge.evaluation.lm_eval`

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ from expunge.models.lora import Adapter, concatenate, orthogonality, scaled
 from expunge.release.settings import Release
 from expunge.training import arguments as training
 from expunge.unlearning import describe as about_run
-from expunge.unlearning import train as unlearning_train
+from expunge.unlearning.resumable import train_resumable
 from expunge.unlearning.rows import Data
 
 EPOCHS = 2  # ours, but at least training.LEAST_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
@@ -46,6 +47,7 @@ class Module:
     steps: int
     warnings: list[str]
     broken: str | None = None  # what was not finite, where its training broke down
+    seconds: float = 0.0  # of earlier parts, where its training went on from a checkpoint
 
 
 def method(pairs: Pairs = (), weight: float = 0.0) -> Method:
@@ -71,20 +73,27 @@ def arguments(settings: Release, role: Role, index: int, rows: int, folder: Path
 
 
 def update(
-    net: Any, tokenizer: Any, examples: Mapping[str, Sequence[Example]], settings: Release, index: int, folder: Path
+    net: Any,
+    tokenizer: Any,
+    examples: Mapping[str, Sequence[Example]],
+    settings: Release,
+    index: int,
+    folder: Path,
+    key: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Adapter, dict[Role, Module]]:
     """Step ``index`` from the current weights of ``net``: its update, and the trained modules.
 
-    ``net`` is not changed.  ``examples``: the streams "forget" and, for a retain module, "retain".
+    ``net`` is not changed.  ``examples``: the streams "forget" and, for a retain module, "retain".  ``key``: what decides
+    the steps; a training in ``folder`` that was interrupted and has the same one is gone on with.
     """
     trained: dict[Role, Module] = {}
     frozen = None
     if "retain" in examples and settings.retain_coefficient:
         args = arguments(settings, "retain", index, len(examples["retain"]), folder)
-        trained["retain"] = train(net, tokenizer, examples["retain"], settings, args)
+        trained["retain"] = train(net, tokenizer, examples["retain"], settings, args, key=key)
         frozen = trained["retain"].adapter
     args = arguments(settings, "forget", index, len(examples["forget"]), folder)
-    trained["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen)
+    trained["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen, key=key)
     change = scaled(trained["forget"].adapter, -settings.forget_coefficient)
     return concatenate(change, scaled(frozen, settings.retain_coefficient)) if frozen else change, trained
 
@@ -96,15 +105,29 @@ def train(
     settings: Release,
     args: Any,
     frozen: Adapter | None = None,
+    *,
+    key: Mapping[str, Any] = MappingProxyType({}),
 ) -> Module:
-    """A new module trained on ``rows``, orthogonal to ``frozen`` if that is given; ``net`` is not changed."""
+    """A new module trained on ``rows``, orthogonal to ``frozen`` if that is given; ``net`` is not changed.
+
+    ``key``: see :func:`update`.
+    """
     wrapped: Any = models.attach_lora(
         net, **models.without_experts(net, settings.run.lora.model_dump()), seed=args.seed
     ).to(args.device)
     pairs = input_factors(wrapped, frozen) if frozen else []
-    trainer = unlearning_train.train(
-        wrapped, tokenizer, Data({}, {"forget": list(rows)}, []), method(pairs, settings.orthogonality), args
+    ended = train_resumable(
+        wrapped,
+        tokenizer,
+        Data({}, {"forget": list(rows)}, []),
+        method(pairs, settings.orthogonality),
+        args,
+        folder=Path(args.output_dir),
+        settings=settings.run,
+        decides=key,
+        fingerprint=str(key.get("model")),
     )
+    trainer = ended.trainer
     with torch.no_grad():
         penalty = float(orthogonality(pairs))
     _, adapter = models.detach_lora(wrapped)
@@ -112,7 +135,8 @@ def train(
     log = about_run.steps(trainer.state.log_history)
     diverged = trainer.health.diverged
     broken = diverged.sentence if diverged else None
-    return Module(adapter, penalty, log, trainer.state.global_step, trainer.warnings, broken)
+    warnings = [*trainer.warnings, *([ended.problem] if ended.problem else [])]
+    return Module(adapter, penalty, log, trainer.state.global_step, warnings, broken, ended.seconds)
 
 
 def input_factors(wrapped: nn.Module, frozen: Adapter) -> Pairs:

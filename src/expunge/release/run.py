@@ -22,7 +22,7 @@ from expunge.release.measure import Look, Seen, budget, compared, inside, loaded
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.settings import name_of
-from expunge.training import finite
+from expunge.training import finite, signals
 from expunge.unlearning import describe as about_run
 from expunge.unlearning import store
 from expunge.unlearning.conclude import CHAIN
@@ -30,6 +30,7 @@ from expunge.unlearning.finish import finish
 from expunge.unlearning.measure import answers_shown
 from expunge.unlearning.ready import check_hardware, inputs_of, space
 from expunge.unlearning.result import Result
+from expunge.unlearning.resumable import discard
 from expunge.unlearning.rows import Data, encode, load
 
 # What decides a step: of the loop, and of the run.  How many steps, the budget and how the result is saved do not.
@@ -57,7 +58,8 @@ def release(
 
     ``settings``: fields of :class:`~expunge.release.Release`, of :class:`~expunge.unlearning.settings.Recipe` (``seed``,
     ``lora``, ``merge``, …), or of ``transformers.TrainingArguments`` for the modules' training.  ``look`` measures something
-    of your own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step.
+    of your own in place of what ``expunge run`` measures.  A run that was interrupted goes on after its last whole step, and
+    within a module's training from its checkpoint (``save_every``).
 
     Raises :class:`~expunge.errors.InputError` for anything in the input that a person has to mend.  The paper's coefficients
     are not known here; all defaults are ours.  Reveal and Release 2025, arXiv:2509.14624; O-LoRA: arXiv:2310.14152.
@@ -70,9 +72,10 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
     """Carry out a release."""
     processes.check_one("a release")
     processes.check_count(settings.run.processes)
-    prepared = ready(settings)
-    with outputs.claimed(settings.run.out, record.LAYOUT, overwrite=settings.run.overwrite) as folder:
-        return _carried_out(settings, *prepared, folder, look, command)
+    with signals.caught():
+        prepared = ready(settings)
+        with outputs.claimed(settings.run.out, record.LAYOUT, overwrite=settings.run.overwrite) as folder:
+            return _carried_out(settings, *prepared, folder, look, command)
 
 
 def _carried_out(
@@ -89,7 +92,7 @@ def _carried_out(
     tokenizer = target.tokenizer
     _check_modules(target.model, settings)
     key = made_of(settings, target.fingerprint, raw, watched, look)
-    past = _past(folder / steps.FOLDER, key, overwrite=plan.overwrite)[: settings.steps + 1]
+    past = _past(folder / steps.FOLDER, key, overwrite=plan.overwrite, fresh=plan.fresh)[: settings.steps + 1]
     if settings.self_retain:
         raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
         data = encode(raw, tokenizer, plan, data.warnings)
@@ -104,8 +107,9 @@ def _carried_out(
         steps.write(past[0], folder / steps.FOLDER, key)
     limit = budget(past[0], settings, chosen)
     while (ended := stopped(past, settings, chosen, limit)) is None:
-        past.append(_step(target.model, tokenizer, data, settings, len(past), work, seen))
+        past.append(_step(target.model, tokenizer, data, settings, len(past), work, seen, key))
         steps.write(past[-1], folder / steps.FOLDER, key)
+        discard(work.glob("[0-9]*-*"))
         tell(past[-1], chosen, settings)
     kept, reason, last = ended
     reached, past = len(past) - 1, past[: last + 1]
@@ -222,9 +226,11 @@ def made_of(
     }
 
 
-def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool) -> list[Step]:
-    """The steps of an interrupted run that can be gone on from."""
+def _past(folder: Path, key: Mapping[str, Any], *, overwrite: bool, fresh: bool) -> list[Step]:
+    """The steps of an interrupted run that can be gone on from; with ``fresh`` none."""
     files.private_folder(folder)
+    if fresh:
+        steps.discard(folder)
     try:
         return steps.read(folder, key)
     except InputError:
@@ -263,10 +269,19 @@ def _neutral_rows(target: models.Loaded, settings: Release, folder: Path, *, aga
 
 
 # -- the loop -------------------------------------------------------------------------------------------------------------
-def _step(net: Any, tokenizer: Any, data: Data, settings: Release, at: int, work: Path, seen: Seen) -> Step:
+def _step(
+    net: Any,
+    tokenizer: Any,
+    data: Data,
+    settings: Release,
+    at: int,
+    work: Path,
+    seen: Seen,
+    key: Mapping[str, Any],
+) -> Step:
     """Take step ``at`` in place, and look."""
     began = time.monotonic()
-    update, made = modules.update(net, tokenizer, data.examples, settings, at, work)
+    update, made = modules.update(net, tokenizer, data.examples, settings, at, work, key)
     warnings = [f"step {at}, {role} module: {w}" for role, m in made.items() for w in m.warnings]
     broken = [f"step {at}, {role} module: {m.broken}" for role, m in made.items() if m.broken]
     try:
@@ -282,7 +297,7 @@ def _step(net: Any, tokenizer: Any, data: Data, settings: Release, at: int, work
         at,
         update=update,
         penalty=made["forget"].penalty,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - began + sum(m.seconds for m in made.values()),
         optimizer_steps=made["forget"].steps,
         log=log,
         warnings=warnings,

@@ -34,6 +34,7 @@ from expunge.reveal.arms import MetaPrompt
 from expunge.reveal.settings import Reveal, make
 from expunge.scorers import Scorer, checked, scorer
 from expunge.settings import name_of
+from expunge.training import signals
 
 NEUTRAL_DRAWS = 3  # times that neutral rows are drawn where too many are relevant
 LEAST_NEUTRAL = 8  # needed for a mean embedding
@@ -76,9 +77,10 @@ def reveal(model: str, **settings: Any) -> Result:
 def run(settings: Reveal, *, command: str | None = None) -> Result:
     """Run a search, or resume one that was interrupted in the same folder."""
     processes.check_one("a search for what a model knows")
-    relevance_scorer = check(settings)
-    with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True) as folder:
-        return _search_in_folder(settings, relevance_scorer, folder, command)
+    with signals.caught():
+        relevance_scorer = check(settings)
+        with outputs.claimed(settings.out, LAYOUT, overwrite=settings.overwrite, resumable=True) as folder:
+            return _search_in_folder(settings, relevance_scorer, folder, command)
 
 
 def _search_in_folder(settings: Reveal, relevance_scorer: Scorer | None, folder: Path, command: str | None) -> Result:

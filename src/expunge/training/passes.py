@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -117,6 +118,12 @@ class ObjectivesTrainer(ResumableTrainer):
         views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
         loss = objective.loss(*views)
         return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
+
+    def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+        """The number format of the step, for what runs before training too: transformers leaves it to the forward pass
+        that accelerate has prepared by then, and a reference would be computed in another one than the model.
+        """
+        return self.accelerator.autocast()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × parameters × tokens over all streams, prompt and padding included."""

@@ -7,6 +7,7 @@ has its default handler is taken, in the main thread.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -81,6 +82,6 @@ def _handle(number: int, frame: Any) -> None:
         _seen.number, _seen.at = number, now
     if at_once or (first and not _seen.deferred):
         raise Interrupted(number)
-    if first and os.environ.get("RANK", "0") == "0":
+    if first and os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None:
         with contextlib.suppress(OSError):
             os.write(2, b"\nexpunge: stopping after this step, which is saved; Ctrl-C again ends at once\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from expunge import outputs, record
+from expunge.errors import InputError
 from expunge.method import Method, build
 from expunge.models import quantize
 from expunge.models.check import check_attention, check_device, check_files

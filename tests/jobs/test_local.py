@@ -1,0 +1,1 @@
+"""Tasks in processes of this machine: results, errors, kills, signals, devices."""
