@@ -247,6 +247,7 @@ class Keeper(TrainerCallback):
         kept = trainer.guard.weights() if trainer.guard else None
 
         def passed() -> None:
+            assert kept is not None
             put(KEPT, finite.named(trainer.model, kept))
 
         def optimizer() -> None:

@@ -123,7 +123,8 @@ class ObjectivesTrainer(ResumableTrainer):
         """The number format of the step, for what runs before training too: transformers leaves it to the forward pass
         that accelerate has prepared by then, and a reference would be computed in another one than the model.
         """
-        return self.accelerator.autocast()
+        found: AbstractContextManager[Any] = self.accelerator.autocast()
+        return found
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × parameters × tokens over all streams, prompt and padding included."""
