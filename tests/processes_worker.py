@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from expunge.training.arguments import optimized
 EPOCH, STEP, STEPS, SAVED = 9, 4, 4, 2
 FSDP2 = {"fsdp": "full_shard", "fsdp_config": {"version": 2}}
 STRATEGIES: dict[str, dict[str, Any]] = {"single": {}, "ddp": {}, "fsdp2": FSDP2}
+IN_SESSION = {"ddp": ["full/adamw/pdu"], "fsdp2": ["full/adamw/pdu", "lora/asked"]}
 HOWS = ("full", "lora", "trainable")
 ADAMW = {"optim": "adamw_torch", "learning_rate": 1e-3, "adam_epsilon": 1e-3}
 SOPHIA = {
@@ -90,7 +92,7 @@ def trainer(row: dict[str, Any], folder: Path, strategy: str, processes: int) ->
     if row["how"] == "lora":
         net = models.attach_lora(net, r=4, alpha=8, dropout=0.0, seed=0)
     elif row["how"] == "trainable":
-        models.train_only(net, r"layers\.1\.")
+        models.train_only(net, r"layers\.0\.")  # which RMU can train, too
     given = {"per_device_train_batch_size": STEP // processes, "max_steps": STEPS, "learning_rate": LR}
     several = {"ddp_backend": "gloo", **STRATEGIES[strategy]} if processes > 1 else {}
     more = dict(row.get("training", {}))
@@ -123,12 +125,17 @@ def trained(row: dict[str, Any], folder: Path, strategy: str, processes: int, be
 
 def run(names: list[str], folder: Path, strategy: str, begin: Path | None) -> None:
     """What one rank does: leaves ``NAME.pt`` (the whole run's moves) and ``NAME.json`` in ``folder``."""
+    folder.mkdir(exist_ok=True)
     size, main = int(os.environ["WORLD_SIZE"]), os.environ["RANK"] == "0"
     for name in names:
         row, own = rows()[name], file_of(name)
-        made = None if begin else trained(row, folder / own, strategy, size)
-        (place,) = ((begin or folder) / own).rglob(f"checkpoint-{SAVED}")
-        again = trained(row, folder / f"{own}-again", strategy, size, place)
+        try:
+            made = None if begin else trained(row, folder / own, strategy, size)
+            (place,) = ((begin or folder) / own).rglob(f"checkpoint-{SAVED}")
+            again = trained(row, folder / f"{own}-again", strategy, size, place)
+        except Exception:  # the same in all processes: the next row can be trained
+            traceback.print_exc()
+            continue
         if not main:
             continue
         assert again is not None
