@@ -12,6 +12,7 @@ from typing import Any
 
 import bench_worker
 import conftest  # noqa: F401  its short cuts
+import processes_worker
 import sharded_worker
 import tiny
 import torch
@@ -110,6 +111,10 @@ def work(folder: Path, whole: bool) -> None:
     everything = FIRST_ORDER | SOPHIA
     for name in everything if whole else [*FEW, *SOPHIA]:
         torch.save(left_by(everything[name], size), folder / f"{name.replace('/', '_')}.{rank}.pt")
+    if not whole:
+        for strategy, names in processes_worker.IN_SESSION.items():
+            if strategy != "fsdp2" or sharded.runs_on_cpu():
+                processes_worker.run(names, folder / strategy, strategy, None)
     if not whole and sharded.runs_on_cpu():
         sharded_worker.run(sharded_worker.IN_SESSION, folder / "sharded", 2)
     torch.distributed.destroy_process_group()

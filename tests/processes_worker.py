@@ -11,6 +11,8 @@ import copy
 import json
 import os
 import sys
+import traceback
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ from expunge.training import keeper
 from expunge.training.arguments import optimized
 
 # Nine rows, four a step: the third step of an epoch has one row, which only one process can have.
-EPOCH, STEP, STEPS, SAVED = 9, 4, 5, 2
+EPOCH, STEP, STEPS, SAVED = 9, 4, 4, 2
 FSDP2 = {"fsdp": "full_shard", "fsdp_config": {"version": 2}}
 STRATEGIES: dict[str, dict[str, Any]] = {"single": {}, "ddp": {}, "fsdp2": FSDP2}
+IN_SESSION = {"ddp": ["full/adamw/pdu"], "fsdp2": ["full/adamw/pdu", "lora/asked"]}
 HOWS = ("full", "lora", "trainable")
 ADAMW = {"optim": "adamw_torch", "learning_rate": 1e-3, "adam_epsilon": 1e-3}
 SOPHIA = {
@@ -54,7 +57,30 @@ def rows() -> dict[str, dict[str, Any]]:
         made[f"full/sophia/{name}"] = row
     made["full/holdout"] = {"method": "grad_diff", "parameters": {}, "how": "full", "holdout": True}
     made["full/dropout"] = {"method": "pdu", "parameters": dict(ROWS)["pdu"], "how": "full", "dropout": 0.2}
+    for optim in ("rmsprop", "adamw_torch_fused"):
+        training = {**ADAMW, "optim": optim}
+        made[f"full/{optim}"] = {"method": "blur_npo", "parameters": {}, "how": "full", "training": training}
+    recomputed = {"gradient_checkpointing": True}
+    made["full/recomputed"] = {"method": "blur_npo", "parameters": {}, "how": "full", "training": recomputed}
+    asked = {"save_strategy": "steps", "save_steps": SAVED}
+    made["full/asked"] = {"method": "pdu", "parameters": dict(ROWS)["pdu"], "how": "full", "training": asked}
+    made["lora/asked"] = made["full/asked"] | {"how": "lora"}
     made["full/tied"] = {"method": "blur_npo", "parameters": {}, "how": "full", "model": {"tie_word_embeddings": True}}
+    return made
+
+
+def file_of(name: str) -> str:
+    """What the files of row ``name`` are called."""
+    return name.replace("/", "_")
+
+
+def kinds(names: Iterable[str]) -> dict[str, list[str]]:
+    """The rows by what bounds their differences: rounding; rounding and a division by the curvature; chance."""
+    made: dict[str, list[str]] = {"first order": [], "Sophia": [], "dropout": []}
+    for name in names:
+        row = rows()[name]
+        second = row.get("sophia") or build(row["method"], row["parameters"]).optimizer
+        made["dropout" if row.get("dropout") else "Sophia" if second else "first order"].append(name)
     return made
 
 
@@ -66,11 +92,14 @@ def trainer(row: dict[str, Any], folder: Path, strategy: str, processes: int) ->
     if row["how"] == "lora":
         net = models.attach_lora(net, r=4, alpha=8, dropout=0.0, seed=0)
     elif row["how"] == "trainable":
-        models.train_only(net, r"layers\.1\.")
+        models.train_only(net, r"layers\.0\.")  # which RMU can train, too
     given = {"per_device_train_batch_size": STEP // processes, "max_steps": STEPS, "learning_rate": LR}
     several = {"ddp_backend": "gloo", **STRATEGIES[strategy]} if processes > 1 else {}
+    more = dict(row.get("training", {}))
+    if strategy == "fsdp2" and more.pop("gradient_checkpointing", False):
+        several |= {"fsdp_config": {"version": 2, "activation_checkpointing": True}}
     out = str(folder / "checkpoints")
-    t = tiny.trainer(method, net, tiny.paired(EPOCH, STEP), out, **given | row.get("training", {}) | several)
+    t = tiny.trainer(method, net, tiny.paired(EPOCH, STEP), out, **given | more | several)
     os.environ.pop("ACCELERATE_USE_FSDP", None)  # accelerate leaves it to the next trainer
     if row.get("holdout"):
         t.holdout = [tiny.example(3000 + i) for i in range(4)]
@@ -96,12 +125,17 @@ def trained(row: dict[str, Any], folder: Path, strategy: str, processes: int, be
 
 def run(names: list[str], folder: Path, strategy: str, begin: Path | None) -> None:
     """What one rank does: leaves ``NAME.pt`` (the whole run's moves) and ``NAME.json`` in ``folder``."""
+    folder.mkdir(exist_ok=True)
     size, main = int(os.environ["WORLD_SIZE"]), os.environ["RANK"] == "0"
     for name in names:
-        row, own = rows()[name], name.replace("/", "_")
-        made = None if begin else trained(row, folder / own, strategy, size)
-        place = (begin or folder) / own / f"checkpoint-{SAVED}"
-        again = trained(row, folder / f"{own}-again", strategy, size, place)
+        row, own = rows()[name], file_of(name)
+        try:
+            made = None if begin else trained(row, folder / own, strategy, size)
+            (place,) = ((begin or folder) / own).rglob(f"checkpoint-{SAVED}")
+            again = trained(row, folder / f"{own}-again", strategy, size, place)
+        except Exception:  # the same in all processes: the next row can be trained
+            traceback.print_exc()
+            continue
         if not main:
             continue
         assert again is not None

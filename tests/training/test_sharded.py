@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from unittest.mock import ANY
 
 import launch
+import one_mesh
 import pytest
 import sharded_worker
 import tiny
 import torch
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from expunge import methods
@@ -33,10 +33,8 @@ def same(got: torch.Tensor, name: str) -> None:
 # -- numbers ----------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def mesh(tmp_path):
-    """A mesh of one process, in a group of its own."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    torch.distributed.destroy_process_group()
+    with one_mesh.mesh(tmp_path) as made:
+        yield made
 
 
 def lists(seed: int) -> list[torch.Tensor | None]:
@@ -104,6 +102,13 @@ def test_a_torch_that_shards_on_no_cpu_is_named_before_a_model_is_loaded(monkeyp
         sharded.check(args_on("cpu", True, fsdp_version=2))
     sharded.check(args_on("cuda", True, fsdp_version=2))
     sharded.check(args_on("cpu"))  # asks for none
+
+
+def test_an_optimizer_that_cannot_is_refused():
+    plain = vars(args_on("cuda", True, fsdp_version=2))
+    sharded.check(SimpleNamespace(**plain, optim="adamw_torch"))
+    with pytest.raises(InputError, match="optim=adafactor does not run on shards"):
+        sharded.check(SimpleNamespace(**plain, optim="adafactor"))
 
 
 def test_the_process_that_starts_the_others_takes_what_is_of_several():

@@ -26,6 +26,7 @@ class ResumableTrainer(Trainer):
     model: Any
     shards: Any = None
     warnings: list[str]
+    lr_scheduler: Any
 
     def __init__(self, *args: Any, plan: Plan | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)

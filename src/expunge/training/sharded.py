@@ -45,8 +45,8 @@ def version(accelerator: Any) -> int | None:
 
 
 def check(args: Any) -> None:
-    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, or for CPUs with a torch that
-    cannot.
+    """Raise InputError where training arguments, or ``accelerate launch``, ask for version 1, for CPUs with a torch that
+    cannot, or for an optimizer that cannot.
     """
     if not switched_on(args):
         return
@@ -57,6 +57,9 @@ def check(args: Any) -> None:
         )
     plugin = getattr(args, "fsdp_plugin_args", None) or {}
     _check_version(int(plugin.get("fsdp_version") or os.environ.get("FSDP_VERSION", "1")))
+    optim = getattr(args, "optim", None)
+    if getattr(optim, "value", optim) == "adafactor":  # its means over rows and columns are no DTensors
+        raise InputError("optim=adafactor does not run on shards (FSDP); use optim=adamw_torch, or leave it out")
 
 
 def runs_on_cpu() -> bool:
