@@ -6,10 +6,11 @@ import pytest
 import torch
 from resumed import assert_same, go
 
-from expunge import models, record
+from expunge import methods, models, record
 from expunge.errors import InputError
 from expunge.models import quantize
-from expunge.unlearning import settings
+from expunge.training import arguments
+from expunge.unlearning import settings, train
 
 RUN = {"adapter": "lora", "quantize": "nf4", "lora": {"r": 2, "alpha": 4}, "max_steps": 4, "method": "blur_npo"}
 
@@ -46,6 +47,13 @@ def test_quantize_alone_changes_what_is_made_of_a_run():
     plain = settings.make({"model": "m", "forget": "f", "adapter": "lora"})
     assert plain.quantize is None and plain.compute is None
     assert settings.make({"model": "m", "forget": "f", "adapter": "lora", "dtype": "float32"}).compute == "float32"
+
+
+def test_differences_of_gradients_are_not_rounded_to_bfloat16():
+    plain = settings.make({"model": "m", "forget": "f", "adapter": "lora", "quantize": "nf4", "dtype": "bfloat16"})
+    hutchinson = arguments.optimized(methods.npo(), "sophia", {"curvature": "hutchinson"}, {})
+    assert train.compute_dtype(plain, methods.npo()) == torch.bfloat16
+    assert train.compute_dtype(plain, hutchinson) == torch.float32
 
 
 # -- with bitsandbytes ----------------------------------------------------------------------------------------------------
