@@ -84,6 +84,13 @@ def test_an_adapter_says_how_its_base_was_held(tmp_path):
         assert (found is None) if words is None else words in found
 
 
+def test_a_card_has_its_number(monkeypatch):
+    assert quantize.placed("cuda") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert quantize.placed("cuda") == torch.device("cuda", 1) and quantize.placed(None) == torch.device("cpu")
+
+
 # -- with bitsandbytes ----------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def held(tiny_model):

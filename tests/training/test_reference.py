@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from expunge.forward.view import see
 from expunge.method import build
 from expunge.models import attach_lora
-from expunge.training import reference
+from expunge.training import cached, reference
 from expunge.training.reference import live_view
 
 
@@ -102,3 +102,37 @@ def test_a_model_that_works_on_its_logits_gets_a_copy():
     m = SoftCapped(tiny.model().config)
     t = tiny.trainer(build("grad_diff", {"retain": "kl"}), m)
     assert t.reference.hidden is None and t.reference.copy is not None
+
+
+def test_what_is_cached_leaves_the_device_while_the_next_batch_is_computed(monkeypatch):
+    done = []
+
+    def arrived(self):
+        done.append("arrived")
+        return torch.zeros(self._value.shape)
+
+    def on_a_card(batch):
+        done.append("computed")
+        return torch.zeros(len(batch["index"]) * 2, 3, device="meta")
+
+    monkeypatch.setattr(cached.Arriving, "tensor", arrived)
+    batches = [{"index": [0, 1]}, {"index": [2]}, {"index": [3]}]
+    rows = cached._collect(batches, on_a_card, lambda b: [2] * len(b["index"]))
+    assert sorted(rows) == [0, 1, 2, 3] and all(
+        row.device.type == "cpu" and row.shape == (2, 3) for row in rows.values()
+    )
+    assert done == ["computed", "computed", "arrived", "computed", "arrived", "arrived"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "width"),
+    [("npo", {}, {"token_logp": 1}), ("npo", {"retain": "kl"}, {"token_logp": 1, "hidden": 16}),
+     ("rmu", PARAMETERS["rmu"], {"activations": 16}), ("simnpo", {}, {})],
+)  # fmt: skip
+def test_every_cache_is_in_main_memory_and_says_its_bytes(name, parameters, width):
+    t = tiny.trainer(build(name, parameters))
+    caches = {"token_logp": t.reference.logp, "hidden": t.reference.hidden, "activations": t.reference.activations}
+    rows = {k: [r for s in c.rows.values() for r in s.values()] for k, c in caches.items() if c is not None}
+    assert rows.keys() == width.keys() and all(r.device.type == "cpu" for of_kind in rows.values() for r in of_kind)
+    wanted = {kind: sum(4 * width[kind] * len(r) for r in rows[kind]) for kind in rows}
+    assert t.reference.described == ({"cached_bytes": wanted, "cached_in": "main memory"} if wanted else {})

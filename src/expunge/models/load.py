@@ -127,7 +127,7 @@ def _load_quantised(
         plain, revision = adapter_base(Path(source.location))
         options = options | ({"revision": revision} if revision else {})
     config = quantization.config_of(plain)
-    chosen: dict[str, Any] = {"device_map": {"": torch.device(device or "cpu")}}
+    chosen: dict[str, Any] = {"device_map": {"": quantization.placed(device)}}
     if not quantization.check_stored(config, plain.location, kind):
         chosen["quantization_config"] = quantization.settings(kind, compute, _not_converted(plain, config, options))
     quantization.quiet()
@@ -151,7 +151,6 @@ def _not_converted(source: Source, config: Mapping[str, Any], options: Mapping[s
     layers; None for transformers' own choice.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.quantizers.base import get_keys_to_not_convert
 
     if not any("mamba" in text or "ssm" in text for text in (*config, str(config.get("model_type")))):
         return None
@@ -160,7 +159,8 @@ def _not_converted(source: Source, config: Mapping[str, Any], options: Mapping[s
         skeleton: Any = AutoModelForCausalLM.from_config(
             AutoConfig.from_pretrained(source.location, **known), trust_remote_code=known["trust_remote_code"]
         )
-    return [*get_keys_to_not_convert(skeleton), *fused_projections(skeleton)]
+    head = skeleton.get_output_embeddings()
+    return [*(name for name, module in skeleton.named_modules() if module is head), *fused_projections(skeleton)]
 
 
 def _check_report(report: Mapping[str, Any], where: str) -> None:

@@ -57,6 +57,18 @@ def compute_dtype(chosen: torch.dtype | None, device: Any) -> torch.dtype:
     return torch.bfloat16 if on_card else torch.float32
 
 
+def placed(device: Any) -> torch.device:
+    """Where a quantised model is loaded: ``device``, with the number of the card, which training compares with its own.
+
+    >>> placed(None), placed("cuda:1")
+    (device(type='cpu'), device(type='cuda', index=1))
+    """
+    named = torch.device(device or "cpu")
+    if named.type != "cuda" or named.index is not None or not torch.cuda.is_available():
+        return named
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def settings(kind: str, compute: torch.dtype, not_converted: Sequence[str] | None = None) -> Any:
     """transformers' ``BitsAndBytesConfig`` for ``kind``; the layers ``not_converted`` stay as they are (None: transformers'
     choice, the output embedding).
