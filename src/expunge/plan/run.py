@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from expunge import processes
 from expunge.data.example import Example
 from expunge.errors import InputError
 from expunge.method import Method
@@ -54,7 +55,7 @@ class Estimator:
         return Estimate(chosen, net, method, shape, found, parts.memory(shape, method, self.data, chosen, found))
 
     def _setup(self, settings: Recipe) -> setup.Setup:
-        rows, count = len(self.data["forget"]), settings.processes or 1
+        rows, count = len(self.data["forget"]), settings.processes or processes.count()
         return setup.setup(settings, method_of(settings), rows, gpu=self.gpu, processes=count)
 
     def _passes(self, key: Any, net: Any, method: Method, chosen: setup.Setup) -> dict[str, Passes]:
