@@ -91,7 +91,7 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
     rough = "" if plan["traced"] else " (by a rough formula: this model cannot be traced)"
     yield f"  {'activations and logits':<28}{size(max(memory['passes'].values())):>10}  {passes}{rough}"
     if memory["main"]:
-        yield f"  {'in main memory':<28}{size(memory['main']):>10}"
+        yield f"  {'in main memory':<28}{size(memory['main']):>10}{'  the whole model, loaded' if how['sharded'] else ''}"
     elif memory["good_copy"]:
         yield f"  {'copy of the good weights':<28}{size(memory['good_copy']):>10}"
     if measured := plan.get("measured"):
