@@ -309,6 +309,10 @@ def one(bench: Bench, side: str, name: str, batch: int, checkpointing: bool, rat
     measured = rate()
     free(bench.device)  # an error kept what its frames held until now
     try:
+        if bench.base is None and bench.device.type == "cuda":  # kernels are loaded when they are first used
+            SIDES["library"](bench, name, batch, checkpointing=False, rate=measured)
+            _without_adapter(bench.base)
+            free(bench.device)
         return SIDES[side](bench, name, batch, checkpointing=checkpointing, rate=measured)
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(str(error)) from None  # without the frames that hold what did not fit

@@ -127,6 +127,7 @@ def pieces(plan: Plan) -> list[Piece]:
     tried = [_of(trial, "trial", start) for trial in plan.trials]
     labels = chosen(plan, tried)
     runs = compare.trials(plan.chosen(labels)) if labels else []
+    runs = sorted(runs, key=lambda trial: plan.seeds.index(trial.seed))  # every method's first seed before second ones
     return [*taught, *asked[:2], *tried, *asked[2:], *(_of(trial, "chosen", start) for trial in runs)]
 
 
@@ -229,6 +230,7 @@ def claimed(plan: Plan, piece: Piece) -> Iterator[bool]:
 # -- rows -----------------------------------------------------------------------------------------------------------------
 def pack(folder: Path, file: Path) -> Path:
     """The files of ``folder`` that are read, and its licence, as a ``.tar.xz``."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing_file(file) as temporary, tarfile.open(temporary, "w:xz") as packed:
         for found in _sources(folder):
             packed.add(found, found.name)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -110,35 +110,43 @@ def carry_out(worker: Worker, piece: Piece) -> None:
 
 
 def work(plan: Plan, deadline: float | None, tell: Callable[[str], Any] = print) -> bool:
-    """Do pieces until none is left, True, or until ``deadline`` (of ``time.time``) leaves no time for another, False."""
+    """Do pieces until none is left, True, or until ``deadline`` (of ``time.time``) leaves no time for another, False.
+
+    While other processes are at work it waits, for what they do may make room for more pieces.
+    """
     worker = Worker(plan)
     while True:
         every = plans.pieces(plan)
         left = [p for p in every if not plans.is_done(plan, p)]
         if not left:
             return True
-        if deadline is not None and not any(time.time() + expected(plan, p) < deadline for p in left):
+        outcome = _one(worker, every, left, deadline, tell)
+        if outcome == "late" or (outcome == "busy" and deadline is not None and time.time() >= deadline):
             return False
-        if not _one(worker, every, left, deadline, tell):
-            time.sleep(0.5)  # other processes are at work on what comes first
+        if outcome == "busy":
+            time.sleep(0.5)
 
 
 def _one(
     worker: Worker, every: list[Piece], left: list[Piece], deadline: float | None, tell: Callable[[str], Any]
-) -> bool:
-    """Do the first piece that waits for nothing, that no other process has and for which there is time."""
-    plan = worker.plan
+) -> Literal["done", "busy", "late"]:
+    """Do the first piece that waits for nothing, that no other process has and for which there is time.
+
+    Without one: "busy" where other processes have pieces in hand, "late" where none has.
+    """
+    plan, busy = worker.plan, False
     for piece in left:
-        late = deadline is not None and time.time() + expected(plan, piece) >= deadline
-        if late or plans.waits(plan, piece, every):
+        if plans.waits(plan, piece, every):
             continue
         with plans.claimed(plan, piece) as mine:
-            if mine:
+            if not mine:
+                busy = True
+            elif deadline is None or time.time() + expected(plan, piece) < deadline:
                 began = time.monotonic()
                 carry_out(worker, piece)
                 tell(f"{piece.kind} {piece.name}: {time.monotonic() - began:.1f} s, {len(left) - 1} known to be left")
-                return True
-    return False
+                return "done"
+    return "busy" if busy else "late"
 
 
 def expected(plan: Plan, piece: Piece) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +226,29 @@ def test_packed_rows_are_those_of_the_folder(tmp_path, capsys):
     assert (plan.out.stat().st_mode & 0o077) == 0
     with pytest.raises(InputError, match="other rows"):
         tofu_plan.unpack(tofu_plan.Plan(out=tmp_path / "out", data=tmp_path / "data", rows=4))
+
+
+def test_who_finds_no_time_for_a_piece_waits_while_others_are_at_work(copied, monkeypatch):
+    """What they finish may leave shorter ones: a process that left while two models were taught would be missed later."""
+    plan = tofu_plan.unpack(tofu.plan_of(tofu._parser().parse_args(["--tiny", "--out", str(copied)])))
+    (trial, *_) = (p for p in tofu_plan.pieces(plan) if p.kind == "trial")
+    seconds, begun, others = [1e6], [], contextlib.ExitStack()
+    monkeypatch.setattr(tofu_work, "expected", lambda *_: seconds[0])
+    assert tofu_work.work(plan, time.time() + 100) is False  # nobody is at work
+    others.enter_context(tofu_plan.claimed(plan, trial))
+
+    def others_end(_):
+        others.close()
+        seconds[0] = 0.0
+
+    def carry_out(_, piece):
+        begun.append(piece)
+        seconds[0] = 1e6
+
+    monkeypatch.setattr(tofu_work, "time", SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=others_end))
+    monkeypatch.setattr(tofu_work, "carry_out", carry_out)
+    assert tofu_work.work(plan, time.time() + 100) is False
+    assert begun == [trial]
 
 
 def test_two_processes_do_not_do_the_same_piece(copied):

@@ -123,3 +123,20 @@ def test_flash_attention_computes_in_16_bits(monkeypatch):
         check_attention("flash_attention_2", "float32")
     for attn in ("sdpa", "eager", "flex_attention", None):
         check_attention(attn, "float32")
+
+
+def test_what_a_record_says_of_training_moves_no_run_to_another_device(monkeypatch, tmp_path):
+    """On a machine with an accelerator, of which this one makes do with "meta", a run on the CPU stays there."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    from expunge.unlearning.describe import describe_training
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(PartialState, "default_device", property(lambda self: torch.device("meta")))
+    args = arguments.arguments({"use_cpu": True}, {}, tmp_path, 0, "cpu")
+    assert PartialState().device == args.device == torch.device("cpu")
+    assert describe_training(args, 3)["use_cpu"] is True
+    assert PartialState().device == torch.device("cpu")
+    PartialState._reset_state()
+    assert PartialState().device == torch.device("meta"), "this test would not see it"
+    AcceleratorState._reset_state(reset_partial_state=True)

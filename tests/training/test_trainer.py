@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import tiny
 import torch
-from transformers import Trainer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import Trainer, TrainerCallback
 
 from expunge import methods
 from expunge.combine import PrimalDual
 from expunge.errors import InputError
+from expunge.models import attach_lora
 from expunge.training.gradients import gramian, write_combined
 
 
@@ -103,3 +106,27 @@ def test_frozen_weights_get_no_gradient():
     start = dict(tiny.model().named_parameters())
     moved = [n for n, p in m.named_parameters() if not torch.equal(p, start[n])]
     assert moved == ["model.layers.1.mlp.down_proj.weight"]
+
+
+def test_a_reference_is_computed_in_the_number_format_of_the_steps():
+    """In bf16 the model's ratio to its start is 1 before the first step, so NPO's loss is 2/β·log 2 exactly."""
+    trainer = tiny.trainer(methods.npo(beta=0.1), use_cpu=True, bf16=True, max_steps=1)
+    trainer.train()
+    (first,) = (row["loss/forget"] for row in trainer.state.log_history if "loss/forget" in row)
+    assert first == pytest.approx(20 * math.log(2), rel=1e-6)
+
+
+def test_lora_factors_take_bf16_inputs_while_training_alone():
+    """Autocast casts them, so PEFT need not; outside of training it does again."""
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            seen.extend(m.cast_input_dtype_enabled for m in model.modules() if isinstance(m, BaseTunerLayer))
+
+    model = attach_lora(tiny.model().to(torch.bfloat16), r=2, alpha=4, seed=0)
+    trainer = tiny.trainer(methods.npo(), model, use_cpu=True, bf16=True, max_steps=1)
+    trainer.add_callback(Look())
+    trainer.train()
+    assert set(seen) == {False}
+    assert {m.cast_input_dtype_enabled for m in model.modules() if isinstance(m, BaseTunerLayer)} == {True}

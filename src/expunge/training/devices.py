@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from expunge.errors import InputError
@@ -41,3 +42,24 @@ def place(args: Any, device: Any) -> None:
     torch.cuda.set_device(wanted)
     args.__dict__["_setup_devices"] = wanted
     args.distributed_state.device = wanted
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While open, ``TrainingArguments`` may be made that nobody trains under.
+
+    Each one makes accelerate forget which device and which processes the last one named; they are put back.
+    """
+    import torch
+    from accelerate.state import AcceleratorState, PartialState
+
+    held = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]
+    card = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        for state, values in held:
+            state._shared_state.clear()
+            state._shared_state.update(values)
+        if card is not None:
+            torch.cuda.set_device(card)

@@ -15,10 +15,12 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 
 from expunge import combine
@@ -182,7 +184,8 @@ class UnlearningTrainer(ResumableTrainer):
             self.add_callback(self.stop)
         negate = self.method.negate
         start = {} if negate is None else adapters.start_of(self.model)
-        result = super().train(str(begin) if begin else None, *args, **kwargs)
+        with disable_input_dtype_casting(self.model, active=bool(self.accelerator.native_amp)):  # autocast does it
+            result = super().train(str(begin) if begin else None, *args, **kwargs)
         self.health.check_weights(self.model, self.state.global_step)
         if self.health.diverged:
             self.go_back("")
@@ -273,6 +276,12 @@ class UnlearningTrainer(ResumableTrainer):
         views = [self._view(model, s, inputs[s], objective, counts.get(s, {})) for s in objective.on]
         loss = objective.loss(*views)
         return loss * 0 if any("filler" in inputs[s] for s in objective.on) else loss
+
+    def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+        """The number format of the step, for what runs before training too: transformers leaves it to the forward pass
+        that accelerate has prepared by then, and a reference would be computed in another one than the model.
+        """
+        return self.accelerator.autocast()
 
     # -- the step -------------------------------------------------------------------------------------------------------
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:

@@ -178,10 +178,13 @@ def describe_training(args: Any, total_steps: int, sophia: Settings | None = Non
     """
     from transformers import TrainingArguments
 
+    from expunge.training import devices
+
     launched = (
         {k: getattr(args, k) for k in ("use_cpu", "ddp_backend")} if shared() else {}
     )  # not of the user's choosing
-    plain = TrainingArguments(output_dir=args.output_dir, report_to=[], **launched).to_dict()
+    with devices.undisturbed():
+        plain = TrainingArguments(output_dir=args.output_dir, report_to=[], **launched).to_dict()
     chosen = {k: v for k, v in args.to_dict().items() if v != plain.get(k) and k not in NOT_CHOSEN}
     if sophia:
         chosen = {k: v for k, v in chosen.items() if k != "optim"} | {"optimizer": {"name": "sophia", **asdict(sophia)}}
