@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 
 from expunge import losses
@@ -40,7 +41,7 @@ def traced(net: Any, method: Method, data: Mapping[str, Sequence[Example]], how:
     depth = len(layers.decoder_layers(family.unwrap(net))[2])
     with few_layers(net, by_layer=by_layer):
         net = copy.deepcopy(net)  # on meta: of shapes
-    with trace.fake_mode() as mode:
+    with trace.fake_mode() as mode, disable_input_dtype_casting(net, active=how.autocast):  # as in training
         trace.faked(net, mode, dtype=torch.bfloat16 if how.sharded and how.autocast else None)
         _settle(net, how)
         found = {}
