@@ -1,6 +1,6 @@
 r"""Write the generated parts of the documentation, or check them: tables in README.md and the pages under docs/.
 
-python scripts/docs.py           # write the tables of README.md and docs/memory.md, and docs/methods.md, benchmarks.md, metrics.md
+python scripts/docs.py           # write the tables of README.md and memory.md, and methods.md, benchmarks.md, metrics.md
 python scripts/docs.py --check   # fail if they are stale
 """
 

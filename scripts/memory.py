@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.plan.describe import size
-from expunge.plan.run import plan
+from expunge.plan.run import verdict
 from expunge.plan.settings import Plan
 from expunge.unlearning.settings import make
 
@@ -38,8 +38,8 @@ HEAD = (
 
 def planned(
     model: str, weights: str, method: str, cards: int, memory: str, training: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The plan of one run of a Llama ``model``; its folder holds config.json and nothing else."""
+) -> tuple[Mapping[str, Any], bool]:
+    """The memory of one run of a Llama ``model``, whose folder holds config.json and nothing else; and whether it fits."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps({**LLAMA, **MODELS[model]}))
         given = {**WEIGHTS[weights], "method": method, "parameters": METHODS[method], "training": dict(training)}
@@ -47,7 +47,8 @@ def planned(
         settings = make({"model": folder, "forget": [], "processes": cards, **given})
         if quantize:
             settings = settings.model_copy(update={"quantize": quantize})
-        return plan(settings, Plan(memory=memory, **ROWS))  # type: ignore[arg-type]
+        found, _, fits = verdict(settings, Plan(memory=memory, **ROWS))  # type: ignore[arg-type]
+        return found.memory.described, fits
 
 
 def table(model: str, cards: int, memory: str, training: Mapping[str, Any], kinds: list[str]) -> str:
@@ -55,26 +56,23 @@ def table(model: str, cards: int, memory: str, training: Mapping[str, Any], kind
     out = [HEAD]
     for weights in kinds:
         for method in METHODS:
-            out.append(_line(weights, planned(model, weights, method, cards, memory, training)))
+            out.append(_line(weights, method, *planned(model, weights, method, cards, memory, training)))
     return "\n".join(out)
 
 
-def _line(weights: str, found: Mapping[str, Any]) -> str:
-    memory = found["memory"]
+def _line(weights: str, method: str, memory: Mapping[str, Any], fits: bool) -> str:
     held = memory["frozen_weights"] + memory["trained_weights"] + memory["gradients"]
     cells = (held, memory["optimizer_state"], memory["exchange"], max(memory["passes"].values()), memory["peak"])
-    fits = "yes" if found["fits"] else "no"
-    return f"| {weights} | `{found['method']}` | {' | '.join(map(size, cells))} | {fits} |"
+    return f"| {weights} | `{method}` | {' | '.join(map(size, cells))} | {'yes' if fits else 'no'} |"
 
 
 def tables() -> Iterator[str]:
     """All that docs/memory.md shows of large models."""
     rows = f"Rows of {ROWS['row_tokens']} tokens, {ROWS['answer_tokens']} of them labelled."
     eight = {**SHARDS, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
-    main = planned("70B", "LoRA, bf16", "npo", 8, "80GB", eight)["memory"]["main"]
     yield (
-        f"**Llama-3.1-70B on 8 cards of 80 GB**, FSDP2 with activation checkpointing, 2 rows a card (16 of each set a step). "
-        f"{rows} While loading, each process also takes {size(main)} of main memory in bfloat16 (twice that in float32).\n"
+        "**Llama-3.1-70B on 8 cards of 80 GB**, FSDP2 with activation checkpointing, 2 rows a card (16 of each set a "
+        f"step). {rows} While loading, each process also takes the whole model's size in main memory.\n"
     )
     yield table("70B", 8, "80GB", eight, list(WEIGHTS))
     one = {"gradient_checkpointing": True, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}

@@ -71,16 +71,12 @@ def plan(settings: Recipe, how: Plan, *, typed: Sequence[str] = (), data: Data |
     ``typed``: the command's words, for the command that would fit; ``data``: the rows as tokens, where they are known.
     Raises InputError for what a person has to mend.
     """
-    method = method_of(settings)
-    gpu = setup.on_gpu(settings, how.memory)
-    found = examples(settings, how, method) if data is None else data
-    place = machine.here(gpu=gpu) if how.memory is None else machine.stated(how.memory)
-    estimator = Estimator(found, gpu)
-    made = estimator(settings)
-    fits = machine.fits(made.memory, place, made.setup.processes, gpu=gpu)
+    found = examples(settings, how, method_of(settings)) if data is None else data
+    estimator = Estimator(found, setup.on_gpu(settings, how.memory))
+    made, place, fits = verdict(settings, how, estimator)
     known = {
         "model": settings.model,
-        "method": method.name,
+        "method": made.method.name,
         "parameters": {"all": made.shape.parameters, "trained": made.shape.trained_parameters},
         "rows": described_rows(found),
         "setup": asdict(made.setup) | {"step_rows": made.setup.step_rows},
@@ -100,6 +96,15 @@ def plan(settings: Recipe, how: Plan, *, typed: Sequence[str] = (), data: Data |
         measured = probe(settings)
         known |= {"seconds_a_step": measured["seconds_a_step"], "measured": measured}
     return known | {"would_fit": None if fits else would_fit(settings, estimator, made, place, typed)}
+
+
+def verdict(settings: Recipe, how: Plan, estimator: Estimator | None = None) -> tuple[Estimate, machine.Machine, bool]:
+    """The estimate of a run, the machine that it is planned for, and whether it fits there."""
+    gpu = setup.on_gpu(settings, how.memory)
+    estimator = estimator or Estimator(examples(settings, how, method_of(settings)), gpu)
+    place = machine.here(gpu=gpu) if how.memory is None else machine.stated(how.memory)
+    made = estimator(settings)
+    return made, place, machine.fits(made.memory, place, made.setup.processes, gpu=gpu)
 
 
 def examples(settings: Recipe, how: Plan, method: Method) -> Data:
