@@ -58,12 +58,8 @@ def command(
         chosen = recipe.make(unknown | recipe.override(values | given, pairs), where)
         hush()
         found = plan(chosen, how, typed=typed())
-        result.show(
-            {"command": "plan", **found},
-            lambda: typer.echo("\n".join(lines(found))),
-            as_json=as_json,
-            quiet=quiet,
-        )
+    text = "\n".join(lines(found))
+    result.show({"command": "plan", **found}, lambda: typer.echo(text), as_json=as_json, quiet=quiet)
 
 
 def taken(settings: Any, *, as_json: bool) -> dict[str, Any]:
