@@ -1,12 +1,14 @@
 """How near is `expunge plan` to what a run takes?  Whole runs on the CPU, each in a process of its own.
 
     python -m perf.plan --out results/plan/cpu.json [--only REGEX]
-    python -m perf.plan --table results/plan/cpu.json docs/memory.md
+    python -m perf.plan --gpu results/gpu_h200/step.json --out results/plan/gpu.json
+    python -m perf.plan --table results/plan/cpu.json results/plan/gpu.json docs/memory.md
 
 A Llama of random weights (float32, vocabulary of 32,000 words) with rows as long as TOFU's (perf/gpu/lengths.json) is
 unlearned for a few steps with ``expunge.unlearn``.  Measured is the peak of resident memory less what the process held
-after its imports: of the whole run, and of its training alone.  Estimated is what ``expunge plan`` says of the same
-settings.  Rows: ``MODEL/WEIGHTS/METHOD/ROWS`` and perhaps ``/checkpointing``.
+after a run of a tiny model: of the whole run, and of its training alone.  Estimated is what ``expunge plan`` says of the
+same settings; with ``--gpu`` of the library's rows in a record of perf/gpu/step.py, whose peaks are of allocated tensors.
+Rows: ``MODEL/WEIGHTS/METHOD/ROWS`` and perhaps ``/checkpointing``.
 """
 
 from __future__ import annotations
@@ -198,12 +200,97 @@ def again(log: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def every(folder: Path) -> Iterator[rows.Row]:
     """All rows."""
-    for batch, end in itertools.product((2, 8), ("", "/checkpointing")):
+    for batch, end in itertools.product((2, 4), ("", "/checkpointing")):
         for weights, method in itertools.product(("full", "lora"), METHODS):
             name = f"512x8/{weights}/{method}/{batch}{end}"
             yield rows.Row(name, partial(measure, name, folder))
     for name in ("768x12/full/npo/4", "768x12/full/blur_npo/4", "768x12/lora/pdu/4", "768x12/lora/npo_kl/4"):
         yield rows.Row(name, partial(measure, name, folder))
+
+
+def on_gpu(record: Path, folder: Path) -> dict[str, Any]:
+    """The library's rows of a record of ``perf.gpu.step``, each beside its estimate."""
+    log = rows.read(record)
+    found = {}
+    for name, row in log["rows"].items():
+        if "/library" in name and row["status"] == "passed":
+            estimate = estimated_on_gpu(name, folder)["peak"]
+            measured = row["figures"]["gib"] * 2**30
+            found[name] = {"measured": measured, "estimated": estimate, "ratio": round(estimate / measured, 3)}
+            print(f"{name:44} {found[name]['ratio']}", flush=True)
+    return {"about": log["about"], "record": str(record), "rows": found}
+
+
+def estimated_on_gpu(name: str, folder: Path) -> dict[str, Any]:
+    """What the plan says of a row of ``perf.gpu.step``, on the same rows."""
+    from expunge.plan.run import plan
+    from expunge.plan.settings import Plan
+    from expunge.unlearning.settings import make
+    from perf.gpu.shapes import SHAPES
+    from perf.gpu.step import COEFFICIENT, RUN
+
+    label, batch, method, _, *end = name.split("/")
+    shape = SHAPES[label]
+    place = folder / label
+    place.mkdir(exist_ok=True)
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **shape.sizes}
+    (place / "config.json").write_text(json.dumps(config))
+    made, parameters = METHODS[method]
+    training = {
+        "max_steps": RUN,
+        "per_device_train_batch_size": int(batch.split("+")[0]),
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": bool(end),
+    }
+    chosen = {
+        "model": str(place),
+        "forget": [],
+        "method": made,
+        "parameters": {**parameters, **({"steering_coefficient": COEFFICIENT} if method == "rmu" else {})},
+        "training": training,
+    } | ({"adapter": "lora", "dtype": "bfloat16"} if shape.lora else {})
+    streams = {s: lengths.examples(pairs[: shape.rows], 100, 0) for s, pairs in lengths.table().items()}
+    return dict(plan(make(chosen), Plan(memory="1000GB"), data=streams)["memory"])  # type: ignore[arg-type]
+
+
+# -- the table ------------------------------------------------------------------------------------------------------------
+BEGIN, END = "<!-- plan:begin -->", "<!-- plan:end -->"
+
+
+def table(cpu: Mapping[str, Any], gpu: Mapping[str, Any]) -> str:
+    """Both records in Markdown: estimate, measurement, ratio."""
+    gib = 2**30
+    out = [
+        f"On {gpu['about']['card']} (peak of allocated tensors, model included; `{gpu['record']}`):\n",
+        "| row | estimated GiB | measured GiB | ratio |\n|---|--:|--:|--:|",
+        *(
+            f"| {name.replace('/library', '')} | {row['estimated'] / gib:.2f} | {row['measured'] / gib:.2f} "
+            f"| {row['ratio']:.2f} |"
+            for name, row in gpu["rows"].items()
+        ),
+        "\nOn a CPU (peak of resident memory above the process's own; training alone, and the whole run with loading, "
+        "figures before and after, and the check of what was saved):\n",
+        "| row | training: estimated MiB | measured MiB | ratio | whole run: estimated MiB | measured MiB | ratio |\n"
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    mib = 2**20
+    for name, row in cpu["rows"].items():
+        if row["status"] != "passed":
+            continue
+        figures = row["figures"]
+        cells = [
+            f"{figures['estimated'][part] / mib:.0f} | {figures['measured'][part] / mib:.0f} | {figures['ratio'][part]:.2f}"
+            for part in ("training", "whole")
+        ]
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([out[0], *out[1:]])
+
+
+def write_table(cpu: Path, gpu: Path, page: Path) -> None:
+    """Put the table between the marks of ``page``."""
+    text = page.read_text()
+    made = table(rows.read(cpu), rows.read(gpu))
+    page.write_text(f"{text.split(BEGIN)[0]}{BEGIN}\n{made}\n{END}{text.split(END)[1]}")
 
 
 def said(found: rows.Figures) -> str:
@@ -223,12 +310,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the record, JSON")
     parser.add_argument("--models", type=Path, help="where the models are made, and kept")
     parser.add_argument("--again", action="store_true", help="only the estimates of the record, anew")
+    parser.add_argument("--gpu", type=Path, metavar="RECORD", help="a record of perf.gpu.step to estimate the rows of")
+    parser.add_argument(
+        "--table", nargs=3, type=Path, metavar=("CPU", "GPU", "PAGE"), help="write both records' table into a page"
+    )
     parser.add_argument("--measure", nargs=2, metavar=("ROW", "MODELS"), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.measure:
         print(json.dumps(measured(args.measure[0], Path(args.measure[1]))))
         return 0
+    if args.table:
+        write_table(*args.table)
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
+        if args.gpu:
+            rows.write(args.out, on_gpu(args.gpu, Path(temporary)))
+            return 0
         folder = args.models or Path(temporary)
         for size in SIZES:
             make_model(size, folder)

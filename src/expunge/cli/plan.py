@@ -54,13 +54,24 @@ def command(
             values = recipe.read(where)
         how = checked(own.Plan, {key: given.pop(key) for key in own.Plan.model_fields if key in given}, where)
         pairs += [f"method.{p}" for p in parameter or []]
-        unknown = {"forget": []} if how.row_tokens else {}
+        unknown: dict[str, Any] = {"forget": []} if how.row_tokens else {}
         chosen = recipe.make(unknown | recipe.override(values | given, pairs), where)
         hush()
         found = plan(chosen, how, typed=typed())
-        result.show(
-            {"command": "plan", **found},
-            lambda: [typer.echo(line) for line in lines(found)],  # type: ignore[arg-type, return-value]
-            as_json=as_json,
-            quiet=quiet,
-        )
+    text = "\n".join(lines(found))
+    result.show({"command": "plan", **found}, lambda: typer.echo(text), as_json=as_json, quiet=quiet)
+
+
+def taken(settings: Any, *, as_json: bool) -> dict[str, Any]:
+    """What a dry run says of parameters and memory: in full as JSON, else in a line each; nothing where it is unknown."""
+    from expunge.errors import InputError
+    from expunge.plan.describe import summary
+    from expunge.plan.run import plan
+    from expunge.plan.settings import Plan
+
+    try:
+        found = plan(settings, Plan(), typed=typed())
+    except InputError:
+        return {"memory": None}
+    keys = ("parameters", "memory", "machine", "fits", "would_fit")
+    return {key: found[key] for key in keys} if as_json else summary(found)

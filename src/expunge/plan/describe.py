@@ -53,11 +53,26 @@ def seconds(plan: Mapping[str, Any]) -> str:
     return "unknown; --probe measures it"
 
 
+def summary(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters and memory in a line each, and the command that would fit where this does not."""
+    numbers, memory = plan["parameters"], plan["memory"]
+    verdict = "fits" if plan["fits"] else "does not fit"
+    main = f", {size(memory['main'])} of main memory" if memory["main"] else ""
+    each = " a process" if plan["setup"]["processes"] > 1 else ""
+    room = f"{plan['machine']['name']}, {size(plan['machine']['usable'])} usable"
+    out = {
+        "parameters": f"{count(numbers['all'])}, {count(numbers['trained'])} train",
+        "memory": f"{size(memory['peak'])}{each}{main}; {verdict}: {room} (`expunge plan` says more)",
+    }
+    return out if plan["fits"] or not plan["would_fit"] else {**out, "would fit": plan["would_fit"]["command"]}
+
+
 def lines(plan: Mapping[str, Any]) -> Iterator[str]:
     """All of a plan."""
     how, memory, numbers = plan["setup"], plan["memory"], plan["parameters"]
     share = 100 * numbers["trained"] / numbers["all"]
-    yield f"model       {plan['model']}: {count(numbers['all'])} parameters, {count(numbers['trained'])} train ({share:.3g} %)"
+    trained = f"{count(numbers['trained'])} train ({share:.3g} %)"
+    yield f"model       {plan['model']}: {count(numbers['all'])} parameters, {trained}"
     yield f"method      {plan['method']}, {_setup(how)}"
     yield f"rows        {'; '.join(_rows(name, each) for name, each in plan['rows'].items())}"
     yield f"steps       {plan['steps']} of {how['step_rows']} rows of each set, {plan['operations']:.3g} operations each"
@@ -76,7 +91,7 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
     rough = "" if plan["traced"] else " (by a rough formula: this model cannot be traced)"
     yield f"  {'activations and logits':<28}{size(max(memory['passes'].values())):>10}  {passes}{rough}"
     if memory["main"]:
-        yield f"  {'in main memory':<28}{size(memory['main']):>10}"
+        yield f"  {'in main memory':<28}{size(memory['main']):>10}{'  the whole model, loaded' if how['sharded'] else ''}"
     elif memory["good_copy"]:
         yield f"  {'copy of the good weights':<28}{size(memory['good_copy']):>10}"
     if measured := plan.get("measured"):

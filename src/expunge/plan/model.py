@@ -91,7 +91,7 @@ def meta_model(settings: Recipe) -> Any:
 
 
 def fitted(method: Method, model: Any) -> Method:
-    """``method`` with the values that it leaves to the model; one that is measured on the data, and changes no size, is 1."""
+    """``method`` with the values that it leaves to the model; one that is measured on the data changes no size, and is 1."""
     if isinstance(method.fit, partial) and method.fit.keywords.get("coefficient") == "auto":
         method = replace(method, fit=partial(method.fit, coefficient=1.0))
     return method.fit(method, model, []) if method.fit else method

@@ -65,7 +65,7 @@ def probe(settings: Recipe) -> dict[str, float]:
             device=train.where(few, args),
             trust_remote_code=few.trust_remote_code,
             attn=few.attn,
-            **({"quantize": few.quantize} if getattr(few, "quantize", None) else {}),
+            **({"quantize": kind} if (kind := getattr(few, "quantize", None)) else {}),
         )
         method = train.fit(method, loaded.model, loaded.tokenizer, data)
         train.check_fit(loaded.model, few, method)

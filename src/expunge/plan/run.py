@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from expunge import processes
 from expunge.data.example import Example
 from expunge.errors import InputError
 from expunge.method import Method
@@ -54,7 +55,7 @@ class Estimator:
         return Estimate(chosen, net, method, shape, found, parts.memory(shape, method, self.data, chosen, found))
 
     def _setup(self, settings: Recipe) -> setup.Setup:
-        rows, count = len(self.data["forget"]), settings.processes or 1
+        rows, count = len(self.data["forget"]), settings.processes or processes.count()
         return setup.setup(settings, method_of(settings), rows, gpu=self.gpu, processes=count)
 
     def _passes(self, key: Any, net: Any, method: Method, chosen: setup.Setup) -> dict[str, Passes]:
@@ -70,16 +71,12 @@ def plan(settings: Recipe, how: Plan, *, typed: Sequence[str] = (), data: Data |
     ``typed``: the command's words, for the command that would fit; ``data``: the rows as tokens, where they are known.
     Raises InputError for what a person has to mend.
     """
-    method = method_of(settings)
-    gpu = setup.on_gpu(settings, how.memory)
-    found = examples(settings, how, method) if data is None else data
-    place = machine.here(gpu=gpu) if how.memory is None else machine.stated(how.memory)
-    estimator = Estimator(found, gpu)
-    made = estimator(settings)
-    fits = machine.fits(made.memory, place, made.setup.processes, gpu=gpu)
+    found = examples(settings, how, method_of(settings)) if data is None else data
+    estimator = Estimator(found, setup.on_gpu(settings, how.memory))
+    made, place, fits = verdict(settings, how, estimator)
     known = {
         "model": settings.model,
-        "method": method.name,
+        "method": made.method.name,
         "parameters": {"all": made.shape.parameters, "trained": made.shape.trained_parameters},
         "rows": described_rows(found),
         "setup": asdict(made.setup) | {"step_rows": made.setup.step_rows},
@@ -99,6 +96,15 @@ def plan(settings: Recipe, how: Plan, *, typed: Sequence[str] = (), data: Data |
         measured = probe(settings)
         known |= {"seconds_a_step": measured["seconds_a_step"], "measured": measured}
     return known | {"would_fit": None if fits else would_fit(settings, estimator, made, place, typed)}
+
+
+def verdict(settings: Recipe, how: Plan, estimator: Estimator | None = None) -> tuple[Estimate, machine.Machine, bool]:
+    """The estimate of a run, the machine that it is planned for, and whether it fits there."""
+    gpu = setup.on_gpu(settings, how.memory)
+    estimator = estimator or Estimator(examples(settings, how, method_of(settings)), gpu)
+    place = machine.here(gpu=gpu) if how.memory is None else machine.stated(how.memory)
+    made = estimator(settings)
+    return made, place, machine.fits(made.memory, place, made.setup.processes, gpu=gpu)
 
 
 def examples(settings: Recipe, how: Plan, method: Method) -> Data:

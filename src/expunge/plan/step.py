@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 
 from expunge import losses
@@ -36,20 +37,22 @@ def traced(net: Any, method: Method, data: Mapping[str, Sequence[Example]], how:
     wanted: dict[str, Objective] = dict(method.objectives)
     if how.curvature == "gauss_newton":
         wanted[CURVATURE] = Objective(losses.nll, method.streams[:1])
-    net = copy.deepcopy(net)  # on meta: of shapes
-    with trace.fake_mode() as mode:
+    by_layer = any(isinstance(o.reference, Activations) or "layer" in bound(o) for o in wanted.values())
+    depth = len(layers.decoder_layers(family.unwrap(net))[2])
+    with few_layers(net, by_layer=by_layer):
+        net = copy.deepcopy(net)  # on meta: of shapes
+    with trace.fake_mode() as mode, disable_input_dtype_casting(net, active=how.autocast):  # as in training
         trace.faked(net, mode, dtype=torch.bfloat16 if how.sharded and how.autocast else None)
         _settle(net, how)
         found = {}
         for name, objective in wanted.items():
             batches = [_batch(data[s], how) for s in objective.on]
             loss = partial(_loss, net, objective, batches, torch.bfloat16 if how.autocast else None)
-            whole = isinstance(objective.reference, Activations) or "layer" in bound(objective)
             try:
-                found[name] = _over_layers(net, loss, _autocast(how), whole=whole)
+                found[name] = _over_layers(net, loss, _autocast(how), depth)
             except Exception as error:  # code of a model or a loss that asks what only numbers can answer
                 log.debug("the passes of %s cannot be traced: %r", name, error)
-                found[name] = by_formula(net, batches, how)
+                found[name] = by_formula(net, batches, how, depth)
     return found
 
 
@@ -58,7 +61,7 @@ def bound(objective: Objective) -> Mapping[str, Any]:
     return getattr(objective.loss, "keywords", {})
 
 
-def by_formula(net: Any, batches: Sequence[Mapping[str, Any]], how: setup.Setup) -> Passes:
+def by_formula(net: Any, batches: Sequence[Mapping[str, Any]], how: setup.Setup, depth: int) -> Passes:
     """A rough figure where nothing can be traced: what goes into and comes out of every linear layer and four hidden states
     a layer, or with checkpointing its input and one layer's; and three times the logits.
     """
@@ -70,7 +73,7 @@ def by_formula(net: Any, batches: Sequence[Mapping[str, Any]], how: setup.Setup)
         4 * width + sum(m.in_features + m.out_features for m in layer.modules() if isinstance(m, nn.Linear))
         for layer in stack
     ]
-    kept = len(stack) * width + max(sizes) if how.checkpointing else sum(sizes)
+    kept = depth * width + max(sizes) if how.checkpointing else sum(sizes) * depth // len(stack)
     tokens, labelled = (sum(b[name].shape[1] for b in batches) for name in ("real", "labelled"))
     total = float(each * (kept * tokens + 3 * vocabulary * labelled))
     return Passes(total, total, traced=False)
@@ -117,18 +120,26 @@ def _view(net: Any, objective: Objective, batch: Mapping[str, Any], compute: tor
     return own
 
 
-def _over_layers(
-    net: Any, loss: Callable[[], Tensor], autocast: Callable[[], AbstractContextManager[Any]], *, whole: bool
-) -> Passes:
+def few_layers(net: Any, *, by_layer: bool) -> AbstractContextManager[Any]:
+    """While open, ``net`` has three layers only, if they are alike and no loss reads one of them (``by_layer``)."""
     stack = list(layers.decoder_layers(family.unwrap(net))[2])
-    if whole or len(stack) <= FEW[1] or not alike(stack):
+    cut = len(stack) > FEW[1] and alike(stack) and not by_layer
+    return layers.up_to(family.unwrap(net), FEW[1] - 1) if cut else nullcontext()
+
+
+def _over_layers(
+    net: Any, loss: Callable[[], Tensor], autocast: Callable[[], AbstractContextManager[Any]], depth: int
+) -> Passes:
+    """The passes of a model of ``depth`` layers, of which ``net`` has three or all."""
+    stack = list(layers.decoder_layers(family.unwrap(net))[2])
+    if len(stack) == depth:
         return trace.passes(net, loss, autocast)
     found = []
     for few in FEW:
         with layers.up_to(family.unwrap(net), few - 1):
             found.append(trace.passes(net, loss, autocast))
     two, three = found
-    more = len(stack) - FEW[1]
+    more = depth - FEW[1]
     return Passes(
         three.forward + more * (three.forward - two.forward), three.backward + more * (three.backward - two.backward)
     )

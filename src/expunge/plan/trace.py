@@ -41,7 +41,7 @@ class Live(TorchDispatchMode):
     """While open, counts the bytes of tensors made: ``now``, and the ``peak``."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._held: dict[int, Any] = {}
 
@@ -92,7 +92,7 @@ def faked(model: nn.Module, mode: FakeTensorMode, dtype: torch.dtype | None = No
         for tensors in (module._parameters, module._buffers):
             for name, value in tensors.items():
                 if value is not None:
-                    tensors[name] = fake(value)  # type: ignore[assignment]
+                    tensors[name] = fake(value)
 
 
 def passes(model: nn.Module, loss: Callable[[], Tensor], autocast: Callable[[], Any]) -> Passes:

@@ -52,7 +52,7 @@ def _up_to(layers: list[Any], last: int) -> float:
     forward = 2 * sum(_weights(layer) for layer in layers[: last + 1])
     backward = 2 * sum(_weights(layer) for layer in layers[max(0, last - 1) : last + 1])
     trained = sum(p.numel() for layer in layers[: last + 1] for p in layer.parameters() if p.requires_grad)
-    return forward + backward + 2 * trained
+    return float(forward + backward + 2 * trained)
 
 
 def _weights(layer: Any, *, adapter: bool = False) -> int:
