@@ -65,18 +65,18 @@ def test_rows_of_a_guard_are_not_trained_on(workplace, monkeypatch):
         if name == "retain":
             batch = inputs["retain"]
             seen.update(
-                tuple(ids[mask.bool()].tolist()) for ids, mask in zip(batch["input_ids"], batch["attention_mask"])
+                tuple(ids[mask.bool()].tolist())
+                for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
             )
-        self.probed = {row.input_ids for row in self.keep.rows}
-        watching.probed = self.probed
+        watching.probed = {row.input_ids for row in self.keep.rows}
         return whole(self, name, model, inputs)
 
     monkeypatch.setattr(UnlearningTrainer, "objective_loss", watching)
-    log = go(keep=0.1, max_steps=40, batch_size=3).record
+    log = go(keep=0.1, max_steps=8, batch_size=3).record
     assert log["data"]["keep_rows"]["rows"] == 5 and log["data"]["retain"]["rows"] == 20 == len(seen)
     assert len(watching.probed) == 5 and not watching.probed & seen
     assert log["stopped"] is None and "Utility guard" in page()
-    assert [p["step"] for p in log["keep"]["probes"]] == list(range(2, 41, 2))
+    assert [p["step"] for p in log["keep"]["probes"]] == list(range(1, 9))
 
 
 def test_rows_of_ones_own(workplace):
@@ -106,7 +106,7 @@ def test_what_cannot_be_guarded_is_refused_before_a_model_is_loaded(workplace, m
 
 def test_nothing_is_left_of_a_guarded_run_that_kept_too_little_at_once(workplace):
     rows(20)
-    with pytest.raises(RunFailed, match="fell below keep = 0.99 at step 6: .* so nothing is saved"):
+    with pytest.raises(RunFailed, match=r"fell below keep = 0\.99 at step 6: .* so nothing is saved"):
         go(keep=0.99, keep_every=6, lr=0.1, method="gradient_ascent")
     assert not (workplace / "unlearned").exists()
 
@@ -149,7 +149,7 @@ class Ends(TrainerCallback):
 def test_every_stop_has_the_same_form(workplace, monkeypatch):
     rows(6, "holdout.jsonl")
     logs = {"callback": go(callbacks=[Ends()]).record, None: go(out="whole").record}
-    logs["holdout"] = go(method="blur_margin", holdout="holdout.jsonl", max_steps=200, lr=0.01, out="level").record
+    logs["holdout"] = go(method="blur_margin", holdout="holdout.jsonl", max_steps=60, lr=0.03, out="level").record
     tiny.break_loss(monkeypatch, at=4)
     with pytest.raises(RunFailed):
         go(out="broken")
@@ -198,4 +198,4 @@ def test_a_budget_that_cannot_be_kept_is_told(workplace, capsys):
     )
     assert "The budget of 0.5 on the retain loss was not kept" in page()
     fine = go(method=methods.pdu(budget=50.0), out="fine").record
-    assert fine["budget"]["met"] and not [w for w in fine["warnings"] if "budget" in w]
+    assert fine["budget"]["met"] and not [w for w in fine["warnings"] if w.startswith("the budget")]
