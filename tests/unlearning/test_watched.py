@@ -149,7 +149,7 @@ class Ends(TrainerCallback):
 def test_every_stop_has_the_same_form(workplace, monkeypatch):
     rows(6, "holdout.jsonl")
     logs = {"callback": go(callbacks=[Ends()]).record, None: go(out="whole").record}
-    logs["holdout"] = go(method="blur_margin", holdout="holdout.jsonl", max_steps=60, lr=0.03, out="level").record
+    logs["holdout"] = go(method="blur_margin", holdout="holdout.jsonl", max_steps=100, lr=0.01, out="level").record
     tiny.break_loss(monkeypatch, at=4)
     with pytest.raises(RunFailed):
         go(out="broken")
