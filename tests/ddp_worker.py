@@ -24,6 +24,7 @@ from expunge.method import build
 from expunge.training import sharded
 from expunge.training.arguments import optimized
 from expunge.training.curvature import inner
+from expunge.training.utility import Keep
 
 # Nine rows, four a step: the third step of an epoch has one row, which only one process can have.
 EPOCH, STEP, STEPS = 9, 4, 5
@@ -47,10 +48,12 @@ OTHERWISE = {
     "pdu-lora": row("pdu", {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}, how="lora"),
     "npo-trainable": row("npo", {}, how=r"layers\.1\."),
     "grad_diff-holdout": row("grad_diff", {}, how="holdout"),
+    "gradient_ascent-keep": row("gradient_ascent", {}, how="keep"),  # below at step 4: back to step 3
     "blur_npo-memory": row("blur_npo", {}, how="memory"),  # the last process has memory for one row from step 2 on
     "pdu-memory": row("pdu", {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0}, how="memory"),
 }
 FIRST_ORDER = {name: row(*of) for name, of in zip(IDS, ROWS, strict=True) if not build(*of).optimizer} | OTHERWISE
+KEEP = Keep(0.975, tiny.examples(7000, 6), every=1)
 # One for each way through the trainer: a Gramian, a multiplier, each kind of reference, a negation, two streams in a loss.
 FEW = [
     "npo", "npo+retain=kl", "blur_npo", "pdu+budget=3.0+warmup=0.0+multiplier=2.0", "idk_dpo", "undial",
@@ -67,7 +70,7 @@ def left_by(row: dict[str, Any], processes: int = 1) -> dict[str, torch.Tensor]:
         net: Any = tiny.model()
         if how == "lora":
             return models.attach_lora(net, r=4, alpha=8)
-        if how not in ("full", "holdout", "memory"):
+        if how not in ("full", "holdout", "memory", "keep"):
             models.train_only(net, how)
         return net
 
@@ -83,6 +86,8 @@ def left_by(row: dict[str, Any], processes: int = 1) -> dict[str, torch.Tensor]:
     )
     if how == "holdout":
         t.holdout = [tiny.example(3000 + i) for i in range(4)]
+    if how == "keep":
+        t.keep = KEEP
     if how == "memory" and processes > 1 and os.environ["RANK"] == str(processes - 1):
         t.objective_loss = partial(out_of_memory, t, t.objective_loss)
     t.train()

@@ -14,7 +14,7 @@ from expunge import methods, record, unlearn
 
 FAST = {"learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "per_device_train_batch_size": 1}
 # Full weights in epochs of two steps, the second a short one; LoRA with dropout and λ; Sophia on some of the weights, whose
-# alternates the model makes up; stopped by a holdout set.
+# alternates the model makes up; stopped by a holdout set; by a utility guard, which goes back.
 WAYS = {
     "whole": {"num_train_epochs": 3, "gradient_accumulation_steps": 2},
     "lora": {
@@ -25,6 +25,7 @@ WAYS = {
     },
     "sophia": {"method": "altpo", "optimizer": "sophia", "trainable": "mlp", "max_steps": 5},
     "holdout": {"method": "blur_margin", "holdout": "holdout.jsonl", "max_steps": 40, "learning_rate": 0.01},
+    "keep": {"method": "gradient_ascent", "keep": 0.7, "keep_every": 2, "max_steps": 40, "learning_rate": 0.003},
 }
 
 
@@ -46,6 +47,8 @@ def assert_same(again, whole, but=()):
     logs[0]["warnings"] = [w for w in logs[0]["warnings"] if not any(words in w for words in but)]
     for key in ("before", "after", "tokens", "warnings", "training"):
         assert logs[0][key] == logs[1][key], key
+    for key in ("stopped", "keep", "budget"):
+        assert logs[0].get(key) == logs[1].get(key), key
 
 
 @contextmanager

@@ -24,9 +24,16 @@ from expunge.method import build
 from expunge.models import attach_lora
 from expunge.training import gradients
 from expunge.training.arguments import optimized
+from expunge.training.utility import Keep
 
 GLOBAL_BATCH = 8
-IN_SESSION = ("full-blur_npo", "lora-blur_npo", "full-pdu+budget=0.1+retain=kl+warmup=0.0+multiplier=2.0", "copy-rmu")
+IN_SESSION = (
+    "full-blur_npo",
+    "lora-blur_npo",
+    "full-pdu+budget=0.1+retain=kl+warmup=0.0+multiplier=2.0",
+    "copy-rmu",
+    "keep",
+)
 FSDP2 = {"ddp_backend": "gloo", "fsdp": "full_shard", "fsdp_config": {"version": 2}}
 
 
@@ -64,6 +71,7 @@ def cases() -> dict[str, Case]:
         own = {"curvature": curvature, "every": 2, "rho": 300}
         made[f"sophia-{curvature}"] = Case("grad_diff", sophia=own, training={"learning_rate": 1e-4}, **short)
     made["rank-1"] = Case("blur_npo", lora=True, rank=1, training=ADAMW)  # all but one process have none of a factor
+    made["keep"] = Case("gradient_ascent", prepared="guarded", training={"max_steps": 6})
     made["copy-undial"] = Case("undial", {"retain": "js"}, prepared="live_reference")
     made["copy-rmu"] = Case("rmu", PARAMETERS["rmu"], prepared="live_reference")
     made["off-undial"] = Case("undial", {"retain": "js"}, lora=True, prepared="live_reference")
@@ -76,6 +84,11 @@ def live_reference(t: Any) -> None:
 
     whole = None if has_adapter(t.model) else t.shards.frozen_copy() if t.shards else frozen_copy(t.model)
     t.reference = replace(t.reference, hidden=None, activations=None, copy=whole)
+
+
+def guarded(t: Any) -> None:
+    """A utility guard that the sixth step crosses: back to the fourth."""
+    t.keep = Keep(0.975, tiny.examples(7000, 6), every=2)
 
 
 def moved(case: Case, processes: int) -> torch.Tensor | None:

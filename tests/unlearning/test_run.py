@@ -281,7 +281,10 @@ def test_a_holdout_set_stands_in_the_record_and_ends_the_run(workplace):
             continue
         ended.append(log["training"]["stopped_after"])
         assert log["data"]["holdout"]["source"] == f"{holdout}.jsonl" and log["training"]["max_steps"] == 30
-        last = log["steps"][-1]
+        last, stop = log["steps"][-1], log["stopped"]
+        assert (stop["reason"], stop["step"]) == ("holdout", ended[-1])
+        assert stop["figures"]["forget_loss"] == log["training"]["forget_loss"]
+        assert "Stopped at the level of the holdout set" in (workplace / "unlearned/report.html").read_text()
         (workplace / "unlearned/run.json").unlink()
         assert last["step"] == ended[-1] < 30 and last["loss/forget"] <= log["training"]["holdout_level"]
     assert len(ended) == 1

@@ -88,6 +88,7 @@ def test_a_run_goes_on_to_the_bit_from_every_step(known, way):
     log = go(out="whole", **how).record
     steps = len(log["steps"])
     assert way != "holdout" or 2 < log["training"]["stopped_after"] == steps < 40
+    assert way != "keep" or 2 < log["stopped"]["step"] == steps - 2 < 38
     for step in range(1, steps + 1):
         stopped(step, out="cut", **how)
         go(out="cut", **how)

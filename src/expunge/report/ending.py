@@ -49,7 +49,7 @@ def guard(said: Any) -> tuple[str, Table] | None:
     first = Row("0 (target)", (probability(keep["start"]), percent(1.0) if keep["start"] is not None else DASH))
     words = (
         f"The run was to keep {percent(keep['threshold'])} of the probability of {count(keep['rows'])} rows that were not "
-        f"trained on, looked at every {count(keep['every'])} steps."
+        f"trained on, probed every {count(keep['every'])} steps."
     )
     return words, Table(("Probability", "Kept"), (first, *rows))
 

@@ -103,8 +103,9 @@ def _data(record: RunRecord) -> list[Setting]:
     for name, data in record["data"].items():
         rows = data["rows"]
         size = "" if rows is None else f" ({count(rows)} row{'' if rows == 1 else 's'})"
-        lines.append(Setting(f"{str(name).capitalize()} set", plain(data["source"]) + size))
-        lines += code_lines({f"{str(name).capitalize()} fingerprint": data["fingerprint"] or None})
+        label = str(name).replace("_", " ").capitalize()
+        lines.append(Setting(f"{label} set", plain(data["source"]) + size))
+        lines += code_lines({f"{label} fingerprint": data["fingerprint"] or None})
     return lines
 
 

@@ -26,7 +26,7 @@ def warning(budget: Mapping[str, Any] | None) -> str | None:
     state = f"{factor:.4g}, its cap" if capped else f"{factor:.4g}"
     start = "" if budget["start"] is None else f"; it was {budget['start']:.4g} before training"
     more = "max_multiplier" if capped else "step_size, or train for more steps"
-    above = f", {100 * (end / limit - 1):.3g} % above" if limit > 0 else ", above"
+    above = f", {end / limit:.3g} times" if limit > 0 else ", above"
     return (
         f"the budget was not kept: the retain loss was {end:.4g} over the last {budget['steps']} logged "
         f"steps{above} the budget of {limit:.4g}, with λ at {state}{start}. "

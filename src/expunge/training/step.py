@@ -70,7 +70,7 @@ class SteppingTrainer(ObjectivesTrainer):
             self._begin_again()
             value = self._passes(model, self._parts)
             value = None if value is None else value - self._returned
-        self._lost = value is None  # here; the other processes are told at the end of the step
+        self._lost = value is None  # the other processes learn it at the end of the step
         value = torch.zeros_like(self._returned) if value is None else value
         self._returned = self._returned + value
         if self.accelerator.sync_gradients:

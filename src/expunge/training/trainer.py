@@ -2,10 +2,10 @@
 
 1. ``get_batch_samples`` counts the labelled tokens and sequences of a whole optimizer step, so a mean is a mean
    over the step however it is cut into micro-batches and ranks.
-2. ``training_step`` runs forward and backward for one objective at a time, so one graph lives at a time.  A combiner
-   without a Gramian scales each loss and lets the gradients add up; one with a Gramian gets each gradient in a
-   buffer of its own (pointers are swapped, nothing is cloned) and the weighted sum is written at the sync step,
-   before clipping.
+2. ``training_step`` (:mod:`expunge.training.step`) runs forward and backward for one objective at a time, so one
+   graph lives at a time.  A combiner without a Gramian scales each loss and lets the gradients add up; one with a
+   Gramian gets each gradient in a buffer of its own (pointers are swapped, nothing is cloned) and the weighted sum is
+   written at the sync step, before clipping.
 3. ``log`` adds each objective's loss and weight, the multiplier, the gradients' norms and their cosine.
 """
 

@@ -70,7 +70,7 @@ def split(rows: int, seed: int) -> tuple[list[int], list[int]]:
 
 @dataclass(frozen=True)
 class Keep:
-    """What a run is to keep: at least ``share`` of the probability of ``rows``, looked at ``every`` so many steps."""
+    """What a run is to keep: at least ``share`` of the probability of ``rows``, probed ``every`` so many steps."""
 
     share: float
     rows: Sequence[Any]
@@ -136,7 +136,7 @@ class UtilityGuard(TrainerCallback):
         return False
 
     def conclude(self, step: int) -> bool:
-        """Look at what comes out, the weights after ``step`` steps, unless that was done; whether they were enough."""
+        """Probe what comes out, the weights after ``step`` steps, unless that was done; whether they keep enough."""
         if self.crossed is None and step not in self.probes:
             value = self.probability()
             return self.judge(step, value if math.isfinite(value) else 0.0)

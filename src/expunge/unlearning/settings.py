@@ -142,11 +142,12 @@ class Recipe(BaseModel):
     keep_every: int | None = Field(
         None,
         ge=1,
-        description="With keep: look every so many steps; if not given, 16 times in a run.",
+        description="With keep: steps between two probes; if not given, there are 16 in a run.",
         json_schema_extra={"metavar": "STEPS"},
     )
     keep_rows: Annotated[Any, AfterValidator(_rows)] = Field(
-        None, description="With keep: rows to look at; if not given, one in five retain rows, taken away from training."
+        None,
+        description="With keep: rows of the probe; if not given, one in five retain rows, taken away from training.",
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
     method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
