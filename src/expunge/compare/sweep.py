@@ -65,9 +65,8 @@ def sweep(
                 tell(
                     f"   {len(records)} of {len(found)} done: {line(records[one.name], settings.figures, one.seconds)}"
                 )
-    except signals.Interrupted as error:
-        what = f"{error.sentence}; {len(records)} of {len(found)} runs are finished"
-        raise signals.Interrupted(error.number, what, step=error.step or 0) from None
+    except KeyboardInterrupt as error:
+        raise signals.within(error, f"{len(records)} of {len(found)} runs are finished") from None
     return [records[trial.name] for trial in found]
 
 
