@@ -18,6 +18,7 @@ from expunge.bench.run import names_of, ready, run
 from expunge.bench.settings import Bench, make
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
+from expunge.models.tokenizer import load_tokenizer
 from expunge.training import signals
 
 FILE, MODELS = "models.json", "models"
@@ -47,14 +48,12 @@ def folder_names(models: Sequence[str]) -> list[str]:
     """
     parts = [[re.sub(r"[^A-Za-z0-9_.+-]", "_", part) for part in Path(model).parts if part != "/"] for model in models]
 
-    def named(at: int) -> str:
-        for length in range(1, len(parts[at]) + 1):
-            tail = parts[at][-length:]
-            if sum(other[-length:] == tail for other in parts) == 1:
-                return "-".join(tail)
-        return f"{'-'.join(parts[at])}-{at + 1}"
+    def named(own: Sequence[str], at: int) -> str:
+        tails = (own[-length:] for length in range(1, len(own) + 1))
+        alone = (tail for tail in tails if sum(other[-len(tail) :] == tail for other in parts) == 1)
+        return "-".join(next(alone, [*own, str(at + 1)]))
 
-    return [named(at) for at in range(len(models))]
+    return [named(own, at) for at, own in enumerate(parts)]
 
 
 def run_each(
@@ -74,7 +73,10 @@ def run_each(
         first = next(iter(settings.values()))
         with outputs.claimed(folder, LAYOUT, overwrite=first.overwrite, resumable=True):
             shared = shared_settings(first)
-            head = {"schema": record.SCHEMA, "expunge": __version__, "settings": shared, "command": command}
+            sources = {} if first.overwrite else (_read(folder) or {}).get("sources", {})
+            sources |= {name: one.model for name, one in settings.items()}
+            head = {"schema": record.SCHEMA, "expunge": __version__, "command": command}
+            head |= {"settings": shared, "sources": sources}
             files.write_json(folder / FILE, head | {"models": []})
             found = _spread(settings, finished, command, tell, prepare)
             said = head | {"benchmark": first.benchmark, "models": [found[name] for name in settings]}
@@ -94,18 +96,23 @@ def ready_each(settings: Mapping[str, Bench]) -> tuple[Path, set[str]]:
     inputs: dict[str, Any] = {f"model {name}": one.model for name, one in settings.items()}
     inputs |= {"data": first.data, "retrained model": first.retrained}
     outputs.check(folder, LAYOUT, inputs=inputs, overwrite=first.overwrite, resumable=True)
-    earlier = _read(folder)
-    if earlier and earlier.get("settings") != shared_settings(first) and not first.overwrite:
+    earlier = None if first.overwrite else _read(folder)
+    if earlier and earlier.get("settings") != shared_settings(first):
         old, new = earlier.get("settings") or {}, shared_settings(first)
         what = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
         raise InputError(
             f"{folder} holds figures of several models with another {what}; choose another --out, or --overwrite"
         )
-    finished = {
-        name for name, one in settings.items() if earlier and not one.overwrite and _figures(one).get("figures")
-    }
+    for name, source in ((earlier or {}).get("sources") or {}).items():
+        if name in settings and settings[name].model != source:
+            raise InputError(
+                f"{folder / MODELS / name} is of the model {source}, not {settings[name].model}; choose another --out, or "
+                "--overwrite"
+            )
+    finished = {name for name, one in settings.items() if earlier and _figures(one).get("figures")}
     for name, one in settings.items():
         if name not in finished:
+            load_tokenizer(one.model, trust_remote_code=one.how.trust_remote_code)
             ready(one)
     return folder, finished
 

@@ -115,30 +115,33 @@ def bench(
             pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
             whole = benchmark_run.override(values | flags, [*(settings or []), *pairs])
             if isinstance(whole.get("model"), list) and len(whole["model"]) > 1:
-                _each(whole, as_json=as_json, quiet=quiet, dry_run=dry_run)
-                return
-            chosen = benchmark_run.make(whole)
-            if chosen.jobs or chosen.cluster:
-                raise InputError("--jobs and --cluster are for several models; give more than one --model")
-            several(chosen.run.get("processes"), chosen.run.get("training") or {})
-            hush()
-            out = chosen.out
-            writes_to(out)
-            if dry_run:
-                plan = benchmark_run.planned(chosen)
+                plan, said, out = _each(whole, quiet=quiet, dry_run=dry_run)
             else:
-                said = benchmark_run.run(chosen, command=result.command_line())
+                chosen = benchmark_run.make(whole)
+                if chosen.jobs or chosen.cluster:
+                    raise InputError("--jobs and --cluster are for several models; give more than one --model")
+                several(chosen.run.get("processes"), chosen.run.get("training") or {})
+                hush()
+                out = chosen.out
+                writes_to(out)
+                if dry_run:
+                    plan = benchmark_run.planned(chosen)
+                else:
+                    said = benchmark_run.run(chosen, command=result.command_line())
     if plan:
         result.show_plan({"command": "bench", **plan}, as_json=as_json)
+    elif "models" in said:
+        _show_each(said, out, as_json=as_json, quiet=quiet)
     elif said:
         warnings = [*said.get("warnings", []), *(said.get("unlearning") or {}).get("warnings", [])]
         result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet, warnings=warnings)
 
 
-def _each(values: Mapping[str, Any], *, as_json: bool, quiet: bool, dry_run: bool) -> None:
-    """Several models: the plan, or their figures as one table."""
+def _each(
+    values: Mapping[str, Any], *, quiet: bool, dry_run: bool
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any], str]:
+    """Of several models the plan or what ``models.json`` says, and the folder of all."""
     from expunge import bench as benchmark_run
-    from expunge.bench.several import MODELS
     from expunge.cli.quiet import hush_without_bars
     from expunge.cli.quiet import quiet as hush
 
@@ -147,16 +150,20 @@ def _each(values: Mapping[str, Any], *, as_json: bool, quiet: bool, dry_run: boo
     hush()
     writes_to(out)
     if dry_run:
-        result.show_plan({"command": "bench", **benchmark_run.planned_each(each)}, as_json=as_json)
-        return
+        return benchmark_run.planned_each(each), {}, out
     tell = (lambda line: None) if quiet else typer.echo
     said = benchmark_run.run_each(each, command=result.command_line(), tell=tell, prepare=hush_without_bars)
+    return None, said, out
+
+
+def _show_each(said: Mapping[str, Any], out: str, *, as_json: bool, quiet: bool) -> None:
+    """Print what came of several models; the exit code is 1 where one failed."""
     failures = [f"{one['name']} failed: {one['said']}" for one in said["models"] if not one["done"]]
     warnings = [f"{one['name']}: {warning}" for one in said["models"] for warning in one["warnings"]]
 
     def say() -> None:
         _table(said["models"])
-        result.files(out, "models.json", *(f"{MODELS}/{name}/report.html" for name in each))
+        result.files(out, "models.json", *(f"{one['folder']}/report.html" for one in said["models"] if one["done"]))
 
     result.show({**said, "out": out}, say, as_json=as_json, quiet=quiet, warnings=[*warnings, *failures])
     if failures:
