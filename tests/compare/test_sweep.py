@@ -100,6 +100,9 @@ def test_a_keyboard_interrupt_of_another_library_ends_like_ours():
     error = signals.within(KeyboardInterrupt(), "1 of 2 runs are finished")
     assert (error.number, error.code) == (signal.SIGINT, 130)
     assert error.sentence == "interrupted; 1 of 2 runs are finished"
+    with signals.caught(), signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.within(KeyboardInterrupt(), "…").code == 143
 
 
 # -- real processes -------------------------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ class Interrupted(KeyboardInterrupt):
 
 def within(error: KeyboardInterrupt, sentence: str) -> Interrupted:
     """``error`` as the end of a command of several runs, of which ``sentence`` says more; the same command goes on."""
-    if not isinstance(error, Interrupted):
-        error = Interrupted(signal.SIGINT)
+    if not isinstance(error, Interrupted):  # a library may raise its own in place of ours
+        error = Interrupted(_seen.number or signal.SIGINT)
     return Interrupted(error.number, f"{error.sentence}; {sentence}", step=error.step or 0)
 
 
