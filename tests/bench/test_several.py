@@ -60,7 +60,7 @@ def test_each_model_has_its_folder_and_the_figures_it_has_alone(place, monkeypat
 
 def test_a_model_that_fails_is_said_and_the_others_are_kept(place, monkeypatch):
     def spread(tasks, settings, **_):
-        assert settings == jobs.Jobs(2)
+        assert settings == jobs.Jobs(1)  # for one is left
         return (Done(task.name, error="ValueError: no weights", code=1) for task in tasks)
 
     monkeypatch.setattr(jobs, "spread", lambda *a, **k: (one for one in spread(*a, **k)))

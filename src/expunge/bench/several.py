@@ -158,7 +158,7 @@ def _spread(
             else:
                 yield jobs.Task(name, _carry_out, (one, command))
 
-    spread = jobs.Jobs(first.jobs, first.cluster)
+    spread = jobs.limited(jobs.Jobs(first.jobs, first.cluster), len(settings) - len(finished))
     try:
         with contextlib.closing(jobs.spread(tasks(), spread, device=first.how.device, prepare=prepare)) as ended:
             for done in ended:
