@@ -34,11 +34,9 @@ ENDING = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.S
 
 
 def start(place, *args):
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(PATH),
-        "OMP_NUM_THREADS": "1",
-        "EXPUNGE_CACHE": str(place / "cache"),
-    }
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(PATH), "OMP_NUM_THREADS": "1"}
+    env["EXPUNGE_CACHE"] = str(place / "cache")
+    env["PYTHONHASHSEED"] = "0"  # PEFT writes the names of the layers in the order of a set
     default = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from expunge.cli import app; app()"
     )
