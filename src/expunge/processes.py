@@ -32,6 +32,7 @@ PERIOD, GRACE = 1.0, 10.0  # seconds between two looks at the store, and for a p
 CLOSED = ("closed by peer", "reset by peer", "was closed")  # as gloo and the store say it
 # Ctrl-C, SIGTERM, a hung-up terminal, and SIGUSR1, which Slurm sends before the time is up.
 ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n))
+JOB = "EXPUNGE_JOB"  # variable of a process that is one of several jobs (:mod:`expunge.jobs`): another speaks for it
 INTERRUPTED = [128 + n for n in ENDING]  # exit codes: each process ends by itself, once it has saved what it must
 
 

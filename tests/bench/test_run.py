@@ -58,7 +58,8 @@ def finished(place, tmp_path_factory):
 
 
 def call(*args, out="out", data="tofu"):
-    given = ["bench", "tofu/forget01", "--model", "model", "--data", str(data), "--limit", "2", "--out", str(out)]
+    given = ["bench", "tofu/forget01", "--data", str(data), "--limit", "2", "--out", str(out)]
+    given += [] if "--model" in args else ["--model", "model"]
     return CliRunner().invoke(app, [*given, *map(str, args)])
 
 

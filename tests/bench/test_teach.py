@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -12,6 +14,7 @@ from expunge.data.sources import load_rows
 from expunge.errors import InputError, RunFailed
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import figures, probes
+from expunge.training import keeper, signals
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train
 
@@ -67,3 +70,36 @@ def test_five_epochs_unless_told_otherwise(workplace):
     assert (plain.num_train_epochs, plain.learning_rate) == (5.0, 1e-5)
     lora = arguments(settings(training={"use_cpu": True, "num_train_epochs": 2}, adapter="lora"), 32, workplace / "x")
     assert (lora.num_train_epochs, lora.learning_rate) == (2, pytest.approx(2e-4))
+
+
+@pytest.mark.parametrize("adapter", [None, "lora"])
+def test_a_teaching_that_was_interrupted_goes_on_within(workplace, adapter, monkeypatch):
+    """The weights are those of one that was not, to the bit, and its record spans both parts."""
+    rows = load_rows("retain.jsonl")
+    how = {"adapter": adapter, "save_every": 0, "training": HOW | {"max_steps": 4}}
+    how |= {"lora": {"dropout": 0.3}} if adapter else {}
+    teach(rows, settings(**how), workplace / "whole")
+    with monkeypatch.context() as m, signals.caught():
+        m.setattr(keeper.Keeper, "on_step_begin", ends_at(2), raising=False)
+        with pytest.raises(signals.Interrupted, match="after step 2 of 4, which is saved") as end:
+            teach(rows, settings(**how), workplace / "cut")
+    assert end.value.code == 143 and not (workplace / "cut").exists()
+    with pytest.raises(InputError, match=r"saved after step 2, and learning_rate was 0.02 and is now 0.5"):
+        teach(rows, settings(**how | {"training": how["training"] | {"learning_rate": 0.5}}), workplace / "cut")
+    begun, own = [], train.train
+    monkeypatch.setattr(train, "train", lambda *a, **k: (begun.append(k["begin"]), own(*a, **k))[1])
+    teach(rows, settings(**how), workplace / "cut")
+    assert [place.name for place in begun] == ["checkpoint-2"]
+    said = [json.loads((workplace / name / "made.json").read_text()) for name in ("whole", "cut")]
+    assert said[0]["output"] == said[1]["output"] and said[0]["loss"] == said[1]["loss"] and said[1]["steps"] == 4
+    assert sorted(p.name for p in workplace.iterdir() if p.name.startswith((".", "cut"))) == ["cut"]
+
+
+def ends_at(step):
+    """A method of a callback that has the process told to end while the step after ``step - 1`` is taken."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_step_begin

@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_bench import SECRET, copied, prepare, rows
+from tiny_bench import SECRET, rows
+from tiny_compare import RECIPE, call, said
 from typer.testing import CliRunner
 
 from expunge import bench, compare, record
@@ -26,68 +27,11 @@ from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import train
 from expunge.unlearning.rows import encode
 
-RECIPE = """
-benchmark = "tofu/forget01"
-model = "model"
-retrained = "retrained"
-data = "tofu"
-out = "out"
-limit = 3
-seeds = [0]
-[training]
-max_steps = 2
-per_device_train_batch_size = 2
-learning_rate = 0.02
-use_cpu = true
-disable_tqdm = true
-[methods.pdu]
-[methods.npo_low]
-method = "npo"
-beta = 0.05
-training.learning_rate = 0.01
-"""
-
-
 ANSWER = rows("forget", 4, secret=f" {SECRET}")[0]["answer"]
-
-
-@pytest.fixture
-def place(workplace, tokenizer, monkeypatch):
-    """A folder to work in: ``tofu/``, ``model``, ``retrained`` and ``r.toml``; a cache of its own."""
-    prepare(workplace, tokenizer, monkeypatch)
-    (workplace / "r.toml").write_text(RECIPE)
-    return workplace
-
-
-def one_run():
-    done = call()
-    assert done.exit_code == 0, (done.output[-900:], done.exception)
-
-
-@pytest.fixture
-def warm(place, tmp_path_factory):
-    """``place`` with what its two models answered in the cache."""
-    copied(tmp_path_factory, "compare", place, one_run, "cache")
-    return place
-
-
-@pytest.fixture
-def finished(place, tmp_path_factory):
-    """``place`` after the command was run once."""
-    copied(tmp_path_factory, "compare", place, one_run, "cache", "out")
-    return place
-
-
-def call(*args):
-    return CliRunner().invoke(app, ["compare", "r.toml", *map(str, args)])
 
 
 def never(*_, **__):
     raise AssertionError("a model was loaded, trained or asked")
-
-
-def said(out="out"):
-    return record.read(f"{out}/compare.json")
 
 
 def value(of, part, name):

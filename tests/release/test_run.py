@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
+import signal
 import stat
 import sys
 import types
@@ -27,7 +29,9 @@ from expunge.method import Method, Objective
 from expunge.models.lora import orthogonality, read_adapter
 from expunge.release import Look, make, modules, override, read_file, release, steps
 from expunge.release.modules import input_factors
+from expunge.training import keeper, signals
 from expunge.unlearning import describe as about_run
+from expunge.unlearning import train
 
 FAST = {"max_steps": 3, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "steps": 2, "lora": {"r": 2}}
 BIG = {"utility_budget": None}
@@ -435,6 +439,41 @@ def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
     assert weights[0] == weights[1]
     rows = [[{k: v for k, v in s.items() if k != "seconds"} for s in r.record["steps"]] for r in (whole, again)]
     assert rows[0] == rows[1]
+
+
+def test_a_restart_goes_on_within_a_module(workplace, monkeypatch):
+    """Told to end in the second step's training of a module: the same call goes on from that training's checkpoint."""
+    how = DROPOUT | {"steps": 2, "save_every": 0}
+    whole = go(**how, out="whole")
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if args.output_dir.endswith("02-forget") and state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as m:
+        m.setattr(keeper.Keeper, "on_step_begin", on_step_begin, raising=False)
+        with pytest.raises(signals.Interrupted, match="after step 2 of 3, which is saved"):
+            go(**how, out="cut")
+    begun, own = [], train.train
+    monkeypatch.setattr(train, "train", lambda *a, **k: (begun.append(k["begin"]), own(*a, **k))[1])
+    again = go(**how, out="cut")
+    assert [place.name for place in begun] == ["checkpoint-3", "checkpoint-2"]
+    weights = [files.sha256_file(workplace / w / "model" / "adapter_model.safetensors") for w in ("whole", "cut")]
+    assert weights[0] == weights[1] and figures(again.record) == figures(whole.record)
+    assert not (workplace / "cut" / "checkpoints").exists()
+
+
+def test_fresh_starts_over(workplace, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(modules, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        go(out="cut")
+    first = (workplace / "cut" / "steps" / "00.json").read_text()
+    with pytest.raises(KeyboardInterrupt):
+        go(out="cut", seed=1, fresh=True)  # other settings would be refused
+    assert (workplace / "cut" / "steps" / "00.json").read_text() != first
 
 
 def test_figures_that_are_no_number_are_read_back_as_they_were(tmp_path):

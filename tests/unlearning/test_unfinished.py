@@ -191,7 +191,10 @@ def test_the_command_line_says_the_command_that_goes_on(workplace, monkeypatch):
     said = "stopped after step 2 of 3, which is saved; go on with: expunge run --model model .* --out 'new one'\n$"
     assert done.exit_code == 130 and re.search(said, done.stderr)
     plan = CliRunner().invoke(app, [*args[:-1], "--dry-run"])
-    assert "goes on    after step 2" in plan.stdout
+    assert "goes on    after step 2\n" in plan.stdout
+    os.utime("model/model.safetensors", ns=(0, 1))
+    plan = CliRunner().invoke(app, [*args[:-1], "--dry-run"])
+    assert "goes on    after step 2, unless the model's weights are others: " in plan.stdout
     done = CliRunner().invoke(app, args[:-1])
     assert done.exit_code == 0 and len(record.read("new one")["parts"]) == 2
 

@@ -2,6 +2,7 @@
 
 from expunge.bench.run import Ready, Seen, carry_out, names_of, planned, ready, run
 from expunge.bench.settings import Bench, make, override, read_file
+from expunge.bench.several import make_each, planned_each, run_each
 
 __all__ = [
     "Bench",
@@ -9,10 +10,13 @@ __all__ = [
     "Seen",
     "carry_out",
     "make",
+    "make_each",
     "names_of",
     "override",
     "planned",
+    "planned_each",
     "read_file",
     "ready",
     "run",
+    "run_each",
 ]

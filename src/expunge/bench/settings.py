@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from expunge.errors import InputError
 from expunge.evaluation.custom import HELP, Names
 from expunge.evaluation.probe import How
+from expunge.jobs import Address, Count
 from expunge.settings import checked, extract_settings, full_names, split_pair
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
@@ -28,6 +29,7 @@ class Bench(BaseModel):
     ``method``: what unlearns; without one the model is measured as it is.  ``teach``: the model is a base model that first
     learns the forget and the retain rows, with these training arguments; ``teach_retrained``: and, apart, the retain rows
     only.  ``model_name``, ``data_name``, ``retrained_name`` stand in what is written in place of where the things lie.
+    ``jobs``, ``cluster``: of several models, how many at once and where (:mod:`expunge.bench.several`).
     ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.unlearning.settings.Recipe`.
     """
 
@@ -49,6 +51,8 @@ class Bench(BaseModel):
     data_name: str | None = Field(None, description="What records call the data, instead of their path.")
     retrained_name: str | None = Field(None, description="What records call the retrained model.")
     overwrite: bool = Field(False, description="Write over earlier figures in the folder.")
+    jobs: Count = None
+    cluster: Address = None
     how: How = How()
     run: dict[str, Any] = Field(default_factory=dict)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +55,10 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Hub id, folder, GGUF file or PEFT adapter folder; several --model are measured one by one."),
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
@@ -93,6 +98,7 @@ def bench(
         if arg and not name.startswith(LM_EVAL):
             raise InputError(f"--arg is for lm-eval:TASKS, {name} has no arguments")
         flags = given | ({"teach": {}} if teach or teach_setting else {})
+        flags |= {"model": model if len(model) > 1 else model[0]} if model else {}
         out = str(flags.get("out", "figures"))
         if name.startswith(LM_EVAL):
             taken = _for_lm_eval(name, flags, settings or [], arg or [])
@@ -107,20 +113,76 @@ def bench(
             if "teach" in values:
                 flags.pop("teach", None)
             pairs = [f"method.{p}" for p in parameter or []] + [f"teach.{p}" for p in teach_setting or []]
-            chosen = benchmark_run.make(benchmark_run.override(values | flags, [*(settings or []), *pairs]))
-            several(chosen.run.get("processes"), chosen.run.get("training") or {})
-            hush()
-            out = chosen.out
-            writes_to(out)
-            if dry_run:
-                plan = benchmark_run.planned(chosen)
+            whole = benchmark_run.override(values | flags, [*(settings or []), *pairs])
+            if isinstance(whole.get("model"), list) and len(whole["model"]) > 1:
+                plan, said, out = _each(whole, quiet=quiet, dry_run=dry_run)
             else:
-                said = benchmark_run.run(chosen, command=result.command_line())
+                chosen = benchmark_run.make(whole)
+                if chosen.jobs or chosen.cluster:
+                    raise InputError("--jobs and --cluster are for several models; give more than one --model")
+                several(chosen.run.get("processes"), chosen.run.get("training") or {})
+                hush()
+                out = chosen.out
+                writes_to(out)
+                if dry_run:
+                    plan = benchmark_run.planned(chosen)
+                else:
+                    said = benchmark_run.run(chosen, command=result.command_line())
     if plan:
         result.show_plan({"command": "bench", **plan}, as_json=as_json)
+    elif "models" in said:
+        _show_each(said, out, as_json=as_json, quiet=quiet)
     elif said:
         warnings = [*said.get("warnings", []), *(said.get("unlearning") or {}).get("warnings", [])]
         result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet, warnings=warnings)
+
+
+def _each(
+    values: Mapping[str, Any], *, quiet: bool, dry_run: bool
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any], str]:
+    """Of several models the plan or what ``models.json`` says, and the folder of all."""
+    from expunge import bench as benchmark_run
+    from expunge.cli.quiet import hush_without_bars
+    from expunge.cli.quiet import quiet as hush
+
+    each = benchmark_run.make_each(values)
+    out = str(Path(next(iter(each.values())).out).parent.parent)
+    hush()
+    writes_to(out)
+    if dry_run:
+        return benchmark_run.planned_each(each), {}, out
+    tell = (lambda line: None) if quiet else typer.echo
+    said = benchmark_run.run_each(each, command=result.command_line(), tell=tell, prepare=hush_without_bars)
+    return None, said, out
+
+
+def _show_each(said: Mapping[str, Any], out: str, *, as_json: bool, quiet: bool) -> None:
+    """Print what came of several models; the exit code is 1 where one failed."""
+    failures = [f"{one['name']} failed: {one['said']}" for one in said["models"] if not one["done"]]
+    warnings = [f"{one['name']}: {warning}" for one in said["models"] for warning in one["warnings"]]
+
+    def say() -> None:
+        _table(said["models"])
+        result.files(out, "models.json", *(f"{one['folder']}/report.html" for one in said["models"] if one["done"]))
+
+    result.show({**said, "out": out}, say, as_json=as_json, quiet=quiet, warnings=[*warnings, *failures])
+    if failures:
+        raise typer.Exit(1)
+
+
+def _table(models: Sequence[Mapping[str, Any]]) -> None:
+    """Every figure in a line, every model in a column."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from expunge.report.bench_page import number_words
+
+    done = [one for one in models if one["done"]]
+    table = Table("part", "figure", *(one["name"] for one in done), box=None, padding=(0, 2, 0, 0))
+    values = {one["name"]: {(f["part"], f["name"]): f["value"] for f in one["figures"]} for one in done}
+    for part, name in dict.fromkeys(key for of_model in values.values() for key in of_model):
+        table.add_row(part, name, *(number_words(values[one["name"]].get((part, name))) for one in done))
+    Console().print(table)
 
 
 def rescore(
@@ -154,6 +216,8 @@ def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], argum
         raise InputError(f"lm-eval:TASKS measures one model as it is; leave out {', '.join(other)}")
     if "model" not in flags:
         raise InputError("model is missing; give --model")
+    if not isinstance(flags["model"], str):
+        raise InputError("lm-eval:TASKS measures one model; give one --model")
     return {
         "tasks": name.removeprefix(LM_EVAL).split(","),
         "model": flags["model"],

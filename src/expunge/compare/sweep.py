@@ -37,7 +37,8 @@ def sweep(
     ``seen`` holds what target and retrained model answered; what is measured of the target by the first run is kept for
     those that begin after it.
     """
-    apart = jobs.is_spread(settings.spread)
+    spread = jobs.limited(settings.spread, sum(trial.name not in done for trial in found))
+    apart = jobs.is_spread(spread)
     records: dict[str, dict[str, Any]] = {}
 
     def tasks() -> Iterator[jobs.Task]:
@@ -53,7 +54,7 @@ def sweep(
     by_name = {trial.name: trial for trial in found}
     device = found[0].settings.how.device
     try:
-        with contextlib.closing(jobs.spread(tasks(), settings.spread, device=device, prepare=prepare)) as ended:
+        with contextlib.closing(jobs.spread(tasks(), spread, device=device, prepare=prepare)) as ended:
             for one in ended:
                 trial = by_name[one.name]
                 if one.error is None:
@@ -65,9 +66,8 @@ def sweep(
                 tell(
                     f"   {len(records)} of {len(found)} done: {line(records[one.name], settings.figures, one.seconds)}"
                 )
-    except signals.Interrupted as error:
-        what = f"{error.sentence}; {len(records)} of {len(found)} runs are finished"
-        raise signals.Interrupted(error.number, what, step=error.step or 0) from None
+    except KeyboardInterrupt as error:
+        raise signals.within(error, f"{len(records)} of {len(found)} runs are finished") from None
     return [records[trial.name] for trial in found]
 
 

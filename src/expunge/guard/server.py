@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -163,8 +164,9 @@ def serve(guard: Guard, *, name: str, host: str, port: int, log: Callable[[Trail
     server = uvicorn_server(app(guard, name=name, log=log, hosts=names(host)), host, port)
     try:
         server.run()
-    except KeyboardInterrupt:
-        return
+    except KeyboardInterrupt as error:  # Ctrl-C is how a server is ended; of another signal the exit status tells
+        if getattr(error, "number", signal.SIGINT) != signal.SIGINT:
+            raise
     except SystemExit:
         raise InputError(f"nothing can listen on {host} port {port}; it may be taken, give another --port") from None
 

@@ -4,7 +4,7 @@
 both run.
 """
 
-from expunge.jobs.settings import Address, Count, Jobs, check, is_spread, spread
+from expunge.jobs.settings import Address, Count, Jobs, check, is_spread, limited, spread
 from expunge.jobs.tasks import Done, Task
 
-__all__ = ["Address", "Count", "Done", "Jobs", "Task", "check", "is_spread", "spread"]
+__all__ = ["Address", "Count", "Done", "Jobs", "Task", "check", "is_spread", "limited", "spread"]

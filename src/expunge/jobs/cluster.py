@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from expunge.errors import InputError
 from expunge.jobs.tasks import ATTEMPTS, Done, Task, carry_out, killed
+from expunge.processes import ENDING, JOB
 
 PERIOD = 1.0  # seconds that one wait for results takes at most
 
@@ -84,6 +87,7 @@ def _connected(address: str) -> Iterator[None]:
         yield
         return
     own = {"include_dashboard": False} if address == "local" else {}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
         ray.init(address=address, logging_level="error", log_to_driver=True, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -92,6 +96,9 @@ def _connected(address: str) -> Iterator[None]:
             f"there is no Ray cluster at {address!r} ({first}); start one with `ray start --head`, or say local"
         ) from None
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray has one of its own for SIGTERM, which exits
+                signal.signal(number, handler)
         yield
     finally:
         ray.shutdown()
@@ -139,6 +146,7 @@ def _work(task: Task, folder: str, prepare: Callable[[], Any] | None) -> Done:
         host = os.uname().nodename if hasattr(os, "uname") else "a node"
         where = f"the node {host} has no folder {folder} ({(error.strerror or 'an error').lower()})"
         return Done(task.name, error=f"{where}; the nodes of a cluster need a file system that all see", code=2)
+    os.environ[JOB] = "1"
     if prepare:
         prepare()
     return carry_out(task)

@@ -21,7 +21,7 @@ from typing import Any
 
 from expunge.errors import InputError
 from expunge.jobs.tasks import ATTEMPTS, Done, Task, carry_out, killed, named_output
-from expunge.processes import ENDING
+from expunge.processes import ENDING, JOB
 
 AGAIN = 1.0  # seconds after which a job is asked again to end: it may have been between two tasks
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -175,7 +175,7 @@ def _end(jobs: Sequence[_Job]) -> None:
 # -- in the job's process -------------------------------------------------------------------------------------------------
 def _begin(environment: Mapping[str, str], prepare: Callable[[], Any] | None) -> None:
     """Begin a job's process: its share of the machine, a session of its own, signals ignored between tasks."""
-    os.environ.update(environment)
+    os.environ.update(environment, **{JOB: "1"})
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(int(environment[THREADS[0]]))
     with contextlib.suppress(AttributeError, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -59,6 +59,15 @@ def check(settings: Jobs, *, device: str | None = None, processes: int | None = 
         raise InputError(
             f"--processes {processes} and {option} contradict each other: a run is one process; leave out one"
         )
+
+
+def limited(settings: Jobs, n: int) -> Jobs:
+    """``settings`` for ``n`` tasks: no more jobs than tasks, so that those there are have the machine.
+
+    >>> limited(Jobs(8), 2), limited(Jobs(8), 0), limited(Jobs(None, "auto"), 2)
+    (Jobs(jobs=2, cluster=None), Jobs(jobs=1, cluster=None), Jobs(jobs=None, cluster='auto'))
+    """
+    return replace(settings, jobs=max(1, min(settings.jobs, n))) if settings.jobs else settings
 
 
 def is_spread(settings: Jobs) -> bool:

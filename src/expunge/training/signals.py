@@ -7,7 +7,6 @@ has its default handler is taken, in the main thread.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.processes import ENDING
+from expunge.processes import ENDING, JOB
 
 AGAIN = 1.0  # seconds: a second Ctrl-C that comes earlier is the same one, passed on by a launcher
 SAYS_AGAIN = "the same call goes on from there"
@@ -31,6 +30,13 @@ class Interrupted(KeyboardInterrupt):
         self.sentence = sentence
         self.step = step
         self.code = 128 + number
+
+
+def within(error: KeyboardInterrupt, sentence: str) -> Interrupted:
+    """``error`` as the end of a command of several runs, of which ``sentence`` says more; the same command goes on."""
+    if not isinstance(error, Interrupted):  # a library may raise its own in place of ours
+        error = Interrupted(_seen.number or signal.SIGINT)
+    return Interrupted(error.number, f"{error.sentence}; {sentence}", step=error.step or 0)
 
 
 @dataclass
@@ -82,6 +88,6 @@ def _handle(number: int, frame: Any) -> None:
         _seen.number, _seen.at = number, now
     if at_once or (first and not _seen.deferred):
         raise Interrupted(number)
-    if first and os.environ.get("RANK", "0") == "0" and multiprocessing.parent_process() is None:
+    if first and os.environ.get("RANK", "0") == "0" and JOB not in os.environ:
         with contextlib.suppress(OSError):
             os.write(2, b"\nexpunge: stopping after this step, which is saved; Ctrl-C again ends at once\n")

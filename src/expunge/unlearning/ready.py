@@ -8,6 +8,7 @@ from expunge import outputs, record
 from expunge.errors import InputError
 from expunge.method import Method, build
 from expunge.models import quantize
+from expunge.models.changed import changed
 from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
@@ -110,7 +111,14 @@ def planned(settings: Recipe) -> dict[str, Any]:
         "method": method.name,
         "steps": total_steps(args, len(data.rows["forget"])),
         "out": settings.out,
-    } | ({"goes on": f"after step {going.step}"} if going else {})
+    } | ({"goes on": _goes_on(going, settings)} if going else {})
+
+
+def _goes_on(going: unfinished.Unfinished, settings: Recipe) -> str:
+    """From where a run goes on; whether the model's weights are the same is known once they are read."""
+    file = changed(going.facts.get("model_files"), settings.model)
+    but = f", unless the model's weights are others: {file} has changed since (--fresh starts over)" if file else ""
+    return f"after step {going.step}{but}"
 
 
 def method_of(settings: Recipe, method: Method | None = None) -> Method:

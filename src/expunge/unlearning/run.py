@@ -120,7 +120,7 @@ def _carried_out(
     import torch
 
     from expunge import models
-    from expunge.models import formats
+    from expunge.models import changed, formats
     from expunge.training import finite, sharded
 
     sharded_run = sharded.switched_on(args)
@@ -160,6 +160,7 @@ def _carried_out(
         """In shards the target is measured when the trainer has sharded it; an adapter does nothing yet."""
         if settings.model not in measured:
             measured[settings.model] = measure(trainer.model, target.tokenizer, data, settings, alone=True)
+        this.known["model_files"] = changed.stamps(settings.model)
         this.known |= {"model": target.fingerprint, "before": measured[settings.model], "compared": compared}
         return train.start_loss_of(method, measured[settings.model]["figures"])
 
