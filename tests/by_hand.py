@@ -41,7 +41,7 @@ def sampled_curvature(m, method, window, step):
 
 def hand_written(method, steps=3):
     """The same steps in a plain loop: padded logits, masks, autograd, a deep copy as reference, flat gradients."""
-    m, ref = tiny.model(), tiny.model().eval()
+    m, ref, never = tiny.model(), tiny.model().eval(), tiny.never_taught().eval()
     data = tiny.paired()
     rows = [data[k] for k in range(4 * steps)]
     combine = copy.deepcopy(method.combine)
@@ -128,6 +128,11 @@ def hand_written(method, steps=3):
                 parts.append(js(lp.exp(), torch.nn.functional.one_hot(asked, tiny.V).float()))
             return token_mean(parts)
         beta = kw["beta"]
+        if fn is losses.level_wga:
+            with torch.no_grad():
+                level = stats(never, [w["forget"] for w in window])
+            gated = [lp.exp() ** beta * (lp > at) for (lp, _, _), (at, _, _) in zip(own, level, strict=True)]
+            return token_mean([g.detach() * lp for g, (lp, _, _) in zip(gated, own, strict=True)])
         if fn is losses.wga:
             return token_mean([(lp.detach().exp() ** beta) * lp for lp, _, _ in own])
         if fn is losses.undial:

@@ -15,6 +15,7 @@ STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny
 PARAMETERS: dict[str, dict] = {
     "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
     "constrained": {"budget": 3.0},
+    "pdu_level": {"budget": 3.0, "warmup": 0.0},
     "task_vector": {"scale": 0.5},
     "rmu": STEER | {"retain_weight": 3.0},
     "blur_rmu": STEER | {"gamma": 0.5},

@@ -122,6 +122,19 @@ def test_weighted_ascent_by_hand():
     assert losses.satimp(x, beta_saturation=1.0, beta_importance=0.0).item() == pytest.approx(losses.wga(x).item())
 
 
+def test_weighted_ascent_with_a_level_by_hand():
+    """Tokens with probability 1/2 and 1/8 under the level 1/4: the second is forgotten, and has no gradient."""
+    labels, sequence = torch.tensor([0, 0]), torch.tensor([0, 0])
+    logp = torch.log(torch.tensor([0.5, 0.125])).requires_grad_()
+    level = ForwardPass.from_token_logp(torch.log(torch.tensor([0.25, 0.25])), labels, sequence, 1)
+    x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logp), reference=lambda: level)
+    x.__dict__["token_logp"] = logp
+    loss = losses.level_wga(x)
+    assert loss.item() == pytest.approx(-0.5 * LN2 / 2)
+    (g,) = torch.autograd.grad(loss, logp)
+    assert g.tolist() == pytest.approx([0.25, 0.0])
+
+
 def test_the_weights_of_weighted_ascent_are_constants_to_the_gradient():
     logp = torch.log(torch.tensor([0.5, 0.25])).requires_grad_()
     x = ForwardPass.from_token_logp(logp, torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]), 2)

@@ -34,6 +34,14 @@ def model(seed: int = 0, **config: Any) -> LlamaForCausalLM:
     )
 
 
+def never_taught() -> LlamaForCausalLM:
+    """The model that gives the level: another one, of more skewed probabilities, so that tokens lie on both sides."""
+    other = model(seed=1)
+    with torch.no_grad():
+        other.lm_head.weight.mul_(4)
+    return other
+
+
 def example(seed: int, prompt: int | None = None) -> Example:
     """4 to 12 tokens, 1 to 4 of them prompt; the last token is the end-of-turn token 0, which is also the pad token."""
     g = torch.Generator().manual_seed(seed)
@@ -78,6 +86,7 @@ def trainer(method: Method, m: Any = None, data: PairedDataset | None = None, ou
         train_dataset=data or paired(),
         data_collator=partial(collate, pad_id=0),
         method=method,
+        level=never_taught if method.reads_level else None,
     )
 
 

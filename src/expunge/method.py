@@ -31,7 +31,7 @@ class Activations:
     layer: int
 
 
-Reference = Literal["token_logp", "logits"] | Activations
+Reference = Literal["token_logp", "logits", "level"] | Activations
 Status = Literal["unreproduced", "reproduced", "custom"]  # custom: from outside the library, without a paper
 
 
@@ -41,7 +41,8 @@ class Objective:
 
     ``on`` names the streams in the order of the loss's positional arguments; none for a loss of the weights alone, which
     is the same in every micro-batch.  ``reference`` says what the loss reads of the reference model: ``token_logp`` is
-    cached once, ``logits`` needs the reference at every step, ``Activations(layer)`` only its lower layers.
+    cached once, ``logits`` needs the reference at every step, ``Activations(layer)`` only its lower layers.  ``level``:
+    the token log-probabilities of another model, which never saw the rows, cached once, too.
     """
 
     loss: Callable[..., Tensor]
@@ -105,6 +106,11 @@ class Method:
     def reference(self) -> bool:
         """Whether any objective reads the reference model."""
         return any(o.reference for o in self.objectives.values())
+
+    @property
+    def reads_level(self) -> bool:
+        """Whether any objective reads a model that never saw the rows."""
+        return any(o.reference == "level" for o in self.objectives.values())
 
 
 def fitted(method: Method, model: Any, batches: Iterable[Mapping[str, Tensor]]) -> Method:

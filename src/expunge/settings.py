@@ -23,7 +23,17 @@ from expunge.errors import InputError, nearest, shortened
 Model = TypeVar("Model", bound=BaseModel)
 
 RECIPES = (".toml", ".yaml", ".yml")
-PATHS = ("model", "forget", "retain", "holdout", "compare_with", "data", "retrained", "utility")  # relative to a recipe
+PATHS = (
+    "model",
+    "forget",
+    "retain",
+    "holdout",
+    "level",
+    "compare_with",
+    "data",
+    "retrained",
+    "utility",
+)  # relative to a recipe
 ALL_PATHS = (*PATHS, "out", "log", "prompts", "targets", "benchmark")  # `~` is the home folder in all
 MAY_BE_INFINITE = ("max_perplexity",)  # no limit
 LARGEST_RECIPE = 1 << 20  # bytes

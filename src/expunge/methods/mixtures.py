@@ -21,7 +21,7 @@ from expunge import plugins
 from expunge.combine import MGDA, Combiner, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum, complete
 from expunge.errors import InputError, nearest
 from expunge.method import Method, Objective, method
-from expunge.methods import published
+from expunge.methods import levels, published
 from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel, check_budget
 
 FORGET: dict[str, Callable[[], Method]] = {
@@ -33,6 +33,7 @@ FORGET: dict[str, Callable[[], Method]] = {
     "altpo": published.altpo,
     "margin": published.pdu,
     "wga": published.wga,
+    "level_wga": levels.level_wga,
     "satimp": published.satimp,
     "undial": published.undial,
     "ce_u": published.ce_u,

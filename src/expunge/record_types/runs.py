@@ -167,6 +167,21 @@ class KeepInfo(TypedDict):
     probes: list[Probe]
 
 
+class LevelInfo(TypedDict):
+    """How far the forget set is from the level of ``model``, in nats a token: the mean ``difference`` over ``rows`` with its
+    90 % interval, against ``margin``; ``verdict``: short, at or beyond.
+    """
+
+    model: str | None
+    rows: float | None
+    distance_before: float | None
+    margin: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    verdict: str | None
+
+
 class RetainBudget(TypedDict):
     """A budget on the retain loss: the loss before training and at the end, the mean of the last logged ``steps``."""
 
@@ -216,6 +231,7 @@ class RunRecord(TypedDict):
     stopped: NotRequired[StopInfo | None]
     failed: NotRequired[str | None]
     keep: NotRequired[KeepInfo | None]
+    level: NotRequired[LevelInfo | None]
     budget: NotRequired[RetainBudget | None]
     out_of_memory: NotRequired[list[Halving]]
     warnings: list[Any]

@@ -17,6 +17,7 @@ TITLES = {
     "utility": "Stopped by the utility guard",
     "zero": "Stopped: nothing left to do",
     "holdout": "Stopped at the level of the holdout set",
+    "level": "Stopped at the level of a model that never saw the forget set",
     "callback": "Stopped by a callback",
 }
 
@@ -70,6 +71,12 @@ def notes(said: Any) -> list[str]:
         out.append(
             f"The budget of {budget['limit']:.4g} on the retain loss {how}: {budget['end']:.4g} over the last "
             f"{count(budget['steps'])} steps on record{start}."
+        )
+    if (level := record["level"]) and level["difference"] is not None and level["low"] is not None:
+        out.append(
+            f"Answers of the forget set are {level['difference']:+.3g} nats a token less likely than under a model that "
+            f"never saw them (90 % interval {level['low']:+.3g} to {level['high']:+.3g}, margin ±{level['margin']:.2g}, "
+            f"{level['distance_before']:.3g} to go before training): {level['verdict']} that level."
         )
     if halved := record["out_of_memory"]:
         at = ", ".join(f"{count(one['rows'])} rows from step {count(one['step'])} on" for one in halved)

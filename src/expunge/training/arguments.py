@@ -36,6 +36,7 @@ from expunge.training.refused import names as names
 
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
+LONGER = 4  # times as many epochs at most where a method ends by itself
 LEAST_STEPS = 50  # a small forget set is seen more often than ten times
 SOPHIA_DECAY = 0.1  # Sophia's weight decay, and that of SOUL's TOFU configurations
 LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the papers: 1e-5 -> 2e-4
@@ -46,18 +47,20 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
 
     For LoRA the rate is the paper's own for LoRA, or 20 × the one for full fine-tuning where it has none.
 
+    A method that ends by itself, at a level, may take four times as many epochs, at a constant rate.
+
     The optimizer step grows with the forget set: 8 rows up to 160, then a 20th of the set, at most the papers' 32.
     """
     batch = min(BATCH, forget_rows)
     accumulate = max(1, min(4, forget_rows // (20 * BATCH)))
     steps_per_epoch = math.ceil(math.ceil(forget_rows / batch) / accumulate)
-    epochs = max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
+    epochs = max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch)) * (LONGER if method.reads_level else 1)
     return {
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulate,
         "num_train_epochs": float(epochs),
         "learning_rate": _rate(method, lora),
-        "lr_scheduler_type": "linear",
+        "lr_scheduler_type": "constant_with_warmup" if method.reads_level else "linear",
         "warmup_steps": 0.1,  # below 1: a share of all steps, however many there are in the end
         "weight_decay": SOPHIA_DECAY if method.optimizer else 0.01,
         "max_grad_norm": 1.0,

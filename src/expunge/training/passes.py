@@ -15,6 +15,7 @@ from expunge.data.example import Example
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective
 from expunge.training import sharded
+from expunge.training.cached import numbers
 from expunge.training.micro import Fit
 from expunge.training.resume import ResumableTrainer
 
@@ -87,6 +88,20 @@ class ObjectivesTrainer(ResumableTrainer):
                 logp = see(self.model, batch, grad=False).token_logp.double()
                 total += sum(row.mean().exp() for row in logp.split(list(labelled_tokens(batch))))
         return float(self.accelerator.reduce(total / len(examples), "mean"))
+
+    def row_logp(self, stream: str, rows: Sequence[int]) -> Tensor:
+        """(n,) the mean log-probability per labelled token of ``rows`` of ``stream`` under the model as it is now, in their
+        order, in float64 on the host; no gradient.  Every process gets the same numbers.
+        """
+        sharded.placed(self.model, self.args.device).eval()
+        found: dict[int, Tensor] = {}
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self._in_batches(self.train_dataset.streams[stream], rows):
+                logp = see(self.model, batch, grad=False).token_logp.double()
+                means = [row.mean() for row in logp.split(list(labelled_tokens(batch)))]
+                found.update(zip(numbers(batch), means, strict=True))
+        means: Tensor = self.accelerator.reduce(torch.stack([found[i] for i in rows]), "mean")
+        return means.cpu()
 
     def _view(
         self,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from expunge import method
 from expunge.data.example import Example
+from expunge.errors import InputError
 from expunge.forward import layers
 from expunge.forward.family import unwrap
 from expunge.forward.layers import hidden_after
@@ -45,18 +46,20 @@ class Reference:
     """What the objectives read of the frozen target.
 
     ``logp``, ``hidden`` and ``activations`` are caches of the rows that training sees; ``copy`` is a frozen model in place
-    of the last two.  Where a loss reads what is in none of them, the model with its adapter off is the target.
+    of the last two.  Where a loss reads what is in none of them, the model with its adapter off is the target.  ``level``:
+    a cache of another model's log-probabilities, one that never saw the forget rows.
     """
 
     logp: CachedLogp | None = None
     hidden: CachedHidden | None = None
     activations: CachedActivations | None = None
     copy: nn.Module | None = None
+    level: CachedLogp | None = None
 
     @property
     def described(self) -> dict[str, Any]:
         """What a record says of it: the bytes of each cache, all in main memory, and whether there is a frozen copy."""
-        caches = {"token_logp": self.logp, "hidden": self.hidden, "activations": self.activations}
+        caches = {"token_logp": self.logp, "hidden": self.hidden, "activations": self.activations, "level": self.level}
         held = {name: held_bytes(cache.rows) for name, cache in caches.items() if cache is not None}
         return ({"cached_bytes": held, "cached_in": "main memory"} if held else {}) | (
             {"frozen_copy": True} if self.copy is not None else {}
@@ -69,6 +72,9 @@ class Reference:
         if objective.reference == "token_logp":
             assert self.logp is not None
             return self.logp.view(stream, batch, own)
+        if objective.reference == "level":
+            assert self.level is not None
+            return self.level.view(stream, batch, own)
         if isinstance(objective.reference, Activations):
             if self.activations is not None:
                 return self.activations.view(stream, batch, own)
@@ -86,15 +92,24 @@ def build(
     autocast: Callable[[], AbstractContextManager[Any]],
     device: torch.device,
     shards: Shards | None = None,
+    level: Callable[[], nn.Module] | None = None,
 ) -> Reference:
     """The reference of ``model`` as it is now, in the form that costs least; nothing where no objective reads it.
 
     ``rows(stream)`` are those that training will see, ``batches(stream)`` the same in collated batches with ``index``.
-    ``shards``: of a model that is sharded, of which a copy is sharded too.
+    ``shards``: of a model that is sharded, of which a copy is sharded too.  ``level()``: loads a model that never saw the
+    forget rows; it is let go after one pass.
+
+    Raises InputError where an objective reads that one and there is none.
     """
     built = Reference()
     if not any(o.reference for o in objectives.values()):
         return built
+    if streams := reading(objectives, "level"):
+        if level is None:
+            raise InputError("the method ends at the level of a model that never saw the rows; give one as level")
+        with autocast():
+            built = replace(built, level=cache_logp(level().to(device), streams, batches))
     placed(model, device)
     if streams := reading(objectives, "token_logp"):
         with autocast():

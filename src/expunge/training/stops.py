@@ -7,6 +7,8 @@
 ``utility``     ``keep``: the probability of retain rows fell below it       the last good ones    0, warning
 ``zero``        no weight has had a gradient for an epoch of steps           as they were          0, warning
 ``holdout``     the forget set is as strange to the model as ``holdout``     as they are           0
+``level``       the forget set is as strange to the model as to one that     as they are           0
+                never saw it (:mod:`expunge.training.levels`)
 ``callback``    a callback of the user's ended training                      as they are           0
 =============== ============================================================ ===================== =========
 
@@ -23,7 +25,7 @@ from typing import Any, Literal
 
 from expunge.errors import RunFailed
 
-Reason = Literal["not_finite", "utility", "zero", "holdout", "callback"]
+Reason = Literal["not_finite", "utility", "zero", "holdout", "level", "callback"]
 FIRST = 5  # steps without a gradient, from the first on, after which there is no use in going on
 
 
@@ -65,6 +67,15 @@ def stop_of(trainer: Any) -> Stop | None:
             "which the model never saw"
         )
         return Stop("holdout", step, sentence, {"forget_loss": found, "holdout_level": level})
+    if trainer.level and trainer.level.found and trainer.level.found.verdict != "short":
+        seen = trainer.level.found
+        sentence = (
+            f"training ended at {at}: the forget set is down to the level of a model that never saw it "
+            f"({seen.mean:+.3g} ± {seen.half:.2g} nats a token)"
+        )
+        return Stop(
+            "level", step, sentence, {"difference": seen.mean, "half_interval": seen.half, "margin": seen.margin}
+        )
     return Stop("callback", step, f"training ended at {at}: a callback ended it")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,7 +31,18 @@ from expunge.forward.transfer import numbers
 from expunge.method import Method, fitted
 from expunge.models import lora as adapters
 from expunge.sophia import Settings, Sophia
-from expunge.training import budget, checkpoints, finite, reference, sharded, stopping, stops, supported, utility
+from expunge.training import (
+    budget,
+    checkpoints,
+    finite,
+    levels,
+    reference,
+    sharded,
+    stopping,
+    stops,
+    supported,
+    utility,
+)
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
 from expunge.training.gradients import gram_facts, gramian, trained, write_combined
@@ -45,8 +56,9 @@ class UnlearningTrainer(SteppingTrainer):
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.  ``keep``: rows that it must not lose, see :mod:`expunge.training.utility`.  ``plan``:
-    see :class:`expunge.training.resume.ResumableTrainer`.
+    :mod:`expunge.training.stopping`.  ``level()``: loads a model that never saw the forget rows, for methods that end at its
+    level (:mod:`expunge.training.levels`).  ``keep``: rows that it must not lose, see :mod:`expunge.training.utility`.
+    ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
     model: Any
@@ -59,6 +71,7 @@ class UnlearningTrainer(SteppingTrainer):
         start_loss: float | None = None,
         holdout: Any = None,
         keep: utility.Keep | None = None,
+        level: Callable[[], nn.Module] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -92,7 +105,9 @@ class UnlearningTrainer(SteppingTrainer):
             autocast=self.compute_loss_context_manager,
             device=self.args.device,
             shards=self.shards,
+            level=level,
         )
+        self.level: levels.StopAtModelLevel | None = None
         self.curvature: Curvature | None = None
         if method.optimizer and self.optimizer is None:
             self.curvature = self._curvature(method.optimizer)
@@ -138,6 +153,9 @@ class UnlearningTrainer(SteppingTrainer):
         if self.holdout:
             self.stop = stopping.at_level_of(self, self.holdout)
             self.add_callback(self.stop)
+        if self.method.reads_level:
+            self.level = levels.of(self)
+            self.add_callback(self.level)
         if self.keep:
             rows = self.keep.rows
             self.guard = utility.UtilityGuard(self.keep, self.model, lambda: self.probability(rows))
@@ -153,9 +171,10 @@ class UnlearningTrainer(SteppingTrainer):
             raise stops.never_moved(self)
         elif self.guard:
             self.guard.conclude(self.state.global_step)
+        level = self.level.conclude() if self.level else None
         self.budget = budget.outcome(self)
         said = self.fit.warning(self.args.gradient_accumulation_steps), stops.warning(self), budget.warning(self.budget)
-        self.warnings += filter(None, said)
+        self.warnings += filter(None, (*said, level.warning if level else None))
         if negate is not None:
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt

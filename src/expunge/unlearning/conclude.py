@@ -9,7 +9,7 @@ from typing import Any
 
 from expunge import record
 from expunge.method import Method
-from expunge.unlearning import describe, outcome, store, train, unfinished
+from expunge.unlearning import describe, level, outcome, store, train, unfinished
 from expunge.unlearning.finish import finish
 from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.result import Result
@@ -105,7 +105,7 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
         | describe.stopped(trainer)
         | describe.reference(trainer)
         | describe.shared(),
-        **describe.watched(trainer),
+        **describe.watched(trainer, level.model_of(settings)),
         "reading": describe.reading(settings, trained.target.tokenizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),

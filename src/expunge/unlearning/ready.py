@@ -12,7 +12,7 @@ from expunge.models.changed import changed
 from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
-from expunge.unlearning import describe, train, unfinished
+from expunge.unlearning import describe, level, train, unfinished
 from expunge.unlearning.given import NOTHING, Given
 from expunge.unlearning.rows import Data, encode, load_streams
 from expunge.unlearning.settings import Recipe
@@ -38,6 +38,7 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     tokenizer = given.tokenizer or load_tokenizer(
         settings.model, trust_remote_code=settings.trust_remote_code, quantize=settings.quantize
     )
+    level.check(settings, method, tokenizer)
     data = encode(raw, tokenizer, settings, warnings)
     check_hardware(settings)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
@@ -81,6 +82,7 @@ def inputs_of(settings: Recipe) -> dict[str, Any]:
         "holdout set": settings.holdout,
         "keep_rows": settings.keep_rows,
         "model to compare with": settings.compare_with,
+        "model that gives the level": settings.level,
     }
 
 

@@ -17,7 +17,7 @@ from expunge.data import template
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method
 from expunge.training import signals
-from expunge.unlearning import describe, outcome, train, unfinished
+from expunge.unlearning import describe, level, outcome, train, unfinished
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.conclude import Trained, conclude
 from expunge.unlearning.given import NOTHING, Given, from_python, one_display, with_gradients
@@ -176,6 +176,7 @@ def _carried_out(
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
         settings=settings,
+        level=level.loader(settings, method, load),
     )
     before = measured[settings.model]
     if settings.dtype != settings.loaded:

@@ -100,6 +100,8 @@ class Recipe(BaseModel):
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
     ``data_name`` (the folder of the data files) stand in the record in place of where they lie here.
     ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.
+    ``level``: a model that never saw the forget rows; methods such as ``blur_level`` end where they are as likely as there
+    (:mod:`expunge.training.levels`).
     ``keep``: training ends, and goes back to the last good weights, where the model keeps less than this share of its
     probability of retain rows that are not trained on (:mod:`expunge.training.utility`).
     ``trainable``: a regular expression; only weights whose name it is found in train, or with LoRA get factors (a method of
@@ -129,6 +131,12 @@ class Recipe(BaseModel):
     retain: Annotated[Any, AfterValidator(_rows)] = Field(None, description="Retain set: what must stay.")
     holdout: Annotated[Any, AfterValidator(_rows)] = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
+    )
+    level: str | None = Field(
+        None,
+        description="A model that never saw the forget rows, for methods that end at its level: a retrained one or the one "
+        "before fine-tuning. Left out, the base of an adapter.",
+        json_schema_extra={"metavar": "MODEL"},
     )
     keep: float | None = Field(
         None,

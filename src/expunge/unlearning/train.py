@@ -121,11 +121,13 @@ def train(
     begin: Path | None = None,
     first: Callable[[Any], float | None] | None = None,
     settings: Recipe | None = None,
+    level: Callable[[], Any] | None = None,
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
     ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
     first step, gives ``start_loss``.  ``settings``: of a run with a utility guard.
+    ``level()``: loads a model that never saw the forget rows.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -145,6 +147,7 @@ def train(
         start_loss=start_loss,
         holdout=data.examples.get("holdout"),
         keep=_keep(data, settings) if settings else None,
+        level=level,
         callbacks=[ProgressLine(), *callbacks],
         plan=plan,
     )
