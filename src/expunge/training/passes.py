@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -137,9 +137,13 @@ class ObjectivesTrainer(ResumableTrainer):
     def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
         """The number format of the step, for what runs before training too: transformers leaves it to the forward pass
         that accelerate has prepared by then, and a reference would be computed in another one than the model.
+
+        Not by ``accelerator.autocast()``, which makes accelerate forget that a model is in shards.
         """
-        found: AbstractContextManager[Any] = self.accelerator.autocast()
-        return found
+        if not self.accelerator.native_amp:
+            return nullcontext()
+        half = torch.float16 if self.accelerator.mixed_precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.args.device.type, dtype=half)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × parameters × tokens over all streams, prompt and padding included."""
