@@ -82,7 +82,7 @@ def compared(names: Iterable[str], work: Path, single: Path) -> dict[str, dict[s
 
 
 def under_zero(row: dict[str, Any]) -> str:
-    """What DeepSpeed's ZeRO makes of ``row``: "runs", or the sentence that refuses it."""
+    """What DeepSpeed's ZeRO makes of ``row``: "allowed", or the sentence that refuses it."""
     sophia = row.get("sophia", {})
     method = optimized(build(row["method"], row["parameters"]), "sophia" if sophia else None, sophia, {})
     combiner = combine.complete(method.combine)
@@ -92,7 +92,7 @@ def under_zero(row: dict[str, Any]) -> str:
             curvature.check_model(method.optimizer, "DEEPSPEED", [])
     except InputError as error:
         return str(error)
-    return "runs"
+    return "allowed"
 
 
 def table(work: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -133,7 +133,8 @@ def markdown(said: dict[str, Any]) -> str:
         f"Largest difference of a weight to one process after {said['steps']} steps of a tiny model, the third a short one, "
         "and in brackets the share of weights that are further away than 1e-5, if any. "
         f"`=`: going on from the checkpoint after step {said['saved']} gave the same weights, log and combiner's state to "
-        "the bit; `≠`: it did not. One process is compared with itself. ZeRO: what `expunge` says, not run here.",
+        "the bit; `≠`: it did not. One process is compared with itself. ZeRO: what `expunge` allows; none was run. "
+        "–: not run yet.",
         "",
         "Sophia divides by a curvature, so a coordinate with next to none goes by its rounding. With dropout other numbers "
         "are drawn on each number of processes.",
@@ -143,7 +144,7 @@ def markdown(said: dict[str, Any]) -> str:
     ]
     for name, zero in said["zero"].items():
         cells = [_cell(said["rows"][run].get(name)) for run in ("single", *runs)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {'runs' if zero == 'runs' else 'refused'} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |{'allowed' if zero == 'allowed' else 'refused'} |")
     lines += ["", "## Largest of each column", "", "| rows | " + " | ".join(runs) + " |", "|---|" + "---|" * len(runs)]
     for kind, chosen in worker.kinds(said["zero"]).items():
         worst = [[c["off"] for name in chosen if (c := said["rows"][run].get(name))] for run in runs]
