@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves
 class Passes:
     """The most bytes that the forward and the backward pass hold, beside weights and gradients.
 
-    ``held_inside``, ``held``: what is there at the end of the forward pass, before and after autocast lets go of its copies of
-    weights.  ``traced``: they are of the model's own operations, not of a formula.
+    ``held_inside``, ``held``: what is there at the end of the forward pass, before and after autocast lets go of its copies
+    of weights.  ``traced``: they are of the model's own operations, not of a formula.
     """
 
     forward: float
@@ -96,7 +96,7 @@ def faked(model: nn.Module, mode: FakeTensorMode, dtype: torch.dtype | None = No
         for tensors in (module._parameters, module._buffers):
             for name, value in tensors.items():
                 if value is not None:
-                    tensors[name] = fake(value)
+                    tensors[name] = fake(value)  # type: ignore[assignment]
 
 
 def passes(model: nn.Module, loss: Callable[[], Tensor], autocast: Callable[[], Any]) -> Passes:
@@ -110,7 +110,7 @@ def passes(model: nn.Module, loss: Callable[[], Tensor], autocast: Callable[[], 
             inside = live.now
         forward, live.peak, held = live.peak, live.now, live.now
         if value.requires_grad:
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
     return Passes(forward, live.peak, inside, held)
 
 
