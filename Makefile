@@ -49,6 +49,7 @@ check: setup  ## Lint, format, types, import direction, generated documentation
 
 docs: setup  ## Write the generated parts: the method table in README.md and docs/methods.md
 	$(BIN)/python scripts/docs.py
+	$(BIN)/python scripts/memory.py
 
 bench: setup  ## One step against a naive trainer: ratios of time and memory
 	$(BIN)/python -m perf.step

@@ -1,6 +1,6 @@
 r"""Write the generated parts of the documentation, or check them: tables in README.md and the pages under docs/.
 
-python scripts/docs.py           # write the tables of README.md and memory.md, and methods.md, benchmarks.md, metrics.md
+python scripts/docs.py           # write README.md's tables, docs/methods.md, docs/benchmarks.md and docs/metrics.md
 python scripts/docs.py --check   # fail if they are stale
 """
 
@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-
-from memory import tables
 
 from expunge import stats
 from expunge.benchmarks import BENCHMARKS
@@ -136,8 +134,6 @@ def main() -> int:
     }
     wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text())}
     wanted |= {ROOT / "docs" / name: make() for name, make in pages.items()}
-    memory = ROOT / "docs" / "memory.md"
-    wanted[memory] = between(memory.read_text(), "large models", "\n".join(tables()))
     stale = [f for f, text in wanted.items() if not f.exists() or f.read_text() != text]
     if "--check" in sys.argv:
         for file in stale:

@@ -1,8 +1,13 @@
-"""The tables of docs/memory.md that ``expunge plan`` makes: large models on stated cards, from published sizes alone."""
+"""The tables of docs/memory.md that ``expunge plan`` makes: large models on stated cards, from published sizes alone.
+
+python scripts/memory.py           # write them: two minutes
+python scripts/memory.py --check   # fail if they are stale
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,3 +83,20 @@ def tables() -> Iterator[str]:
     one = {"gradient_checkpointing": True, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
     yield f"\n**Llama-3.1-8B on one card of 24 GB**, gradient checkpointing, 4 rows a micro-batch. {rows}\n"
     yield table("8B", 1, "24GB", one, list(WEIGHTS)[:2])
+
+
+def main() -> int:
+    """Write, or with --check compare; returns the exit code."""
+    page = Path(__file__).parent.parent / "docs" / "memory.md"
+    text = page.read_text()
+    begin, end = "<!-- large models: made by scripts/memory.py -->", "<!-- end of large models -->"
+    before, rest = text.split(begin)
+    wanted = f"{before}{begin}\n{chr(10).join(tables())}\n{end}{rest.split(end)[1]}"
+    if "--check" in sys.argv:
+        return int(wanted != text)
+    page.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

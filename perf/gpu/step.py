@@ -12,7 +12,7 @@ decoder alone (no head, loss, optimizer) on as many real tokens without padding.
 trainers'; the learning rate is next to 0, so every row begins alike.
 
 Figures: ``seconds`` a step (mean over steps after a warm-up, nothing waits in between), ``tokens`` a second (real
-ones of both streams), ``share`` of the matrix rate measured in the same run (``perf/gpu/work.py`` has the formulas),
+ones of both streams), ``share`` of the matrix rate measured in the same run (``expunge.plan.work`` has the formulas),
 ``gib`` peak memory of the row, the model included (CUDA: allocated; CPU: resident), ``fill_seconds`` of what the
 library computes once before training, and, where weights are many, ``copy_seconds`` of the copy in main memory that a
 run takes every ``copy_every`` steps (not in ``seconds``). What does not fit is a row too: ``out of memory``.  Each

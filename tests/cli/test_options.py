@@ -28,6 +28,7 @@ from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.probe import How
 from expunge.guard.settings import GuardOptions, MeasureOptions, Settings
 from expunge.models.tokenizer import load_tokenizer
+from expunge.plan.settings import Plan
 from expunge.release.settings import Release
 from expunge.reveal.settings import Reveal
 from expunge.unlearning.settings import Recipe
@@ -38,6 +39,7 @@ GUARD = ["--model", "model", "--targets", "targets.txt"]
 TRAINS = {"out", "seed", "device", "chat-template", "overwrite", "quiet", "json", "dry-run", "limit"}
 SHARED = {
     "run": TRAINS | {"dtype"},
+    "plan": TRAINS - {"dry-run"} | {"dtype"},
     "release": TRAINS | {"dtype"},
     "reveal": TRAINS - {"limit"} | {"dtype"},
     "bench": TRAINS | {"dtype"},
@@ -53,6 +55,7 @@ SHARED = {
 }
 KINDS = {
     "run": (Recipe,),
+    "plan": (Plan, Recipe),
     "release": (Release, Recipe),
     "reveal": (Reveal,),
     "bench": (Bench, How),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -307,6 +310,12 @@ def test_the_command(tmp_path):
 def test_what_is_wrong_is_one_sentence(tmp_path, given, said):
     done = CliRunner().invoke(app, ["plan", "--model", folder(tmp_path / "m", SMALL), *given])
     assert done.exit_code == 2 and said in done.stderr and done.stderr.strip().count("\n") == 0, done.output
+
+
+@pytest.mark.slow
+def test_the_page_of_large_models_is_what_the_plan_says():
+    script = Path(__file__).parents[2] / "scripts" / "memory.py"
+    assert subprocess.run([sys.executable, script, "--check"]).returncode == 0
 
 
 def test_sizes():

@@ -70,7 +70,7 @@ def taken(settings: Any, *, as_json: bool) -> dict[str, Any]:
     from expunge.plan.settings import Plan
 
     try:
-        found = plan(settings, Plan(), typed=typed())
+        found = plan(settings, Plan.model_validate({}), typed=typed())
     except InputError:
         return {"memory": None}
     keys = ("parameters", "memory", "machine", "fits", "would_fit")

@@ -141,7 +141,7 @@ def _over_layers(
     two, three = found
     more = depth - FEW[1]
     return Passes(
-        three.forward + more * (three.forward - two.forward), three.backward + more * (three.backward - two.backward)
+        three.forward + more * (three.held_inside - two.held_inside), three.backward + more * (three.held - two.held)
     )
 
 

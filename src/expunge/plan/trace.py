@@ -7,6 +7,7 @@ tensor that an operation makes is counted from its birth until it is freed.
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,11 +25,14 @@ from torch.utils._pytree import tree_leaves
 class Passes:
     """The most bytes that the forward and the backward pass hold, beside weights and gradients.
 
-    ``traced``: they are of the model's own operations, not of a formula.
+    ``held_inside``, ``held``: what is there at the end of the forward pass, before and after autocast lets go of its copies
+    of weights.  ``traced``: they are of the model's own operations, not of a formula.
     """
 
     forward: float
     backward: float
+    held_inside: float = 0.0
+    held: float = 0.0
     traced: bool = True
 
     @property
@@ -92,20 +96,22 @@ def faked(model: nn.Module, mode: FakeTensorMode, dtype: torch.dtype | None = No
         for tensors in (module._parameters, module._buffers):
             for name, value in tensors.items():
                 if value is not None:
-                    tensors[name] = fake(value)
+                    tensors[name] = fake(value)  # type: ignore[assignment]
 
 
 def passes(model: nn.Module, loss: Callable[[], Tensor], autocast: Callable[[], Any]) -> Passes:
     """Bytes of ``loss()`` and of its backward pass, on the fake ``model``; its weights' gradients are there before."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
+    gc.collect()
     with Live() as live:
         with autocast():
             value = loss()
-        forward, live.peak = live.peak, live.now
+            inside = live.now
+        forward, live.peak, held = live.peak, live.now, live.now
         if value.requires_grad:
-            value.backward()  # type: ignore[no-untyped-call]
-    return Passes(forward, live.peak)
+            value.backward()
+    return Passes(forward, live.peak, inside, held)
 
 
 @contextmanager
