@@ -33,7 +33,8 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
     if not method.reads_level:
         if settings.level is not None:
             raise InputError(
-                f"level does nothing under {method.name}; leave it out, or choose a method that ends there, such as blur_level"
+                f"level does nothing under {method.name}; leave it out, or choose a method that ends there, such as "
+                "blur_level"
             )
         return
     name = model_of(settings)
