@@ -27,7 +27,7 @@ def _method(beta: float, retain: Retain) -> Method:
     return Method(objectives, WeightedSum(), learning_rate=RATE, lora_learning_rate=LORA_RATE)
 
 
-@method()
+@method(paper="arXiv:2502.19301")
 def level_wga(
     *,
     beta: NonNegative = 1.0,
@@ -42,7 +42,7 @@ def level_wga(
     return replace(_method(beta, retain), combine=WeightedSum(forget_weight, retain_weight))
 
 
-@method()
+@method(paper="arXiv:2506.08164")
 def blur_level(
     *,
     beta: NonNegative = 1.0,
@@ -58,7 +58,7 @@ def blur_level(
     return replace(_method(beta, retain), combine=bilevel(gamma, False, one_sided, retain))
 
 
-@method()
+@method(paper="arXiv:2506.05314")
 def pdu_level(
     *,
     beta: NonNegative = 1.0,
