@@ -24,7 +24,7 @@ from expunge import __version__, bench, files, models, record
 from expunge.bench.run import Ready
 from expunge.bench.teach import teach
 from expunge.compare import describe as about
-from expunge.compare.run import sentence
+from expunge.compare.sweep import sentence
 from expunge.data.sources import load_rows
 from expunge.errors import RunFailed
 from expunge.evaluation.benchmark import Benchmark, data_of, to_json

@@ -30,7 +30,7 @@ def test_nothing_gives_every_key(kind, said):
 
 def test_what_is_required_is_told_from_what_is_not():
     optional = {"parent", "parts", "private_files", "reading", "release", "tokens", "failed"}
-    optional |= {"stopped", "keep", "budget", "out_of_memory"}
+    optional |= {"stopped", "keep", "budget", "level", "out_of_memory"}
     assert optional >= RunRecord.__optional_keys__ >= {"release", "tokens"} and "steps" in RunRecord.__required_keys__
 
 

@@ -13,19 +13,34 @@ import pytest
 import tiny
 import torch
 from method_rows import IDS, ROWS
+from transformers import TrainerCallback
 
 from expunge import methods
 from expunge.combine import WeightedSum
 from expunge.method import build, entries
 from expunge.models import attach_lora
 from expunge.sophia import Settings
-from expunge.training import curvature
+from expunge.training import curvature, levels
 from expunge.training.trainer import UnlearningTrainer
 
 ON_THE_HOST = "torchjd"  # its weightings solve a quadratic programme there
 KW = {"max_steps": 2, "logging_steps": 100, "max_grad_norm": 1.0}
 # Each form of a reference and each kind of combiner; the other rows with parameters, and all with LoRA, are slow together.
 LORA = ("grad_diff", "npo", "npo+retain=kl", "pdu", "blur_npo", "soul_npo", "rmu")
+
+
+class NoLook(TrainerCallback):
+    """In place of the looks at a level between steps, which read a number."""
+
+    def conclude(self):
+        return levels.Look(0.0, 0.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_looks(monkeypatch):
+    monkeypatch.setattr(levels, "of", lambda trainer: NoLook())
+
+
 rows = [(n, p, i) for (n, p), i in zip(ROWS, IDS, strict=True) if n != ON_THE_HOST]
 
 

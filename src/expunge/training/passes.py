@@ -100,8 +100,8 @@ class ObjectivesTrainer(ResumableTrainer):
                 logp = see(self.model, batch, grad=False).token_logp.double()
                 means = [row.mean() for row in logp.split(list(labelled_tokens(batch)))]
                 found.update(zip(numbers(batch), means, strict=True))
-        means: Tensor = self.accelerator.reduce(torch.stack([found[i] for i in rows]), "mean")
-        return means.cpu()
+        every: Tensor = self.accelerator.reduce(torch.stack([found[i] for i in rows]), "mean")
+        return every.cpu()
 
     def _view(
         self,

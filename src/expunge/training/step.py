@@ -45,6 +45,8 @@ class SteppingTrainer(ObjectivesTrainer):
         self._buffers: dict[str, list[Tensor | None]] = {}
         self._losses: Tensor | None = None  # (m,) of the step so far
         self._parts: list[dict[str, Any]] = []  # micro-batches of the step so far
+        self._sizes: list[int] = []  # rows of each micro-batch of the step, where they were counted
+        self._totals: dict[str, Tensor] = {}  # labelled tokens and rows of each stream in the step
         self._began = time.perf_counter()  # of the optimizer step
 
     def _fixed_weights(self) -> Tensor:
@@ -91,16 +93,21 @@ class SteppingTrainer(ObjectivesTrainer):
 
     def _pieces(self, part: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """A micro-batch, or what it is cut into, on the device, with what means divide by."""
-        n = sum(map(self.fit.pieces, self._sizes))
+        n = self._number()
         counts = {s: {"token_count": t[0] / n, "sequence_count": t[1] / n} for s, t in self._totals.items()}
         collate: Any = self.data_collator
         for piece in micro.cut(part, self.fit.rows, self.train_dataset.streams, collate):
-            yield self._prepare_inputs({**piece, "counts": counts})
+            yield self._prepare_inputs({**piece, "counts": counts} if counts else dict(piece))
+
+    def _number(self) -> int:
+        """Into how many pieces the step is cut."""
+        counted = sum(map(self.fit.pieces, self._sizes))
+        return counted or int(self.current_gradient_accumulation_steps)
 
     def _pass(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Forward and backward of each objective on one piece; gradients and losses are added up."""
         gram = self.combine.needs_gram
-        parts = sum(map(self.fit.pieces, self._sizes))
+        parts = self._number()
         fixed = None if gram else self._fixed_weights()
         params = trained(model)
         losses = []
