@@ -1,0 +1,58 @@
+"""A run that ends at the level of a model that never saw the forget rows: which model that is, and what the record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from expunge import record, unlearn
+from expunge.bench.teach import teach
+from expunge.data.sources import load_rows
+from expunge.errors import InputError
+from expunge.unlearning import level, settings
+
+FAST = {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-2, "per_device_train_batch_size": 4}
+ROWS = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
+
+
+def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
+    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 25}})
+    teach(load_rows("forget.jsonl"), made, Path("taught"))
+    done = unlearn("taught", **ROWS, method="level_wga", level="model", num_train_epochs=60, out="out", **FAST)
+    said = record.read("out")
+    assert said["level"]["model"] == "model" and said["level"]["rows"] == said["data"]["forget"]["rows"]
+    assert said["level"]["verdict"] in ("at", "beyond") and said["stopped"]["reason"] == "level"
+    assert abs(said["level"]["difference"]) < said["level"]["distance_before"]
+    assert "level of a model that never saw the forget set" in Path("out/report.html").read_text()
+    assert done.record["training"]["stopped_after"] < 60 * 2
+
+
+def test_of_an_adapter_it_is_the_base(workplace):
+    unlearn("model", **ROWS, method="gradient_ascent", out="first", adapter="lora", max_steps=1, **FAST)
+    made = settings.make({"model": "first/model", "forget": "-"})
+    assert Path(level.model_of(made)).samefile("model")
+    assert level.model_of(made.model_copy(update={"level": "other"})) == "other"
+    assert level.model_of(settings.make({"model": "model", "forget": "-"})) is None
+
+
+def test_no_model_gives_a_level(workplace):
+    with pytest.raises(InputError, match="name one with --level"):
+        unlearn("model", **ROWS, method="blur_level", **FAST)
+
+
+def test_a_level_that_nothing_reads(workplace):
+    with pytest.raises(InputError, match="level does nothing under npo"):
+        unlearn("model", **ROWS, method="npo", level="model", **FAST)
+
+
+def test_another_vocabulary_is_no_level(workplace, tiny_model):
+    import shutil
+
+    shutil.copytree("model", "other")
+    tokenizer = AutoTokenizer.from_pretrained("other")
+    tokenizer.add_tokens(["zzz"])
+    tokenizer.save_pretrained("other")
+    with pytest.raises(InputError, match="another vocabulary"):
+        unlearn("model", **ROWS, method="level_wga", level="other", **FAST)
