@@ -15,7 +15,7 @@ from expunge.combine import WeightedSum
 from expunge.errors import InputError
 from expunge.losses import nll
 from expunge.method import Method, Objective
-from expunge.training import levels
+from expunge.training import arguments, levels
 from expunge.training.stops import stop_of
 
 
@@ -99,3 +99,18 @@ def test_looks_are_after_epochs_and_end_training_when_not_short():
 def test_a_model_that_knows_no_more_than_the_level_is_refused():
     with pytest.raises(InputError, match="there is nothing to forget"):
         trained(methods.level_wga(), tiny.model(), tiny.model().eval(), max_steps=2)
+
+
+def test_a_run_that_ends_before_its_level_is_warned_of():
+    teach = Method({"forget": Objective(nll, ("forget",))}, WeightedSum())
+    target = trained(teach, tiny.model(), None, max_steps=30).model
+    trainer = trained(methods.level_wga(), target, tiny.model().eval(), max_steps=1)
+    assert trainer.level.found.verdict == "short" and stop_of(trainer) is None
+    assert any("is not down to the level" in warning for warning in trainer.warnings)
+
+
+def test_a_method_that_ends_by_itself_may_take_longer_at_a_constant_rate():
+    usual, own = (arguments.defaults(m, 80, lora=True) for m in (methods.wga(), methods.level_wga()))
+    assert own["num_train_epochs"] == 4 * usual["num_train_epochs"]
+    assert (usual["lr_scheduler_type"], own["lr_scheduler_type"]) == ("linear", "constant_with_warmup")
+    assert own["learning_rate"] == 5e-4
