@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -130,3 +131,17 @@ def test_lora_factors_take_bf16_inputs_while_training_alone():
     trainer.train()
     assert set(seen) == {False}
     assert {m.cast_input_dtype_enabled for m in model.modules() if isinstance(m, BaseTunerLayer)} == {True}
+
+
+def test_where_a_backward_pass_is_a_step_there_is_one_of_all_objectives():
+    """DeepSpeed's engine steps in each backward pass: two objectives took two steps of Adam."""
+    t = tiny.trainer(methods.grad_diff())
+    t.current_gradient_accumulation_steps = 1
+    called = []
+    t.accelerator = SimpleNamespace(
+        distributed_type=SimpleNamespace(value="DEEPSPEED"),
+        native_amp=False,
+        backward=lambda loss, **kw: called.append((float(loss), kw)),
+    )
+    value = t._pass(t.model, t.data_collator([t.train_dataset[i] for i in range(4)]))
+    assert called == [(pytest.approx(float(value)), {"scale_wrt_gas": False})]

@@ -22,7 +22,7 @@ from expunge.combine import Combiner
 from expunge.data.collate import labelled_tokens
 from expunge.errors import RunFailed
 from expunge.forward.transfer import to_device
-from expunge.training import micro
+from expunge.training import micro, supported
 from expunge.training.curvature import Curvature
 from expunge.training.gradients import trained
 from expunge.training.passes import ObjectivesTrainer
@@ -110,16 +110,23 @@ class SteppingTrainer(ObjectivesTrainer):
         parts = self._number()
         fixed = None if gram else self._fixed_weights()
         params = trained(model)
-        losses = []
+        at_once = self.accelerator.distributed_type.value in supported.STEPS_INSIDE_BACKWARD
+        losses, total = [], torch.zeros((), device=self.args.device)
         for k, name in enumerate(self.method.objectives):
             if gram:
                 self._swap_in(name, params)
             with self.compute_loss_context_manager():
                 loss = self.objective_loss(name, model, inputs) * (1 / parts)
-            self.accelerator.backward(loss if fixed is None else fixed[k] * loss)
+            weighted = loss if fixed is None else fixed[k] * loss
+            if at_once:  # each backward pass would be a step of its own
+                total = total + weighted
+            else:
+                self.accelerator.backward(weighted)
             if gram:
                 self._buffers[name] = [p.grad for p in params]
             losses.append(loss.detach().float())
+        if at_once:
+            self.accelerator.backward(total, scale_wrt_gas=False)  # the loss is of the whole step already
         if self.curvature:
             self.curvature.observe(model, inputs, self.state.global_step, parts)
         values = torch.stack(losses)
