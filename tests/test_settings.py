@@ -55,7 +55,7 @@ class Some(BaseModel):
 
 def test_doctests():
     result = doctest.testmod(settings)
-    assert result.attempted == 6 and not result.failed
+    assert result.attempted == 8 and not result.failed
 
 
 @pytest.mark.parametrize("ending", ["yaml", "yml"])

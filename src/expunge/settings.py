@@ -187,6 +187,22 @@ def full_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 # -- key=value ------------------------------------------------------------------------------------------------------------
+def recipe_first(
+    words: Iterable[str] | None, read: Callable[[str], dict[str, Any]], where: str
+) -> tuple[dict[str, Any], list[str], str]:
+    """(values, pairs, where) of a command line's ``words``: a recipe to ``read``, unless the first is key=value, then pairs.
+
+    >>> recipe_first(["r.toml", "lr=1"], lambda file: {"read": file}, "the run")
+    ({'read': 'r.toml'}, ['lr=1'], 'r.toml')
+    >>> recipe_first(["lr=1"], lambda file: {"read": file}, "the run")
+    ({}, ['lr=1'], 'the run')
+    """
+    first, *rest = pairs = list(words or [""])
+    if not words or "=" in first:
+        return {}, pairs if words else [], where
+    return read(first), rest, first
+
+
 def split_pair(text: str, example: str = "learning_rate=1e-4") -> tuple[str, str]:
     """The key and the value of ``key=value``, the key under its full name.
 

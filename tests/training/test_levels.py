@@ -72,7 +72,8 @@ def test_the_record_says_how_far_it_is(ended):
 
 
 @pytest.mark.parametrize(
-    ("mean", "half", "verdict"), [(-1.0, 0.1, "short"), (0.0, 0.1, "at"), (0.0, 0.3, "short"), (0.19, 0.1, "beyond")]
+    ("mean", "half", "verdict"),
+    [(-1.0, 0.1, "short"), (0.0, 0.1, "at"), (0.0, 0.3, "short"), (0.19, 0.1, "beyond"), (math.nan, 0.1, "short")],
 )
 def test_two_one_sided_tests(mean, half, verdict):
     found = levels.Look(mean, half, 0.2)

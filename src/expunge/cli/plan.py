@@ -42,16 +42,11 @@ def command(
         from expunge.plan import settings as own
         from expunge.plan.describe import lines
         from expunge.plan.run import plan
-        from expunge.settings import checked
+        from expunge.settings import checked, recipe_first
         from expunge.unlearning import settings as recipe
 
         check_one("plan")
-        pairs = list(settings or [])
-        values: dict[str, Any] = {}
-        where = "the plan"
-        if pairs and "=" not in pairs[0]:
-            where = pairs.pop(0)
-            values = recipe.read(where)
+        values, pairs, where = recipe_first(settings, recipe.read, "the plan")
         how = checked(own.Plan, {key: given.pop(key) for key in own.Plan.model_fields if key in given}, where)
         pairs += [f"method.{p}" for p in parameter or []]
         unknown: dict[str, Any] = {"forget": []} if how.row_tokens else {}

@@ -41,13 +41,9 @@ def command(
     """
     with running(as_json=as_json, quiet=quiet):
         from expunge.release import settings as release
+        from expunge.settings import recipe_first
 
-        pairs = list(settings or [])
-        values: dict[str, Any] = {}
-        where = "the release"
-        if pairs and "=" not in pairs[0]:
-            where = pairs.pop(0)
-            values = release.read_file(where)
+        values, pairs, where = recipe_first(settings, release.read_file, "the release")
         flags = given | ({} if merge is None else {"merge": merge})
         chosen = release.make(release.override(values | flags, pairs), where)
         from expunge.cli.quiet import quiet as hush

@@ -39,14 +39,10 @@ def command(
     Writes run.json (what was done, step by step), model/ (loads in transformers or PEFT) and report.html.
     """
     with running(as_json=as_json, quiet=quiet):
+        from expunge.settings import recipe_first
         from expunge.unlearning import settings as recipe
 
-        pairs = list(settings or [])
-        values: dict[str, Any] = {}
-        where = "the run"
-        if pairs and "=" not in pairs[0]:
-            where = pairs.pop(0)
-            values = recipe.read(where)
+        values, pairs, where = recipe_first(settings, recipe.read, "the run")
         pairs += [f"method.{p}" for p in parameter or []]
         chosen = recipe.make(recipe.override(values | given, pairs), where)
         several(chosen.processes, chosen.training)

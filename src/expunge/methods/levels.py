@@ -1,8 +1,8 @@
 """Methods that end by themselves, where a model that never saw the rows would be.
 
 The forget loss pushes a token only while it is likelier than under that model (``--level``; the base of an adapter if left
-out), and training stops when the forget set as a whole is down to it: see :mod:`expunge.training.levels`.  How they came
-about and what was measured: ``docs/design/0008-levels.md``.
+out), and training stops when the forget set as a whole is down to it: see :mod:`expunge.training.levels`.  Why so:
+``docs/design/0008-levels.md``; what was measured so far: ``docs/LOG.md``.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ def reference(shape: Shape, method: Method, data: Mapping[str, Sequence[Example]
     objectives = method.objectives
     device = main = 0.0
     form = "none"
-    if streams := reading(objectives, "token_logp"):
-        form, device = "cached", FLOAT32 * _labelled(data, streams)
+    if streams := [*reading(objectives, "token_logp"), *reading(objectives, "level")]:
+        form, main = "cached", FLOAT32 * _labelled(data, streams)
     what = layer_read(objectives)
     for kind, tokens in (
         (what, _real(data, reading(objectives, what)) if what else 0.0),

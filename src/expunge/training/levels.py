@@ -33,7 +33,7 @@ Verdict = Literal["short", "at", "beyond"]
 
 @dataclass(frozen=True)
 class Look:
-    """The mean difference ``mean`` (nats a token) to the level and half of its 90 % interval, in units of which ε is."""
+    """The mean difference to the level, ``half`` of its 90 % interval, and the ``margin`` ε, all in nats a token."""
 
     mean: float
     half: float
@@ -46,7 +46,7 @@ class Look:
         >>> Look(-0.5, 0.1, 0.2).verdict, Look(0.05, 0.1, 0.2).verdict, Look(0.15, 0.1, 0.2).verdict
         ('short', 'at', 'beyond')
         """
-        if self.mean - self.half <= -self.margin:
+        if not self.mean - self.half > -self.margin:  # what is no number is short: the run goes on, and breaks down
             return "short"
         return "at" if self.mean + self.half < self.margin else "beyond"
 

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 from expunge.errors import InputError, nearest, shortened
 from expunge.evaluation.custom import HELP, Names, metrics
 from expunge.settings import check_keys, check_pairs, checked, full_names, mapping, read_recipe, scalars, split_pair
+from expunge.unlearning import readers
 
 # The table that key=value names -> the field of a recipe.
 TABLES = {"method": "parameters", "optimizer": "optimizer_parameters", "lora": "lora", "training": "training"}
 
 SUCH = {"lora": "lora.r=8", "training": "learning_rate=1e-5"}
-TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smh]?)")  # how often a checkpoint is saved
-LAYER = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")  # the name of a layer, or its end
-
-
-def _expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise PydanticCustomError("regex", "it is not a regular expression, {said}", {"said": str(error)}) from None
-    return text
-
-
-def seconds(value: Any) -> Any:
-    """A time as seconds: ``90s``, ``5m``, ``2h``, or a number of seconds; ``never`` is None.
-
-    >>> seconds("5m"), seconds("1.5h"), seconds("never"), seconds(30)
-    (300.0, 5400.0, None, 30.0)
-    """
-    if value is None or str(value).strip().lower() == "never":
-        return None
-    found = TIME.fullmatch(str(value).strip().lower())
-    if isinstance(value, bool) or not found:
-        raise PydanticCustomError("time", "write 90s, 5m, 2h, or never")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2] or ""]
-
-
-def _modules(value: Any) -> Any:
-    """Names of layers as a list, however they are written; "all-linear" and a regular expression as they are.
-
-    >>> _modules("q_proj,v_proj"), _modules('["q_proj"]'), _modules("q_proj"), _modules(".*q_proj"), _modules("all-linear")
-    (['q_proj', 'v_proj'], ['q_proj'], ['q_proj'], '.*q_proj', 'all-linear')
-    """
-    if not isinstance(value, str) or value == "all-linear":
-        return value
-    names = [name.strip(" \"'") for name in re.sub(r"^\s*\[(.*)\]\s*$", r"\1", value).split(",")]
-    return names if all(map(LAYER.fullmatch, names)) else _expression(value)
-
-
-def _rows(value: Any) -> Any:
-    """Rows in memory as they are read: texts as rows of text, a table of pandas' as its rows, an iterator as a list."""
-    if hasattr(value, "read"):
-        raise PydanticCustomError("rows", "it is an open file; give its name")
-    if isinstance(value, list | tuple) and value and all(map(_is_file, value)):
-        raise PydanticCustomError("rows", "they are names of files; give one file, or the folder that holds them")
-    if isinstance(value, Mapping) and value and all(isinstance(v, str) for v in value.values()):
-        raise PydanticCustomError("rows", "it is one row; put it into a list")
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return value.to_dict("records")
-    if isinstance(value, Iterator):
-        value = list(value)
-    if isinstance(value, list | tuple) and value and all(isinstance(row, str) for row in value):
-        return [{"text": row} for row in value]
-    return value
-
-
-def _is_file(value: Any) -> bool:
-    try:
-        return isinstance(value, Path) or (isinstance(value, str) and len(value) < 4096 and Path(value).is_file())
-    except (OSError, ValueError):  # a long text, say
-        return False
 
 
 class Adapter(BaseModel):
@@ -88,7 +27,7 @@ class Adapter(BaseModel):
     r: int = Field(16, gt=0, le=65536)
     alpha: float = Field(32, gt=0, allow_inf_nan=False)
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: Annotated[str | list[str], BeforeValidator(_modules)] = "all-linear"
+    target_modules: Annotated[str | list[str], BeforeValidator(readers.modules)] = "all-linear"
 
 
 class Recipe(BaseModel):
@@ -125,11 +64,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     model: str = Field(description="Hub id, folder, GGUF file, PEFT adapter folder, or smollm2-135m.")
-    forget: Annotated[Any, AfterValidator(_rows)] = Field(
+    forget: Annotated[Any, AfterValidator(readers.rows)] = Field(
         description="Forget set: JSONL, JSON, CSV, text, Parquet, Excel, folder or hub name."
     )
-    retain: Annotated[Any, AfterValidator(_rows)] = Field(None, description="Retain set: what must stay.")
-    holdout: Annotated[Any, AfterValidator(_rows)] = Field(
+    retain: Annotated[Any, AfterValidator(readers.rows)] = Field(None, description="Retain set: what must stay.")
+    holdout: Annotated[Any, AfterValidator(readers.rows)] = Field(
         None, description="Text the model never saw: stop once the forget loss is down to what it is there."
     )
     level: str | None = Field(
@@ -153,7 +92,7 @@ class Recipe(BaseModel):
         description="With keep: steps between two probes; if not given, there are 16 in a run.",
         json_schema_extra={"metavar": "STEPS"},
     )
-    keep_rows: Annotated[Any, AfterValidator(_rows)] = Field(
+    keep_rows: Annotated[Any, AfterValidator(readers.rows)] = Field(
         None,
         description="With keep: rows of the probe; if not given, one in five retain rows, taken away from training.",
     )
@@ -176,7 +115,7 @@ class Recipe(BaseModel):
         "by SVD; if not given, 4 × lora.r.",
         json_schema_extra={"metavar": "R"},
     )
-    trainable: Annotated[str, AfterValidator(_expression)] | None = Field(
+    trainable: Annotated[str, AfterValidator(readers.expression)] | None = Field(
         None,
         description="Only weights whose name this is found in train (with lora: get factors).",
         json_schema_extra={"metavar": "REGEX"},
@@ -233,7 +172,7 @@ class Recipe(BaseModel):
         "flash_attention_2; if not given, transformers' choice.",
     )
     overwrite: bool = Field(False, description="Write over an earlier run in the folder.")
-    save_every: Annotated[float | None, BeforeValidator(seconds)] = Field(
+    save_every: Annotated[float | None, BeforeValidator(readers.seconds)] = Field(
         "5m",
         validate_default=True,
         description="Save a checkpoint this often, from which the same command goes on: 90s, 5m, 2h, or never.",
