@@ -169,7 +169,8 @@ class KeepInfo(TypedDict):
 
 class LevelInfo(TypedDict):
     """How far the forget set is from the level of ``model``, in nats a token: the mean ``difference`` over ``rows`` with its
-    90 % interval, against ``margin``; ``verdict``: short, at or beyond.
+    90 % interval, against ``margin``; ``verdict``: short, near, at or beyond.  It was tested ``every`` so many steps; the
+    weights lie ``share_of_last_steps`` of the way from the test before to the last step.
     """
 
     model: str | None
@@ -180,6 +181,8 @@ class LevelInfo(TypedDict):
     low: float | None
     high: float | None
     verdict: str | None
+    every: NotRequired[float | None]
+    share_of_last_steps: NotRequired[float | None]
 
 
 class RetainBudget(TypedDict):

@@ -90,6 +90,13 @@ def copy_of(model: nn.Module, step: int, into: Copy | None = None) -> Copy:
     return Copy(step, copied)
 
 
+def arrived(model: nn.Module, copy: Copy | None) -> Copy | None:
+    """``copy``, once the device of ``model`` is done with writing into it."""
+    if copy and next(model.parameters()).device.type == "cuda":
+        torch.cuda.synchronize()
+    return copy
+
+
 def _room(p: Tensor) -> Tensor:
     """Main memory for a copy of ``p``, pinned where a CUDA device copies into it and there is enough of it."""
     if p.device.type != "cuda":
@@ -124,6 +131,16 @@ def restore(model: nn.Module, copy: Copy) -> None:
     for name, p in model.named_parameters():
         if name in copy.weights:
             local(p).copy_(copy.weights[name])
+
+
+@torch.no_grad()
+def between(first: Copy, second: Copy, share: float) -> Copy:
+    """The point that lies ``share`` of the way from ``first`` to ``second``.
+
+    >>> between(Copy(0, {"w": torch.zeros(2)}), Copy(4, {"w": torch.ones(2)}), 0.25)
+    Copy(step=4, weights={'w': tensor([0.2500, 0.2500])})
+    """
+    return Copy(second.step, {name: torch.lerp(first.weights[name], w, share) for name, w in second.weights.items()})
 
 
 @torch.no_grad()

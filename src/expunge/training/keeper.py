@@ -2,8 +2,9 @@
 
 A checkpoint is transformers' own (optimizer, schedule, random states, log; where it was asked for, the model) and beside it
 ``combiner.json``, ``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the
-weights that train, under their names in the model), ``good.safetensors`` (the last weights that gave finite losses) and
-``kept.safetensors`` (the last that the utility guard passed).  It is whole or not there (:mod:`expunge.training.manifest`).
+weights that train, under their names in the model), ``good.safetensors`` (the last weights that gave finite losses),
+``kept.safetensors`` (the last that the utility guard passed) and ``before.safetensors`` (the last that were short of the
+level of a method that ends there).  It is whole or not there (:mod:`expunge.training.manifest`).
 A run in shards gathers what it saves: the files are those of one process, the optimizer's state apart
 (:mod:`expunge.training.moments`).
 """
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from expunge.training import checkpoints, finite, manifest, moments, pieces, sig
 
 GOOD = "good"
 KEPT = "kept"
+BEFORE = "before"
 LAG = 0.5  # seconds of steps after which several processes ask each other whether to save or to stop
 
 
@@ -241,14 +244,14 @@ class Keeper(TrainerCallback):
             if shards or (main and (self.writes_weights() or not trained.covers(inner, trainer.model))):
                 put(trained.NAME, trained.of(trainer.model).items())
 
-        def last_good() -> None:
-            put(GOOD, finite.named(trainer.model, good))
+        def put_copy(name: str, copy: finite.Copy) -> None:
+            put(name, finite.named(trainer.model, copy))
 
-        kept = trainer.guard.weights() if trainer.guard else None
-
-        def passed() -> None:
-            assert kept is not None
-            put(KEPT, finite.named(trainer.model, kept))
+        copies = {
+            GOOD: good,
+            KEPT: trainer.guard.weights() if trainer.guard else None,
+            BEFORE: trainer.level.weights() if trainer.level else None,
+        }
 
         def optimizer() -> None:
             put(moments.NAME, moments.tensors(trainer.optimizer))
@@ -256,10 +259,7 @@ class Keeper(TrainerCallback):
                 moments.write_groups(fresh, trainer.optimizer)
 
         yield weights
-        if good is not None:
-            yield last_good
-        if kept is not None:
-            yield passed
+        yield from (partial(put_copy, name, copy) for name, copy in copies.items() if copy is not None)
         if shards and not trainer.args.save_only_model:
             yield optimizer
 
@@ -286,6 +286,7 @@ class Keeper(TrainerCallback):
             "last_logged": trainer._globalstep_last_logged,
             "micro_batch": trainer.fit.state(),
             "utility": trainer.guard.state() if trainer.guard else None,
+            "level": trainer.level.state() if trainer.level else None,
             "still": trainer.health.still,
             "moved": trainer.health.moved,
             "diverged": vars(broken) if broken else None,
@@ -314,6 +315,10 @@ class Keeper(TrainerCallback):
             step = held["utility"]["good"]
             kept = finite.read(trainer.model, step, place, KEPT) if pieces.exists(place, KEPT) else None
             trainer.guard.take(held["utility"], kept)
+        if trainer.level and (level := held.get("level")):
+            before = level["before"]
+            copy = finite.read(trainer.model, before, place, BEFORE) if pieces.exists(place, BEFORE) else None
+            trainer.level.take(level, copy)
         if held["diverged"]:
             trainer.health.diverged = finite.Divergence(**held["diverged"])
         if held["good_step"] is not None and pieces.exists(place, GOOD):

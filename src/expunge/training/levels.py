@@ -3,36 +3,42 @@ r"""Stop where the forget set is as strange to the model as to one that never sa
 Row by row, :math:`d_i = \mathrm{nll}_i - \mathrm{nll}^{\mathrm{level}}_i` is how much less likely an answer has become, per
 token, than under the model that gives the level.  Before training the mean :math:`\bar d` is below 0; the margin ε is a
 tenth of that distance, :math:`\varepsilon = \tfrac{1}{10}\,|\bar d_0|`.  With the standard error s of the mean over n
-rows, two one-sided tests at 5 % (Schuirmann 1987) say of a look that the set is
+rows, the interval :math:`\bar d \pm 1.645\,s` is that of two one-sided tests at 5 % (Schuirmann 1987).  The set is
 
-* *at* the level where :math:`\bar d \pm 1.645\,s` lies within :math:`\pm\varepsilon`,
-* *short* of it where :math:`\bar d - 1.645\,s \le -\varepsilon`: training goes on,
-* *beyond* it otherwise: it is not shown to be short, and not shown to be within.
+* *at* the level where the interval lies within ±ε,
+* *short* of it where :math:`\bar d < -\varepsilon`, *beyond* it where :math:`\bar d > \varepsilon`,
+* *near* it otherwise: the mean is within ±ε, and the rows are too few, or differ too much, to show that it stays there.
 
-There is a look after each epoch and one at the end; training ends at the first that is not short.  The forget loss has no
-gradient at tokens below their level, so steps that are not needed cost little.
+The set is tested every few steps, so that the tests take no more than a fifth of the time, and once at the end.
+Training ends at the first test that is *at* the level or whose mean is 0 or above.  Where a step has gone too far, the
+weights are then moved back on the straight line to those of the test before, to where the mean is 0 (:func:`crossing`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from expunge.errors import InputError
+from expunge.training import finite
 
 SHARE = 0.1  # of the distance before training: the margin
 QUANTILE = 1.645  # of the normal distribution at 95 %
-Verdict = Literal["short", "at", "beyond"]
+COST = 0.2  # of the time of the steps: what the tests take at most
+BACKWARD = 3  # times the work of a forward pass are a forward and a backward one
+ROWS = 256  # of the forget set that are tested, at most
+TRIES = 8  # on the line between two tests
+Verdict = Literal["short", "near", "at", "beyond"]
 
 
 @dataclass(frozen=True)
-class Look:
+class Difference:
     """The mean difference to the level, ``half`` of its 90 % interval, and the ``margin`` ε, all in nats a token."""
 
     mean: float
@@ -43,38 +49,85 @@ class Look:
     def verdict(self) -> Verdict:
         """See the module.
 
-        >>> Look(-0.5, 0.1, 0.2).verdict, Look(0.05, 0.1, 0.2).verdict, Look(0.15, 0.1, 0.2).verdict
-        ('short', 'at', 'beyond')
+        >>> [Difference(mean, 0.1, 0.2).verdict for mean in (-0.5, -0.15, 0.05, 0.25)]
+        ['short', 'near', 'at', 'beyond']
         """
-        if not self.mean - self.half > -self.margin:  # what is no number is short: the run goes on, and breaks down
+        if not self.mean >= -self.margin:  # what is no number is short: the run goes on, and breaks down
             return "short"
-        return "at" if self.mean + self.half < self.margin else "beyond"
+        if self.mean > self.margin:
+            return "beyond"
+        return "at" if abs(self.mean) + self.half < self.margin else "near"
+
+    @property
+    def enough(self) -> bool:
+        """Whether training may end here."""
+        return self.verdict == "at" or self.mean >= 0
 
     @property
     def warning(self) -> str | None:
-        """A sentence where that is not at the level."""
-        said = f"{self.mean:+.3g} ± {self.half:.2g} nats a token, margin {self.margin:.2g}"
+        """A sentence where the set is not shown to be at the level."""
+        measured = f"{self.mean:+.3g} ± {self.half:.2g} nats a token, margin {self.margin:.2g}"
         if self.verdict == "short":
             return (
-                f"the forget set is not down to the level of a model that never saw it ({said}); train longer "
+                f"the forget set is not down to the level of a model that never saw it ({measured}); train longer "
                 "(num_train_epochs) or with a higher learning_rate"
             )
         if self.verdict == "beyond":
             return (
-                f"the forget set is less likely than under a model that never saw it, or that cannot be ruled out ({said}); "
-                "forgetting too much can be seen from outside, too: lower learning_rate"
+                f"the forget set is less likely than under a model that never saw it ({measured}); forgetting too much can "
+                "be seen from outside, too: lower learning_rate"
+            )
+        if self.verdict == "near":
+            return (
+                f"in the mean the forget set is at the level of a model that never saw it ({measured}), but its rows are "
+                "too few or differ too much to show that it is; more forget rows would tell"
             )
         return None
 
 
-def look(nll: Tensor, level: Tensor, margin: float) -> Look:
-    """What the rows' ``nll`` (n,) and ``level`` (n,) say.
+def difference(nll: Tensor, level: Tensor, margin: float) -> Difference:
+    """That of the rows' ``nll`` (n,) to their ``level`` (n,).
 
     Hand-worked: nll (1, 3) and level (2, 2) differ by (-1, 1): mean 0, s = √2/√2 = 1, half 1.645.
     """
     d = nll - level
     error = float(d.std()) / math.sqrt(len(d)) if len(d) > 1 else 0.0
-    return Look(float(d.mean()), QUANTILE * error, margin)
+    return Difference(float(d.mean()), QUANTILE * error, margin)
+
+
+def period(rows: int, rows_a_step: int) -> int:
+    """Steps between two tests of ``rows``, a step being a forward and a backward pass over ``rows_a_step``.
+
+    >>> period(40, 16), period(16, 64)
+    (5, 1)
+    """
+    return max(1, math.ceil(rows / (COST * BACKWARD * rows_a_step)))
+
+
+def crossing(below: float, above: float, at: Callable[[float], float], tolerance: float) -> tuple[float, float]:
+    """(share, value) of a point of [0, 1] where ``at`` is within ``tolerance`` of 0, ``below`` at 0 and ``above`` at 1.
+
+    By false position, with the Illinois weights (Dowell & Jarratt 1971): at most ``TRIES`` values of ``at``; the best of
+    all.
+
+    >>> crossing(-1.0, 3.0, lambda x: 4 * x - 1, 0.01)
+    (0.25, 0.0)
+    """
+    low, high, left, right = 0.0, 1.0, below, above
+    best = (1.0, above)
+    for _ in range(TRIES):
+        share = (low * right - high * left) / (right - left)
+        value = at(share)
+        if not math.isfinite(value):
+            break
+        best = min(best, (share, value), key=lambda point: abs(point[1]))
+        if abs(value) <= tolerance:
+            break
+        if value < 0:
+            low, left, right = share, value, right / 2
+        else:
+            high, right, left = share, value, left / 2
+    return best
 
 
 def of(trainer: Any) -> StopAtModelLevel:
@@ -85,6 +138,8 @@ def of(trainer: Any) -> StopAtModelLevel:
     held = trainer.reference.level.rows
     (stream,) = {o.on[0] for o in trainer.method.objectives.values() if o.reference == "level"}
     rows = sorted(held[stream])
+    n = min(len(rows), ROWS)
+    rows = [rows[i * len(rows) // n] for i in range(n)]
     level = torch.stack([-held[stream][i].double().mean().cpu() for i in rows])
 
     def nll() -> Tensor:
@@ -97,29 +152,88 @@ def of(trainer: Any) -> StopAtModelLevel:
             f"the model knows the forget set no better than the one that gives the level ({distance:.3g} nats a token "
             "between them): by this measure there is nothing to forget; look at --level and the forget set"
         )
-    return StopAtModelLevel(nll, level, distance)
+    args = trainer.args
+    step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * len(trainer.method.objectives)
+    return StopAtModelLevel(trainer.model, nll, level, distance, period(n, step))
 
 
 class StopAtModelLevel(TrainerCallback):
-    """Looks after each epoch, and ends training at the first look that is not short of the level; see the module.
+    """Tests the forget set every so many steps, and ends training at the first test that is enough; see the module.
 
-    ``nll()``: of the rows (n,) under the model as it is; ``distance``: nats a token that were to go.  Nothing else is held,
-    so a resumed run ends where an uninterrupted one does.
+    ``nll()``: of the rows (n,) under ``model`` as it is; ``distance``: nats a token that were to go.  ``before`` holds the
+    weights of the last test that was short, or of the start.  ``share``: how far the weights that came out are from there
+    to those of the last step.
     """
 
-    def __init__(self, nll: Callable[[], Tensor], level: Tensor, distance: float):
-        self.nll, self.level, self.distance = nll, level, distance
-        self.found: Look | None = None
+    def __init__(self, model: nn.Module, nll: Callable[[], Tensor], level: Tensor, distance: float, every: int = 1):
+        self.model, self.nll, self.level, self.distance, self.every = model, nll, level, distance, every
+        self.found: Difference | None = None
+        self.before: finite.Copy | None = None
+        self.before_mean = -distance
+        self.share = 1.0
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look."""
-        self.found = look(self.nll(), self.level, SHARE * self.distance)
-        control.should_training_stop |= self.found.verdict != "short"
+    def test(self) -> Difference:
+        """The difference of the model as it is."""
+        return difference(self.nll(), self.level, SHARE * self.distance)
 
-    def conclude(self) -> Look:
-        """The look at what comes out."""
-        self.found = look(self.nll(), self.level, SHARE * self.distance)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the weights to go back towards, unless a checkpoint had them."""
+        if self.before is None:
+            self.before = finite.copy_of(self.model, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Test where it is time."""
+        if state.global_step % self.every == 0:
+            control.should_training_stop |= self.judge(state.global_step)
+
+    def judge(self, step: int) -> bool:
+        """Test the weights after ``step`` steps; whether they are enough, as they are or moved back."""
+        self.found = self.test()
+        if self.found.enough:
+            self._move_back(step)
+            return True
+        if math.isfinite(self.found.mean):
+            self.before, self.before_mean = finite.copy_of(self.model, step, self.before), self.found.mean
+        return False
+
+    def _move_back(self, step: int) -> None:
+        """To where the mean is 0 on the line from the weights of the test before, if these are further than a little."""
+        assert self.found is not None
+        tolerance = self.found.margin / 4
+        if self.before is None or self.found.mean <= tolerance:
+            return
+        after = finite.copy_of(self.model, step)
+        found: dict[float, Difference] = {1.0: self.found}
+
+        def mean(share: float) -> float:
+            finite.restore(self.model, finite.between(self.before, after, share))
+            found[share] = self.test()
+            return found[share].mean
+
+        self.share, _ = crossing(self.before_mean, self.found.mean, mean, tolerance)
+        finite.restore(self.model, finite.between(self.before, after, self.share))
+        self.found = found[self.share]
+
+    def conclude(self, step: int) -> Difference:
+        """The difference of what comes out, the weights after ``step`` steps, tested and moved back if that was not done."""
+        if self.found is None or not self.found.enough:
+            self.judge(step)
+        assert self.found is not None
         return self.found
+
+    # -- record and checkpoint ----------------------------------------------------------------------------------------------
+    def weights(self) -> finite.Copy | None:
+        """The weights to go back towards, whole: a device may still be writing into them."""
+        return finite.arrived(self.model, self.before)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside these weights."""
+        step = self.before.step if self.before else None
+        return {"before": step, "mean": self.before_mean, "share": self.share}
+
+    def take(self, state: Mapping[str, Any], before: finite.Copy | None) -> None:
+        """Go on with what :meth:`state` gave, and the weights."""
+        self.before, self.before_mean, self.share = before, float(state["mean"]), float(state["share"])
 
     def described(self) -> dict[str, Any]:
         """For the record."""
@@ -133,4 +247,6 @@ class StopAtModelLevel(TrainerCallback):
             "low": it.mean - it.half,
             "high": it.mean + it.half,
             "verdict": it.verdict,
+            "every": self.every,
+            "share_of_last_steps": self.share,
         }

@@ -171,7 +171,7 @@ class UnlearningTrainer(SteppingTrainer):
             raise stops.never_moved(self)
         elif self.guard:
             self.guard.conclude(self.state.global_step)
-        level = self.level.conclude() if self.level else None
+        level = self._level_at_the_end()
         self.budget = budget.outcome(self)
         said = self.fit.warning(self.args.gradient_accumulation_steps), stops.warning(self), budget.warning(self.budget)
         self.warnings += filter(None, (*said, level.warning if level else None))
@@ -179,6 +179,14 @@ class UnlearningTrainer(SteppingTrainer):
             adapters.negate(self.model, start, negate)
             self.health.good = None  # a copy is of the model as it learnt
         return result
+
+    def _level_at_the_end(self) -> levels.Difference | None:
+        if self.level is None:
+            return None
+        if self.health.diverged or (self.guard and self.guard.crossed):  # these weights were chosen already
+            self.level.found = self.level.test()
+            return self.level.found
+        return self.level.conclude(self.state.global_step)
 
     def gathered(self) -> Any:
         """The model; where it is sharded the whole one on the CPU of the main process, and its shards in the others."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from expunge.errors import InputError, RunFailed
@@ -156,9 +155,7 @@ class UtilityGuard(TrainerCallback):
 
     def weights(self) -> finite.Copy | None:
         """The copy, whole: a device may still be writing into it."""
-        if self.good and next(self.model.parameters()).device.type == "cuda":
-            torch.cuda.synchronize()
-        return self.good
+        return finite.arrived(self.model, self.good)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the copy."""
