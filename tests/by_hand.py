@@ -127,6 +127,12 @@ def hand_written(method, steps=3):
                 asked = torch.tensor([refusal[t % len(refusal)] for t in range(len(lp))])
                 parts.append(js(lp.exp(), torch.nn.functional.one_hot(asked, tiny.V).float()))
             return token_mean(parts)
+        if fn is losses.level_divergence:
+            with torch.no_grad():
+                level = [lp.exp() for lp, _, _ in stats(never, [w["forget"] for w in window])]
+            pairs = [(lp.exp(), q) for (lp, _, _), q in zip(own, level, strict=True)]
+            logits = [[(v / (1.0001 - v)).log() for v in pair] for pair in pairs]
+            return token_mean([(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)])
         beta = kw["beta"]
         if fn is losses.level_wga:
             with torch.no_grad():

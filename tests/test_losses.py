@@ -135,6 +135,45 @@ def test_weighted_ascent_with_a_level_by_hand():
     assert g.tolist() == pytest.approx([0.25, 0.0])
 
 
+def level_view(probabilities, levels):
+    """One row of tokens with two-way logits whose first way has these probabilities, and their levels."""
+    own, there = (torch.tensor(p, dtype=torch.float64) for p in (probabilities, levels))
+    logits = torch.stack([own, 1 - own], -1).log().float().requires_grad_()
+    labels, sequence = torch.zeros(len(own), dtype=torch.long), torch.zeros(len(own), dtype=torch.long)
+    level = ForwardPass.from_token_logp(there.log().float(), labels, sequence, 1)
+    return logits, ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
+
+
+def test_divergence_to_a_level_by_hand():
+    logits, x = level_view([0.5], [0.25])
+    loss = losses.level_divergence(x)
+    assert loss.item() == pytest.approx(0.25 * math.log(3), abs=2e-4)
+    (g,) = torch.autograd.grad(loss, logits)
+    assert g[0].tolist() == pytest.approx([0.25 + 0.25 * math.log(3), -0.25 - 0.25 * math.log(3)], abs=1e-3)
+
+
+def test_a_divergence_to_a_level_has_its_bottom_there_and_two_sides():
+    logits, x = level_view([0.3, 1e-5], [0.3, 1e-5])
+    loss = losses.level_divergence(x)
+    (g,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(0, abs=1e-8) and g.abs().max() < 1e-6
+    logits, x = level_view([0.9, 0.1], [0.5, 0.5])
+    (g,) = torch.autograd.grad(losses.level_divergence(x), logits)
+    assert g[0, 0] > 0 > g[1, 0]
+
+
+def test_a_token_known_by_heart_is_pushed():
+    """Where 1 - p is nothing in float32, too."""
+    labels, sequence = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    level = ForwardPass.from_token_logp(torch.tensor([-3.0]), labels, sequence, 1)
+    logits = torch.tensor([[30.0, 0.0]], requires_grad=True)
+    x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
+    value = losses.level_divergence(x)
+    assert value.item() == pytest.approx((1 - math.exp(-3)) * (math.log(1e4) + math.log(math.exp(3) - 1)), rel=1e-3)
+    (slope,) = torch.autograd.grad(value, x.token_logp)
+    assert slope.item() == pytest.approx((1 - math.exp(-3)) * 1e4, rel=2e-2)
+
+
 def test_the_weights_of_weighted_ascent_are_constants_to_the_gradient():
     logp = torch.log(torch.tensor([0.5, 0.25])).requires_grad_()
     x = ForwardPass.from_token_logp(logp, torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]), 2)

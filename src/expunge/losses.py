@@ -21,6 +21,9 @@ from expunge.forward.transfer import to_device
 from expunge.forward.view import ForwardPass
 
 
+DELTA = 1e-4  # of a probability: what the complement of a token known by heart counts as, at least
+
+
 def not_monotone(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Mark a forget loss that does not fall all the way as a text is forgotten: its value does not say what is known."""
     loss.measures_knowledge = False  # type: ignore[attr-defined]
@@ -218,6 +221,32 @@ def level_wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
     """
     weight = (beta * x.token_logp).exp() * (x.token_logp > x.reference.token_logp)
     return x.token_mean(weight.detach() * x.token_logp)
+
+
+@not_monotone
+def level_divergence(x: ForwardPass) -> Tensor:
+    r"""How far each token is, in probability and in logits, from what it is to a model that never saw the row.
+
+    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} (p_{i,t} - q_{i,t})\,
+        \bigl(\operatorname{logit} p_{i,t} - \operatorname{logit} q_{i,t}\bigr), \qquad
+        q_{i,t} = \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})
+
+    with logit p = log p - log(1 - p + δ) and δ = 1e-4, so that a token known by heart has a finite gradient.  It is the
+    Jeffreys divergence (the Kullback–Leibler divergences both ways, added) of two coins: a token comes, or another does.
+    Two-sided, and 0 at the level only; δ aside, the gradient by the logit of the token is
+    :math:`p - q + p(1-p)(\operatorname{logit} p - \operatorname{logit} q)`.
+
+    Hand-worked: one token, p = 1/2 and q = 1/4: ¼ · ln 3 = 0.2747, gradient ¼ + ¼ ln 3 = 0.5247.
+
+    A loss of this library; the divergence is of Jeffreys 1946.
+    """
+    p, q = x.token_logp, x.reference.token_logp
+    return x.token_mean((p.exp() - q.exp()) * (_logit(p) - _logit(q)))
+
+
+def _logit(logp: Tensor) -> Tensor:
+    """log p - log(1 - p + δ) of log p."""
+    return logp - torch.log(DELTA - logp.expm1())
 
 
 @not_monotone

@@ -95,12 +95,12 @@ def test_a_difference_by_hand():
     assert levels.difference(torch.tensor([1.0]), torch.tensor([2.0]), 0.5).half == 0.0
 
 
-def of_a_line(every=1):
+def of_a_line(every=1, kept=None):
     """A model of one weight, and the callback for two rows that are as unlikely as the weight is large."""
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
     nll = lambda: model.weight.detach().double().flatten() + torch.tensor([0.0, 0.1])  # noqa: E731
-    return model, levels.StopAtModelLevel(model, nll, torch.tensor([1.0, 1.1]), 1.0, every)
+    return model, levels.StopAtModelLevel(model, nll, torch.tensor([1.0, 1.1]), 1.0, kept, every)
 
 
 def run_to_the_end(model, stop, speed, steps):
@@ -127,6 +127,30 @@ def test_a_step_that_goes_too_far_is_moved_back_to_where_the_mean_is_0():
     assert run_to_the_end(model, stop, 0.8, 3) == 2
     assert stop.share == pytest.approx(0.25) and float(model.weight.detach()) == pytest.approx(1.0)
     assert stop.found.verdict == "at" and stop.conclude(2) is stop.found
+
+
+def test_training_goes_on_while_too_little_is_kept_from_where_it_was():
+    probabilities = iter([0.8, 0.5, 0.7, 0.77])
+    kept = levels.Kept([], lambda _: next(probabilities))
+    model, stop = of_a_line(kept=kept)
+    control, seen = TrainerControl(), []
+    stop.on_train_begin(None, SimpleNamespace(global_step=0), control)
+    for step, weight in enumerate([0.5, 1.4, 1.01, 0.99], 1):
+        torch.nn.init.constant_(model.weight, weight)
+        stop.on_step_end(None, SimpleNamespace(global_step=step), control)
+        seen.append((round(float(model.weight.detach()), 3), stop.kept_share, control.should_training_stop))
+    shares = [None, 0.5 / 0.8, 0.7 / 0.8, 0.77 / 0.8]
+    assert seen == [(w, s, s == shares[3]) for w, s in zip([0.5, 1.4, 1.01, 0.99], shares, strict=True)]
+
+
+def test_a_set_that_is_beyond_and_was_so_before_does_not_end_training():
+    model, stop = of_a_line()
+    control = TrainerControl()
+    stop.before, stop.before_mean = levels.finite.copy_of(model, 0), 0.5
+    torch.nn.init.constant_(model.weight, 1.4)
+    stop.on_step_end(None, SimpleNamespace(global_step=1), control)
+    assert not control.should_training_stop and stop.found.verdict == "beyond"
+    assert stop.conclude(1).verdict == "beyond"
 
 
 def test_the_first_step_may_go_too_far():

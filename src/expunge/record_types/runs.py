@@ -170,7 +170,8 @@ class KeepInfo(TypedDict):
 class LevelInfo(TypedDict):
     """How far the forget set is from the level of ``model``, in nats a token: the mean ``difference`` over ``rows`` with its
     90 % interval, against ``margin``; ``verdict``: short, near, at or beyond.  It was tested ``every`` so many steps; the
-    weights lie ``share_of_last_steps`` of the way from the test before to the last step.
+    weights lie ``share_of_last_steps`` of the way from the test before to the last step, and keep the share ``kept`` of the
+    probability of retain rows.
     """
 
     model: str | None
@@ -183,6 +184,7 @@ class LevelInfo(TypedDict):
     verdict: str | None
     every: NotRequired[float | None]
     share_of_last_steps: NotRequired[float | None]
+    kept: NotRequired[float | None]
 
 
 class RetainBudget(TypedDict):

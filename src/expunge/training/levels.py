@@ -10,14 +10,17 @@ rows, the interval :math:`\bar d \pm 1.645\,s` is that of two one-sided tests at
 * *near* it otherwise: the mean is within ±ε, and the rows are too few, or differ too much, to show that it stays there.
 
 The set is tested every few steps, so that the tests take no more than a fifth of the time, and once at the end.
-Training ends at the first test that is *at* the level or whose mean is 0 or above.  Where a step has gone too far, the
-weights are then moved back on the straight line to those of the test before, to where the mean is 0 (:func:`crossing`).
+Training may end at a test that is *at* the level or whose mean is 0 or above.  Where the steps since the test before went
+too far, the weights are then moved back on the straight line to those of that test, to where the mean is 0
+(:func:`crossing`).  It does end where these weights are not beyond the level and keep 95 % of the probability of the retain
+rows; otherwise it goes on from the weights of the last step, for what was lost on the way comes back while the forget set
+stays where it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +37,8 @@ COST = 0.2  # of the time of the steps: what the tests take at most
 BACKWARD = 3  # times the work of a forward pass are a forward and a backward one
 ROWS = 256  # of the forget set that are tested, at most
 TRIES = 8  # on the line between two tests
+KEPT = 0.95  # of the probability of retain rows, before a run ends by itself
+KEPT_ROWS = 64  # of the retain set that are looked at for it, at most
 Verdict = Literal["short", "near", "at", "beyond"]
 
 
@@ -137,9 +142,7 @@ def of(trainer: Any) -> StopAtModelLevel:
     """
     held = trainer.reference.level.rows
     (stream,) = {o.on[0] for o in trainer.method.objectives.values() if o.reference == "level"}
-    rows = sorted(held[stream])
-    n = min(len(rows), ROWS)
-    rows = [rows[i * len(rows) // n] for i in range(n)]
+    rows = evenly(sorted(held[stream]), ROWS)
     level = torch.stack([-held[stream][i].double().mean().cpu() for i in rows])
 
     def nll() -> Tensor:
@@ -152,22 +155,51 @@ def of(trainer: Any) -> StopAtModelLevel:
             f"the model knows the forget set no better than the one that gives the level ({distance:.3g} nats a token "
             "between them): by this measure there is nothing to forget; look at --level and the forget set"
         )
-    args = trainer.args
+    args, retain = trainer.args, trainer.train_dataset.streams.get("retain")
+    kept = Kept(evenly(retain, KEPT_ROWS), trainer.probability) if retain else None
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * len(trainer.method.objectives)
-    return StopAtModelLevel(trainer.model, nll, level, distance, period(n, step))
+    return StopAtModelLevel(trainer.model, nll, level, distance, kept, period(len(rows), step))
+
+
+def evenly(rows: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of ``rows``, evenly spread."""
+    n = min(len(rows), most)
+    return [rows[i * len(rows) // n] for i in range(n)]
+
+
+class Kept:
+    """How much of the start model's probability of some retain ``rows`` is left: 1 before training."""
+
+    def __init__(self, rows: Sequence[Any], probability: Callable[[Sequence[Any]], float]):
+        self.rows, self.probability = rows, probability
+        self.start = probability(rows)
+
+    def share(self) -> float:
+        """Of the model as it is."""
+        return self.probability(self.rows) / self.start if self.start > 0 else 1.0
 
 
 class StopAtModelLevel(TrainerCallback):
-    """Tests the forget set every so many steps, and ends training at the first test that is enough; see the module.
+    """Tests the forget set every so many steps, and ends training where it is enough; see the module.
 
-    ``nll()``: of the rows (n,) under ``model`` as it is; ``distance``: nats a token that were to go.  ``before`` holds the
-    weights of the last test that was short, or of the start.  ``share``: how far the weights that came out are from there
-    to those of the last step.
+    ``nll()``: of the rows (n,) under ``model`` as it is; ``distance``: nats a token that were to go; ``kept``: what is left
+    of the retain rows, None where there are none.  ``before`` holds the weights of the last test, or of the start.
+    ``share``: how far the weights that came out are from there to those of the last step.
     """
 
-    def __init__(self, model: nn.Module, nll: Callable[[], Tensor], level: Tensor, distance: float, every: int = 1):
-        self.model, self.nll, self.level, self.distance, self.every = model, nll, level, distance, every
+    def __init__(
+        self,
+        model: nn.Module,
+        nll: Callable[[], Tensor],
+        level: Tensor,
+        distance: float,
+        kept: Kept | None = None,
+        every: int = 1,
+    ):
+        self.model, self.nll, self.level, self.distance = model, nll, level, distance
+        self.kept, self.every = kept, every
         self.found: Difference | None = None
+        self.kept_share: float | None = None
         self.before: finite.Copy | None = None
         self.before_mean = -distance
         self.share = 1.0
@@ -175,6 +207,12 @@ class StopAtModelLevel(TrainerCallback):
     def test(self) -> Difference:
         """The difference of the model as it is."""
         return difference(self.nll(), self.level, SHARE * self.distance)
+
+    @property
+    def good(self) -> bool:
+        """Whether the last test ends the run: at the level, and enough of the rest was kept."""
+        enough = self.found is not None and self.found.enough and self.found.verdict != "beyond"
+        return enough and (self.kept_share is None or self.kept_share >= KEPT)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the weights to go back towards, unless a checkpoint had them."""
@@ -186,38 +224,44 @@ class StopAtModelLevel(TrainerCallback):
         if state.global_step % self.every == 0:
             control.should_training_stop |= self.judge(state.global_step)
 
-    def judge(self, step: int) -> bool:
-        """Test the weights after ``step`` steps; whether they are enough, as they are or moved back."""
-        self.found = self.test()
-        if self.found.enough:
-            self._move_back(step)
+    def judge(self, step: int, *, last: bool = False) -> bool:
+        """Test the weights after ``step`` steps, as they are or moved back; whether the run ends with them.
+
+        If not, and they are not the ``last``, the model is as it was.
+        """
+        self.found, self.share, self.kept_share = self.test(), 1.0, None
+        mean, margin = self.found.mean, self.found.margin
+        after = finite.copy_of(self.model, step) if self.before_mean < 0 and mean > margin / 4 else None
+        if after:
+            self._move_back(after)
+        if self.kept and self.found.enough:
+            self.kept_share = self.kept.share()
+        if self.good or last:
             return True
-        if math.isfinite(self.found.mean):
-            self.before, self.before_mean = finite.copy_of(self.model, step, self.before), self.found.mean
+        if after:
+            finite.restore(self.model, after)
+        if math.isfinite(mean):
+            self.before, self.before_mean = finite.copy_of(self.model, step, self.before), mean
         return False
 
-    def _move_back(self, step: int) -> None:
-        """To where the mean is 0 on the line from the weights of the test before, if these are further than a little."""
-        assert self.found is not None
-        tolerance = self.found.margin / 4
-        if self.before is None or self.found.mean <= tolerance:
-            return
-        after = finite.copy_of(self.model, step)
-        found: dict[float, Difference] = {1.0: self.found}
+    def _move_back(self, after: finite.Copy) -> None:
+        """To where the mean is 0 on the line from the weights of the test before to those of ``after``."""
+        assert self.found is not None and self.before is not None
+        before, tested = self.before, {1.0: self.found}
 
         def mean(share: float) -> float:
-            finite.restore(self.model, finite.between(self.before, after, share))
-            found[share] = self.test()
-            return found[share].mean
+            finite.restore(self.model, finite.between(before, after, share))
+            tested[share] = self.test()
+            return tested[share].mean
 
-        self.share, _ = crossing(self.before_mean, self.found.mean, mean, tolerance)
-        finite.restore(self.model, finite.between(self.before, after, self.share))
-        self.found = found[self.share]
+        self.share, _ = crossing(self.before_mean, self.found.mean, mean, self.found.margin / 4)
+        finite.restore(self.model, finite.between(before, after, self.share))
+        self.found = tested[self.share]
 
     def conclude(self, step: int) -> Difference:
-        """The difference of what comes out, the weights after ``step`` steps, tested and moved back if that was not done."""
-        if self.found is None or not self.found.enough:
-            self.judge(step)
+        """The difference of what comes out, the weights after ``step`` steps; moved back, if that was not done."""
+        if not self.good:
+            self.judge(step, last=True)
         assert self.found is not None
         return self.found
 
@@ -229,11 +273,12 @@ class StopAtModelLevel(TrainerCallback):
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside these weights."""
         step = self.before.step if self.before else None
-        return {"before": step, "mean": self.before_mean, "share": self.share}
+        return {"before": step, "mean": self.before_mean, "share": self.share, "kept": self.kept_share}
 
     def take(self, state: Mapping[str, Any], before: finite.Copy | None) -> None:
         """Go on with what :meth:`state` gave, and the weights."""
         self.before, self.before_mean, self.share = before, float(state["mean"]), float(state["share"])
+        self.kept_share = state["kept"]
 
     def described(self) -> dict[str, Any]:
         """For the record."""
@@ -249,4 +294,5 @@ class StopAtModelLevel(TrainerCallback):
             "verdict": it.verdict,
             "every": self.every,
             "share_of_last_steps": self.share,
+            "kept": self.kept_share,
         }
