@@ -33,8 +33,9 @@ def method_table() -> str:
         made = build(row.name)
         losses = [made.objectives[r].name if r in made.objectives else "none" for r in ("forget", "retain")]
         number = row.paper.removeprefix("arXiv:")
+        paper = f"[{number}](https://arxiv.org/abs/{number})" if number else "of this library"
         cells = [f"`{row.name}`", row.summary, *(f"`{v}`" for v in losses), f"`{type(made.combine).__name__}`"]
-        rows.append("| " + " | ".join([*cells, f"[{number}](https://arxiv.org/abs/{number})"]) + " |")
+        rows.append("| " + " | ".join([*cells, paper]) + " |")
     return "\n".join(rows)
 
 

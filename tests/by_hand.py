@@ -11,6 +11,7 @@ from method_rows import LR
 
 from expunge import losses, sophia
 from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
+from expunge.method import Objective
 
 
 def fn_of(objective):
@@ -127,6 +128,19 @@ def hand_written(method, steps=3):
                 asked = torch.tensor([refusal[t % len(refusal)] for t in range(len(lp))])
                 parts.append(js(lp.exp(), torch.nn.functional.one_hot(asked, tiny.V).float()))
             return token_mean(parts)
+        if fn is losses.above_level:  # the tokens above the level; what is divided by is as of all
+            inner = fn_of(Objective(kw["loss"], ()))
+            with torch.no_grad():
+                level = [lp for lp, _, _ in stats(never, [w["forget"] for w in window])]
+            above = [(lp > at).double() for (lp, _, _), at in zip(own, level, strict=True)]
+            if inner is losses.flattened_margin:
+                squares = [(z.max(-1).values - z.mean(-1)) ** 2 for _, _, z in own]
+                return torch.stack([(s * a).mean() for s, a in zip(squares, above, strict=True)]).mean()
+            if inner is losses.npo:
+                ratios = [((lp - at) * a).sum() for (lp, _, _), at, a in zip(own, level, above, strict=True)]
+                return (-2 / 0.1 * torch.log(torch.sigmoid(-0.1 * torch.stack(ratios)))).mean()
+            weights = [lp.detach().exp() if inner is losses.wga else torch.ones_like(lp) for lp, _, _ in own]
+            return token_mean([w * a * lp for w, a, (lp, _, _) in zip(weights, above, own, strict=True)])
         if fn is losses.level_divergence:
             with torch.no_grad():
                 level = [lp.exp() for lp, _, _ in stats(never, [w["forget"] for w in window])]
@@ -134,11 +148,6 @@ def hand_written(method, steps=3):
             logits = [[(v / (1.0001 - v)).log() for v in pair] for pair in pairs]
             return token_mean([(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)])
         beta = kw["beta"]
-        if fn is losses.level_wga:
-            with torch.no_grad():
-                level = stats(never, [w["forget"] for w in window])
-            gated = [lp.exp() ** beta * (lp > at) for (lp, _, _), (at, _, _) in zip(own, level, strict=True)]
-            return token_mean([g.detach() * lp for g, (lp, _, _) in zip(gated, own, strict=True)])
         if fn is losses.wga:
             return token_mean([(lp.detach().exp() ** beta) * lp for lp, _, _ in own])
         if fn is losses.undial:
@@ -179,7 +188,9 @@ def hand_written(method, steps=3):
             step = sum(w * g for w, g in zip((combine.forget, combine.retain), grads, strict=False))
         elif isinstance(combine, PrimalDual):
             step = grads[0] + multiplier * grads[1]
-            multiplier = max(0.0, multiplier + combine.step_size * (values[1].item() - combine.budget))
+            multiplier = max(
+                combine.min_multiplier, multiplier + combine.step_size * (values[1].item() - combine.budget)
+            )
         elif isinstance(combine, PCGrad):
             f, r = grads
             step = f - min(f @ r, torch.tensor(0.0)) / (r @ r) * r + r - min(r @ f, torch.tensor(0.0)) / (f @ f) * f

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import functools
 from importlib.util import find_spec
+from unittest import mock
 
 import tiny
 
 from expunge import methods  # noqa: F401  fills the table
 from expunge.method import build, entries
+from expunge.training.levels import StopAtModelLevel
 
 # Where a default would hide a path: a budget for KL, a dual step that moves within three optimizer steps.
 STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny model has two layers
 PARAMETERS: dict[str, dict] = {
     "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
     "constrained": {"budget": 3.0},
-    "pdu_level": {"budget": 3.0, "warmup": 0.0},
+    "pdu_level": {"budget": 3.0},
     "task_vector": {"scale": 0.5},
     "rmu": STEER | {"retain_weight": 3.0},
     "blur_rmu": STEER | {"gamma": 0.5},
 }
 ROWS = [(name, PARAMETERS.get(name, {})) for name in entries() if name != "torchjd" or find_spec("torchjd")] + [
     ("npo", {"retain": "kl"}),
+    ("level", {"forget": "wga"}),
+    ("blur_level", {"forget": "npo"}),
+    ("pdu_level", {"forget": "margin", "retain": "kl", "budget": 0.1}),
+    ("level", {"forget": "gradient_ascent", "retain": "js"}),
     ("blur_npo", {"retain": "kl", "one_sided": True}),
     ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),
     ("undial", {"retain": "js"}),
@@ -44,6 +50,8 @@ def three_steps(k):
 
 
 def trained(name, parameters, *, model=None, data=None, **kw):
+    """All steps, also of a method that might end before."""
     t = tiny.trainer(build(name, parameters), m=model, data=data, **({"learning_rate": LR} | kw))
-    t.train()
+    with mock.patch.multiple(StopAtModelLevel, good=False, _move_back=lambda self, after: None):
+        t.train()
     return t

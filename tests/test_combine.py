@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -187,6 +188,20 @@ def settled(**kw) -> PrimalDual:
     return PrimalDual(**({"budget": 1.0, "step_size": 2.0, "multiplier": 10.0, "warmup": 0.5} | kw)).settle(
         4, lambda _: 0.5
     )
+
+
+def test_a_multiplier_has_a_floor():
+    low = settled(warmup=0.0, multiplier=1.5, min_multiplier=1.0)
+    low.step(torch.tensor([0.0, 0.5]))  # 1.5 + 2 (0.5 - 1) = 0.5
+    assert low.weights(torch.zeros(2)).tolist() == [1.0, 1.0]
+
+
+def test_a_budget_from_the_share_of_probability_that_is_to_be_kept():
+    """exp(-loss) may fall by 5 %: from 0.2 nats to 0.2513."""
+    settled = PrimalDual(keep=0.95).settle(10, lambda k: {1: 0.2}[k])
+    assert math.exp(-settled.budget) == pytest.approx(0.95 * math.exp(-0.2))
+    assert PrimalDual(keep=0.95).settle(10, lambda _: 0.0).budget == pytest.approx(0.0513, abs=1e-4)  # of a divergence
+    assert PrimalDual(budget=3.0, keep=0.95).settle(10, lambda _: 0.2).budget == 3.0
 
 
 def test_multiplier_by_hand():

@@ -129,7 +129,7 @@ def test_weighted_ascent_with_a_level_by_hand():
     level = ForwardPass.from_token_logp(torch.log(torch.tensor([0.25, 0.25])), labels, sequence, 1)
     x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logp), reference=lambda: level)
     x.__dict__["token_logp"] = logp
-    loss = losses.level_wga(x)
+    loss = losses.above_level(x, loss=losses.wga)
     assert loss.item() == pytest.approx(-0.5 * LN2 / 2)
     (g,) = torch.autograd.grad(loss, logp)
     assert g.tolist() == pytest.approx([0.25, 0.0])

@@ -6,6 +6,7 @@ With :math:`J` the m×P matrix of the objectives' gradients (forget first, retai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
@@ -249,7 +250,9 @@ class PrimalDual(Combiner):
     epochs and can end before its first dual step).
 
     ``budget`` ε in nats per token; None takes ``(1 + tolerance) ×`` the start model's retain loss, which
-    :meth:`settle` measures.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.
+    :meth:`settle` measures, or with ``keep`` that loss + log(1 / keep): the share of the probability of retain tokens, their
+    geometric mean, that may not be lost.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.  A
+    ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """
@@ -261,6 +264,8 @@ class PrimalDual(Combiner):
     warmup: float = 0.5
     warmup_steps: int | None = None
     max_multiplier: float = 1000.0
+    keep: float | None = None
+    min_multiplier: float = 0.0
     needs_gram: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -277,11 +282,12 @@ class PrimalDual(Combiner):
     def settle(self, steps: int, measure: Callable[[int], float]) -> PrimalDual:
         """A copy with every number known: the budget and the warm-up in optimizer steps."""
         start = measure(1)
-        if self.budget is None and start <= 1e-6:
+        if self.budget is None and self.keep is None and start <= 1e-6:
             raise InputError(
                 "the start model's retain loss is 0 (a divergence from itself), so no budget follows from it; give budget=…"
             )
-        budget = (1 + self.tolerance) * start if self.budget is None else self.budget
+        allowed = (1 + self.tolerance) * start if self.keep is None else start - math.log(self.keep)
+        budget = allowed if self.budget is None else self.budget
         warmup = round(self.warmup * steps) if self.warmup_steps is None else self.warmup_steps
         settled = replace(self, budget=budget, warmup_steps=warmup)
         settled._start = start
@@ -299,7 +305,7 @@ class PrimalDual(Combiner):
         self._steps += 1
         if self._steps > self.warmup_steps:
             moved = self._value(losses.device) + self.step_size * (losses[1].float() - self.budget)
-            self._lambda = moved.clamp(0.0, self.max_multiplier)
+            self._lambda = moved.clamp(self.min_multiplier, self.max_multiplier)
 
     def facts(self) -> Mapping[str, Tensor]:
         """λ."""

@@ -20,7 +20,6 @@ from expunge.forward import kernels
 from expunge.forward.transfer import to_device
 from expunge.forward.view import ForwardPass
 
-
 DELTA = 1e-4  # of a probability: what the complement of a token known by heart counts as, at least
 
 
@@ -205,22 +204,21 @@ def wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
 
 
 @not_monotone
-def level_wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
-    r"""Weighted gradient ascent on the tokens that are still likelier than under a model that never saw the row.
+def above_level(x: ForwardPass, *, loss: Callable[[ForwardPass], Tensor]) -> Tensor:
+    r"""``loss`` of the tokens that are still likelier than under a model that never saw the row.
 
-    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} \mathrm{sg}\bigl[p_{i,t}^{\,\beta}\,
-        \mathbb{1}[\log p_{i,t} > \ell_{i,t}]\bigr] \log p_{i,t}, \qquad
+    .. math:: L\bigl(\{(i,t) : \log p_{i,t} > \ell_{i,t}\}\bigr), \qquad
         \ell_{i,t} = \log \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})
 
-    sg is a constant to the gradient; π_level is the model that the reference view is of.  At and below its level a token has
-    no gradient, so the loss has a bottom, 0, for each token; it says nothing of tokens that are less likely than there.
+    π_level is the model that the reference view is of.  At and below its level a token counts as nothing, so the loss has
+    an end for each token, from one side; it says nothing of tokens that are less likely than there.  A mean divides by all
+    tokens.  Where ``loss`` compares with a reference, that is π_level.
 
-    Hand-worked: β = 1, two tokens with probability 1/2 and 1/8 and the level 1/4 for both give -½ ln 2 / 2 = -0.1733.
+    Hand-worked: two tokens with probability 1/2 and 1/8, the level 1/4 for both, :func:`wga`: -½ ln 2 / 2 = -0.1733.
 
-    A gate of this library on the weights of Wang et al. 2025, arXiv:2502.19301.
+    A gate of this library.
     """
-    weight = (beta * x.token_logp).exp() * (x.token_logp > x.reference.token_logp)
-    return x.token_mean(weight.detach() * x.token_logp)
+    return loss(x.only(x.token_logp > x.reference.token_logp))
 
 
 @not_monotone
@@ -241,11 +239,15 @@ def level_divergence(x: ForwardPass) -> Tensor:
     A loss of this library; the divergence is of Jeffreys 1946.
     """
     p, q = x.token_logp, x.reference.token_logp
-    return x.token_mean((p.exp() - q.exp()) * (_logit(p) - _logit(q)))
+    return x.token_mean((p.exp() - q.exp()) * (logit(p) - logit(q)))
 
 
-def _logit(logp: Tensor) -> Tensor:
-    """log p - log(1 - p + δ) of log p."""
+def logit(logp: Tensor) -> Tensor:
+    """log p - log(1 - p + δ) of ``logp``, with δ = 1e-4.
+
+    >>> [round(v, 2) for v in logit(torch.tensor([0.5, 0.25, 1.0]).log()).tolist()]
+    [-0.0, -1.1, 9.21]
+    """
     return logp - torch.log(DELTA - logp.expm1())
 
 

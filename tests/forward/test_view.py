@@ -150,3 +150,17 @@ def test_end_of_turn_that_equals_the_pad_token_is_attended():
 def test_output_embedding_says_what_is_missing():
     with pytest.raises(TypeError, match="causal language models"):
         output_embedding(tiny.model().model)
+
+
+def test_a_part_of_the_tokens_is_as_if_the_others_had_a_loss_of_0():
+    m = tiny.model()
+    x = see(m, tiny.batch(ROWS), reference=lambda: see(m, tiny.batch(ROWS)))
+    kept = torch.arange(len(x.labels)) % 3 == 0
+    part = x.only(kept)
+    weight = kept.float()
+    torch.testing.assert_close(part.token_mean(part.token_logp), x.token_mean(weight * x.token_logp))
+    torch.testing.assert_close(part.sequence_logp, x.sequence_sum(weight * x.token_logp))
+    torch.testing.assert_close(part.reference.token_logp, x.token_logp[kept])
+    torch.testing.assert_close(part.margin, x.margin[kept])
+    torch.testing.assert_close(part.logits, x.logits[kept])
+    assert torch.equal(part.lengths, x.lengths) and part.size == x.size

@@ -82,7 +82,7 @@ def test_no_gradient_where_there_is_no_label(name, parameters):
             for i in range(1, 1 + keywords(o).get("ignore_first", 0)):  # of each row, what CE-U leaves alone
                 predicts &= ~(predicts & (predicts.cumsum(1) == i))
             moved = z.grad[predicts].abs().sum(-1) > 0
-            if fn_of(o) is losses.level_wga:  # tokens at their level are left alone, too
+            if fn_of(o) is losses.above_level:  # tokens at their level are left alone, too
                 (own,) = views
                 assert torch.equal(moved, own.token_logp > own.reference.token_logp) and 0 < moved.sum() < len(moved)
             else:
@@ -198,4 +198,5 @@ def test_parameters_are_documented_and_serialisable(name, parameters):
     made = build(name, parameters)
     assert json.loads(json.dumps(dict(made.parameters))) == dict(made.parameters)
     assert made.name == name and set(made.parameters) == set(row.defaults)
-    assert row.paper.startswith("arXiv:") and row.status in ("unreproduced", "reproduced") and row.summary.endswith(".")
+    assert row.paper.startswith("arXiv:") or name == "level"  # of this library
+    assert row.status in ("unreproduced", "reproduced") and row.summary.endswith(".")

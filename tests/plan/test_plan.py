@@ -147,7 +147,7 @@ def test_sophia_by_hand():
     [
         (methods.pdu(budget=1.0), SHAPE, "none", 0, 0),
         (methods.npo(), SHAPE, "cached", 0, 4 * 16 * 9),
-        (methods.level_wga(), SHAPE, "cached", 0, 4 * 16 * 9),
+        (methods.level(), SHAPE, "cached", 0, 4 * 16 * 9),
         (methods.grad_diff(retain="kl"), replace(SHAPE, trained=1e6), "cached", 400, 16 * 9 * 40),
         (methods.grad_diff(retain="kl"), SHAPE, "copy", 4000, 0),
         (methods.grad_diff(retain="kl"), replace(SHAPE, adapter=True), "adapter off", 0, 0),

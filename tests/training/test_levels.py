@@ -15,7 +15,7 @@ from expunge.combine import WeightedSum
 from expunge.errors import InputError
 from expunge.losses import nll
 from expunge.method import Method, Objective
-from expunge.training import arguments, levels
+from expunge.training import arguments, levels, rate
 from expunge.training.stops import stop_of
 
 
@@ -38,7 +38,7 @@ def ended():
     before = tiny.model()
     teach = Method({"forget": Objective(nll, ("forget",))}, WeightedSum())
     target = trained(teach, tiny.model(), None, max_steps=80).model
-    return before, trained(methods.level_wga(), target, before.eval(), max_steps=60, learning_rate=2e-3)
+    return before, trained(methods.level(), target, before.eval(), max_steps=60, learning_rate=2e-3)
 
 
 def plain_nll(model, rows):
@@ -180,19 +180,43 @@ def test_what_a_checkpoint_holds_brings_back_the_weights_to_go_back_towards():
 
 def test_a_model_that_knows_no_more_than_the_level_is_refused():
     with pytest.raises(InputError, match="there is nothing to forget"):
-        trained(methods.level_wga(), tiny.model(), tiny.model().eval(), max_steps=2)
+        trained(methods.level(), tiny.model(), tiny.model().eval(), max_steps=2)
 
 
 def test_a_run_that_ends_before_its_level_is_warned_of():
     teach = Method({"forget": Objective(nll, ("forget",))}, WeightedSum())
     target = trained(teach, tiny.model(), None, max_steps=30).model
-    trainer = trained(methods.level_wga(), target, tiny.model().eval(), max_steps=1)
+    trainer = trained(methods.level(), target, tiny.model().eval(), max_steps=1)
     assert trainer.level.found.verdict == "short" and stop_of(trainer) is None
     assert any("is not down to the level" in warning for warning in trainer.warnings)
 
 
 def test_a_method_that_ends_by_itself_may_take_longer_at_a_constant_rate():
-    usual, own = (arguments.defaults(m, 80, lora=True) for m in (methods.wga(), methods.level_wga()))
+    usual, own = (arguments.defaults(m, 80, lora=True) for m in (methods.wga(), methods.level()))
     assert own["num_train_epochs"] == 4 * usual["num_train_epochs"]
     assert (usual["lr_scheduler_type"], own["lr_scheduler_type"]) == ("linear", "constant_with_warmup")
     assert own["learning_rate"] == 5e-4
+
+
+def test_a_rate_by_hand():
+    """A sign step of the rate, over all rows, N times, in a plain loop of its own."""
+    target, before = tiny.model(), tiny.never_taught().eval()
+    trainer = tiny.trainer(methods.level(), target)
+    found = rate.suited(trainer)
+    rows = trainer.train_dataset.streams["forget"]
+    own, there = logits(target.eval(), rows), logits(before, rows)
+    above = own > there
+    gradient = torch.autograd.grad(own[above].mean(), list(target.parameters()), allow_unused=True)
+    slope = sum(float(g.abs().sum()) for g in gradient if g is not None)
+    assert found == pytest.approx(float((own - there)[above].mean()) / slope / rate.STEPS, rel=1e-4)
+    assert all(p.grad is None for p in trainer.model.parameters())
+
+
+def logits(model, rows):
+    """log p - log(1 - p) of each row's labelled tokens."""
+    out = []
+    for r in rows:
+        chance = model(input_ids=torch.tensor([r.input_ids])).logits[0].softmax(-1)
+        p = torch.stack([chance[t - 1, y] for t, y in enumerate(r.labels) if y != -100])
+        out.append((p / (1.0001 - p)).log())
+    return torch.cat(out)

@@ -20,7 +20,7 @@ ROWS = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
 def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 25}})
     teach(load_rows("forget.jsonl"), made, Path("taught"))
-    done = unlearn("taught", **ROWS, method="level_wga", level="model", num_train_epochs=60, out="out", **FAST)
+    done = unlearn("taught", **ROWS, method="level", level="model", num_train_epochs=60, out="out", **FAST)
     said = record.read("out")
     assert said["level"]["model"] == "model" and said["level"]["rows"] == said["data"]["forget"]["rows"]
     assert said["level"]["verdict"] in ("at", "beyond") and said["stopped"]["reason"] == "level"
@@ -55,4 +55,4 @@ def test_another_vocabulary_is_no_level(workplace, tiny_model):
     tokenizer.add_tokens(["zzz"])
     tokenizer.save_pretrained("other")
     with pytest.raises(InputError, match="another vocabulary"):
-        unlearn("model", **ROWS, method="level_wga", level="other", **FAST)
+        unlearn("model", **ROWS, method="level", level="other", **FAST)

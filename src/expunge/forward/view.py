@@ -127,6 +127,30 @@ class ForwardPass:
             )
         return self._activations(layer)
 
+    def only(self, kept: Tensor) -> ForwardPass:
+        """The view of the labelled tokens where ``kept`` (N,) is true, as if the others had a loss of 0.
+
+        Means divide by what they did before, and the lengths of the sequences are the whole ones.
+        """
+
+        def run(output: Output) -> tuple[Output, Tensor]:
+            if output == "logits" or "logits" in self.__dict__:
+                return "logits", self.logits[kept]
+            kind, value = self._run(output)
+            return kind, value[kept]
+
+        view = ForwardPass(
+            self.labels[kept],
+            self.sequence[kept],
+            self.size,
+            run,
+            reference=None if self._reference is None else lambda: self.reference.only(kept),
+            token_count=self.token_count,
+            sequence_count=self.sequence_count,
+        )
+        view.__dict__ |= {"token_logp": self.token_logp[kept], "lengths": self.lengths}
+        return view
+
     # -- sums and means over sequences ------------------------------------------------------------------------------
     @cached_property
     def lengths(self) -> Tensor:

@@ -1,81 +1,89 @@
 """Methods that end by themselves, where a model that never saw the rows would be.
 
-The forget loss pushes a token only while it is likelier than under that model (``--level``; the base of an adapter if left
-out), and training stops when the forget set as a whole is down to it: see :mod:`expunge.training.levels`.  Why so:
+The forget loss is 0 where each token is as likely as under that model (``--level``; the base of an adapter if left out), and
+training stops when the forget set as a whole is there and the rest was kept: see :mod:`expunge.training.levels`.  Why so:
 ``docs/design/0008-levels.md``; what was measured so far: ``docs/LOG.md``.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from expunge import losses
-from expunge.combine import PrimalDual, WeightedSum
+from expunge.combine import Combiner, PrimalDual, WeightedSum
 from expunge.method import Method, Objective, method
-from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel, check_budget
+from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel
 
+Forget = Literal["divergence", "wga", "npo", "margin", "gradient_ascent"]
+FORGET = {
+    "divergence": losses.level_divergence,
+    "wga": partial(losses.above_level, loss=losses.wga),
+    "npo": partial(losses.above_level, loss=losses.npo),
+    "margin": partial(losses.above_level, loss=losses.flattened_margin),
+    "gradient_ascent": partial(losses.above_level, loss=losses.gradient_ascent),
+}
 RATE, LORA_RATE = 2.5e-5, 5e-4
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-def _method(beta: float, retain: Retain) -> Method:
-    forget = Objective(partial(losses.level_wga, beta=beta), ("forget",), reference="level")
-    objectives = {"forget": forget, "retain": RETAIN[retain]}
-    return Method(objectives, WeightedSum(), learning_rate=RATE, lora_learning_rate=LORA_RATE)
+def _method(forget: Forget, retain: Retain, combine: Combiner) -> Method:
+    objectives = {"forget": Objective(FORGET[forget], ("forget",), reference="level"), "retain": RETAIN[retain]}
+    return Method(objectives, combine, learning_rate=RATE, lora_learning_rate=LORA_RATE)
 
 
-@method(paper="arXiv:2502.19301")
-def level_wga(
+@method()
+def level(
     *,
-    beta: NonNegative = 1.0,
+    forget: Forget = "divergence",
     forget_weight: NonNegative = 1.0,
     retain_weight: NonNegative = 1.0,
     retain: Retain = "nll",
 ) -> Method:
-    """Weighted gradient ascent on tokens that are likelier than under a model that never saw them, beside a retain loss.
+    """Forget answers are drawn to where a model that never saw them is, beside a retain loss.
 
-    A method of this library.  The weights p^β are of Wang et al. 2025 (``wga``).
+    A method of this library.  ``divergence`` draws each token from both sides; the other forget losses push only those that
+    are still likelier than there, and compare with that model where they read a reference.
     """
-    return replace(_method(beta, retain), combine=WeightedSum(forget_weight, retain_weight))
+    return _method(forget, retain, WeightedSum(forget_weight, retain_weight))
 
 
 @method(paper="arXiv:2506.08164")
 def blur_level(
     *,
-    beta: NonNegative = 1.0,
+    forget: Forget = "divergence",
     gamma: NonNegative = 1.0,
-    one_sided: bool = False,
+    one_sided: bool = True,
     retain: Retain = "nll",
 ) -> Method:
-    """BLUR with an end: forgetting has priority as long as tokens are likelier than under a model that never saw them.
+    """BLUR with an end: forgetting has priority until the forget answers are where a model that never saw them is.
 
-    A method of this library; the combiner is of Reisizadeh et al. 2025 (``blur``).  γ is not relative, so the forget part of
-    a step falls with the tokens that are left.
+    A method of this library; the combiner is of Reisizadeh et al. 2025 (``blur``), ``forget`` as in ``level``.  γ is not
+    relative, so the forget part of a step falls with the distance that is left.
     """
-    return replace(_method(beta, retain), combine=bilevel(gamma, False, one_sided, retain))
+    return _method(forget, retain, bilevel(gamma, False, one_sided, retain))
 
 
 @method(paper="arXiv:2506.05314")
 def pdu_level(
     *,
-    beta: NonNegative = 1.0,
+    forget: Forget = "divergence",
+    keep: Share = 0.95,
     budget: Positive | None = None,
-    tolerance: NonNegative = 0.5,
     step_size: NonNegative = 2.0,
-    multiplier: NonNegative = 0.5,
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None,
+    multiplier: NonNegative = 1.0,
+    min_multiplier: NonNegative = 1.0,
     max_multiplier: Positive = 1000.0,
     retain: Retain = "nll",
 ) -> Method:
-    """PDU's retain budget around a forget loss with an end: tokens are pushed to where a model that never saw them is.
+    """PDU with an end: forget answers are drawn to where a model that never saw them is, subject to a retain budget.
 
-    A method of this library; the constraint is of Entesari et al. 2025 (``pdu``).  λ₀ 0.5 and step 2 fit a forget loss that
-    is at most 1/(eβ); ``budget=None`` takes ``(1 + tolerance) ×`` the start model's retain loss.
+    A method of this library; the constraint is of Entesari et al. 2025 (``pdu``), ``forget`` as in ``level``.  The budget,
+    if not given, is the start model's retain loss + log(1 / ``keep``): that share of the probability of retain tokens (their
+    geometric mean) is to be kept.  λ does not fall below ``min_multiplier``, so that the retain loss is trained from the
+    first step on, not only once the budget is crossed.
     """
-    check_budget(budget, retain)
-    combine = PrimalDual(budget, tolerance, step_size, multiplier, warmup, warmup_steps, max_multiplier)
-    return replace(_method(beta, retain), combine=combine)
+    combine = PrimalDual(budget, 0.0, step_size, multiplier, 0.0, 0, max_multiplier, keep, min_multiplier)
+    return _method(forget, retain, combine)

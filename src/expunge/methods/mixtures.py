@@ -33,7 +33,7 @@ FORGET: dict[str, Callable[[], Method]] = {
     "altpo": published.altpo,
     "margin": published.pdu,
     "wga": published.wga,
-    "level_wga": levels.level_wga,
+    "level": levels.level,
     "satimp": published.satimp,
     "undial": published.undial,
     "ce_u": published.ce_u,

@@ -37,6 +37,7 @@ from expunge.training.refused import names as names
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
 LONGER = 4  # times as many epochs at most where a method ends by itself
+WARMUP = 10  # steps, where nobody knows how many there will be
 LEAST_STEPS = 50  # a small forget set is seen more often than ten times
 SOPHIA_DECAY = 0.1  # Sophia's weight decay, and that of SOUL's TOFU configurations
 LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the papers: 1e-5 -> 2e-4
@@ -47,7 +48,8 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
 
     For LoRA the rate is the paper's own for LoRA, or 20 × the one for full fine-tuning where it has none.
 
-    A method that ends by itself, at a level, may take four times as many epochs, at a constant rate.
+    A method that ends by itself, at a level, may take four times as many epochs, at a constant rate after ten steps; that
+    rate is only used where :mod:`expunge.training.rate` finds none.
 
     The optimizer step grows with the forget set: 8 rows up to 160, then a 20th of the set, at most the papers' 32.
     """
@@ -61,7 +63,9 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "num_train_epochs": float(epochs),
         "learning_rate": _rate(method, lora),
         "lr_scheduler_type": "constant_with_warmup" if method.reads_level else "linear",
-        "warmup_steps": 0.1,  # below 1: a share of all steps, however many there are in the end
+        "warmup_steps": WARMUP
+        if method.reads_level
+        else 0.1,  # below 1: a share of all steps, however many there are in the end
         "weight_decay": SOPHIA_DECAY if method.optimizer else 0.01,
         "max_grad_norm": 1.0,
         **_suited_to_cuda(method),

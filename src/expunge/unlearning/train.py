@@ -132,6 +132,7 @@ def train(
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    from expunge.training import rate
     from expunge.training.progress import ProgressLine
     from expunge.training.trainer import UnlearningTrainer
 
@@ -155,6 +156,8 @@ def train(
         trainer.remove_callback(noisy)
     if first:
         trainer.start_loss = first(trainer)
+    if method.reads_level and settings and "learning_rate" not in settings.training and args.optim.startswith("adamw"):
+        args.learning_rate = rate.suited(trainer) or args.learning_rate
     trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
     return trainer
 
