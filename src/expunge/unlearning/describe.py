@@ -235,5 +235,7 @@ def tokens(trainer: Any) -> int:
     """How many tokens the steps read over all streams, prompt and padding included: what the trainer counted, 6 operations
     a parameter and token.
     """
-    result: int = round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
+    from expunge.forward.family import parameters
+
+    result: int = round(trainer.state.total_flos / (6 * parameters(trainer.model)))
     return result

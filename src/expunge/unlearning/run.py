@@ -121,9 +121,10 @@ def _carried_out(
 
     from expunge import models
     from expunge.models import changed, formats
-    from expunge.training import finite, sharded
+    from expunge.training import finite, sharded, zero3
 
     sharded_run = sharded.switched_on(args)
+    together = sharded_run or zero3.switched_on(args)  # each pass after training is one of all processes
     if sharded_run:  # no device need hold the whole model
         settings = settings.model_copy(update={"device": "cpu"})
     unfinished.begin(folder, settings)
@@ -185,7 +186,7 @@ def _carried_out(
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     try:
         after = outcome.measured(
-            trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=sharded_run)
+            trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=together)
         )
     except RunFailed:  # there is nothing to go on from
         unfinished.discard(folder)

@@ -24,12 +24,13 @@ FIT_ROWS = 64  # of the forget set that a method is fitted on
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
     from expunge.training import arguments as training
-    from expunge.training import checkpoints, curvature, sharded, shares
+    from expunge.training import checkpoints, curvature, sharded, shares, zero3
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     suited = shares.divided(suited, settings.training, forget_rows, processes.count())
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed, settings.device)
     sharded.check(args)
+    zero3.make_whole(args)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
     if method.optimizer:
