@@ -22,7 +22,9 @@ def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     teach(load_rows("forget.jsonl"), made, Path("taught"))
     done = unlearn("taught", **ROWS, method="level_wga", level="model", num_train_epochs=60, out="out", **FAST)
     said = record.read("out")
-    assert said["level"]["model"] == "model" and said["level"]["rows"] == said["data"]["forget"]["rows"]
+    assert (said["level"]["source"], said["level"]["model"]) == ("model", "model") and said["level"]["rows"] == said[
+        "data"
+    ]["forget"]["rows"]
     assert said["level"]["verdict"] in ("at", "beyond") and said["stopped"]["reason"] == "level"
     assert abs(said["level"]["difference"]) < said["level"]["distance_before"]
     assert "level of a model that never saw the forget set" in Path("out/report.html").read_text()
@@ -37,8 +39,8 @@ def test_of_an_adapter_it_is_the_base(workplace):
     assert level.model_of(settings.make({"model": "model", "forget": "-"})) is None
 
 
-def test_no_model_gives_a_level(workplace):
-    with pytest.raises(InputError, match="name one with --level"):
+def test_nothing_gives_a_level(workplace):
+    with pytest.raises(InputError, match=r"name one with --level .* with --holdout$"):
         unlearn("model", **ROWS, method="blur_level", **FAST)
 
 
@@ -56,3 +58,28 @@ def test_another_vocabulary_is_no_level(workplace, tiny_model):
     tokenizer.save_pretrained("other")
     with pytest.raises(InputError, match="another vocabulary"):
         unlearn("model", **ROWS, method="level_wga", level="other", **FAST)
+
+
+def test_holdout_rows_give_it_where_no_model_is_named(workplace):
+    """Also of an adapter, whose base would give it otherwise."""
+    rows = load_rows("forget.jsonl")
+    unseen = [
+        {"question": f"Where does {n} live?", "answer": f"{n} lives in {p}."} for n, p in (("Ira", "Kel"), ("Jo", "Mu"))
+    ]
+    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 25}})
+    teach(rows, made, Path("taught"))
+    done = unlearn(
+        "taught", **ROWS, holdout=unseen, method="level_wga", num_train_epochs=60, out="out", **FAST
+    )  # fmt: skip
+    said = record.read("out")["level"]
+    assert (said["source"], said["model"], said["rows"]) == ("holdout", None, 3) and said["distance_before"] > 0
+    assert said["verdict"] in ("at", "beyond") and done.record["training"]["stopped_after"] < 60
+    assert done.record["data"]["holdout"]["rows"] == 2 and "holdout_level" not in done.record["training"]
+    assert "as estimated from the holdout rows" in Path("out/report.html").read_text()
+    of_adapter = settings.make({"model": "taught", "forget": "-", "holdout": "h.jsonl"})
+    assert level.described(of_adapter) == {"source": "holdout", "model": None}
+
+
+def test_two_levels_are_one_too_many(workplace):
+    with pytest.raises(InputError, match="ends at one level, that of the model other or that of the holdout rows"):
+        unlearn("model", **ROWS, method="level_wga", level="other", holdout=["Ira lives in Kel."], **FAST)

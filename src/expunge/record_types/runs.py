@@ -168,10 +168,12 @@ class KeepInfo(TypedDict):
 
 
 class LevelInfo(TypedDict):
-    """How far the forget set is from the level of ``model``, in nats a token: the mean ``difference`` over ``rows`` with its
-    90 % interval, against ``margin``; ``verdict``: short, at or beyond.
+    """How far the forget set is from its level, in nats a token: the mean ``difference`` over ``rows`` with its 90 %
+    interval, against ``margin``; ``verdict``: short, at or beyond.  ``source``: ``model``, the level is that of ``model``,
+    or ``holdout``, that of holdout rows under the start model.
     """
 
+    source: NotRequired[str | None]
     model: str | None
     rows: float | None
     distance_before: float | None

@@ -73,9 +73,11 @@ def notes(said: Any) -> list[str]:
             f"{count(budget['steps'])} steps on record{start}."
         )
     if (level := record["level"]) and level["difference"] is not None and level["low"] is not None:
+        how = ", as estimated from the holdout rows," if level["source"] == "holdout" else ""
         out.append(
             f"Answers of the forget set are {level['difference']:+.3g} nats a token less likely than under a model that "
-            f"never saw them (90 % interval {level['low']:+.3g} to {level['high']:+.3g}, margin ±{level['margin']:.2g}, "
+            f"never saw them{how} (90 % interval {level['low']:+.3g} to {level['high']:+.3g}, "
+            f"margin ±{level['margin']:.2g}, "
             f"{level['distance_before']:.3g} to go before training): {level['verdict']} that level."
         )
     if halved := record["out_of_memory"]:

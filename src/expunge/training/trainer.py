@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -58,8 +58,9 @@ class UnlearningTrainer(SteppingTrainer):
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.  ``level()``: loads a model that never saw the forget rows, for methods that end at its
-    level (:mod:`expunge.training.levels`).  ``keep``: rows that it must not lose, see :mod:`expunge.training.utility`.
+    :mod:`expunge.training.stopping`.  ``level()``: loads a model that never saw the forget rows, or is
+    what such a model says of them, for methods that end there (:mod:`expunge.training.levels`).  ``keep``: rows that it must
+    not lose, see :mod:`expunge.training.utility`.
     ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
@@ -73,7 +74,7 @@ class UnlearningTrainer(SteppingTrainer):
         start_loss: float | None = None,
         holdout: Any = None,
         keep: utility.Keep | None = None,
-        level: Callable[[], nn.Module] | None = None,
+        level: reference.Level | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)

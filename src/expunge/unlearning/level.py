@@ -1,17 +1,24 @@
-"""The model that gives the level at which some methods end: one that never saw the forget rows."""
+"""What gives the level at which some methods end, that of a model that never saw the forget rows.
+
+In this order: the model that was named (``--level``); holdout rows (:mod:`expunge.unlearning.unseen`); the base of an
+adapter that is unlearned.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from expunge.errors import InputError
 from expunge.method import Method
 from expunge.models.check import check_files
 from expunge.models.locate import adapter_base, resolve
 from expunge.models.tokenizer import load_tokenizer
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
+
+Source = Literal["model", "holdout"]
 
 
 def model_of(settings: Recipe) -> str | None:
@@ -28,8 +35,21 @@ def model_of(settings: Recipe) -> str | None:
     return base.base or base.location
 
 
+def source_of(settings: Recipe) -> Source | None:
+    """What gives the level of a run; None where nothing does."""
+    if settings.level is None and settings.holdout is not None:
+        return "holdout"
+    return None if model_of(settings) is None else "model"
+
+
+def described(settings: Recipe) -> dict[str, str | None]:
+    """What a record says of it."""
+    source = source_of(settings)
+    return {"source": source, "model": model_of(settings) if source == "model" else None}
+
+
 def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
-    """Raise InputError where ``method`` reads a level and no model gives one that fits, or where it reads none."""
+    """Raise InputError where ``method`` reads a level and nothing gives one that fits, or where it reads none."""
     if not method.reads_level:
         if settings.level is not None:
             raise InputError(
@@ -37,11 +57,18 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
                 "blur_level"
             )
         return
-    name = model_of(settings)
+    if settings.level is not None and settings.holdout is not None:
+        raise InputError(
+            f"{method.name} ends at one level, that of the model {settings.level} or that of the holdout rows; leave out "
+            "level, or holdout"
+        )
+    source, name = source_of(settings), model_of(settings)
+    if source == "holdout":
+        return
     if name is None:
         raise InputError(
-            f"{method.name} ends where a model that never saw the forget rows would be; name one with --level: a retrained "
-            "model, or the one before fine-tuning"
+            f"{method.name} ends where a model that never saw the forget rows would be; name one with --level (a retrained "
+            "model, or the one before fine-tuning), or give rows of the same kind that the model never saw with --holdout"
         )
     check_files(resolve(name), trust_remote_code=settings.trust_remote_code)
     other = load_tokenizer(name, trust_remote_code=settings.trust_remote_code)
@@ -52,10 +79,20 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
         )
 
 
-def loader(settings: Recipe, method: Method, load: Callable[[str], Any]) -> Callable[[], Any] | None:
-    """What gives the model when it is asked; None for a method that reads none."""
+def loader(settings: Recipe, method: Method, load: Callable[[str], Any], data: Data, target: Any) -> Any:
+    """What gives the model when it is called, or the levels of the forget rows' tokens; None for a method that reads none.
+
+    ``target``: what :func:`expunge.models.load.load` gave of the model that is unlearned.
+    """
     if not method.reads_level:
         return None
+    if source_of(settings) == "holdout":
+        from expunge.training.cached import CachedLogp
+        from expunge.unlearning import unseen
+
+        rows = data.examples["holdout"]
+        logp = unseen.token_logp(target.model, rows, target.tokenizer.pad_token_id)
+        return CachedLogp({"forget": unseen.levels(data.examples["forget"], rows, logp)})
     name = model_of(settings)
     assert name is not None
     return lambda: load(name).model

@@ -177,7 +177,7 @@ def _carried_out(
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
         settings=settings,
-        level=level.loader(settings, method, load),
+        level=level.loader(settings, method, load, data, target),
     )
     before = measured[settings.model]
     if settings.dtype != settings.loaded:

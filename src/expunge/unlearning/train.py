@@ -122,13 +122,13 @@ def train(
     begin: Path | None = None,
     first: Callable[[Any], float | None] | None = None,
     settings: Recipe | None = None,
-    level: Callable[[], Any] | None = None,
+    level: Any = None,
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
     ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
     first step, gives ``start_loss``.  ``settings``: of a run with a utility guard.
-    ``level()``: loads a model that never saw the forget rows.
+    ``level()``: loads a model that never saw the forget rows; or the values of such a one.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -146,7 +146,7 @@ def train(
         data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
         method=method,
         start_loss=start_loss,
-        holdout=data.examples.get("holdout"),
+        holdout=None if method.reads_level else data.examples.get("holdout"),
         keep=_keep(data, settings) if settings else None,
         level=level,
         callbacks=[ProgressLine(), *callbacks],
