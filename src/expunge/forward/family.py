@@ -126,7 +126,7 @@ def local(tensor: Tensor) -> Tensor:
     tensor itself.  No gradient.
     """
     in_parts = not tensor.numel() and hasattr(tensor, "ds_tensor")
-    found: Tensor = tensor.ds_tensor if in_parts else getattr(tensor, "_local_tensor", tensor)
+    found: Tensor = getattr(tensor, "ds_tensor" if in_parts else "_local_tensor", tensor)
     return found.detach()
 
 
