@@ -5,7 +5,8 @@
 The *level* of a forget row is its mean negative log-likelihood per token under a model that never saw it.  The retrained
 model's is the truth; the estimates come from the model before fine-tuning, or from the target model: its holdout rows, the
 forget rows about others (:mod:`perf.renamed`), and answers that it writes itself, to the same questions with
-other facts (``alternates``) or to the questions about others.  Printed of each: mean, standard deviation, correlation with
+other facts (``alternates``) or to the questions about others; the rows that are no forget rows as they are, and as levels
+of the forget tokens (:mod:`expunge.unlearning.unseen`).  Printed of each: mean, standard deviation, correlation with
 the truth over rows, root mean square error (against the mean, where rows are no estimates of rows), Kolmogorov-Smirnov
 distance, and, of those that have a value for each token, correlation and error over tokens.
 """
@@ -141,6 +142,12 @@ def main() -> None:
         loaded = models.load(asked.base, dtype=torch.float32)
         kept["base"] = token_nll(loaded.model, loaded.tokenizer, own)
         note("base", compared(rows_of(kept["base"]), truth) | over_tokens(kept["base"], kept["retrained"]))
+    if asked.base and asked.holdout:
+        unseen_by = token_nll(loaded.model, loaded.tokenizer, encoded(load_rows(asked.holdout), loaded.tokenizer))
+        scale = rows_of(kept["holdout"]).mean() / rows_of(unseen_by).mean()
+        kept["base, scaled"] = [v * scale for v in kept["base"]]
+        tokens = over_tokens(kept["base, scaled"], kept["retrained"])
+        note("base, scaled", compared(rows_of(kept["base, scaled"]), truth) | tokens)
     if asked.out:
         Path(asked.out).write_text(
             json.dumps({"figures": said, "tokens": {k: [v.tolist() for v in of] for k, of in kept.items()}})

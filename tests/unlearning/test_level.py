@@ -11,7 +11,7 @@ from expunge import record, unlearn
 from expunge.bench.teach import teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.unlearning import level, settings
+from expunge.unlearning import alternates, level, settings
 
 FAST = {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-2, "per_device_train_batch_size": 4}
 ROWS = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
@@ -39,9 +39,9 @@ def test_of_an_adapter_it_is_the_base(workplace):
     assert level.model_of(settings.make({"model": "model", "forget": "-"})) is None
 
 
-def test_nothing_gives_a_level(workplace):
-    with pytest.raises(InputError, match=r"name one with --level .* with --holdout$"):
-        unlearn("model", **ROWS, method="blur_level", **FAST)
+def test_of_plain_texts_nothing_gives_a_level(workplace):
+    with pytest.raises(InputError, match=r"name a model with --level .* with --holdout$"):
+        unlearn("model", forget=["Ada lives in Oru."], retain="retain.jsonl", method="blur_level", **FAST)
 
 
 def test_a_level_that_nothing_reads(workplace):
@@ -61,7 +61,6 @@ def test_another_vocabulary_is_no_level(workplace, tiny_model):
 
 
 def test_holdout_rows_give_it_where_no_model_is_named(workplace):
-    """Also of an adapter, whose base would give it otherwise."""
     rows = load_rows("forget.jsonl")
     unseen = [
         {"question": f"Where does {n} live?", "answer": f"{n} lives in {p}."} for n, p in (("Ira", "Kel"), ("Jo", "Mu"))
@@ -76,10 +75,26 @@ def test_holdout_rows_give_it_where_no_model_is_named(workplace):
     assert said["verdict"] in ("at", "beyond") and done.record["training"]["stopped_after"] < 60
     assert done.record["data"]["holdout"]["rows"] == 2 and "holdout_level" not in done.record["training"]
     assert "as estimated from the holdout rows" in Path("out/report.html").read_text()
-    of_adapter = settings.make({"model": "taught", "forget": "-", "holdout": "h.jsonl"})
-    assert level.described(of_adapter) == {"source": "holdout", "model": None}
 
 
-def test_two_levels_are_one_too_many(workplace):
-    with pytest.raises(InputError, match="ends at one level, that of the model other or that of the holdout rows"):
-        unlearn("model", **ROWS, method="level_wga", level="other", holdout=["Ira lives in Kel."], **FAST)
+def test_holdout_rows_scale_what_a_model_says(workplace):
+    holdout = [{"question": "Where does Ira live?", "answer": "Ira lives in Kel."}]
+    said = settings.make({"model": "m", "forget": "-", "level": "model", "holdout": "h"})
+    assert level.described(said) == {"source": "model and holdout", "model": "model"}
+    with pytest.raises(InputError, match="there is nothing to forget"):  # of itself, times 1
+        unlearn("model", **ROWS, holdout=holdout, method="level_wga", level="model", max_steps=1, **FAST)
+
+
+def test_without_any_the_model_makes_answers_up(workplace, monkeypatch):
+    monkeypatch.setattr(alternates, "generated", lambda rows, *_, **__: ["Ada lives in Kel.", "", "Cy lives in Mu."])
+    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 25}})
+    teach(load_rows("forget.jsonl"), made, Path("taught"))
+    done = unlearn("taught", **ROWS, method="level_wga", max_steps=2, out="out", **FAST)
+    said = record.read("out")
+    assert (said["level"]["source"], said["level"]["model"]) == ("alternates", None)
+    assert "alternates.json" in said["private_files"] and Path("out/alternates.json").stat().st_mode & 0o77 == 0
+    assert any("answers that the model made up" in w for w in done.record["warnings"])
+    assert "answers that the model made up" in Path("out/report.html").read_text()
+    monkeypatch.setattr(alternates, "generated", lambda rows, *_, **__: [""] * len(rows))
+    with pytest.raises(InputError, match=r"made up no other answers .* --level, .* --holdout"):
+        unlearn("taught", **ROWS, method="level_wga", max_steps=2, out="none", **FAST)

@@ -62,3 +62,14 @@ def test_log_probabilities_are_those_of_transformers():
         assert len(unseen.labels(it)) == len(plain) and Counter(unseen.labels(it)) == Counter(
             y for y in it.labels[1:] if y != -100
         )
+
+
+def test_holdout_rows_scale_another_model():
+    """c is a ratio of means over rows, not over tokens."""
+    model, start = tiny.model(seed=1), tiny.model()
+    own, rows = tiny.examples(0, 3), tiny.examples(50, 4)
+    made = unseen.scaled(model, start, own, rows, 0)
+    there, here = (sum(float(v.mean()) for v in unseen.token_logp(m, rows, 0)) / 4 for m in (model, start))
+    assert abs(here / there - 1) > 1e-3
+    for i, values in enumerate(unseen.token_logp(model, own, 0)):
+        torch.testing.assert_close(made[i], values * (here / there))

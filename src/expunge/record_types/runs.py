@@ -169,8 +169,9 @@ class KeepInfo(TypedDict):
 
 class LevelInfo(TypedDict):
     """How far the forget set is from its level, in nats a token: the mean ``difference`` over ``rows`` with its 90 %
-    interval, against ``margin``; ``verdict``: short, at or beyond.  ``source``: ``model``, the level is that of ``model``,
-    or ``holdout``, that of holdout rows under the start model.
+    interval, against ``margin``; ``verdict``: short, at or beyond.  ``source``: ``model``, what gave the level is
+    ``model``; ``model and holdout``, which was scaled to holdout rows; ``holdout``; or ``alternates``, which the start
+    model made up.
     """
 
     source: NotRequired[str | None]

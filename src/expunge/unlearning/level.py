@@ -1,15 +1,16 @@
 """What gives the level at which some methods end, that of a model that never saw the forget rows.
 
-In this order: the model that was named (``--level``); holdout rows (:mod:`expunge.unlearning.unseen`); the base of an
-adapter that is unlearned.
+In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows, which
+also scale what a model says; answers that the start model makes up itself (:mod:`expunge.unlearning.unseen`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.method import Method
 from expunge.models.check import check_files
@@ -18,7 +19,7 @@ from expunge.models.tokenizer import load_tokenizer
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
-Source = Literal["model", "holdout"]
+Source = Literal["model", "model and holdout", "holdout", "alternates"]
 
 
 def model_of(settings: Recipe) -> str | None:
@@ -35,20 +36,19 @@ def model_of(settings: Recipe) -> str | None:
     return base.base or base.location
 
 
-def source_of(settings: Recipe) -> Source | None:
-    """What gives the level of a run; None where nothing does."""
-    if settings.level is None and settings.holdout is not None:
-        return "holdout"
-    return None if model_of(settings) is None else "model"
+def source_of(settings: Recipe) -> Source:
+    """What gives the level of a run."""
+    if model_of(settings) is None:
+        return "alternates" if settings.holdout is None else "holdout"
+    return "model" if settings.holdout is None else "model and holdout"
 
 
 def described(settings: Recipe) -> dict[str, str | None]:
     """What a record says of it."""
-    source = source_of(settings)
-    return {"source": source, "model": model_of(settings) if source == "model" else None}
+    return {"source": source_of(settings), "model": model_of(settings)}
 
 
-def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
+def check(settings: Recipe, method: Method, tokenizer: Any, forget: Sequence[Row]) -> None:
     """Raise InputError where ``method`` reads a level and nothing gives one that fits, or where it reads none."""
     if not method.reads_level:
         if settings.level is not None:
@@ -57,19 +57,15 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
                 "blur_level"
             )
         return
-    if settings.level is not None and settings.holdout is not None:
-        raise InputError(
-            f"{method.name} ends at one level, that of the model {settings.level} or that of the holdout rows; leave out "
-            "level, or holdout"
-        )
-    source, name = source_of(settings), model_of(settings)
-    if source == "holdout":
-        return
+    name = model_of(settings)
     if name is None:
-        raise InputError(
-            f"{method.name} ends where a model that never saw the forget rows would be; name one with --level (a retrained "
-            "model, or the one before fine-tuning), or give rows of the same kind that the model never saw with --holdout"
-        )
+        if settings.holdout is None and any(row.prompt is None for row in forget):
+            raise InputError(
+                f"{method.name} ends where a model that never saw the forget rows would be, and of plain texts nothing here "
+                "says where; name a model with --level (a retrained one, or the one before fine-tuning), or give rows of "
+                "the same kind that the model never saw with --holdout"
+            )
+        return
     check_files(resolve(name), trust_remote_code=settings.trust_remote_code)
     other = load_tokenizer(name, trust_remote_code=settings.trust_remote_code)
     if other.get_vocab() != tokenizer.get_vocab():
@@ -79,20 +75,29 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
         )
 
 
-def loader(settings: Recipe, method: Method, load: Callable[[str], Any], data: Data, target: Any) -> Any:
+def loader(
+    settings: Recipe, method: Method, load: Callable[[str], Any], data: Data, target: Any, folder: Path
+) -> tuple[Any, list[str]]:
     """What gives the model when it is called, or the levels of the forget rows' tokens; None for a method that reads none.
+    And what is to be warned of.
 
     ``target``: what :func:`expunge.models.load.load` gave of the model that is unlearned.
     """
     if not method.reads_level:
-        return None
-    if source_of(settings) == "holdout":
-        from expunge.training.cached import CachedLogp
-        from expunge.unlearning import unseen
+        return None, []
+    name, source = model_of(settings), source_of(settings)
+    if source == "model":
+        return lambda: load(str(name)).model, []
+    from expunge.training.cached import CachedLogp
+    from expunge.unlearning import unseen
 
-        rows = data.examples["holdout"]
-        logp = unseen.token_logp(target.model, rows, target.tokenizer.pad_token_id)
-        return CachedLogp({"forget": unseen.levels(data.examples["forget"], rows, logp)})
-    name = model_of(settings)
-    assert name is not None
-    return lambda: load(name).model
+    warnings: list[str] = []
+    own, pad = data.examples["forget"], target.tokenizer.pad_token_id
+    if source == "model and holdout":
+        levels = unseen.scaled(load(str(name)).model, target.model, own, data.examples["holdout"], pad)
+    else:
+        rows = data.examples.get("holdout")
+        if rows is None:
+            rows, warnings = unseen.made_up(data, target, settings, folder)
+        levels = unseen.levels(own, rows, unseen.token_logp(target.model, rows, pad))
+    return CachedLogp({"forget": levels}), warnings

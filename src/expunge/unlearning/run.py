@@ -157,6 +157,8 @@ def _carried_out(
     if settings.model not in measured and not sharded_run:
         measured[settings.model] = measure(target.model, target.tokenizer, data, settings)
 
+    from_level, level_warnings = level.loader(settings, method, load, data, target, folder)
+
     def first(trainer: Any) -> float | None:
         """In shards the target is measured when the trainer has sharded it; an adapter does nothing yet."""
         if settings.model not in measured:
@@ -177,7 +179,7 @@ def _carried_out(
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
         settings=settings,
-        level=level.loader(settings, method, load, data, target),
+        level=from_level,
     )
     before = measured[settings.model]
     if settings.dtype != settings.loaded:
@@ -203,7 +205,7 @@ def _carried_out(
         after=after,
         compared=compared,
         parent=parent,
-        warnings=[*parent_warnings],
+        warnings=[*parent_warnings, *level_warnings],
         command=command,
     )
     # Of several processes one writes, and checks what it wrote; the others get the record.

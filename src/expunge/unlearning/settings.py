@@ -77,7 +77,7 @@ class Recipe(BaseModel):
     level: str | None = Field(
         None,
         description="A model that never saw the forget rows, for methods that end at its level: a retrained one or the one "
-        "before fine-tuning. Left out, holdout rows, or the base of an adapter.",
+        "before fine-tuning. Left out, the base of an adapter, holdout rows, or answers that the model makes up itself.",
         json_schema_extra={"metavar": "MODEL"},
     )
     keep: float | None = Field(

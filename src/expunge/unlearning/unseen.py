@@ -1,4 +1,4 @@
-r"""Levels of tokens from rows that the start model never saw, where no other model gives them.
+r"""Levels of tokens from rows that the start model never saw: holdout rows, or answers that it makes up itself.
 
 Holdout rows say how likely an unseen answer is as a whole, and nothing of the tokens of another answer.  Those differ most
 by kind: what was said before is repeated, a frequent token is form, a rare one is a fact.  So the level of a forget token is
@@ -9,7 +9,15 @@ the mean log-probability, under the start model, of the unseen rows' tokens of i
 
 with :math:`\bar\ell` the mean over all of them.  The kind κ is whether the token, and whether it with the one before it, was
 in the text before, and in what share of the *other* unseen answers it is.  It reads token ids alone, so no language and no
-tokenizer is special.  How near that is to a retrained model: ``python -m perf.levels``.
+tokenizer is special.
+
+What another model says of a token is nearer than that, but for its scale: a model before fine-tuning is less certain of
+everything, right or wrong.  Holdout rows H give the scale,
+
+.. math:: \ell_{i,t} = c\, \log \pi_{\mathrm{level}}(y_{i,t} \mid x_i, y_{i,<t}), \qquad
+    c = \mathrm{nll}_{\mathrm{start}}(H) / \mathrm{nll}_{\mathrm{level}}(H).
+
+How near each is to a retrained model: ``python -m perf.levels``.
 """
 
 from __future__ import annotations
@@ -17,14 +25,22 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from expunge.data import collate
+from expunge import processes
+from expunge.data import chat, collate
 from expunge.data.example import Example
+from expunge.errors import InputError
 from expunge.forward.view import IGNORE, see
+from expunge.unlearning import alternates
+from expunge.unlearning.rows import Data
+from expunge.unlearning.settings import Recipe
 
 SHRINK = 5.0  # tokens' worth of the mean over all that each kind's mean has
 SHARES = (
@@ -45,6 +61,37 @@ def levels(own: Sequence[Example], unseen: Sequence[Example], logp: Sequence[Ten
         [values.tolist() for values in logp],
     )
     return {i: torch.tensor([table[kind] for kind in kinds(e, found, len(unseen))]) for i, e in enumerate(own)}
+
+
+def scaled(
+    model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
+) -> dict[int, Tensor]:
+    """Row number -> (|y_i|,) what ``model`` says of the labelled tokens of ``own``, times the scale c of the module."""
+    theirs, here = (_mean(token_logp(of, unseen, pad_id)) for of in (model, start))
+    return {i: logp * (here / theirs) for i, logp in enumerate(token_logp(model, own, pad_id))}
+
+
+def made_up(data: Data, target: Any, settings: Recipe, folder: Path) -> tuple[list[Example], list[str]]:
+    """Other answers to the forget questions, by ``target``, as tokens, and what is to be warned of.
+
+    Kept in ``alternates.json`` in ``folder`` (:mod:`expunge.unlearning.alternates`).
+    Raises InputError where it makes up none.
+    """
+    forget = data.rows["forget"]
+    how: dict[str, Any] = {"seed": settings.seed, "chat_template": settings.chat_template}
+    texts = processes.on_main(partial(alternates.answers, forget, target, folder, **how))
+    rows = [replace(r, answer=t, message=None, every_turn=False) for r, t in zip(forget, texts, strict=True) if t]
+    if not rows:
+        raise InputError(
+            "the model made up no other answers to the forget questions, from which the level of an answer that it never "
+            "saw could be told; name a model with --level, or give rows of the same kind that it never saw with --holdout"
+        )
+    options: dict[str, Any] = {"max_length": data.max_length, "chat_template": settings.chat_template}
+    warning = (
+        "the level is estimated from answers that the model made up, which can be a nat a token off; rows of the same kind "
+        "that it never saw (--holdout), or an earlier model (--level), give a better one"
+    )
+    return [chat.encode(r, target.tokenizer, **options) for r in rows], [warning]
 
 
 def kinds(example: Example, found: Mapping[int, int], rows: int, but: set[int] | None = None) -> list[Kind]:
@@ -82,6 +129,11 @@ def means(of: Sequence[Sequence[Kind]], values: Sequence[Sequence[float]]) -> Ma
     mean = sum(every) / len(every)
     table: dict[Kind, float] = defaultdict(lambda: mean)
     return table | {kind: (sum(some) + SHRINK * mean) / (len(some) + SHRINK) for kind, some in by_kind.items()}
+
+
+def _mean(logp: Sequence[Tensor]) -> float:
+    """The mean over rows of the mean over tokens."""
+    return float(torch.stack([values.mean() for values in logp if len(values)]).mean())
 
 
 def labels(example: Example) -> list[int]:
