@@ -11,7 +11,7 @@ from expunge import record, unlearn
 from expunge.bench.teach import teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.unlearning import level, settings
+from expunge.unlearning import alternates, level, settings
 
 FAST = {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-2, "per_device_train_batch_size": 4}
 ROWS = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
@@ -22,8 +22,10 @@ def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     teach(load_rows("forget.jsonl"), made, Path("taught"))
     done = unlearn("taught", **ROWS, method="level", level="model", num_train_epochs=60, out="out", **FAST)
     said = record.read("out")
-    assert said["level"]["model"] == "model" and said["level"]["rows"] == said["data"]["forget"]["rows"]
-    assert said["level"]["verdict"] in ("at", "beyond") and said["stopped"]["reason"] == "level"
+    assert (said["level"]["source"], said["level"]["model"]) == ("model", "model") and said["level"]["rows"] == said[
+        "data"
+    ]["forget"]["rows"]
+    assert said["level"]["verdict"] in ("at", "near") and said["stopped"]["reason"] == "level"
     assert abs(said["level"]["difference"]) < said["level"]["distance_before"]
     assert "level of a model that never saw the forget set" in Path("out/report.html").read_text()
     assert done.record["training"]["stopped_after"] < 60 * 2
@@ -37,9 +39,9 @@ def test_of_an_adapter_it_is_the_base(workplace):
     assert level.model_of(settings.make({"model": "model", "forget": "-"})) is None
 
 
-def test_no_model_gives_a_level(workplace):
-    with pytest.raises(InputError, match="name one with --level"):
-        unlearn("model", **ROWS, method="blur_level", **FAST)
+def test_of_plain_texts_nothing_gives_a_level(workplace):
+    with pytest.raises(InputError, match=r"name a model with --level .* with --holdout$"):
+        unlearn("model", forget=["Ada lives in Oru."], retain="retain.jsonl", method="blur_level", **FAST)
 
 
 def test_a_level_that_nothing_reads(workplace):
@@ -56,3 +58,43 @@ def test_another_vocabulary_is_no_level(workplace, tiny_model):
     tokenizer.save_pretrained("other")
     with pytest.raises(InputError, match="another vocabulary"):
         unlearn("model", **ROWS, method="level", level="other", **FAST)
+
+
+def test_holdout_rows_give_it_where_no_model_is_named(workplace):
+    rows = load_rows("forget.jsonl")
+    unseen = [
+        {"question": f"Where does {n} live?", "answer": f"{n} lives in {p}."} for n, p in (("Ira", "Kel"), ("Jo", "Mu"))
+    ]
+    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 25}})
+    teach(rows, made, Path("taught"))
+    done = unlearn(
+        "taught", **ROWS, holdout=unseen, method="level", num_train_epochs=60, out="out", **FAST
+    )  # fmt: skip
+    said = record.read("out")["level"]
+    assert (said["source"], said["model"], said["rows"]) == ("holdout", None, 3) and said["distance_before"] > 0
+    assert said["verdict"] in ("at", "near") and done.record["training"]["stopped_after"] < 60
+    assert done.record["data"]["holdout"]["rows"] == 2 and "holdout_level" not in done.record["training"]
+    assert "as estimated from the holdout rows" in Path("out/report.html").read_text()
+
+
+def test_holdout_rows_scale_what_a_model_says(workplace):
+    holdout = [{"question": "Where does Ira live?", "answer": "Ira lives in Kel."}]
+    said = settings.make({"model": "m", "forget": "-", "level": "model", "holdout": "h"})
+    assert level.described(said) == {"source": "model and holdout", "model": "model"}
+    with pytest.raises(InputError, match="there is nothing to forget"):  # of itself, times 1
+        unlearn("model", **ROWS, holdout=holdout, method="level", level="model", max_steps=1, **FAST)
+
+
+def test_without_any_the_model_makes_answers_up(workplace, monkeypatch):
+    monkeypatch.setattr(alternates, "generated", lambda rows, *_, **__: ["Ada lives in Kel.", "", "Cy lives in Mu."])
+    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 25}})
+    teach(load_rows("forget.jsonl"), made, Path("taught"))
+    done = unlearn("taught", **ROWS, method="level", max_steps=2, out="out", **FAST)
+    said = record.read("out")
+    assert (said["level"]["source"], said["level"]["model"]) == ("alternates", None)
+    assert "alternates.json" in said["private_files"] and Path("out/alternates.json").stat().st_mode & 0o77 == 0
+    assert any("answers that the model made up" in w for w in done.record["warnings"])
+    assert "answers that the model made up" in Path("out/report.html").read_text()
+    monkeypatch.setattr(alternates, "generated", lambda rows, *_, **__: [""] * len(rows))
+    with pytest.raises(InputError, match=r"made up no other answers .* --level, .* --holdout"):
+        unlearn("taught", **ROWS, method="level", max_steps=2, out="none", **FAST)

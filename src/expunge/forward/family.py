@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
@@ -121,9 +122,28 @@ def reshard(model: nn.Module) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's shard of a DTensor, which shares its memory; any other tensor itself.  No gradient."""
-    found: Tensor = getattr(tensor, "_local_tensor", tensor).detach()
+    """This process's part of a DTensor, or of a weight that DeepSpeed holds in parts, which shares its memory; any other
+    tensor itself.  No gradient.
+    """
+    in_parts = not tensor.numel() and hasattr(tensor, "ds_tensor")
+    found: Tensor = getattr(tensor, "ds_tensor" if in_parts else "_local_tensor", tensor)
+    return found.detach()
+
+
+def shape_of(tensor: Tensor) -> torch.Size:
+    """The shape of a weight, whole, wherever its parts are."""
+    found: torch.Size = getattr(tensor, "ds_shape", tensor.shape)
     return found
+
+
+def parameters(model: nn.Module) -> int:
+    """How many parameters ``model`` has, in all processes together where they share them."""
+    return sum(shape_of(p).numel() for p in model.parameters())
+
+
+def in_parts(model: nn.Module) -> bool:
+    """Whether DeepSpeed holds the weights of ``model`` in parts (ZeRO 3)."""
+    return any(hasattr(p, "ds_id") for p in model.parameters())
 
 
 def whole(tensor: Tensor) -> Tensor:

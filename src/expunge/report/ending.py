@@ -61,6 +61,13 @@ def _hint(step: float | None, kept: float | None, threshold: float, came_out: fl
     return "below the threshold" if kept is not None and kept < threshold else ""
 
 
+LEVELS = {  # source of a level -> how it is told
+    "holdout": ", as estimated from the holdout rows,",
+    "model and holdout": ", scaled to the holdout rows,",
+    "alternates": ", as estimated from answers that the model made up,",
+}
+
+
 def notes(said: Any) -> list[str]:
     """Sentences about a budget, and about micro-batches that were halved."""
     record = complete(RunRecord, said)
@@ -73,9 +80,11 @@ def notes(said: Any) -> list[str]:
             f"{count(budget['steps'])} steps on record{start}."
         )
     if (level := record["level"]) and level["difference"] is not None and level["low"] is not None:
+        how = LEVELS.get(level["source"] or "", "")
         out.append(
             f"Answers of the forget set are {level['difference']:+.3g} nats a token less likely than under a model that "
-            f"never saw them (90 % interval {level['low']:+.3g} to {level['high']:+.3g}, margin ±{level['margin']:.2g}, "
+            f"never saw them{how} (90 % interval {level['low']:+.3g} to {level['high']:+.3g}, "
+            f"margin ±{level['margin']:.2g}, "
             f"{level['distance_before']:.3g} to go before training): {level['verdict']} that level."
         )
     if halved := record["out_of_memory"]:

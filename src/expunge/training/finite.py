@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InputError
-from expunge.forward.family import is_sharded, local, reshard
+from expunge.forward.family import in_parts, is_sharded, local, reshard
 from expunge.forward.transfer import Arriving
 from expunge.training import pieces
 from expunge.training.sharded import WRAPPED
@@ -175,7 +175,7 @@ def first_not_finite(model: nn.Module) -> str | None:
     """
     reshard(model)
     named = list(model.named_parameters())
-    if is_sharded(model):
+    if is_sharded(model) or in_parts(model):
         bad = torch.stack([1 - are_finite([p]).to(local(p).device) for _, p in named])
         torch.distributed.all_reduce(bad)
         return next((name for (name, _), n in zip(named, bad.tolist(), strict=True) if n), None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from expunge.data.collate import labelled_tokens
 from expunge.data.example import Example
+from expunge.forward.family import parameters
 from expunge.forward.view import IGNORE, ForwardPass, see
 from expunge.method import Method, Objective
 from expunge.training import sharded
@@ -148,5 +149,4 @@ class ObjectivesTrainer(ResumableTrainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × parameters × tokens over all streams, prompt and padding included."""
         tokens: int = sum(inputs[s]["input_ids"].numel() for s in self.method.streams if s in inputs)
-        parameters: int = sum(p.numel() for p in self.model.parameters())
-        return 6 * tokens * parameters
+        return 6 * tokens * parameters(self.model)

@@ -40,6 +40,8 @@ from expunge.training.cached import (
 )
 from expunge.training.sharded import Shards, placed
 
+Level = Callable[[], nn.Module] | CachedLogp  # loads a model that never saw the forget rows, or what it says of them
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -92,13 +94,13 @@ def build(
     autocast: Callable[[], AbstractContextManager[Any]],
     device: torch.device,
     shards: Shards | None = None,
-    level: Callable[[], nn.Module] | None = None,
+    level: Level | None = None,
 ) -> Reference:
     """The reference of ``model`` as it is now, in the form that costs least; nothing where no objective reads it.
 
     ``rows(stream)`` are those that training will see, ``batches(stream)`` the same in collated batches with ``index``.
     ``shards``: of a model that is sharded, of which a copy is sharded too.  ``level()``: loads a model that never saw the
-    forget rows; it is let go after one pass.
+    forget rows, which is let go after one pass; or what such a model says of them.
 
     Raises InputError where an objective reads that one and there is none.
     """
@@ -109,7 +111,8 @@ def build(
         if level is None:
             raise InputError("the method ends at the level of a model that never saw the rows; give one as level")
         with autocast():
-            built = replace(built, level=cache_logp(level().to(device), streams, batches))
+            held = level if isinstance(level, CachedLogp) else cache_logp(level().to(device), streams, batches)
+        built = replace(built, level=held)
     placed(model, device)
     if streams := reading(objectives, "token_logp"):
         with autocast():

@@ -118,7 +118,7 @@ class Shards:
             value = whole(p.detach()).to("cpu")  # of one weight at a time; all processes take part
             if main:
                 weights[name] = value
-        return _filled(self.skeleton, weights, self.model.training) if main else self.model
+        return filled(self.skeleton, weights, self.model.training) if main else self.model
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         reshard(self.model)
@@ -127,7 +127,7 @@ class Shards:
 
 def shard(accelerator: Any, model: Any) -> Shards:
     """``model`` sharded in place over the processes of ``accelerator``, whose device each shard is on."""
-    skeleton = _skeleton(model)
+    skeleton = skeleton_of(model)
     made = Shards(_fully_sharded(accelerator, model), skeleton, accelerator)
     accelerator.state.fsdp_plugin.activation_checkpointing = False  # it is applied, and must not be once more
     _initialise(made.model)
@@ -153,7 +153,7 @@ def _initialise(model: nn.Module) -> None:
     reshard(model)
 
 
-def _skeleton(model: nn.Module) -> nn.Module:
+def skeleton_of(model: nn.Module) -> nn.Module:
     """A copy of ``model`` whose weights take no memory; weights that are shared stay so, buffers are copied."""
     empty = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
@@ -162,7 +162,7 @@ def _skeleton(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, dict(empty))
 
 
-def _filled(skeleton: nn.Module, weights: Mapping[str, Tensor], training: bool) -> nn.Module:
+def filled(skeleton: nn.Module, weights: Mapping[str, Tensor], training: bool) -> nn.Module:
     """A copy of ``skeleton`` with ``weights``, which are not copied."""
     made = copy.deepcopy(skeleton)
     by_id = {id(p): nn.Parameter(weights[name], requires_grad=p.requires_grad) for name, p in made.named_parameters()}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from expunge import combine
 from expunge.data.streams import EpochSampler
 from expunge.forward import padding
+from expunge.forward.family import in_parts
 from expunge.forward.transfer import numbers
 from expunge.method import Method, fitted
 from expunge.models import lora as adapters
@@ -42,6 +43,7 @@ from expunge.training import (
     stops,
     supported,
     utility,
+    zero3,
 )
 from expunge.training.curvature import Curvature, Hooks, check_model
 from expunge.training.curvature import check as check_curvature
@@ -56,8 +58,9 @@ class UnlearningTrainer(SteppingTrainer):
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.  ``level()``: loads a model that never saw the forget rows, for methods that end at its
-    level (:mod:`expunge.training.levels`).  ``keep``: rows that it must not lose, see :mod:`expunge.training.utility`.
+    :mod:`expunge.training.stopping`.  ``level()``: loads a model that never saw the forget rows, or is
+    what such a model says of them, for methods that end there (:mod:`expunge.training.levels`).  ``keep``: rows that it must
+    not lose, see :mod:`expunge.training.utility`.
     ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
@@ -71,7 +74,7 @@ class UnlearningTrainer(SteppingTrainer):
         start_loss: float | None = None,
         holdout: Any = None,
         keep: utility.Keep | None = None,
-        level: Callable[[], nn.Module] | None = None,
+        level: reference.Level | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -82,6 +85,7 @@ class UnlearningTrainer(SteppingTrainer):
         self.shards = sharded.shard(self.accelerator, self.model) if sharded.version(self.accelerator) else None
         if self.shards:
             self.model = self.model_wrapped = self.shards.model
+        self.skeleton = sharded.skeleton_of(self.model) if zero3.switched_on(self.args) else None
         if method.fit:
             method = fitted(method, sharded.placed(self.model, self.args.device).eval(), self.batches("forget"))
         self.method = method
@@ -118,6 +122,7 @@ class UnlearningTrainer(SteppingTrainer):
     def create_accelerator_and_postprocess(self) -> None:
         """As any trainer's; on CPUs too it is FSDP that the arguments ask for."""
         super().create_accelerator_and_postprocess()
+        zero3.make_whole(self.args)
         self.is_fsdp_enabled = sharded.enable_on_cpu(self.accelerator, self.args)
 
     def _curvature(self, settings: Settings) -> Curvature:
@@ -190,6 +195,8 @@ class UnlearningTrainer(SteppingTrainer):
 
     def gathered(self) -> Any:
         """The model; where it is sharded the whole one on the CPU of the main process, and its shards in the others."""
+        if self.skeleton is not None and in_parts(self.model):
+            return zero3.gathered(self.skeleton, self.model, main=self.args.process_index == 0)
         return self.shards.gathered() if self.shards else self.model
 
     def go_back(self, what: str) -> bool:

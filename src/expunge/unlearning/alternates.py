@@ -78,9 +78,24 @@ def kept(
 ) -> tuple[list[Row], list[str]]:
     """The forget rows with their alternates as answers, and what is to be warned of.
 
-    ``target``: what :func:`expunge.models.load.load` gave.  They are read from ``alternates.json`` in ``folder`` if it is of
-    the same rows, model, seed and prompt; else generated and written there.  A row without an alternate gets a refusal,
-    as with ``idk_dpo``.
+    ``target``: what :func:`expunge.models.load.load` gave.  A row without an alternate gets a refusal, as with ``idk_dpo``.
+    """
+    texts = answers(forget, target, folder, seed=seed, chat_template=chat_template)
+    rows = [
+        replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))
+    ]
+    none = texts.count("")
+    warning = (
+        f"{none} of {len(rows)} forget rows have a refusal as alternate, for the model made up nothing else for them"
+    )
+    return rows, [warning] if none else []
+
+
+def answers(forget: Sequence[Row], target: Any, folder: Path, *, seed: int, chat_template: bool = True) -> list[str]:
+    """The alternate of each forget row, "" where there is none.
+
+    They are read from ``alternates.json`` in ``folder`` if it is of the same rows, model, seed and prompt; else generated
+    and written there.
     """
     key = {
         "forget": sources.fingerprint(forget),
@@ -94,14 +109,7 @@ def kept(
         texts = generated(forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
         said = {"schema": record.SCHEMA, "made_of": key, "alternates": texts}
         files.write_json(folder / FILE, said, mode=files.PRIVATE)
-    rows = [
-        replace(r, answer=t or refusals.refusal(seed, i)) for i, (r, t) in enumerate(zip(forget, texts, strict=True))
-    ]
-    none = texts.count("")
-    warning = (
-        f"{none} of {len(rows)} forget rows have a refusal as alternate, for the model made up nothing else for them"
-    )
-    return rows, [warning] if none else []
+    return texts
 
 
 def _same(text: str, answer: str) -> bool:

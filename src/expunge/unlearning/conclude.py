@@ -105,7 +105,7 @@ def _log(trained: Trained, settings: Recipe) -> dict[str, Any]:
         | describe.stopped(trainer)
         | describe.reference(trainer)
         | describe.shared(),
-        **describe.watched(trainer, level.model_of(settings)),
+        **describe.watched(trainer, level.described(settings)),
         "reading": describe.reading(settings, trained.target.tokenizer),
         "seed": settings.seed,
         "device": str(trainer.args.device),

@@ -172,10 +172,10 @@ def stopped(trainer: Any) -> dict[str, Any]:
     return {"holdout_level": level, "forget_loss": found, "stopped_after": trainer.state.global_step} | after
 
 
-def watched(trainer: Any, level: str | None = None) -> dict[str, Any]:
+def watched(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
     """What the record says of a run whose numbers went wrong, or were watched: why it ended before its last step, the
     probes of a utility guard, a retain budget and what became of it, micro-batches that were halved, how far the forget set
-    is from the ``level`` of the model of that name.
+    is from its level; ``level``: what gave that.
     """
     stop, guard, fit = stop_of(trainer), trainer.guard, trainer.fit
     return (
@@ -183,7 +183,7 @@ def watched(trainer: Any, level: str | None = None) -> dict[str, Any]:
         | ({"budget": trainer.budget} if trainer.budget else {})
         | ({"keep": guard.described()} if guard else {})
         | ({"out_of_memory": fit.described()} if fit.halved else {})
-        | ({"level": {"model": level} | trainer.level.described()} if trainer.level and trainer.level.found else {})
+        | ({"level": level | trainer.level.described()} if trainer.level and trainer.level.found else {})
     )
 
 
@@ -235,5 +235,7 @@ def tokens(trainer: Any) -> int:
     """How many tokens the steps read over all streams, prompt and padding included: what the trainer counted, 6 operations
     a parameter and token.
     """
-    result: int = round(trainer.state.total_flos / (6 * sum(p.numel() for p in trainer.model.parameters())))
+    from expunge.forward.family import parameters
+
+    result: int = round(trainer.state.total_flos / (6 * parameters(trainer.model)))
     return result

@@ -1,17 +1,25 @@
-"""The model that gives the level at which some methods end: one that never saw the forget rows."""
+"""What gives the level at which some methods end, that of a model that never saw the forget rows.
+
+In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows, which
+also scale what a model says; answers that the start model makes up itself (:mod:`expunge.unlearning.unseen`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.method import Method
 from expunge.models.check import check_files
 from expunge.models.locate import adapter_base, resolve
 from expunge.models.tokenizer import load_tokenizer
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
+
+Source = Literal["model", "model and holdout", "holdout", "alternates"]
 
 
 def model_of(settings: Recipe) -> str | None:
@@ -28,8 +36,20 @@ def model_of(settings: Recipe) -> str | None:
     return base.base or base.location
 
 
-def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
-    """Raise InputError where ``method`` reads a level and no model gives one that fits, or where it reads none."""
+def source_of(settings: Recipe) -> Source:
+    """What gives the level of a run."""
+    if model_of(settings) is None:
+        return "alternates" if settings.holdout is None else "holdout"
+    return "model" if settings.holdout is None else "model and holdout"
+
+
+def described(settings: Recipe) -> dict[str, str | None]:
+    """What a record says of it."""
+    return {"source": source_of(settings), "model": model_of(settings)}
+
+
+def check(settings: Recipe, method: Method, tokenizer: Any, forget: Sequence[Row]) -> None:
+    """Raise InputError where ``method`` reads a level and nothing gives one that fits, or where it reads none."""
     if not method.reads_level:
         if settings.level is not None:
             raise InputError(
@@ -39,10 +59,13 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
         return
     name = model_of(settings)
     if name is None:
-        raise InputError(
-            f"{method.name} ends where a model that never saw the forget rows would be; name one with --level: a retrained "
-            "model, or the one before fine-tuning"
-        )
+        if settings.holdout is None and any(row.prompt is None for row in forget):
+            raise InputError(
+                f"{method.name} ends where a model that never saw the forget rows would be, and of plain texts nothing here "
+                "says where; name a model with --level (a retrained one, or the one before fine-tuning), or give rows of "
+                "the same kind that the model never saw with --holdout"
+            )
+        return
     check_files(resolve(name), trust_remote_code=settings.trust_remote_code)
     other = load_tokenizer(name, trust_remote_code=settings.trust_remote_code)
     if other.get_vocab() != tokenizer.get_vocab():
@@ -52,10 +75,29 @@ def check(settings: Recipe, method: Method, tokenizer: Any) -> None:
         )
 
 
-def loader(settings: Recipe, method: Method, load: Callable[[str], Any]) -> Callable[[], Any] | None:
-    """What gives the model when it is asked; None for a method that reads none."""
+def loader(
+    settings: Recipe, method: Method, load: Callable[[str], Any], data: Data, target: Any, folder: Path
+) -> tuple[Any, list[str]]:
+    """What gives the model when it is called, or the levels of the forget rows' tokens; None for a method that reads none.
+    And what is to be warned of.
+
+    ``target``: what :func:`expunge.models.load.load` gave of the model that is unlearned.
+    """
     if not method.reads_level:
-        return None
-    name = model_of(settings)
-    assert name is not None
-    return lambda: load(name).model
+        return None, []
+    name, source = model_of(settings), source_of(settings)
+    if source == "model":
+        return lambda: load(str(name)).model, []
+    from expunge.training.cached import CachedLogp
+    from expunge.unlearning import unseen
+
+    warnings: list[str] = []
+    own, pad = data.examples["forget"], target.tokenizer.pad_token_id
+    if source == "model and holdout":
+        levels = unseen.scaled(load(str(name)).model, target.model, own, data.examples["holdout"], pad)
+    else:
+        rows = data.examples.get("holdout")
+        if rows is None:
+            rows, warnings = unseen.made_up(data, target, settings, folder)
+        levels = unseen.levels(own, rows, unseen.token_logp(target.model, rows, pad))
+    return CachedLogp({"forget": levels}), warnings

@@ -38,7 +38,7 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     tokenizer = given.tokenizer or load_tokenizer(
         settings.model, trust_remote_code=settings.trust_remote_code, quantize=settings.quantize
     )
-    level.check(settings, method, tokenizer)
+    level.check(settings, method, tokenizer, raw["forget"])
     data = encode(raw, tokenizer, settings, warnings)
     check_hardware(settings)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them

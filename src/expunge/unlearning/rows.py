@@ -58,7 +58,8 @@ def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = 
     if settings.holdout is not None:
         from expunge.training import stopping
 
-        stopping.check(method)
+        if not method.reads_level:  # there its rows give the level, see expunge.unlearning.level
+            stopping.check(method)
         rows["holdout"] = load(settings.holdout, settings, warnings)
     if settings.keep is not None:
         rows |= kept(rows, method, settings, warnings)

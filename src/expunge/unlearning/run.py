@@ -121,9 +121,10 @@ def _carried_out(
 
     from expunge import models
     from expunge.models import changed, formats
-    from expunge.training import finite, sharded
+    from expunge.training import finite, sharded, zero3
 
     sharded_run = sharded.switched_on(args)
+    together = sharded_run or zero3.switched_on(args)  # each pass after training is one of all processes
     if sharded_run:  # no device need hold the whole model
         settings = settings.model_copy(update={"device": "cpu"})
     unfinished.begin(folder, settings)
@@ -156,6 +157,8 @@ def _carried_out(
     if settings.model not in measured and not sharded_run:
         measured[settings.model] = measure(target.model, target.tokenizer, data, settings)
 
+    from_level, level_warnings = level.loader(settings, method, load, data, target, folder)
+
     def first(trainer: Any) -> float | None:
         """In shards the target is measured when the trainer has sharded it; an adapter does nothing yet."""
         if settings.model not in measured:
@@ -176,7 +179,7 @@ def _carried_out(
         begin=this.unfinished.place if this.unfinished else None,
         first=first,
         settings=settings,
-        level=level.loader(settings, method, load),
+        level=from_level,
     )
     before = measured[settings.model]
     if settings.dtype != settings.loaded:
@@ -185,7 +188,7 @@ def _carried_out(
         (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
     try:
         after = outcome.measured(
-            trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=sharded_run)
+            trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=together)
         )
     except RunFailed:  # there is nothing to go on from
         unfinished.discard(folder)
@@ -202,7 +205,7 @@ def _carried_out(
         after=after,
         compared=compared,
         parent=parent,
-        warnings=[*parent_warnings],
+        warnings=[*parent_warnings, *level_warnings],
         command=command,
     )
     # Of several processes one writes, and checks what it wrote; the others get the record.

@@ -38,7 +38,8 @@ class Recipe(BaseModel):
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
     ``data_name`` (the folder of the data files) stand in the record in place of where they lie here.
-    ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.
+    ``holdout``: text that the model never saw; training stops once the forget loss is down to what it is there.  Methods
+    that end at a level take it from these rows (:mod:`expunge.unlearning.unseen`).
     ``level``: a model that never saw the forget rows; methods such as ``blur_level`` end where they are as likely as there
     (:mod:`expunge.training.levels`).
     ``keep``: training ends, and goes back to the last good weights, where the model keeps less than this share of its
@@ -69,12 +70,14 @@ class Recipe(BaseModel):
     )
     retain: Annotated[Any, AfterValidator(readers.rows)] = Field(None, description="Retain set: what must stay.")
     holdout: Annotated[Any, AfterValidator(readers.rows)] = Field(
-        None, description="Text the model never saw: stop once the forget loss is down to what it is there."
+        None,
+        description="Text the model never saw: stop once the forget loss is down to what it is there. Methods that end at a "
+        "level take it from these rows.",
     )
     level: str | None = Field(
         None,
         description="A model that never saw the forget rows, for methods that end at its level: a retrained one or the one "
-        "before fine-tuning. Left out, the base of an adapter.",
+        "before fine-tuning. Left out, the base of an adapter, holdout rows, or answers that the model makes up itself.",
         json_schema_extra={"metavar": "MODEL"},
     )
     keep: float | None = Field(

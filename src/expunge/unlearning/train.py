@@ -24,12 +24,13 @@ FIT_ROWS = 64  # of the forget set that a method is fitted on
 def training_arguments(settings: Recipe, method: Method, forget_rows: int, folder: Path) -> Any:
     """The run's ``TrainingArguments``: suited defaults under what the user gave."""
     from expunge.training import arguments as training
-    from expunge.training import checkpoints, curvature, sharded, shares
+    from expunge.training import checkpoints, curvature, sharded, shares, zero3
 
     suited = training.defaults(method, forget_rows, lora=settings.adapter == "lora")
     suited = shares.divided(suited, settings.training, forget_rows, processes.count())
     args = training.arguments(settings.training, suited, folder / "checkpoints", settings.seed, settings.device)
     sharded.check(args)
+    zero3.make_whole(args)
     if begin := checkpoints.located(args.resume_from_checkpoint, args.output_dir):
         checkpoints.check(begin, method.combine)
     if method.optimizer:
@@ -121,13 +122,13 @@ def train(
     begin: Path | None = None,
     first: Callable[[Any], float | None] | None = None,
     settings: Recipe | None = None,
-    level: Callable[[], Any] | None = None,
+    level: Any = None,
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
     ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
     first step, gives ``start_loss``.  ``settings``: of a run with a utility guard.
-    ``level()``: loads a model that never saw the forget rows.
+    ``level()``: loads a model that never saw the forget rows; or the values of such a one.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -146,7 +147,7 @@ def train(
         data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
         method=method,
         start_loss=start_loss,
-        holdout=data.examples.get("holdout"),
+        holdout=None if method.reads_level else data.examples.get("holdout"),
         keep=_keep(data, settings) if settings else None,
         level=level,
         callbacks=[ProgressLine(), *callbacks],

@@ -122,7 +122,7 @@ def _check_tokens(model: nn.Module, tokenizer: Any, coded: Iterable[Coded]) -> N
     """Raise InputError where the model has no embedding for a token."""
     rows: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
     ids = {i for c in coded for some in (c.prompt, *c.texts) for i in some}
-    check_ids(len(rows), ids | {int(tokenizer.pad_token_id)}, tokenizer, "this model")
+    check_ids(family.shape_of(rows)[0], ids | {int(tokenizer.pad_token_id)}, tokenizer, "this model")
 
 
 def _batches(
