@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from expunge import __version__, files, outputs, record
 from expunge.errors import InputError
-from expunge.evaluation import custom, table
+from expunge.evaluation import custom, scores, table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
@@ -148,13 +148,18 @@ def figures_of(
     collected: Mapping[str, table.Collected],
     own_metrics: Mapping[str, custom.Metric] | None = None,
 ) -> dict[str, list[Figure]]:
-    """The figures of each model of ``found``: the others' are also compared with the retrained one's.
+    """The figures of each model of ``collected``: the others' are also compared with the retrained one's.
 
-    Those of the user's ``own_metrics`` come last.
+    After them come the scores, where the benchmark says what they are made of, and the user's ``own_metrics``.
     """
     retrained = collected.get("retrained")
+    scored = scores.figures(benchmark.score_parts, collected) if benchmark.score_parts else {}
     return {
-        role: [*benchmark.score(c, None if role == "retrained" else retrained), *custom.figures(own_metrics or {}, c)]
+        role: [
+            *benchmark.score(c, None if role == "retrained" else retrained),
+            *scored.get(role, ()),
+            *custom.figures(own_metrics or {}, c),
+        ]
         for role, c in collected.items()
     }
 
