@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from expunge import __version__, files, outputs, record
 from expunge.errors import InputError
-from expunge.evaluation import custom, scores, table
+from expunge.evaluation import custom, fluency, scores, table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
@@ -76,16 +76,19 @@ def evaluate(
     probes = limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
     from expunge.evaluation.collect import cached as asking  # torch, not before the data is in order
+    from expunge.evaluation.collect import judge
 
     names_by_role = {"model": model, "target": target, "retrained": retrained}
     answered: Asked = {} if asked is None else asked
-    results = {}
+    results: Asked = {}
     for role, name in names_by_role.items():
         if name:
             earlier = answered.get(name) if role in BESIDE else None
             results[role] = earlier or asking.collected(name, probes, how)
             if role in BESIDE:
                 answered[name] = results[role]
+    results = dict(judge.judged(benchmark.score_parts, probes, results, how))
+    answered |= {name: results[role] for role, name in names_by_role.items() if name and role in BESIDE}
     if not asking.is_main_process():
         return []
     collected = {role: table_of_model for role, (table_of_model, _) in results.items()}
@@ -150,13 +153,15 @@ def figures_of(
 ) -> dict[str, list[Figure]]:
     """The figures of each model of ``collected``: the others' are also compared with the retrained one's.
 
-    After them come the scores, where the benchmark says what they are made of, and the user's ``own_metrics``.
+    After them come the fluency of the answers to forget questions and the scores, where the benchmark says what they are
+    made of, and the user's ``own_metrics``.
     """
-    retrained = collected.get("retrained")
-    scored = scores.figures(benchmark.score_parts, collected) if benchmark.score_parts else {}
+    retrained, parts = collected.get("retrained"), benchmark.score_parts
+    scored = scores.figures(parts, collected) if parts else {}
     return {
         role: [
             *benchmark.score(c, None if role == "retrained" else retrained),
+            *(fluency.figures(c, parts.forget) if parts else ()),
             *scored.get(role, ()),
             *custom.figures(own_metrics or {}, c),
         ]

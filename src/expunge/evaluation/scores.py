@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from expunge.evaluation import fluency
 from expunge.evaluation.benchmark import Figure, ScoreParts
 from expunge.evaluation.metrics import likelihood, membership
 from expunge.evaluation.metrics import scores as metrics
@@ -114,7 +115,9 @@ def rows_of(parts: ScoreParts, collected: Collected) -> Rows:
     if (parts.holdout, "answer") in asked:
         members, others = (membership.scores(collected, part) for part in (parts.forget, parts.holdout))
         attacks = {name: (members[name], others[name]) for name in metrics.ATTACKS}
-    return Rows(known, attacks, _kept(parts, collected, asked))
+    written = fluency.answers(collected, parts.forget)
+    language = _placed(at, written.index, written.fluency) if written else None
+    return Rows(known, attacks, _kept(parts, collected, asked), language)
 
 
 def _truth_ratio(part: str, collected: Collected, at: Mapping[int, int]) -> dict[str, Array]:
