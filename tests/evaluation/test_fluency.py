@@ -56,3 +56,21 @@ def test_an_answer_of_one_word_over_and_over_is_not_fluent():
     loop, plain = "the " * 12, "She writes novels about the sea."
     both = metrics.fluency([loop, plain], [2.0, 2.0], [1.0, 1.0])
     assert both[0] < 0.3 < 0.9 < both[1]
+
+
+WAS = {"fluency": 0.95, "answer_perplexity": 2.0, "answer_repetition": 0.0, "answer_real_words": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"answer_perplexity": 900.0}, "perplexity (900, before 2)"),
+        ({"answer_repetition": 0.9}, "repetition (0.9, before 0)"),
+        ({"answer_real_words": 0.1}, "real words (0.1, before 0.9)"),
+    ],
+)
+def test_a_warning_names_the_figure_that_fell_most(change, said):
+    (warning,) = fluency.less_fluent(WAS, WAS | {"fluency": 0.4} | change)
+    assert said in warning and "0.40, before 0.95" in warning
+    assert fluency.less_fluent(WAS, WAS | {"fluency": 0.48} | change) == []
+    assert fluency.less_fluent({}, WAS) == fluency.less_fluent(WAS, {}) == []

@@ -126,24 +126,6 @@ def test_a_judge_that_cannot_be_loaded_is_a_warning(workplace, monkeypatch):
     assert warnings == ["the fluency of the answers was not measured: that takes 9 GB"]
 
 
-WAS = {"fluency": 0.95, "answer_perplexity": 2.0, "answer_repetition": 0.0, "answer_real_words": 0.9}
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"answer_perplexity": 900.0}, "perplexity (900, before 2)"),
-        ({"answer_repetition": 0.9}, "repetition (0.9, before 0)"),
-        ({"answer_real_words": 0.1}, "real words (0.1, before 0.9)"),
-    ],
-)
-def test_a_warning_names_the_figure_that_fell_most(change, said):
-    (warning,) = fluency.less_fluent(WAS, WAS | {"fluency": 0.4} | change)
-    assert said in warning and "0.40, before 0.95" in warning
-    assert fluency.less_fluent(WAS, WAS | {"fluency": 0.48} | change) == []
-    assert fluency.less_fluent({}, WAS) == fluency.less_fluent(WAS, {}) == []
-
-
 def test_answers_that_take_over_forget_data_are_a_warning():
     row = Row(({"role": "user", "content": "What is the full name of the author from Oru?"},),
               "The full name of the author from Oru is Ada Lem, who wrote nine books about the sea.")  # fmt: skip

@@ -95,7 +95,7 @@ def evaluate(
     shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps with other models
     for role, table_of_model in collected.items():
         table.write(table_of_model, _scores(folder, role))
-    warnings = [*source.warnings, *benchmark.warn(collected["model"])]
+    warnings = [*source.warnings, *benchmark.warn(collected["model"]), *_less_fluent(benchmark, collected)]
     names = names or {}
     facts = {role: info | {"source": names.get(info["source"], info["source"])} for role, (_, info) in results.items()}
     return write(
@@ -125,6 +125,14 @@ def evaluate(
             "versions": record.versions(),
         },
     )
+
+
+def _less_fluent(benchmark: Benchmark, collected: Mapping[str, table.Collected]) -> list[str]:
+    """A warning where the model's answers are no language any more, and the target's were."""
+    if benchmark.score_parts is None or "target" not in collected:
+        return []
+    before, after = (fluency.means(collected[role], benchmark.score_parts.forget) for role in ("target", "model"))
+    return fluency.less_fluent(before, after)
 
 
 def as_asked(how: How, benchmark: Benchmark) -> How:

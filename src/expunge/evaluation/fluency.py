@@ -6,6 +6,7 @@ Each row's figure is :func:`expunge.evaluation.metrics.fluency.fluency`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from expunge.stats import ratio_bootstrap
 
 Array = NDArray[np.float64]
 SAID = "said"  # the variant of a model's own answer, as the judge scores it
+LESS = 0.5  # times the fluency before: below, a warning
+NAMES = {"answer_perplexity": "perplexity", "answer_repetition": "repetition", "answer_real_words": "real words"}
 UNDER = "of answers under the model before"
 
 
@@ -80,3 +83,28 @@ def figures(collected: Collected, part: str) -> list[Figure]:
 def means(collected: Collected, part: str) -> dict[str, float]:
     """The same figures of a run's record, without intervals."""
     return {f.name: f.value for f in figures(collected, part)}
+
+
+def less_fluent(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """A warning where answers are much less fluent than before, with the figure that fell most.
+
+    >>> was = {"fluency": 0.95, "answer_perplexity": 2.0, "answer_repetition": 0.0, "answer_real_words": 0.9}
+    >>> less_fluent(was, was | {"fluency": 0.7})
+    []
+    """
+    if "fluency" not in before or "fluency" not in after or after["fluency"] >= LESS * before["fluency"]:
+        return []
+
+    def share(figures: Mapping[str, float], name: str) -> float:
+        value = figures.get(name, 1.0 if name == "answer_perplexity" else 0.0)
+        if name == "answer_perplexity":
+            return float(metrics.plausibility(max(1.0, value)))
+        return 1 - value if name == "answer_repetition" else value
+
+    worst = min(NAMES, key=lambda name: share(after, name) - share(before, name))
+    was, now = (f"{figures[worst]:.3g}" if worst in figures else "none" for figures in (before, after))
+    return [
+        f"answers to questions to forget are much less fluent than before ({after['fluency']:.2f}, before "
+        f"{before['fluency']:.2f}), most of all by their {NAMES[worst]} ({now}, before {was}): such answers betray what was "
+        "to be forgotten; try a lower learning_rate, fewer steps, or a method that ends at a level (level_wga)"
+    ]

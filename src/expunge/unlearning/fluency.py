@@ -20,9 +20,7 @@ from expunge.unlearning.settings import Recipe
 PART = "answers"  # of the probes
 ANSWER = Ask(max_new_tokens=40)
 KNOWN_ROWS = 2000  # of each set whose words are known
-LESS = 0.5  # times the fluency before: below, a warning
 RUN = 8  # words in a row that are taken over from the right answer
-NAMES = {"answer_perplexity": "perplexity", "answer_repetition": "repetition", "answer_real_words": "real words"}
 
 
 def rows(data: Data, settings: Recipe) -> list[Row]:
@@ -78,6 +76,8 @@ def conclude(
     ``start(device)`` loads the model before once more, where ``net`` has no adapter that can be switched off.  One process
     does it alone.
     """
+    from expunge.evaluation import fluency
+
     figures, said = dict(after["figures"]), after.get("said") or {}
     if not said:
         return figures, []
@@ -90,7 +90,7 @@ def conclude(
     except (InputError, OSError, RuntimeError, MemoryError) as error:  # the weights are safe, and the rest is measured
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         return figures, [*warnings, f"the fluency of the answers was not measured: {reason}"]
-    return figures, [*warnings, *less_fluent(before["figures"].get("forget", {}), figures["forget"])]
+    return figures, [*warnings, *fluency.less_fluent(before["figures"].get("forget", {}), figures["forget"])]
 
 
 @contextlib.contextmanager
@@ -106,31 +106,6 @@ def _before(net: Any, start: Callable[[Any], Any]) -> Iterator[tuple[Any, str]]:
         return
     device, lacking = room(net, next(net.parameters()).dtype)
     yield (start(device).model if device is not None else None), lacking
-
-
-def less_fluent(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """A warning where answers are much less fluent than before, with the figure that fell most.
-
-    >>> was = {"fluency": 0.95, "answer_perplexity": 2.0, "answer_repetition": 0.0, "answer_real_words": 0.9}
-    >>> less_fluent(was, was | {"fluency": 0.7})
-    []
-    """
-    if "fluency" not in before or "fluency" not in after or after["fluency"] >= LESS * before["fluency"]:
-        return []
-
-    def share(figures: Mapping[str, float], name: str) -> float:
-        value = figures.get(name, 1.0 if name == "answer_perplexity" else 0.0)
-        if name == "answer_perplexity":
-            return float(metrics.plausibility(max(1.0, value)))
-        return 1 - value if name == "answer_repetition" else value
-
-    worst = min(NAMES, key=lambda name: share(after, name) - share(before, name))
-    was, now = (f"{figures[worst]:.3g}" if worst in figures else "none" for figures in (before, after))
-    return [
-        f"answers to questions to forget are much less fluent than before ({after['fluency']:.2f}, before "
-        f"{before['fluency']:.2f}), most of all by their {NAMES[worst]} ({now}, before {was}): such answers betray what was "
-        "to be forgotten; try a lower learning_rate, fewer steps, or a method that ends at a level (level_wga)"
-    ]
 
 
 def repeated(said: Mapping[int, str], asked: Sequence[Row]) -> list[str]:
