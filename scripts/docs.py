@@ -18,8 +18,8 @@ from expunge.benchmarks import BENCHMARKS
 from expunge.cli.formulas import for_markdown
 from expunge.cli.show import markdown
 from expunge.evaluation.benchmark import DataSet
+from expunge.evaluation.metrics import fluency, lume, privacy, repetition, rouge, scores
 from expunge.evaluation.metrics import likelihood as metrics
-from expunge.evaluation.metrics import lume, privacy, repetition, rouge
 from expunge.method import build, entries
 from expunge.scorers import entities
 
@@ -98,7 +98,7 @@ def metrics_page() -> str:
     """docs/metrics.md: every public function of the modules that make numbers."""
     head = "# Metrics and statistics\n\nMade by `scripts/docs.py` from the docstrings; each holds a number worked by hand.\n"
     parts = []
-    for module in (metrics, rouge, repetition, entities, lume, privacy, stats):
+    for module in (metrics, rouge, repetition, fluency, entities, lume, privacy, scores, stats):
         file = Path(module.__file__ or "").relative_to(ROOT)
         text = inspect.cleandoc(module.__doc__ or "")
         parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`](../{file})\n")

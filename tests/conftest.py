@@ -16,6 +16,8 @@ import tiny_tokenizer
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from expunge.evaluation.probe import Ask
+
 torch.set_num_threads(1)
 # Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
 accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
@@ -107,6 +109,7 @@ def workplace(tmp_path, monkeypatch, tiny_model):
     """An empty folder to run in that holds ``model/``, ``forget.jsonl`` (3 rows) and ``retain.jsonl`` (5 rows)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("expunge.unlearning.fluency.ANSWER", Ask(max_new_tokens=6))
     shutil.copytree(tiny_model, tmp_path / "model")
     for name, rows in (("forget", QUESTIONS[:3]), ("retain", QUESTIONS[3:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

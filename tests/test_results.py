@@ -78,3 +78,14 @@ def test_its_figure_shows_its_numbers(folder):
 )
 def test_paths_are_told_from_addresses(text, found):
     assert bool(PATH.search(text)) == found
+
+
+def test_the_scores_of_an_older_comparison_are_those_of_its_record():
+    """``scores.md`` beside a record that has no scores of its own: the table is made of the record alone."""
+    files = sorted(FOLDER.glob("*/scores.md"))
+    assert files
+    for file in files:
+        said = compare.scored(record.read(file.parent / "compare.json"))
+        lines = {line.name: [value for value, _ in line.cells] for line in compared.score_lines(said)}
+        rows = re.findall(r"^\| `?([\w ]+?)`? \| ([\d. |–]+) \|$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert {name: cells.split(" | ") for name, cells in rows} == lines

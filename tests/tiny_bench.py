@@ -14,6 +14,7 @@ from launch import once
 
 from expunge import stats
 from expunge.benchmarks import tofu
+from expunge.evaluation import scores
 from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 
@@ -36,6 +37,7 @@ def prepare(workplace: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         privacy, "auc_interval", partial(stats.auc_interval, resamples=20)
     )  # no test here is of its numbers
+    monkeypatch.setattr(scores, "RESAMPLES", 20)
     monkeypatch.setattr(tofu, "bootstrap_of_means", partial(stats.bootstrap_of_means, resamples=20))
     monkeypatch.setattr(tofu, "ANSWER", Ask(8))
     forget = rows("forget", 4, secret=f" {SECRET}")

@@ -30,7 +30,7 @@ from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected
 from expunge.stats import auc, harmonic_mean
 
-FORGET10 = next(b for b in tofu.ALL if b.name == "tofu/forget10")
+FORGET10 = replace(next(b for b in tofu.ALL if b.name == "tofu/forget10"), score_parts=None)  # it has its own scores
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 CHOSEN_BY = ("all/score", "all/mean_score")  # of equal scores (of 0, where one part is 0) the higher mean decides
 Utility = Callable[[Collected], float]

@@ -18,6 +18,7 @@ from expunge.evaluation.benchmark import (
     Data,
     DataSet,
     Figure,
+    ScoreParts,
     mean_figure,
     not_among,
     texts,
@@ -83,6 +84,9 @@ def _memory(collected: Collected) -> list[Figure]:
         mean_figure("truth_ratio", np.minimum(ratio, 1 / ratio), "forget", "closer to 1 is better: min(r, 1/r)"),
         mean_figure("truth_ratio_true_better", np.maximum(0, 1 - ratio), "forget", "max(0, 1 - r)"),
         mean_figure("knowledge", 1 / (1 + ratio), "forget", "the right answer's share, 1 / (1 + r); 0.5: unknown"),
+        mean_figure(
+            "paraphrased_probability", metrics.probability(collected.mean_logp("forget", "paraphrase")), "forget"
+        ),
         mean_figure("exact_memorisation", metrics.exact_memorisation(hits), "forget", END),
         mean_figure("extraction_strength", metrics.extraction_strength(hits), "forget", END),
         mean_figure(
@@ -170,6 +174,7 @@ def _benchmark(size: str) -> Benchmark:
         warn=partial(without_words, parts=("forget", *SETS), how="they score 0, as in OpenUnlearning's code"),
         forget=_set(f"forget{size}"),
         retain=_set(f"retain{RETAINED[size]}"),
+        score_parts=ScoreParts(),
     )
 
 

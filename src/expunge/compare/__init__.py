@@ -6,6 +6,7 @@ already; ``run`` carries them out, ``describe`` makes the record and ``choose`` 
 
 from expunge.compare.choose import best
 from expunge.compare.run import compare, planned, run
+from expunge.compare.scores import scored
 from expunge.compare.settings import Compare, Trial, make, override, read_file, trials
 
-__all__ = ["Compare", "Trial", "best", "compare", "make", "override", "planned", "read_file", "run", "trials"]
+__all__ = ["Compare", "Trial", "best", "compare", "make", "override", "planned", "read_file", "run", "scored", "trials"]

@@ -85,10 +85,13 @@ def _carried_out(
     there = {name: is_done(it, probes, settings.overwrite) for name, it in of.items()}
 
     from expunge.evaluation.collect import cached as asking
+    from expunge.evaluation.collect import judge
 
     given = {"target": first.settings.model, "retrained": first.settings.retrained}
     seen = Seen(asked={name: asking.collected(name, probes, first.how) for name in given.values() if name})
     beside = {who: seen.asked[name] for who, name in given.items() if name}
+    beside = dict(judge.judged(first.chosen.score_parts, probes, beside, first.how))
+    seen.asked.update({name: beside[who] for who, name in given.items() if name})
     figures = evaluate.figures_of(first.chosen, {who: collected for who, (collected, _) in beside.items()})
     _named(settings, first.chosen, {(f.part, f.name) for f in figures["target"]})
     prints = {who: facts["fingerprint"] for who, (_, facts) in beside.items()}

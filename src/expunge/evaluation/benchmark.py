@@ -151,6 +151,20 @@ class Data:
 
 
 @dataclass(frozen=True)
+class ScoreParts:
+    """The parts of a benchmark that the scores are of (:mod:`expunge.evaluation.scores`).
+
+    ``forget``: the rows to forget, their answers scored and, for ROUGE and fluency, asked for; ``holdout``: rows of the same
+    kind that no model saw; ``retain``: the rows to keep, the first of these parts that was asked: name rows that were not
+    trained on before those that were.
+    """
+
+    forget: str = "forget"
+    holdout: str = "holdout"
+    retain: tuple[str, ...] = ("retain",)
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """``sets``: the data it reads; ``probes`` turns them into questions; ``score`` turns the answers and scores of a
     model, and of the retrained model if there is one, into figures.
@@ -158,6 +172,7 @@ class Benchmark:
     ``chat_template`` and ``max_length`` are the defaults of its prompts.  ``forget``, ``retain``: the data sets that
     ``expunge bench --method`` unlearns and protects; None if the benchmark has none.  ``taught``: the data set that
     ``--teach`` teaches, if not the two together.  ``warn``: warnings about the answers, for readers of the figures.
+    ``score_parts``: what memorisation, privacy, utility and their mean are made of; None: the benchmark has no such scores.
     """
 
     name: str
@@ -171,6 +186,7 @@ class Benchmark:
     retain: DataSet | None = None
     taught: DataSet | None = None
     warn: Callable[[Collected], list[str]] = lambda collected: []
+    score_parts: ScoreParts | None = None
 
 
 def data_of(benchmark: Benchmark, folder: str | Path | None = None) -> Data:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from expunge import __version__, files, outputs, record
 from expunge.errors import InputError
-from expunge.evaluation import custom, table
+from expunge.evaluation import custom, fluency, scores, table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
 from expunge.evaluation.probe import How, Probe, fingerprint
 
@@ -76,23 +76,26 @@ def evaluate(
     probes = limited(benchmark.probes(source), how.limit)
     began = time.monotonic()
     from expunge.evaluation.collect import cached as asking  # torch, not before the data is in order
+    from expunge.evaluation.collect import judge
 
     names_by_role = {"model": model, "target": target, "retrained": retrained}
     answered: Asked = {} if asked is None else asked
-    results = {}
+    results: Asked = {}
     for role, name in names_by_role.items():
         if name:
             earlier = answered.get(name) if role in BESIDE else None
             results[role] = earlier or asking.collected(name, probes, how)
             if role in BESIDE:
                 answered[name] = results[role]
+    results = dict(judge.judged(benchmark.score_parts, probes, results, how))
+    answered |= {name: results[role] for role, name in names_by_role.items() if name and role in BESIDE}
     if not asking.is_main_process():
         return []
     collected = {role: table_of_model for role, (table_of_model, _) in results.items()}
     shutil.rmtree(folder / SCORES, ignore_errors=True)  # of an earlier evaluation, perhaps with other models
     for role, table_of_model in collected.items():
         table.write(table_of_model, _scores(folder, role))
-    warnings = [*source.warnings, *benchmark.warn(collected["model"])]
+    warnings = [*source.warnings, *benchmark.warn(collected["model"]), *_less_fluent(benchmark, collected)]
     names = names or {}
     facts = {role: info | {"source": names.get(info["source"], info["source"])} for role, (_, info) in results.items()}
     return write(
@@ -124,6 +127,14 @@ def evaluate(
     )
 
 
+def _less_fluent(benchmark: Benchmark, collected: Mapping[str, table.Collected]) -> list[str]:
+    """A warning where the model's answers are no language any more, and the target's were."""
+    if benchmark.score_parts is None or "target" not in collected:
+        return []
+    before, after = (fluency.means(collected[role], benchmark.score_parts.forget) for role in ("target", "model"))
+    return fluency.less_fluent(before, after)
+
+
 def as_asked(how: How, benchmark: Benchmark) -> How:
     """``how`` with the benchmark's defaults for what the user leaves out."""
     if how.backend == "vllm" and find_spec("vllm") is None:
@@ -148,13 +159,20 @@ def figures_of(
     collected: Mapping[str, table.Collected],
     own_metrics: Mapping[str, custom.Metric] | None = None,
 ) -> dict[str, list[Figure]]:
-    """The figures of each model of ``found``: the others' are also compared with the retrained one's.
+    """The figures of each model of ``collected``: the others' are also compared with the retrained one's.
 
-    Those of the user's ``own_metrics`` come last.
+    After them come the fluency of the answers to forget questions and the scores, where the benchmark says what they are
+    made of, and the user's ``own_metrics``.
     """
-    retrained = collected.get("retrained")
+    retrained, parts = collected.get("retrained"), benchmark.score_parts
+    scored = scores.figures(parts, collected) if parts else {}
     return {
-        role: [*benchmark.score(c, None if role == "retrained" else retrained), *custom.figures(own_metrics or {}, c)]
+        role: [
+            *benchmark.score(c, None if role == "retrained" else retrained),
+            *(fluency.figures(c, parts.forget) if parts else ()),
+            *scored.get(role, ()),
+            *custom.figures(own_metrics or {}, c),
+        ]
         for role, c in collected.items()
     }
 

@@ -15,8 +15,8 @@ from expunge.data import pieces, template
 from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
-from expunge.unlearning.measure import evenly, measure
-from expunge.unlearning.rows import Data, length
+from expunge.unlearning.measure import measure
+from expunge.unlearning.rows import Data, evenly, length
 from expunge.unlearning.settings import Recipe
 
 Figures = Mapping[str, Mapping[str, float]]
@@ -51,7 +51,7 @@ def measurer(custom: Look | None, tokenizer: Any, data: Data, settings: Release,
         return lambda net: {"figures": custom.measure(net), "answers": {}}
 
     def measure_model(net: Any) -> dict[str, Any]:
-        measured = measure(net, tokenizer, data, settings.run)
+        measured = measure(net, tokenizer, data, settings.run.model_copy(update={"fluency_rows": 0}))
         if watched:
             measured["figures"]["utility"] = _perplexity(net, tokenizer, watched, settings)
         return measured

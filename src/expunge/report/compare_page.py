@@ -6,7 +6,7 @@ Pure functions from that record to text; ``tradeoff`` draws.  Any part of the re
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from expunge.record import complete
 from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
 from expunge.report import about
 from expunge.report.bench_page import HEADLINES, Row, number_words
-from expunge.report.draw import tradeoff
+from expunge.report.draw import scores, tradeoff
 from expunge.report.format import DASH, count, day, duration, plain
 from expunge.report.html import FILE, page
 from expunge.report.settings import Setting, code_lines, setting_lines
@@ -57,6 +57,10 @@ def render(raw_record: Mapping[str, Any]) -> str:
         paper=about.paper(record["paper"]),
         style=tradeoff.css(),
         chart=tradeoff.chart(record, (utility, forget)),
+        scores=scores.chart(record),
+        score_columns=score_columns(record),
+        score_lines=score_lines(record),
+        score_notes=score_notes(record),
         columns=[forget, utility, "Learning rate", "Steps", "Tokens", "Time"],
         lines=lines(record),
         failed=[(plain(r["name"]), plain(r["said"])) for r in record["runs"] if not r["done"]],
@@ -145,6 +149,55 @@ def lines(raw_record: Any) -> list[Line]:
     return out
 
 
+FLUENCY = "forget/fluency"
+
+
+def score_columns(raw_record: Any) -> list[str]:
+    """The scores that a run has, and the fluency of answers; none where no run has a score."""
+    record = complete(CompareRecord, raw_record)
+    names = scores.NAMES | {FLUENCY: "Fluency"}
+    if not scores.lines(record):
+        return []
+    return [name for figure, name in names.items() if any(tradeoff.value(r, figure) for r in record["runs"])]
+
+
+def score_lines(raw_record: Any) -> list[Line]:
+    """The table of scores: target and retrained model, then every run that has figures."""
+    record = complete(CompareRecord, raw_record)
+    figures = [f for f, name in (scores.NAMES | {FLUENCY: "Fluency"}).items() if name in score_columns(record)]
+    marks, out = tradeoff.labels(record), []
+    for name, model in ((MODELS["target"], record["target"]), (MODELS["retrained"], record["retrained"])):
+        if model and figures:
+            out.append(Line(name, plain(model["source"]), None, _cells(model, figures)))
+    for r in record["runs"]:
+        if r["done"] and figures:
+            out.append(Line(plain(r["shown"]), f"seed {plain(r['seed'])}", marks[str(r["label"])], _cells(r, figures)))
+    return out
+
+
+def score_notes(raw_record: Any) -> list[str]:
+    """What was not measured of a score, once each."""
+    record = complete(CompareRecord, raw_record)
+    known = {tuple(figure.split("/")): name for figure, name in scores.NAMES.items()}
+    said = [
+        f"{known[str(f['part']), str(f['name'])]}: {f['note']}."
+        for r in record["runs"]
+        for f in r["figures"]
+        if (f["part"], f["name"]) in known and f["note"] and ("without" in f["note"] or f["value"] is None)
+    ]
+    return list(dict.fromkeys(said))
+
+
+def _cells(model: ComparedRun | ComparedModel, figures: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(value, interval) of each of ``figures``."""
+    out = []
+    for figure in figures:
+        middle, low, high = tradeoff.value(model, figure) or (None, None, None)
+        within = "" if low is None or high is None else f"{number_words(low)} to {number_words(high)}"
+        out.append((number_words(middle), within))
+    return tuple(out)
+
+
 def _hint(r: ComparedRun) -> str:
     """Method, seed and the parameters that the recipe set, in one small line; the record has the others too."""
     parameters = [f"{k}={plain(v)}" for k, v in r["given"].items() if k not in r["choice"]]
@@ -155,13 +208,7 @@ def _hint(r: ComparedRun) -> str:
 
 def _values(model: ComparedRun | ComparedModel, record: CompareRecord) -> tuple[tuple[str, str], ...]:
     """(value, interval) of the forget figure and of utility."""
-    out = []
-    for figure in (record["forget_figure"], record["utility_figure"]):
-        value = tradeoff.value(model, str(figure))
-        middle, low, high = value or (None, None, None)
-        within = "" if low is None or high is None else f"{number_words(low)} to {number_words(high)}"
-        out.append((number_words(middle), within))
-    return tuple(out)
+    return _cells(model, [str(record["forget_figure"]), str(record["utility_figure"])])
 
 
 def settings(raw_record: Any) -> list[tuple[str, list[Setting]]]:

@@ -32,6 +32,12 @@ FIGURES = (
     ("truth_ratio", "Truth ratio", "wrong answers measured against the right one"),
     ("n", "Rows", "how many the figures are a mean of"),
 )
+LANGUAGE = (
+    ("fluency", "Fluency of answers", "1: ordinary language, near 0: none; of the three figures below"),
+    ("answer_perplexity", "Perplexity of answers", "under the model before; thousands: made-up words"),
+    ("answer_repetition", "Repetition in answers", "share of three-word sequences that came before"),
+    ("answer_real_words", "Real words in answers", "share of the words; a name that nobody knows counts half"),
+)
 
 
 @dataclass(frozen=True)
@@ -175,14 +181,20 @@ def figures(said: Any, name: str) -> Table:
         columns[third[:1].upper() + third[1:]] = record["reference"]
     rows = (
         Row(label, tuple(cell(key, number(of, name, key)) for of in columns.values()), hint)
-        for key, label, hint in (*FIGURES, *_own_figures(columns.values(), name))
+        for key, label, hint in (*FIGURES, *_language(columns.values(), name), *_own_figures(columns.values(), name))
     )
     return Table(tuple(columns), tuple(rows))
 
 
+def _language(models: Iterable[Any], name: str) -> list[tuple[str, str, str]]:
+    """The figures of answers, where they were measured."""
+    measured = {key for of in models for key in lookup(of, name) or ()}
+    return [row for row in LANGUAGE if row[0] in measured]
+
+
 def _own_figures(models: Iterable[Any], name: str) -> list[tuple[str, str, str]]:
     """The figures of one set that come from metrics of the user's, as :data:`FIGURES` has the usual ones."""
-    usual = [key for key, *_ in FIGURES]
+    usual = [key for key, *_ in (*FIGURES, *LANGUAGE)]
     keys = dict.fromkeys(key for of in models for key in lookup(of, name) or () if key not in usual)
     return [(key, key, "a metric of the user's") for key in keys]
 

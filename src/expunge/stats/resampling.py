@@ -42,7 +42,7 @@ def bootstrap(
     check_level(level, resamples)
     rng = np.random.default_rng(seed)
     values = [statistic(*(a[rng.integers(len(a), size=len(a))] for a in arrays)) for _ in range(resamples)]
-    return _percentiles(np.array(values), level)
+    return percentiles(np.array(values), level)
 
 
 def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -56,7 +56,7 @@ def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, resamples: int = 
     rows = max(1, BLOCK // n)
     sizes = [min(rows, resamples - done) for done in range(0, resamples, rows)]
     means = [array[rng.integers(n, size=(size, n))].mean(axis=1) for size in sizes]  # (size,) each
-    return _percentiles(np.concatenate(means), level)
+    return percentiles(np.concatenate(means), level)
 
 
 def bounded_mean(
@@ -113,10 +113,10 @@ def bootstrap_of_means(
     check_level(level, resamples)
     means = [
         [array[pick].mean(axis=1) for array, pick in zip(arrays, block, strict=True)]  # (size,) each
-        for block in _picks([len(a) for a in arrays], resamples, seed)
+        for block in picks([len(a) for a in arrays], resamples, seed)
     ]
     rows = np.concatenate([np.stack(block, axis=1) for block in means])
-    within = _percentiles(np.array([statistic(*map(float, row)) for row in rows]), level)
+    within = percentiles(np.array([statistic(*map(float, row)) for row in rows]), level)
     if not any((a == a[0]).all() for a in arrays):
         return within
     ends = [
@@ -144,8 +144,9 @@ def auc_interval(
     """
     member_scores, non_member_scores = sample(members, "the members"), sample(non_members, "the non-members")
     check_level(level, resamples)
-    picks = _picks((len(member_scores), len(non_member_scores)), resamples, seed)
-    interval = _percentiles(np.concatenate([_aucs(member_scores, non_member_scores, *block) for block in picks]), level)
+    drawn = picks((len(member_scores), len(non_member_scores)), resamples, seed)
+    aucs = [resampled_aucs(member_scores, non_member_scores, *block) for block in drawn]
+    interval = percentiles(np.concatenate(aucs), level)
     if interval.low < interval.high:
         return interval
     return bounded_mean(
@@ -174,8 +175,8 @@ def paired_bootstrap(
         raise InputError(f"paired samples must be of one length, not {len(first)} and {len(second)}")
     check_level(level, resamples)
     rng = np.random.default_rng(seed)
-    picks = (rng.integers(len(first), size=len(first)) for _ in range(resamples))
-    return _percentiles(np.array([statistic(first[p], second[p]) for p in picks]), level)
+    drawn = (rng.integers(len(first), size=len(first)) for _ in range(resamples))
+    return percentiles(np.array([statistic(first[p], second[p]) for p in drawn]), level)
 
 
 def ratio_bootstrap(
@@ -211,10 +212,10 @@ def ratio_bootstrap(
     for done in range(0, resamples, rows):
         picks = rng.integers(n, size=(min(rows, resamples - done), n))
         ratios.append(ratio(above[picks].sum(axis=1), below[picks].sum(axis=1)))
-    return _percentiles(np.concatenate(ratios), level)
+    return percentiles(np.concatenate(ratios), level)
 
 
-def _picks(sizes: Sequence[int], resamples: int, seed: int) -> Iterator[list[NDArray[np.int64]]]:
+def picks(sizes: Sequence[int], resamples: int, seed: int) -> Iterator[list[NDArray[np.int64]]]:
     """The entries of each sample that :func:`bootstrap` takes from the same seed, many resamples at a time: (size, n_i)."""
     rng, most = np.random.default_rng(seed), max(1, BLOCK // sum(sizes))
     for done in range(0, resamples, most):
@@ -222,7 +223,7 @@ def _picks(sizes: Sequence[int], resamples: int, seed: int) -> Iterator[list[NDA
         yield [np.stack(pick) for pick in zip(*rows, strict=True)]
 
 
-def _aucs(
+def resampled_aucs(
     member_scores: Array, non_member_scores: Array, member_picks: NDArray[np.int64], non_member_picks: NDArray[np.int64]
 ) -> Array:
     """:func:`auc` of each resample, in whole numbers: how often it holds each value, and the members at or below it."""
@@ -241,7 +242,7 @@ def _counts(ranks: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.bincount((ranks + rows).ravel(), minlength=len(ranks) * n).reshape(len(ranks), n)
 
 
-def _percentiles(values: Array, level: float) -> Interval:
+def percentiles(values: Array, level: float) -> Interval:
     """The interval between the (1 - level) / 2 quantiles of ``values`` (resamples,)."""
     if not np.isfinite(values).all():
         raise InputError(f"the statistic is {values[~np.isfinite(values)][0]} on a resample, so it has no interval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from expunge import record
 from expunge.method import Method
-from expunge.unlearning import describe, level, outcome, store, train, unfinished
+from expunge.unlearning import describe, fluency, level, outcome, store, train, unfinished
 from expunge.unlearning.finish import finish
 from expunge.unlearning.measure import answers_shown, measure, unmoved
 from expunge.unlearning.result import Result
@@ -35,6 +36,7 @@ class Trained:
     parent: Any
     warnings: list[str]
     command: str | None
+    start: Callable[[Any], Any]  # loads the model before once more, onto a device
 
 
 def conclude(trained: Trained, settings: Recipe, folder: Path, run: unfinished.Run) -> Result:
@@ -57,6 +59,10 @@ def conclude(trained: Trained, settings: Recipe, folder: Path, run: unfinished.R
     if chain and chain.lost and again.model:
         final = again.model
         after = measure(final, target.tokenizer, data, settings, alone=True)  # of what was cut
+    else:
+        again = replace(again, model=None)  # so that there is room for the model before
+    figures, language = fluency.conclude(after, trained.before, net, trained.start, target.tokenizer, data, settings)
+    after = {**after, "figures": figures}
     failed = outcome.failed(trainer, stored.path)
     problems = [p for p in (failed, stored.problem, again.problem, trainer.keeper.saved.problem) if p]
     parts = run.parts()
@@ -73,6 +79,7 @@ def conclude(trained: Trained, settings: Recipe, folder: Path, run: unfinished.R
             *(chain.warnings if chain else ()),
             *again.warnings,
             *unmoved(trained.before["figures"], after["figures"], trained.method.parameters),
+            *language,
             *outcome.useless(after, trained.before, net),
             *problems,
         ],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from expunge import processes
 from expunge.data import chat
-from expunge.unlearning.rows import Data
+from expunge.unlearning import fluency
+from expunge.unlearning.rows import Data, evenly
 from expunge.unlearning.settings import Recipe
 
 HINTS = {
@@ -18,15 +19,14 @@ HINTS = {
 LEAST_CHANGE = 0.01  # of the forget set's negative log-likelihood: below, nothing has moved
 
 
-def evenly(rows: Sequence[Any], n: int) -> list[Any]:
-    """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file."""
-    return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
-
-
-def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe, *, alone: bool = False) -> dict[str, Any]:
+def measure(
+    net: Any, tokenizer: Any, data: Data, settings: Recipe, *, alone: bool = False, judge: Any = None
+) -> dict[str, Any]:
     """Figures of the forget and the retain set, and answers if the user wants examples.
 
-    Several processes share the rows and all get the figures; ``alone`` one asks them all itself.
+    Several processes share the rows and all get the figures; ``alone`` one asks them all itself.  The figures have the
+    fluency of answers to forget rows if there is a model ``judge``, the one before unlearning; else these answers are
+    ``said``, row number -> text, to be judged later.
     """
     from tqdm.auto import tqdm
 
@@ -39,6 +39,7 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe, *, alone: bo
     for name, rows in sets.items():
         shown = evenly(range(len(rows)), settings.examples)
         probed += probes(name, rows, shown, settings.max_new_tokens)
+    probed += fluency.probes(data, settings)
     total = sum(len(p.texts) + bool(p.ask) for p in probed)
     quiet = str(settings.training.get("disable_tqdm", False)).lower() == "true"
     quiet |= not processes.is_main()
@@ -55,10 +56,15 @@ def measure(net: Any, tokenizer: Any, data: Data, settings: Recipe, *, alone: bo
         )
     answers = {name: [a.text for a in found.generated(name)] for name in sets} if settings.examples else {}
     own = custom.metrics(settings.metric)
-    return {
+    measured: dict[str, Any] = {
         "figures": {name: figures(found, name) | custom.means(own, found, name) for name in sets},
         "answers": answers,
     }
+    said = {a.index: a.text for a in found.answers if a.part == fluency.PART}
+    if judge is None:
+        return measured | {"said": said}
+    measured["figures"]["forget"] |= fluency.judged(said, judge, tokenizer, data, settings, alone=alone)
+    return measured
 
 
 def unmoved(

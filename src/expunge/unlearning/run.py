@@ -153,16 +153,17 @@ def _carried_out(
     for name, key in ((settings.compare_with, "compared"), (settings.model, "before")):
         if name and earlier.get(key):
             measured.setdefault(name, earlier[key])
-    compared = _compared(settings, data, load, measured)
+    compared = _compared(settings, data, load, measured, target.model)
     if settings.model not in measured and not sharded_run:
-        measured[settings.model] = measure(target.model, target.tokenizer, data, settings)
+        measured[settings.model] = measure(target.model, target.tokenizer, data, settings, judge=target.model)
 
     from_level, level_warnings = level.loader(settings, method, load, data, target, folder)
 
     def first(trainer: Any) -> float | None:
         """In shards the target is measured when the trainer has sharded it; an adapter does nothing yet."""
         if settings.model not in measured:
-            measured[settings.model] = measure(trainer.model, target.tokenizer, data, settings, alone=True)
+            judge = trainer.model
+            measured[settings.model] = measure(judge, target.tokenizer, data, settings, alone=True, judge=judge)
         this.known["model_files"] = changed.stamps(settings.model)
         this.known |= {"model": target.fingerprint, "before": measured[settings.model], "compared": compared}
         return train.start_loss_of(method, measured[settings.model]["figures"])
@@ -207,6 +208,7 @@ def _carried_out(
         parent=parent,
         warnings=[*parent_warnings, *level_warnings],
         command=command,
+        start=lambda device: given.load(settings, device) or load(settings.model, device=device),
     )
     # Of several processes one writes, and checks what it wrote; the others get the record.
     done: Result = processes.on_main(
@@ -216,12 +218,12 @@ def _carried_out(
 
 
 def _compared(
-    settings: Recipe, data: Data, load: Callable[[str], Any], measured: dict[str, dict[str, Any]]
+    settings: Recipe, data: Data, load: Callable[[str], Any], measured: dict[str, dict[str, Any]], judge: Any
 ) -> dict[str, Any] | None:
-    """What is measured of the third model, which is gone again before training starts."""
+    """What is measured of the third model, which is gone again before training starts; ``judge``: the model before."""
     name = settings.compare_with
     if name and name not in measured:
         third = load(name)
         template.attach(third.tokenizer, data.rendering)
-        measured[name] = measure(third.model, third.tokenizer, data, settings)
+        measured[name] = measure(third.model, third.tokenizer, data, settings, judge=judge)
     return measured[name] if name else None

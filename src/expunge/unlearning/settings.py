@@ -34,7 +34,8 @@ class Recipe(BaseModel):
     """Everything that decides a run.
 
     ``forget`` and ``retain``: a file, a folder, a hub name (or rows in memory, from Python).  ``eval_rows``: how many rows
-    of each set the figures before and after are measured on (evenly spaced).  ``examples``: how many rows of each set are
+    of each set the figures before and after are measured on (evenly spaced).  ``fluency_rows``: how many of those to
+    forget are answered for the fluency of the answers, which are not shown.  ``examples``: how many rows of each set are
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
     ``data_name`` (the folder of the data files) stand in the record in place of where they lie here.
@@ -146,6 +147,9 @@ class Recipe(BaseModel):
         0, ge=0, description="Rows of each set to answer and SHOW in record and report; 0 shows no text."
     )
     max_new_tokens: int = Field(80, ge=1)
+    fluency_rows: int = Field(
+        16, ge=0, description="Rows to forget whose answers are measured, not shown: are they still sentences? 0: none."
+    )
     metric: Names = Field(None, description=HELP, json_schema_extra={"metavar": "NAME"})
     compare_with: str | None = Field(None, description="A third model for the figures, such as the retrained one.")
     compare_name: str | None = None

@@ -117,7 +117,7 @@ def reload(
     from expunge import models
 
     dtype = getattr(torch, settings.loaded)
-    device, lacking = _room(net, dtype)
+    device, lacking = room(net, dtype)
     if device is None:
         return Reloaded(warnings=(f"the saved weights were not loaded again for a check: {lacking}",))
     try:
@@ -152,7 +152,12 @@ def reload(
 def _losses(net: Any, tokenizer: Any, data: Data, settings: Recipe) -> dict[str, float] | None:
     """Set -> the loss of its few rows; None for a model whose losses are no numbers."""
     few = settings.model_copy(
-        update={"eval_rows": ROWS, "examples": 0, "training": {**settings.training, "disable_tqdm": True}}
+        update={
+            "eval_rows": ROWS,
+            "examples": 0,
+            "fluency_rows": 0,
+            "training": {**settings.training, "disable_tqdm": True},
+        }
     )
     try:
         return {
@@ -166,7 +171,7 @@ def _equal(a: float, b: float, dtype: str) -> bool:
     return abs(a - b) <= TOLERANCE[dtype] * (1 + abs(a))
 
 
-def _room(net: Any, dtype: Any) -> tuple[Any, str]:
+def room(net: Any, dtype: Any) -> tuple[Any, str]:
     """The device with room for a second copy of ``net``: its own, else the CPU, else None, with the reason."""
     import psutil
     import torch
