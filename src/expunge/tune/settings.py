@@ -16,6 +16,7 @@ from expunge.jobs import Address, Count, Jobs
 from expunge.method import Entry, entry
 from expunge.settings import check_pairs, checked, extract_settings, mapping, recipe_first, split_pair
 from expunge.tune import space
+from expunge.training.arguments import parse
 from expunge.tune.objective import Axes
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
@@ -126,7 +127,7 @@ def from_words(words: Iterable[str] | None, given: Mapping[str, Any], methods: I
     """
     values, pairs, where = recipe_first(words, read, "the tuning")
     if methods := list(methods):
-        own = _tables(values, where)
+        own = _tables(values, where) if values.get("method") or values.get("methods") else {}
         values = {k: v for k, v in values.items() if k not in ("method", "parameters")}
         values["methods"] = {name: own.get(name, {}) for name in methods}
     return override(values | given, pairs), where
@@ -159,6 +160,8 @@ def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
     own = {k: v for k, v in values.items() if k in OWN}
     dropped = {"method", "methods", "parameters", *NOT_HERE}
     shared = {k: v for k, v in values.items() if k not in OWN and k not in dropped}
+    if isinstance(shared.get("training"), Mapping):
+        shared["training"] = {k: parse(k, v) for k, v in shared["training"].items()}  # texts of a command line as numbers
     made = checked(Tune, own | {"methods": tables, "shared": shared}, where)
     space.split(made.search, made.entries)
     if made.objective is not None and plugins.is_file(made.objective):
