@@ -28,7 +28,6 @@ GROUPS: dict[Kind, str] = {
     "metric": "expunge.metrics",
     "scorer": "expunge.scorers",
     "benchmark": "expunge.benchmarks",
-    "objective": "expunge.objectives",
 }
 
 

@@ -18,7 +18,10 @@ def figures(forget, retain):
     return [{"part": part, "name": "probability", "value": v} for part, v in values.items() if v is not None]
 
 
-def scored(forget, retain, reference=figures(0.2, 0.6), axes=AXES, spec=None):
+LEVEL = figures(0.2, 0.6)
+
+
+def scored(forget, retain, reference=LEVEL, axes=AXES, spec=None):
     record = objective.record_of(figures(forget, retain), figures(0.8, 0.5), reference)
     return objective.score(record, axes, objective.named(spec, axes))
 
@@ -55,7 +58,7 @@ def test_a_figure_or_a_function_of_the_user_takes_its_place(tmp_path, monkeypatc
     )
     own = scored(0.5, 0.4, spec="mine.py:gap")
     assert own.value == pytest.approx(0.7) and own.forgotten == pytest.approx(0.5)
-    with pytest.raises(InputError, match="the objective mine.py:broken failed: ValueError in line 5$"):
+    with pytest.raises(InputError, match=r"the objective mine.py:broken failed: ValueError in line 5$"):
         scored(0.5, 0.4, spec="mine.py:broken")
 
 

@@ -64,7 +64,9 @@ def test_equal_budgets_scores_of_both_halves_and_the_best_of_each_method(finishe
     assert [value(target["figures_first"], "forget"), value(target["figures"], "forget")] == [
         pytest.approx(probability("model", "forget.jsonl", rows), rel=1e-4) for rows in ([0, 2], [1])
     ]
-    assert value(reference["figures"], "retain") == pytest.approx(probability("other", "retain.jsonl", [1, 3]), rel=1e-4)
+    assert value(reference["figures"], "retain") == pytest.approx(
+        probability("other", "retain.jsonl", [1, 3]), rel=1e-4
+    )
     for run in whole["runs"]:
         model = f"out/trials/{run['name']}/model"
         assert value(run["figures"], "forget") == pytest.approx(probability(model, "forget.jsonl", [1]), rel=1e-4)
@@ -152,7 +154,9 @@ def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(finished, monkey
 )
 def test_a_folder_of_another_tuning_is_refused(finished, monkeypatch, changes, sentence):
     monkeypatch.setattr(on_rows, "measured_model", never)
-    with pytest.raises(InputError, match=f"out holds a tuning with other settings \\({sentence}.*begin anew with --overwrite"):
+    with pytest.raises(
+        InputError, match=f"out holds a tuning with other settings \\({sentence}.*begin anew with --overwrite"
+    ):
         tune.run(settings(**changes))
 
 
@@ -169,9 +173,11 @@ def test_other_rows_and_another_model_are_refused_and_overwrite_begins_anew(fini
     with pytest.raises(InputError, match=r"the rows are others"):
         tuning.ready(settings())
     (finished / "forget.jsonl").write_text(rows)
-    monkeypatch.setattr(tuning, "_sweep", lambda *a: None)
+    monkeypatch.setattr(tuning, "sweep", lambda *a: None)
     whole = tune.run(settings(trials=1, overwrite=True))
-    assert whole["runs"] == [] and not list((finished / "out").glob("best-*")) and not (finished / "out/trials").exists()
+    assert (
+        whole["runs"] == [] and not list((finished / "out").glob("best-*")) and not (finished / "out/trials").exists()
+    )
     assert [m["best"] for m in whole["methods"]] == [None, None]
 
 
@@ -196,7 +202,9 @@ def test_a_trial_that_is_pruned_or_breaks_down_is_recorded_so(place, monkeypatch
     values = Study(place / "out/study.db", "grad_diff").study.get_trials()
     assert [v.value for v in values[2:]] == [0.0, None]  # TPE keeps away from settings that break a model down
     assert any("2 of 4 trials failed; the first, grad_diff-0002" in w for w in whole["warnings"])
-    assert any("pruned after step 2" in line for line in lines) and lines[-1].startswith("   4 of 4 done: grad_diff-0003")
+    assert any("pruned after step 2" in line for line in lines) and lines[-1].startswith(
+        "   4 of 4 done: grad_diff-0003"
+    )
 
 
 def test_in_other_processes_the_trials_are_the_same_and_a_lost_one_has_failed(finished, monkeypatch):
@@ -260,7 +268,17 @@ def test_on_a_benchmark_its_figures_are_the_halves(place, tokenizer, monkeypatch
 
 def test_a_dry_run_and_json_and_refusals_need_no_model(place, monkeypatch):
     monkeypatch.setattr(on_rows, "measured_model", never)
-    usual = ["--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--method", "npo", "max_steps=5"]
+    usual = [
+        "--model",
+        "model",
+        "--forget",
+        "forget.jsonl",
+        "--retain",
+        "retain.jsonl",
+        "--method",
+        "npo",
+        "max_steps=5",
+    ]
     done = call(*usual, "--search", "beta=0.1,1", "--dry-run", "--json")
     assert done.exit_code == 0, done.output
     plan = json.loads(done.output)

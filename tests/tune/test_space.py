@@ -39,7 +39,8 @@ def test_both_ends_of_every_method_are_taken(name):
 def test_the_user_says_otherwise():
     got = space.of(
         entry("blur_npo"), given={}, training={}, rate=1, steps=80,
-        search={"gamma": "0.1,1,1,10", "beta": "0.1", "learning_rate": "1e-5:1e-3:log", "max_steps": "5:20", "retain": "nll,kl"},
+        search={"gamma": "0.1,1,1,10", "beta": "0.1", "learning_rate": "1e-5:1e-3:log", "max_steps": "5:20",
+                "retain": "nll,kl"},
     )  # fmt: skip
     assert got["gamma"] == Choices((0.1, 1.0, 10.0)) and got["beta"] == Choices((0.1,))
     assert got["learning_rate"] == Range(1e-5, 1e-3, True) and not got["learning_rate"].whole
@@ -98,7 +99,8 @@ def test_a_logarithmic_range_begins_above_0_and_what_is_given_is_not_searched():
 
 def test_the_author_of_a_method_says_better_ones(tmp_path):
     file = Path(tmp_path / "mine_search.py")
-    file.write_text(textwrap.dedent("""
+    file.write_text(
+        textwrap.dedent("""
         from expunge import methods
         from expunge.method import method
 
@@ -110,7 +112,8 @@ def test_the_author_of_a_method_says_better_ones(tmp_path):
             @method(search={"strenght": "1:4"})
             def mine_misspelt(*, strength: float = 2.0):
                 return methods.npo()
-    """))
+    """)
+    )
     try:
         got = of(f"{file}:mine_search")
         assert got.pop("learning_rate") and got.pop("max_steps")

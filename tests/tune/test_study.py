@@ -1,4 +1,4 @@
-"""The trials in their SQLite file: drawn alike whether or not it is closed in between, gone on with, pruned, and without data."""
+"""The trials in their SQLite file: drawn alike whether or not it is closed in between, gone on with, and pruned."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[RECIPE.toml|.yaml] [KEY=VALUE]...",
-            help="A recipe as `expunge run` takes it, then settings over it: any of these options by name, search.KEY, or any "
+            help="A recipe as `expunge run` takes it, then settings over it: these options by name, search.KEY, or any "
             "field of transformers.TrainingArguments (max_steps=50 is every trial's budget).",
             show_default=False,
         ),
@@ -66,9 +66,7 @@ def command(
         plan = tune.planned(chosen) if dry_run else None
         tell = None if quiet else typer.echo
         said = (
-            None
-            if dry_run
-            else tune.run(chosen, command=result.command_line(), tell=tell, prepare=hush_without_bars)
+            None if dry_run else tune.run(chosen, command=result.command_line(), tell=tell, prepare=hush_without_bars)
         )
     if plan:
         result.show_plan({"command": "tune", **plan}, as_json=as_json)

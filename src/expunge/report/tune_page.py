@@ -169,7 +169,9 @@ def settings(raw_record: Any) -> list[tuple[str, list[Setting]]]:
     models = []
     for role, model in (("Target", record["target"]), ("Reference", record["reference"])):
         if model:
-            models += setting_lines((role, model["source"])) + code_lines({f"{role}, fingerprint": model["fingerprint"]})
+            models += setting_lines((role, model["source"])) + code_lines(
+                {f"{role}, fingerprint": model["fingerprint"]}
+            )
     groups = [("Every trial", of_all)]
     for method in record["methods"]:
         stays = [Setting(f"{k} stays", plain(v), "code") for k, v in method["parameters"].items()]
@@ -183,22 +185,24 @@ def limits(raw_record: Any) -> list[str]:
     """What the page does not show, in plain words, from what the record has."""
     record = complete(TuneRecord, raw_record)
     out = [
-        "The best trial of a method is chosen by one half of the rows and reported on the other. Both halves were trained on; "
-        "only the choice did not see the second.",
-        "All trials have one seed. Another seed gives other figures, and of many trials the best owes something to luck: run the "
-        "best recipe with other seeds before you rely on it.",
-        "Equal budgets are equal numbers of trials and of steps at most. A step does not cost the same for all methods, and a "
-        "method with many settings to search needs more trials than one with few.",
+        "The best trial of a method is chosen by one half of the rows and reported on the other. Both halves were trained "
+        "on; only the choice did not see the second.",
+        "All trials have one seed. Another seed gives other figures, and of many trials the best owes something to luck: "
+        "run the best recipe with other seeds before you rely on it.",
+        "Equal budgets are equal numbers of trials and of steps at most. A step does not cost the same for all methods, and "
+        "a method with many settings to search needs more trials than one with few.",
     ]
     if any(r["state"] == "pruned" for r in record["runs"]):
         out.append(
             "A trial that was pruned was worse than the median of its method's trials at some step; it might still have won."
         )
     if record["reference"] is None:
-        out.append("No model that never saw the forget rows was measured; how near the trials come to one is not known.")
+        out.append(
+            "No model that never saw the forget rows was measured; how near the trials come to one is not known."
+        )
     return [
         *out,
-        "Two figures are drawn of many. A forget figure at the reference model's level is no proof that the rows are forgotten: "
-        "`expunge bench` measures more.",
+        "Two figures are drawn of many. A forget figure at the reference model's level is no proof that the rows are "
+        "forgotten: `expunge bench` measures more.",
         "This page is not a certificate: it proves neither that the data have no influence left nor a legal duty met.",
     ]

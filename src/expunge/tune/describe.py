@@ -21,7 +21,9 @@ DEFAULT = "harmonic mean of forgetting to the reference model's level and of uti
 Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]  # label -> number -> what the study holds of the trial
 
 
-def trial(settings: Tune, label: str, number: int, facts: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+def trial(
+    settings: Tune, label: str, number: int, facts: Mapping[str, Any], beside: Mapping[str, Any]
+) -> dict[str, Any]:
     """One trial for the record: its scores on both halves, and its figures on the second, which did not choose it."""
     goal = objective.named(settings.objective, settings.axes)
     scores = {half: score(facts, half, beside, settings, goal) for half in HALVES if facts.get(half)}
@@ -173,16 +175,20 @@ def _warnings(
     out = []
     if "reference" not in beside and settings.objective is None:
         out.append(
-            "No reference model was given, so the best trials forget as far as they can, which may be too far: name a retrained "
-            "model (--compare-with; --retrained with a benchmark) or the one before fine-tuning (--level)."
+            "No reference model was given, so the best trials forget as far as they can, which may be too far: name a "
+            "retrained model (--compare-with; --retrained with a benchmark) or the one before fine-tuning (--level)."
         )
     if settings.axes.utility is None and settings.objective is None:
-        out.append("No retain set was given, so nothing measures what else was lost; give rows like the others (--retain).")
+        out.append(
+            "No retain set was given, so nothing measures what else was lost; give rows like the others (--retain)."
+        )
     for label in settings.methods:
         of = [r for r in runs if r["label"] == label]
         failed = [r for r in of if r["state"] == "failed"]
         if failed:
-            out.append(f"{label}: {len(failed)} of {len(of)} trials failed; the first, {failed[0]['name']}: {failed[0]['said']}")
+            out.append(
+                f"{label}: {len(failed)} of {len(of)} trials failed; the first, {failed[0]['name']}: {failed[0]['said']}"
+            )
         if of and label not in chosen:
             out.append(f"{label}: no trial finished with a score, so there is no best recipe.")
     if len({r["device"] for r in runs if r["state"] == "finished"}) > 1:

@@ -47,7 +47,11 @@ class Score:
 
 def record_of(figures: Figures, target: Figures, reference: Figures | None) -> dict[str, Any]:
     """What an objective reads: a trial's figures beside those of target and reference model, on the same rows."""
-    return {"figures": list(figures), "target": list(target), "reference": None if reference is None else list(reference)}
+    return {
+        "figures": list(figures),
+        "target": list(target),
+        "reference": None if reference is None else list(reference),
+    }
 
 
 def value_of(figures: Figures | None, figure: str | None) -> float | None:
@@ -69,15 +73,17 @@ def forgotten(value: float, target: float, level: float | None, better: str = "l
     """
     if better == "higher":
         if level is None:
-            raise InputError("a forget figure that rises as rows are forgotten needs a reference model (--compare-with)")
+            raise InputError(
+                "a forget figure that rises as rows are forgotten needs a reference model (--compare-with)"
+            )
         share = 1 - abs(level - value) / (level - target) if level > target else math.nan
     else:
         goal = level or 0.0
         share = math.nan if target <= goal else (target - value) / (target - goal) if value >= goal else value / goal
     if math.isnan(share):
         raise InputError(
-            f"the forget figure of the target model is {target:.4g} and that of the reference model {level or 0:.4g}: by this "
-            "figure there is nothing to forget; look at the two models and the forget set"
+            f"the forget figure of the target model is {target:.4g} and that of the reference model {level or 0:.4g}: by "
+            "this figure there is nothing to forget; look at the two models and the forget set"
         )
     return min(1.0, max(0.0, share))
 
@@ -146,7 +152,9 @@ def check(spec: str | None, axes: Axes, target: Figures) -> None:
     wanted = [axes.forget, axes.utility, None if spec is None or plugins.is_file(spec) else spec]
     for figure in filter(None, wanted):
         if figure not in known:
-            raise InputError(f"there is no figure {figure!r}{nearest(figure, known)}; there are {', '.join(sorted(known))}")
+            raise InputError(
+                f"there is no figure {figure!r}{nearest(figure, known)}; there are {', '.join(sorted(known))}"
+            )
 
 
 def score(record: Record, axes: Axes, objective: Objective) -> Score:

@@ -42,8 +42,8 @@ class Own:
 class Ready:
     """A tuning of which all is in order that can be checked without a model.
 
-    ``own``: label -> what its runs take by themselves; ``probes``, ``halves``: what is measured; ``rows``: of the sets; ``model``, ``reference``:
-    the names of target and reference model.
+    ``own``: label -> what its runs take by themselves; ``probes``, ``halves``: what is measured; ``rows``: of the sets;
+    ``model``, ``reference``: the names of target and reference model.
     """
 
     own: Mapping[str, Own]

@@ -52,7 +52,7 @@ class Intermediate:
 
 
 class PruningCallback(TrainerCallback):
-    """Reports ``score(model)`` at every ``every``-th step but the last; raises Pruned where ``report(step, score)`` is true."""
+    """Reports ``score(model)`` every ``every`` steps but at the last; raises Pruned if ``report(step, score)`` is true."""
 
     def __init__(self, every: int, score: Callable[[Any], float], report: Callable[[int, float], bool]):
         self.every, self.score, self.report = every, score, report

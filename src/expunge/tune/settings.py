@@ -15,15 +15,15 @@ from expunge.errors import InputError
 from expunge.jobs import Address, Count, Jobs
 from expunge.method import Entry, entry
 from expunge.settings import check_pairs, checked, extract_settings, mapping, recipe_first, split_pair
-from expunge.tune import space
 from expunge.training.arguments import parse
+from expunge.tune import space
 from expunge.tune.objective import Axes
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
 
 TRIALS = "trials"
 ROWS_AXES = ("forget/probability", "retain/probability")
-OF_BENCHMARK = ("data", "retrained", "retrained_name")  # settings of a benchmark's tuning alone
+OF_BENCHMARK = ("data", "retrained", "retrained_name")  # of a benchmark's tuning alone
 OF_ROWS = ("forget", "retain", "compare_with", "compare_name", "title", "keep_rows")  # and of one on the user's rows
 NOT_HERE = {
     "teach": "`expunge bench --teach`, whose OUT/target is then the model",
@@ -37,8 +37,8 @@ Searched = BeforeValidator(lambda value: _searched(value))
 class Tune(BaseModel):
     """Everything that decides a tuning.
 
-    ``methods``: NAME -> the parameters that it keeps; ``trials``: of each method; ``search``: KEY or NAME.KEY -> the range as
-    it is written (:mod:`expunge.tune.space`).  ``objective``: what is maximised (:mod:`expunge.tune.objective`);
+    ``methods``: NAME -> the parameters that it keeps; ``trials``: of each method; ``search``: KEY or NAME.KEY -> the range
+    as it is written (:mod:`expunge.tune.space`).  ``objective``: what is maximised (:mod:`expunge.tune.objective`);
     ``forget_figure``, ``utility_figure``, ``forget_better``: the figures that it is made of.  ``prune``: what ends a trial
     early.  ``keep_models``: every trial's weights stay.  ``benchmark``: its rows are forgotten and its questions asked, else
     the user's rows.  ``jobs``, ``cluster``: how many trials at once, and where (:mod:`expunge.jobs`).
@@ -56,8 +56,8 @@ class Tune(BaseModel):
     )
     objective: str | None = Field(
         None,
-        description="What is maximised: a figure (part/name), or FILE.py:NAME, a function of a trial's record; if not given, "
-        "the harmonic mean of forgetting to the reference model's level and of utility.",
+        description="What is maximised: a figure (part/name), or FILE.py:NAME, a function of a trial's record; if not "
+        "given, the harmonic mean of forgetting to the reference model's level and of utility.",
         json_schema_extra={"metavar": "FIGURE"},
     )
     forget_figure: str | None = Field(None, description="The forget figure, as part/name.")
@@ -120,7 +120,9 @@ def read(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def from_words(words: Iterable[str] | None, given: Mapping[str, Any], methods: Iterable[str]) -> tuple[dict[str, Any], str]:
+def from_words(
+    words: Iterable[str] | None, given: Mapping[str, Any], methods: Iterable[str]
+) -> tuple[dict[str, Any], str]:
     """The values of a command line, and where they come from: a recipe, options over it, ``key=value`` over both.
 
     ``methods``: those of the command line, in place of the recipe's.
@@ -155,13 +157,17 @@ def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
     for key in OF_ROWS if benchmark else OF_BENCHMARK:
         if values.get(key) is not None:
             instead = "with a benchmark its own rows are used, and --retrained names the retrained model"
-            other = "that is of a benchmark (--benchmark NAME); of your own rows --compare-with names the retrained model"
+            other = (
+                "that is of a benchmark (--benchmark NAME); of your own rows --compare-with names the retrained model"
+            )
             raise InputError(f"{where}: {key} is not for this tuning: {instead if benchmark else other}")
     own = {k: v for k, v in values.items() if k in OWN}
     dropped = {"method", "methods", "parameters", *NOT_HERE}
     shared = {k: v for k, v in values.items() if k not in OWN and k not in dropped}
     if isinstance(shared.get("training"), Mapping):
-        shared["training"] = {k: parse(k, v) for k, v in shared["training"].items()}  # texts of a command line as numbers
+        shared["training"] = {
+            k: parse(k, v) for k, v in shared["training"].items()
+        }  # texts of a command line as numbers
     made = checked(Tune, own | {"methods": tables, "shared": shared}, where)
     space.split(made.search, made.entries)
     if made.objective is not None and plugins.is_file(made.objective):

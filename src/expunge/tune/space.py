@@ -80,8 +80,8 @@ def split(pairs: Mapping[str, str], methods: Mapping[str, Entry]) -> dict[str, d
             )
         if name in SPENDS and (name != STEPS or dot):
             raise InputError(
-                f"search: {key} would give trials unequal budgets; set it for all (key=value), or search max_steps=LOW:HIGH, "
-                "whose HIGH is every method's budget"
+                f"search: {key} would give trials unequal budgets; set it for all (key=value), or search "
+                "max_steps=LOW:HIGH, whose HIGH is every method's budget"
             )
         for it in takers:
             out[it][name] = text
@@ -122,7 +122,9 @@ def of(
     """
     for key in search:
         if key in given or (key in training and key != STEPS):
-            raise InputError(f"search: {key} has the value {({**training, **given})[key]}; leave out that or its search")
+            raise InputError(
+                f"search: {key} has the value {({**training, **given})[key]}; leave out that or its search"
+            )
     space = {key: found for key, found in _own(entry) if key not in given}
     if RATE not in training:
         space[RATE] = Range(rate / AROUND, rate * AROUND, log=True)

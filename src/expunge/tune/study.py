@@ -1,8 +1,9 @@
 """The trials of a method as an Optuna study in one SQLite file: the only place that imports Optuna.
 
-What a trial tries is drawn by TPE (Bergstra et al. 2011, Watanabe 2023, arXiv:2304.11127) from the trials before it; those that
-still run count as bad ones, so that several at once lie apart.  The generator of trial n is seeded by the seed, the method and
-n: a tuning that is gone on with draws what it would have drawn.  The file holds parameters, figures and sentences, no data.
+What a trial tries is drawn by TPE (Bergstra et al. 2011, Watanabe 2023, arXiv:2304.11127) from the trials before it; those
+that still run count as bad ones, so that several at once lie apart.  The generator of trial n is seeded by the seed, the
+method and n: a tuning that goes on draws what it would have drawn.  The file holds parameters, figures and sentences, no
+data.
 """
 
 from __future__ import annotations

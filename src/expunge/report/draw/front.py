@@ -1,4 +1,4 @@
-"""The front of a tuning: a mark a trial, forget figure against utility, the best of each method large, those on the front ringed.
+"""The front of a tuning: a mark a trial, forget figure against utility, the best of each method large, the front ringed.
 
 Drawn as the trade-off figure of a comparison is, on the half of the rows that did not choose the best.
 """
@@ -97,7 +97,9 @@ def _painter(record: TuneRecord, axes_names: tuple[str, str]) -> Any:
                 axes.plot([p.x[0]], [p.y[0]], "o", markersize=size + 6, **ring)
         for role, p in models.items():
             tradeoff.put(axes, p, TARGET, "o" if role == "target" else "D", 10, full=False)
-        named = [p if run["name"] in best else replace(p, label="") for run, p in plain]  # a name stands beside the best
+        named = [
+            p if run["name"] in best else replace(p, label="") for run, p in plain
+        ]  # a name stands beside the best
         tradeoff.write_names(axes, named, models, styles)
 
     return draw
