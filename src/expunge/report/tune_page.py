@@ -97,11 +97,11 @@ def best_lines(raw_record: Any) -> list[Line]:
         if model:
             out.append(Line(role, plain(model["source"]), None, (*(BLANK,) * 4, *_figures(model, record), BLANK)))
     for method in record["methods"]:
-        ended = ", ".join(f"{count(method[k])} {k}" for k in ("pruned", "failed") if method[k])  # type: ignore[literal-required]
+        ended = ", ".join(f"{count(method[k])} {k}" for k in ("pruned", "failed") if method[k])
         trials = (count(method["finished"]), ended)
         mark, run = marks[str(method["label"])], by_name.get(method["best"])
         if run:
-            values = [(number_words(run[k]), "") for k in ("score_second", "score_first", "forgotten", "retained")]  # type: ignore[literal-required]
+            values = [(number_words(run[k]), "") for k in ("score_second", "score_first", "forgotten", "retained")]
             cells = (*values, *_figures(run, record), trials)
         else:
             cells = (*(BLANK,) * 6, trials)

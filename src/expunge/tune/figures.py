@@ -36,9 +36,9 @@ def probes_of(rows: Mapping[str, Sequence[Row]], most: int) -> list[Probe]:
     return out
 
 
-def halves_of(probes: Sequence[Probe]) -> dict[Half, list[Probe]]:
+def halves_of(probes: Sequence[Probe]) -> dict[str, list[Probe]]:
     """The two halves; InputError where a part has no row in one of them."""
-    out = {which: in_half(probes, which) for which in HALVES}
+    out: dict[str, list[Probe]] = {which: in_half(probes, which) for which in HALVES}
     for which in HALVES:
         for part in {p.part: None for p in probes}:
             if not any(p.part == part for p in out[which]):

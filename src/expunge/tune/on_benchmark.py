@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge import bench, outputs, record
+from expunge.bench.run import Seen
 from expunge.bench.settings import Bench
 from expunge.compare import budget
 from expunge.errors import InputError
@@ -48,7 +49,7 @@ def _rate(it: Any) -> float:
     return float(args.learning_rate)
 
 
-def beside(settings: Tune, prepared: Ready, folder: Path, known: bench.run.Seen) -> dict[str, dict[str, Any]]:
+def beside(settings: Tune, prepared: Ready, folder: Path, known: Seen) -> dict[str, dict[str, Any]]:
     """``target`` and ``reference``: source, fingerprint, and figures of each half and of the intermediate probes.
 
     Their answers stay in ``known``, for the trials.
@@ -57,8 +58,8 @@ def beside(settings: Tune, prepared: Ready, folder: Path, known: bench.run.Seen)
 
     first = prepared.benchmark
     names = {"target": prepared.model, "retrained": prepared.reference}
-    for name in filter(None, names.values()):
-        known.asked[name] = cached.collected(name, prepared.probes, first.how)
+    for source in filter(None, names.values()):
+        known.asked[source] = cached.collected(source, prepared.probes, first.how)
     answers = {who: known.asked[name][0] for who, name in names.items() if name}
     out: dict[str, dict[str, Any]] = {}
     called = bench.names_of(first.settings)

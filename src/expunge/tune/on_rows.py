@@ -16,8 +16,9 @@ from expunge.data.example import Row
 from expunge.evaluation import custom
 from expunge.evaluation.probe import Probe
 from expunge.method import Method
+from expunge.models.check import check_files
+from expunge.models.locate import resolve
 from expunge.tune import figures, pruning
-from expunge.tune.figures import Half
 from expunge.tune.settings import TRIALS, Tune, trial
 from expunge.unlearning import level, train
 from expunge.unlearning import ready as checks
@@ -48,7 +49,7 @@ class Ready:
 
     own: Mapping[str, Own]
     probes: Sequence[Probe]
-    halves: Mapping[Half, Sequence[Probe]]
+    halves: Mapping[str, Sequence[Probe]]
     rows: Mapping[str, Sequence[Row]] = field(repr=False)
     model: str
     reference: str | None
@@ -80,7 +81,7 @@ def _reference(settings: Tune, recipe: Recipe) -> str | None:
         return recipe.compare_with
     name = level.model_of(recipe.model_copy(update={"level": settings.shared.get("level")}))
     if name is not None:
-        checks.check_files(checks.resolve(name), trust_remote_code=recipe.trust_remote_code)
+        check_files(resolve(name), trust_remote_code=recipe.trust_remote_code)
     return name
 
 
@@ -88,7 +89,8 @@ def beside(settings: Tune, prepared: Ready, folder: Path) -> dict[str, dict[str,
     """``target`` and ``reference``: source, fingerprint, and figures of each half and of the intermediate probes."""
     recipe = trial(settings, next(iter(settings.methods)), {}, str(folder / TRIALS / "new"))
     assert isinstance(recipe, Recipe)
-    sets = {**prepared.halves, "intermediate": figures.intermediate(prepared.halves["first"])}
+    sets: dict[str, Sequence[Probe]] = {"intermediate": figures.intermediate(prepared.halves["first"])}
+    sets |= prepared.halves
     names = {"target": prepared.model, "reference": prepared.reference}
     return {who: measured_model(name, recipe, sets) for who, name in names.items() if name}
 

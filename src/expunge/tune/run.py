@@ -86,10 +86,11 @@ def ready(settings: Tune) -> tuple[Path, Ready, Budget, dict[str, space.Space]]:
         k: settings.shared.get(k) for k in ("model", "forget", "retain", "data", "retrained", "compare_with", "level")
     }
     folder = outputs.check(settings.out, LAYOUT, inputs=inputs, overwrite=settings.overwrite, resumable=True)
-    prepared = (on_benchmark if settings.benchmark else on_rows).ready(settings, folder)
+    of_its_data = on_benchmark.ready if settings.benchmark else on_rows.ready
+    prepared = of_its_data(settings, folder)
     spent = _budget(settings, prepared)
     searched = space.split(settings.search, settings.entries)
-    spaces = {
+    spaces: dict[str, space.Space] = {
         label: space.of(
             row,
             given=settings.methods[label],

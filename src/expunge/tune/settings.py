@@ -132,7 +132,7 @@ def from_words(
         own = _tables(values, where) if values.get("method") or values.get("methods") else {}
         values = {k: v for k, v in values.items() if k not in ("method", "parameters")}
         values["methods"] = {name: own.get(name, {}) for name in methods}
-    return override(values | given, pairs), where
+    return override({**values, **given}, pairs), where
 
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:

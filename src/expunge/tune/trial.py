@@ -19,7 +19,6 @@ from expunge.errors import RunFailed
 from expunge.evaluation.probe import Probe
 from expunge.training import signals
 from expunge.tune import on_benchmark, on_rows
-from expunge.tune.figures import Half
 from expunge.tune.pruning import Intermediate, Pruned
 from expunge.unlearning.settings import Recipe
 
@@ -33,7 +32,7 @@ class Work:
 
     name: str
     settings: Recipe | Bench
-    halves: Mapping[Half, Sequence[Probe]]
+    halves: Mapping[str, Sequence[Probe]]
     intermediate: Intermediate | None
     command: str | None
     keep_models: bool
