@@ -52,16 +52,16 @@ RECORD = {
 def test_the_page_shows_the_best_and_every_trial():
     page = tune_page.render(RECORD)
     assert "the &lt;model&gt;" in page and "look &amp; see" in page and "<h1>npo, pdu tuned</h1>" in page
-    assert "3 trials of 2 methods each, at most 9 steps a trial." in page and "npo 0.67" in page
+    assert "3 trials of 2 methods each, at most 9 steps a trial." in page and "npo 0.670" in page
     best = {line.name: line for line in tune_page.best_lines(RECORD)}
     assert list(best) == ["target", "reference", "npo", "pdu"]
-    assert [v for v, _ in best["npo"].cells[:6]] == ["0.67", "0.77", "0.70", "0.80", "0.30", "0.70"]
-    assert best["npo"].cells[4][1] == "0.25 to 0.35" and best["npo"].cells[6] == ("2", "1 pruned")
+    assert [v for v, _ in best["npo"].cells[:6]] == ["0.670", "0.770", "0.700", "0.800", "0.300", "0.700"]
+    assert best["npo"].cells[4][1] == "0.250 to 0.350" and best["npo"].cells[6] == ("2", "1 pruned")
     assert best["npo"].hint == "npo-0001, learning_rate=0.00123, retain=kl" and best["pdu"].hint == "no trial finished"
     lines = tune_page.lines(RECORD)
     assert [line.name for line in lines] == ["npo-0001", "npo-0000", "npo-0002", "pdu-0000"]
     assert lines[0].cells[0][1] == "on the front" and lines[1].cells[0][1] == ""
-    assert lines[2].cells[:2] == (("pruned", ""), ("–", "0.05 when it ended"))
+    assert lines[2].cells[:2] == (("pruned", ""), ("–", "0.050 when it ended"))
     assert lines[3].cells[0] == ("failed: the loss is nan", "")
     assert "It might" not in page and "it might still have won" in page
     assert "how near the trials come to one is not known" not in page

@@ -144,12 +144,12 @@ def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(finished, monkey
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"search": {"lr": "1e-3:1:log"}}, "methods: grad_diff: search: forget_weight"),
+        ({"search": {"lr": "1e-3:1:log"}}, "methods: npo: search: learning_rate: '0.001:0.1:log', now '0.001:1:log'"),
         ({"training": {"max_steps": 4, "per_device_train_batch_size": 2}}, r"budget: \[3, 2\], now \[4, 2\]"),
         ({"prune": "none"}, "prune: "),
         ({"objective": "retain/probability"}, "objective: None, now 'retain/probability'"),
         ({"seed": 1}, "settings: seed: None, now 1"),
-        ({"retain": "forget.jsonl"}, "settings: retain: "),
+        ({"eval_rows": 4}, "settings: eval_rows: None, now 4"),
     ],
 )
 def test_a_folder_of_another_tuning_is_refused(finished, monkeypatch, changes, sentence):

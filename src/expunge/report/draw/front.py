@@ -24,7 +24,8 @@ FILES = ("front.svg", "front.png")
 def marks(raw_record: Any) -> dict[str, Mark]:
     """The methods in the order of the record, and the mark of each."""
     record = complete(TuneRecord, raw_record)
-    return {str(m["label"]): tradeoff.mark(index) for index, m in enumerate(record["methods"])}
+    labels = dict.fromkeys(str(it["label"]) for it in [*record["methods"], *record["runs"]])
+    return {label: tradeoff.mark(index) for index, label in enumerate(labels)}
 
 
 def point(label: str, model: TunedRun | TunedModel, record: TuneRecord) -> Point | None:
