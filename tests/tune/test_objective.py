@@ -63,10 +63,16 @@ def test_a_figure_or_a_function_of_the_user_takes_its_place(tmp_path, monkeypatc
 
 
 def test_what_cannot_be_scored_is_refused():
+    target, level = figures(0.8, 0.5), figures(0.9, 0.5)
     with pytest.raises(InputError, match="there is nothing to forget"):
-        scored(0.5, 0.4, reference=figures(0.9, 0.5))
+        objective.check(None, AXES, target, level)
     with pytest.raises(InputError, match="needs a reference model"):
-        scored(0.5, 0.4, reference=None, axes=Axes("forget/probability", None, "higher"))
-    objective.check("forget/probability", AXES, figures(0.8, 0.5))
+        objective.check(None, Axes("forget/probability", None, "higher"), target, None)
+    with pytest.raises(InputError, match="nothing is there to keep"):
+        objective.check(None, AXES, figures(0.8, 0.0), LEVEL)
     with pytest.raises(InputError, match=r"no figure 'forget/probabilty', did you mean 'forget/probability'"):
-        objective.check("forget/probabilty", AXES, figures(0.8, 0.5))
+        objective.check("forget/probabilty", AXES, target, LEVEL)
+    objective.check(None, AXES, target, LEVEL)
+    objective.check("forget/probability", AXES, target, level)  # another objective needs no such model
+    assert scored(0.5, 0.4, reference=level).value is None
+    assert scored(0.5, 0.4, reference=level, spec="retain/probability").value == 0.4

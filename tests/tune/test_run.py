@@ -7,6 +7,7 @@ import math
 import pickle
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,11 @@ from expunge.jobs.tasks import Done, carry_out
 from expunge.models.tokenizer import load_tokenizer
 from expunge.training import signals
 from expunge.tune import on_rows, study
-from expunge.tune import run as tuning
 from expunge.tune.study import Study
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
+
+tuning = sys.modules["expunge.tune.run"]  # the room shows its function under that name
 
 
 def never(*_, **__):

@@ -14,6 +14,7 @@ Without a reference model x* = 0; without a utility figure the score is F.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,14 +110,16 @@ def harmonic_mean(shares: Sequence[float]) -> float:
 
 
 def shares(record: Record, axes: Axes) -> tuple[float | None, float | None]:
-    """(F, K) of a record; None where a figure is missing."""
+    """(F, K) of a record; None where a figure is missing, or there is nothing to forget or to retain."""
     x, x0 = value_of(record["figures"], axes.forget), value_of(record["target"], axes.forget)
     u, u0 = value_of(record["figures"], axes.utility), value_of(record["target"], axes.utility)
     level = value_of(record["reference"], axes.forget)
-    return (
-        None if x is None or x0 is None else forgotten(x, x0, level, axes.better),
-        None if u is None or u0 is None else retained(u, u0),
-    )
+    f = k = None
+    with contextlib.suppress(InputError):
+        f = None if x is None or x0 is None else forgotten(x, x0, level, axes.better)
+    with contextlib.suppress(InputError):
+        k = None if u is None or u0 is None else retained(u, u0)
+    return f, k
 
 
 def default(axes: Axes) -> Objective:
@@ -146,8 +149,8 @@ def named(spec: str | None, axes: Axes) -> Objective:
     return figure
 
 
-def check(spec: str | None, axes: Axes, target: Figures) -> None:
-    """Raise InputError where a figure that is named is none of ``target``'s."""
+def check(spec: str | None, axes: Axes, target: Figures, reference: Figures | None) -> None:
+    """Raise InputError where a figure that is named is none of ``target``'s, or the formula has no value."""
     known = [f"{f['part']}/{f['name']}" for f in target]
     wanted = [axes.forget, axes.utility, None if spec is None or plugins.is_file(spec) else spec]
     for figure in filter(None, wanted):
@@ -155,6 +158,12 @@ def check(spec: str | None, axes: Axes, target: Figures) -> None:
             raise InputError(
                 f"there is no figure {figure!r}{nearest(figure, known)}; there are {', '.join(sorted(known))}"
             )
+    if spec is None:
+        x0, u0 = value_of(target, axes.forget), value_of(target, axes.utility)
+        if x0 is not None:
+            forgotten(x0, x0, value_of(reference, axes.forget), axes.better)
+        if u0 is not None:
+            retained(u0, u0)
 
 
 def score(record: Record, axes: Axes, objective: Objective) -> Score:

@@ -19,6 +19,7 @@ from expunge.report import tune_page
 from expunge.settings import name_of
 from expunge.training import signals
 from expunge.tune import describe, objective, on_benchmark, on_rows, recipes, resume, space, study
+from expunge.tune.figures import HALVES
 from expunge.tune.on_rows import Ready
 from expunge.tune.resume import SETUP
 from expunge.tune.settings import TRIALS, Tune, make, trial
@@ -145,6 +146,7 @@ def _carried_out(
 ) -> dict[str, Any]:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     key = resume.made_of(settings, prepared, spent, spaces)
+    study.forget_opened()  # the folder may have gone since this process last had it
     setup = resume.setup_of(settings, folder, key) if (folder / study.FILE).exists() else {}
     if not setup:
         _begin_anew(folder)
@@ -154,10 +156,9 @@ def _carried_out(
     if not setup or _left(settings, folder, spaces):
         beside = _beside(settings, prepared, folder, known)
         resume.check_models(folder, setup.get("beside"), beside)
-        objective.check(settings.objective, settings.axes, beside["target"]["first"])
-        goal = objective.named(settings.objective, settings.axes)
-        for half in ("first", "second"):  # nothing to forget or to keep is said before the first trial
-            describe.score(beside["target"], half, beside, settings, goal)
+        for half in HALVES:  # nothing to forget or to retain is said before the first trial
+            reference = beside["reference"][half] if "reference" in beside else None
+            objective.check(settings.objective, settings.axes, beside["target"][half], reference)
         files.write_json(folder / SETUP, {"schema": record.SCHEMA, "made_of": key, "beside": beside})
     else:
         beside = setup["beside"]

@@ -59,7 +59,7 @@ class Study:
             never = optuna.pruners.NopPruner()
             pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP) if prune else never
             self.study = optuna.create_study(
-                storage=_storage(str(file), os.getpid()),
+                storage=_storage(str(file.absolute()), os.getpid()),
                 study_name=label,
                 direction="maximize",
                 load_if_exists=True,
