@@ -113,7 +113,7 @@ def test_the_same_again_runs_nothing_and_more_trials_go_on(finished, monkeypatch
     with monkeypatch.context() as m:
         m.setattr(on_rows, "measured_model", never)
         m.setattr(unlearning_run, "run", never)
-        again = tune.run(settings(keep_models=True))
+        again = tune.run(settings(keep_models=True, overwrite=True))  # which is of other settings only
     assert again["runs"] == before["runs"] and again["target"] == before["target"]
     more = tune.run(settings(trials=3))
     assert [r["number"] for r in more["runs"]] == [0, 1, 2, 0, 1, 2]
@@ -176,7 +176,7 @@ def test_other_rows_and_another_model_are_refused_and_overwrite_begins_anew(fini
         tuning.ready(settings())
     (finished / "forget.jsonl").write_text(rows)
     monkeypatch.setattr(tuning, "sweep", lambda *a: None)
-    whole = tune.run(settings(trials=1, overwrite=True))
+    whole = tune.run(settings(trials=1, seed=1, overwrite=True))
     assert (
         whole["runs"] == [] and not list((finished / "out").glob("best-*")) and not (finished / "out/trials").exists()
     )
@@ -336,5 +336,5 @@ def test_without_given_steps_the_longest_method_sets_the_budget_of_all(place):
 def test_a_file_that_is_no_study_is_told(finished):
     study.forget_opened()
     (finished / "out/study.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(InputError, match=r"study.db cannot be read \(\w+\); begin anew with --overwrite"):
+    with pytest.raises(InputError, match=r"study.db cannot be read \(\w+\); remove it, and the trials are made again"):
         tune.run(settings())

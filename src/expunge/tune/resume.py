@@ -9,6 +9,7 @@ from typing import Any
 
 from expunge import files, record
 from expunge.compare.budget import Budget
+from expunge.data import sources
 from expunge.errors import InputError
 from expunge.evaluation.probe import fingerprint
 from expunge.tune import space
@@ -37,19 +38,25 @@ def made_of(settings: Tune, prepared: Ready, spent: Budget, spaces: Mapping[str,
         "benchmark": settings.benchmark,
         "settings": {k: v for k, v in sorted(settings.shared.items()) if k not in VOLATILE},
         "rows": fingerprint(prepared.probes),
+        "data": {name: sources.fingerprint(rows) for name, rows in prepared.rows.items()},
     }  # fmt: skip
     return dict(json.loads(json.dumps(files.strict(said), default=str)))
 
 
 def setup_of(settings: Tune, folder: Path, key: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``setup.json`` in ``folder`` says, empty if it is not there; InputError where it is of another tuning."""
+    """What ``setup.json`` in ``folder`` says, empty if it is not there.
+
+    Where it is of another tuning it is empty with ``overwrite``, without it InputError.
+    """
     file = folder / SETUP
-    if not file.exists() or settings.overwrite:
+    if not file.exists():
         return {}
     said = record.check_schema(files.read_json(file, description="record", remedy=REMEDY), file)
     old = said.get("made_of") or {}
     for name in {**old, **key}:
         if old.get(name) != key.get(name):
+            if settings.overwrite:
+                return {}
             raise InputError(f"{folder} holds a tuning with other settings ({_difference(name, old, key)}); {REMEDY}")
     return said
 
@@ -66,7 +73,7 @@ def methods_of(folder: Path) -> list[str]:
 def _difference(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first difference of two settings, in a few words."""
     a, b = old.get(name), new.get(name)
-    if name == "rows":
+    if name in ("rows", "data"):
         return "the rows are others"
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         inner = next(k for k in {**a, **b} if a.get(k) != b.get(k))
@@ -74,9 +81,11 @@ def _difference(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     return f"{name}: {a!r}, now {b!r}"
 
 
-def check_models(folder: Path, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> None:
-    """Raise InputError where target or reference are other models than those of the trials that are there."""
-    for who in ("target", "reference") if old else ():
-        assert old
+def same_models(settings: Tune, folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether target and reference are those of the trials that are there; InputError where not, but for ``overwrite``."""
+    for who in ("target", "reference"):
         if (old.get(who) or {}).get("fingerprint") != (new.get(who) or {}).get("fingerprint"):
+            if settings.overwrite:
+                return False
             raise InputError(f"{folder} holds a tuning with another {who} model; {REMEDY}")
+    return True

@@ -155,10 +155,13 @@ def _carried_out(
     known = Seen()
     if not setup or _left(settings, folder, spaces):
         beside = _beside(settings, prepared, folder, known)
-        resume.check_models(folder, setup.get("beside"), beside)
+        if setup and not resume.same_models(settings, folder, setup["beside"], beside):
+            _begin_anew(folder)
+        goal = objective.named(settings.objective, settings.axes)
         for half in HALVES:  # nothing to forget or to retain is said before the first trial
             reference = beside["reference"][half] if "reference" in beside else None
             objective.check(settings.objective, settings.axes, beside["target"][half], reference)
+            describe.score(beside["target"], half, beside, settings, goal)
         files.write_json(folder / SETUP, {"schema": record.SCHEMA, "made_of": key, "beside": beside})
     else:
         beside = setup["beside"]
@@ -185,8 +188,7 @@ def _study(settings: Tune, folder: Path, label: str, of: space.Space) -> Study:
         return Study(folder / study.FILE, label, of, seed=seed, prune=settings.prune == "median")
     except Exception as error:  # SQLite's, through two libraries
         raise InputError(
-            f"{folder / study.FILE} cannot be read ({type(error).__name__}); begin anew with --overwrite, or choose another "
-            "--out"
+            f"{folder / study.FILE} cannot be read ({type(error).__name__}); remove it, and the trials are made again"
         ) from error
 
 

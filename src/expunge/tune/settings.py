@@ -79,7 +79,7 @@ class Tune(BaseModel):
         None, description="Forget and measure what a benchmark says, such as tofu/forget10, in place of your rows."
     )
     out: str = Field("tuned", description="Folder for tune.json, report.html, the best recipes and all trials.")
-    overwrite: bool = Field(False, description="Begin anew where another tuning is in the folder.")
+    overwrite: bool = Field(False, description="Begin anew where a tuning with other settings is in the folder.")
     jobs: Count = None
     cluster: Address = None
     shared: dict[str, Any] = Field(default_factory=dict)
