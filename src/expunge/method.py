@@ -123,12 +123,16 @@ def fitted(method: Method, model: Any, batches: Iterable[Mapping[str, Tensor]]) 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the method table."""
+    """A row of the method table.
+
+    ``search``: parameter -> the range that ``expunge tune`` tries, as on its command line, or None for one that it leaves.
+    """
 
     name: str
     make: Callable[..., Method]
     paper: str
     status: Status
+    search: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -159,9 +163,13 @@ METHODS: dict[str, Entry] = {}  # filled by importing expunge.methods; see entri
 
 
 def method(
-    *, paper: str = "", status: Status = "unreproduced"
+    *, paper: str = "", status: Status = "unreproduced", search: Mapping[str, str | None] | None = None
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
-    """Register a function of keyword-only parameters with defaults as a method under its own name."""
+    """Register a function of keyword-only parameters with defaults as a method under its own name.
+
+    ``search``: ranges for ``expunge tune`` that suit a parameter better than a tenth to ten times its default, see
+    :class:`Entry`.
+    """
 
     def register(make: Callable[..., Method]) -> Callable[..., Method]:
         name = make.__name__
@@ -177,7 +185,10 @@ def method(
                 raise InputError(f"the method {name} gave a {type(built).__name__}, not a Method")
             return replace(built, name=name, parameters=METHODS[name].defaults | values)
 
-        METHODS[name] = Entry(name, stamped, paper, status)
+        for key in search or {}:
+            if key not in inspect.signature(make).parameters:
+                raise InputError(f"the method {name} has no parameter {key!r}, which its search names")
+        METHODS[name] = Entry(name, stamped, paper, status, dict(search or {}))
         return stamped
 
     return register

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from expunge import files
 from expunge.errors import InputError, nearest
 
-Kind = Literal["method", "loss", "combiner", "metric", "scorer", "benchmark"]
+Kind = Literal["method", "loss", "combiner", "metric", "scorer", "benchmark", "objective"]
 GROUPS: dict[Kind, str] = {
     "method": "expunge.methods",
     "loss": "expunge.losses",

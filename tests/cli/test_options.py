@@ -31,6 +31,7 @@ from expunge.models.tokenizer import load_tokenizer
 from expunge.plan.settings import Plan
 from expunge.release.settings import Release
 from expunge.reveal.settings import Reveal
+from expunge.tune.settings import Tune
 from expunge.unlearning.settings import Recipe
 
 FAST = ["max_steps=1", "use_cpu=true"]
@@ -44,6 +45,7 @@ SHARED = {
     "reveal": TRAINS - {"limit"} | {"dtype"},
     "bench": TRAINS | {"dtype"},
     "compare": TRAINS | {"dtype"},
+    "tune": TRAINS | {"dtype"},
     "rescore": {"quiet", "json"},
     "cache": {"quiet", "json", "dry-run"},
     "demo": TRAINS | {"dtype"},
@@ -60,6 +62,7 @@ KINDS = {
     "reveal": (Reveal,),
     "bench": (Bench, How),
     "compare": (Compare,),
+    "tune": (Tune, Recipe),
     "demo": (Demo,),
     "guard ask": (Settings, GuardOptions),
     "guard serve": (Settings, GuardOptions),
@@ -151,6 +154,7 @@ PLANS = [
     (["bench", "tofu/forget01", "--model", "model", "--data", "tofu"], {"benchmark": "tofu/forget01", "steps": 0}),
     (["bench", "tofu/forget01", "--model", "model", "--data", "tofu", "--method", "pdu", *FAST], {"steps": 1}),
     (["compare", "r.yaml", "forget_figure=forget/probability", "utility_figure=retain/probability"], {"steps": 2}),
+    (["tune", *DATA, "--method", "npo", "max_steps=7"], {"trials": 20, "steps": 7, "out": "tuned"}),
     (["guard", "ask", "Who?", *GUARD, "--log", "log"], {"targets": 1}),
     (["guard", "measure", *GUARD, *DATA[2:]], {"data": {"forget": 3, "retain": 5}, "out": "guarded/figures.json"}),
 ]

@@ -21,13 +21,14 @@ COMMANDS = {  # command -> the rest of its line, and its settings
     "reveal": ([], ("expunge.reveal.settings.Reveal",)),
     "bench": (["tofu/forget01"], ("expunge.bench.settings.Bench", HOW)),
     "compare": (["r.yaml"], ("expunge.compare.settings.Compare", HOW)),
+    "tune": (["--method", "npo"], ("expunge.tune.settings.Tune", RECIPE)),
     "guard ask": (["Who?", *TARGETS], GUARD),
     "guard serve": (TARGETS, GUARD),
     "guard measure": ([*TARGETS, "--forget", "f", "--retain", "r"], GUARD),
 }
 FURTHER = [
-    "run --parameter", "bench --parameter", "bench --teach-setting", "guard_measure --forget", "guard_measure --retain",
-    "guard_measure --out", "guard_serve --name", "guard_serve --host", "reveal --seed-instruction",
+    "run --parameter", "bench --parameter", "tune --method", "bench --teach-setting", "guard_measure --forget",
+    "guard_measure --retain", "guard_measure --out", "guard_serve --name", "guard_serve --host", "reveal --seed-instruction",
 ]  # fmt: skip
 ARGUMENTS = [
     "show",

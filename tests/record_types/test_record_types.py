@@ -10,9 +10,9 @@ import pytest
 
 from expunge import record
 from expunge.record import complete
-from expunge.record_types import CompareRecord, FiguresRecord, RunRecord
+from expunge.record_types import CompareRecord, FiguresRecord, RunRecord, TuneRecord
 
-KINDS = (RunRecord, FiguresRecord, CompareRecord)
+KINDS = (RunRecord, FiguresRecord, CompareRecord, TuneRecord)
 
 
 def test_doctests():

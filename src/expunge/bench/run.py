@@ -8,7 +8,7 @@ taught here, ``target/`` and ``retrained/``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from expunge.training import signals
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train, unfinished
+from expunge.unlearning.given import Given
 from expunge.unlearning.ready import method_of, space
 from expunge.unlearning.rows import encode, load, load_streams
 from expunge.unlearning.settings import Recipe
@@ -102,8 +103,13 @@ def ready(settings: Bench, *, rows: Mapping[str, list[Row]] | None = None) -> Re
     return Ready(settings, chosen, folder, how, plan, method, rows)
 
 
-def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None) -> dict[str, Any]:
-    """What :func:`run` does after :func:`ready`; ``seen`` keeps what was measured of models that several runs share."""
+def carry_out(
+    it: Ready, *, command: str | None = None, seen: Seen | None = None, callbacks: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """What :func:`run` does after :func:`ready`; ``seen`` keeps what was measured of models that several runs share.
+
+    ``callbacks``: of ``transformers.Trainer``, for the unlearning.
+    """
     settings, chosen, folder, plan, rows = it.settings, it.chosen, it.folder, it.plan, it.rows
     seen = seen or Seen()
     names, target, model, retrained = names_of(settings), settings.model, settings.model, settings.retrained
@@ -120,7 +126,7 @@ def carry_out(it: Ready, *, command: str | None = None, seen: Seen | None = None
     model = target
     if plan and it.method:
         plan = plan.model_copy(update={"model": target, "model_name": names.get(target)})
-        said = _unlearned(plan, it.method, rows, about["command"], seen.measured)
+        said = _unlearned(plan, it.method, rows, about["command"], seen.measured, callbacks)
         about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
         about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
         about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json", "warnings": said["warnings"]}
@@ -244,7 +250,12 @@ def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -
 
 
 def _unlearned(
-    plan: Recipe, method: Method, rows: Mapping[str, list[Row]], command: str | None, measured: dict[str, Any]
+    plan: Recipe,
+    method: Method,
+    rows: Mapping[str, list[Row]],
+    command: str | None,
+    measured: dict[str, Any],
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """The record of the run, which is carried out unless the same one is there already."""
     from expunge import models
@@ -260,7 +271,8 @@ def _unlearned(
 
     if said := processes.on_main(earlier):
         return said
-    said = unlearning_run.run(plan, method=method, command=command, measured=measured).record
+    given = Given(callbacks=tuple(callbacks))
+    said = unlearning_run.run(plan, method=method, command=command, measured=measured, given=given).record
     key = made_of(plan, said["model"]["fingerprint"], rows, method)
     processes.on_main(partial(stamp, folder, folder / "model", key))
     return said

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from expunge import __version__
-from expunge.cli import bench, cache, compare, demo, fingerprint, guard, methods, plan, release, reveal, run, show
+from expunge.cli import bench, cache, compare, demo, fingerprint, guard, methods, plan, release, reveal, run, show, tune
 from expunge.cli.unexpected import App
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.command)
+app.command("tune")(tune.command)
 app.command("rescore")(bench.rescore)
 app.command("fingerprint")(fingerprint.command)
 app.command("demo")(demo.command)

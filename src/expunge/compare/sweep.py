@@ -15,6 +15,7 @@ from expunge import bench, jobs, outputs, record
 from expunge.bench.run import Ready, Seen
 from expunge.compare import describe
 from expunge.compare.settings import Compare, Trial
+from expunge.data.example import Row
 from expunge.errors import InputError, RunFailed
 from expunge.evaluation import evaluate
 from expunge.training import signals
@@ -121,7 +122,12 @@ def _record(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path,
 
 def sentence(error: Exception, it: Ready) -> str:
     """What went wrong, in one line without paths of this machine and without data."""
-    text = clean((str(error).strip() or "no reason given").splitlines()[0], it)
+    return in_one_line(error, bench.names_of(it.settings), it.rows)
+
+
+def in_one_line(error: Exception, names: Mapping[str, str], rows: Mapping[str, Sequence[Row]]) -> str:
+    """:func:`sentence` of a run on ``rows``; ``names``: path -> what is written in its place."""
+    text = scrubbed((str(error).strip() or "no reason given").splitlines()[0], names, rows)
     if isinstance(error, InputError | RunFailed):
         return text
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -130,10 +136,15 @@ def sentence(error: Exception, it: Ready) -> str:
 
 def clean(text: str, it: Ready) -> str:
     """``text`` without paths of this machine, and without data."""
-    for place, name in bench.names_of(it.settings).items():
+    return scrubbed(text, bench.names_of(it.settings), it.rows)
+
+
+def scrubbed(text: str, names: Mapping[str, str], rows: Mapping[str, Sequence[Row]]) -> str:
+    """``text`` without paths of this machine, and without an answer of ``rows``; ``names`` as :func:`in_one_line`."""
+    for place, name in names.items():
         text = text.replace(place, name)
     text = re.sub(r"(?<![\w.])/(?:[^\s/:,;'\"]+/)+", "", text)[:300]
-    if any(r.answer and r.answer in text for rows in it.rows.values() for r in rows):
+    if any(r.answer and r.answer in text for given in rows.values() for r in given):
         return "its message quotes the data"
     return text
 

@@ -40,6 +40,7 @@ from expunge.record_types.runs import (
     StopInfo,
     Truncation,
 )
+from expunge.record_types.tuning import TunedMethod, TunedModel, TunedRun, TuneRecord
 
 __all__ = [
     "AlternatesRecord",
@@ -77,5 +78,9 @@ __all__ = [
     "StopInfo",
     "TaughtInfo",
     "Truncation",
+    "TuneRecord",
+    "TunedMethod",
+    "TunedModel",
+    "TunedRun",
     "UnlearningInfo",
 ]

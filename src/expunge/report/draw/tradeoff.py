@@ -127,7 +127,7 @@ def in_words(raw_record: Any, axes_names: tuple[str, str]) -> str:
     """Every mark with its numbers as text, for screen readers: the title of the picture."""
     record = complete(CompareRecord, raw_record)
     marks = [*points(record), *_models(record).values()]
-    return " ".join([f"{axes_names[1]} against {axes_names[0]}.", *map(_words, marks)])
+    return " ".join([f"{axes_names[1]} against {axes_names[0]}.", *map(words_of, marks)])
 
 
 def write(raw_record: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]) -> None:
@@ -170,22 +170,22 @@ def _painter(record: CompareRecord, axes_names: tuple[str, str]) -> Any:
 
     def draw(axes: Any) -> None:
         ink, grid = COLOURS["ink"][0], COLOURS["grid"][0]
-        _frame(axes, [*runs, *models.values()], axes_names, lower)
+        frame(axes, [*runs, *models.values()], axes_names, lower)
         axes.grid(color=grid, linewidth=0.8)
         if retrained := models.get("retrained"):
             axes.axvline(retrained.x[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
             axes.axhline(retrained.y[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
         for p in runs:
             style = marks[p.label]
-            _put(axes, p, PALETTE[style.colour][0], style.shape, 7.5, full=True)
+            put(axes, p, PALETTE[style.colour][0], style.shape, 7.5, full=True)
         for role, p in models.items():
-            _put(axes, p, TARGET, "o" if role == "target" else "D", 10, full=False)
-        _write_names(axes, runs, models, marks)
+            put(axes, p, TARGET, "o" if role == "target" else "D", 10, full=False)
+        write_names(axes, runs, models, marks)
 
     return draw
 
 
-def _frame(axes: Any, points: Sequence[Point], names: tuple[str, str], lower: bool) -> None:
+def frame(axes: Any, points: Sequence[Point], names: tuple[str, str], lower: bool) -> None:
     """Set limits around all marks and intervals, the axes' names, and the direction that is better."""
     ink = COLOURS["ink"][0]
     for coordinates, limit in (([p.x for p in points], axes.set_xlim), ([p.y for p in points], axes.set_ylim)):
@@ -200,7 +200,7 @@ def _frame(axes: Any, points: Sequence[Point], names: tuple[str, str], lower: bo
     axes.text(1, 1.025, corner, transform=axes.transAxes, color=TARGET, ha="right", va="bottom", fontweight="bold")
 
 
-def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: bool) -> None:
+def put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: bool) -> None:
     (x, x0, x1), (y, y0, y1) = p.x, p.y
     bars = {"color": colour, "linewidth": 1.2, "alpha": 0.45, "solid_capstyle": "butt", "zorder": 2.5}
     if x0 is not None and x1 is not None:
@@ -215,7 +215,7 @@ def _put(axes: Any, p: Point, colour: str, shape: str, size: float, *, full: boo
     )
 
 
-def _write_names(axes: Any, runs: Sequence[Point], models: Mapping[str, Point], marks: Mapping[str, Mark]) -> None:
+def write_names(axes: Any, runs: Sequence[Point], models: Mapping[str, Point], marks: Mapping[str, Mark]) -> None:
     """Write each model's name beside its mark, and each method's beside the mark nearest to the mean of its marks."""
     axes.get_xlim(), axes.get_ylim()  # settles the limits, which matplotlib works out late
     box = axes.get_window_extent()
@@ -260,7 +260,7 @@ def _middle(points: Sequence[Point]) -> Point:
     return min(points, key=lambda p: math.hypot(p.x[0] - x, p.y[0] - y))
 
 
-def _words(p: Point) -> str:
+def words_of(p: Point) -> str:
     """A mark as text, for screen readers."""
     values = []
     for middle, low, high in (p.x, p.y):
