@@ -7,6 +7,7 @@ record can be read and its report written on any laptop.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -112,6 +113,11 @@ def renamed(command: str | None, names: Mapping[str, str]) -> str | None:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed packages that figures depend on; imports none of them."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     versions_by_package = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,7 +53,7 @@ def check_config(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
     if not isinstance(kind, str) or not kind:
         raise InputError(f'{folder / "config.json"} says no "model_type", such as "llama"; {REMEDY}')
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return _check_values(folder)
+        return _check_values(folder, config)
     if kind in CONFIG_MAPPING:
         raise InputError(f"{folder} is a {kind} model, which is no causal language model; give one that writes text on")
     raise InputError(
@@ -60,13 +62,19 @@ def check_config(folder: Path, config: Mapping[str, Any], *, trust_remote_code: 
     )
 
 
-def _check_values(folder: Path) -> None:
-    from transformers import AutoConfig
-
+def _check_values(folder: Path, config: Mapping[str, Any]) -> None:
     try:
-        AutoConfig.from_pretrained(folder)
+        _parse_config(folder, json.dumps(config, sort_keys=True))
     except Exception as error:  # each configuration class raises its own errors
         raise InputError(f"{folder / 'config.json'} does not fit: {said_by(error)}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_config(folder: Path, text: str) -> None:
+    """Let transformers read the configuration of ``folder``, once for each ``text`` of it: a run checks it several times."""
+    from transformers import AutoConfig
+
+    AutoConfig.from_pretrained(folder)
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from importlib import resources
@@ -69,6 +70,12 @@ def render(raw_record: Mapping[str, Any]) -> str:
 
 def page(template: str, **values: Any) -> str:
     """The template of that name, filled; everything but our own drawings is escaped."""
+    return str(_environment().get_template(template).render(**values))
+
+
+@functools.cache
+def _environment() -> Any:
+    """Jinja's environment, which compiles a template once a process."""
     import jinja2
     from markupsafe import Markup
 
@@ -81,4 +88,4 @@ def page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup  # only our own drawings, whose text matplotlib has escaped
-    return environment.get_template(template).render(**values)
+    return environment
