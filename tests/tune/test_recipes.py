@@ -37,10 +37,10 @@ def test_a_recipe_is_read_as_the_trial_that_it_is_of(place, monkeypatch, more):
 
 
 def test_a_level_is_left_to_the_methods_that_read_it(place):
-    made = settings(methods=["npo", "level_wga"], level="other", search={})
+    made = settings(methods=["npo", "level"], level="other", search={})
     assert [trial(made, label, {}, "out").level for label in made.methods] == [None, "other"]
     assert "level" not in recipes.recipe(made, "npo", {})
-    assert Path(recipes.recipe(made, "level_wga", {})["level"]).samefile("other")
+    assert Path(recipes.recipe(made, "level", {})["level"]).samefile("other")
 
 
 def test_of_a_benchmark_it_is_one_for_bench(place):

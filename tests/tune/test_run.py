@@ -325,10 +325,10 @@ def test_a_recipe_names_the_method_and_what_stays(place, monkeypatch):
 
 
 def test_without_given_steps_the_longest_method_sets_the_budget_of_all(place):
-    made = settings(methods=["npo", "level_wga"], search={}, training={"per_device_train_batch_size": 2}, level="other")
+    made = settings(methods=["npo", "level"], search={}, training={"per_device_train_batch_size": 2}, level="other")
     _, prepared, spent, spaces = tuning.ready(made)
     own = {label: it.budget.steps for label, it in prepared.own.items()}
-    assert own["level_wga"] == 4 * own["npo"] == spent.steps
+    assert own["level"] == 4 * own["npo"] == spent.steps
     assert {str(of["max_steps"]) for of in spaces.values()} == {f"{spent.steps // 8}:{spent.steps}:log"}
     assert prepared.reference == "other"
 
