@@ -62,7 +62,7 @@ def measure(
     }
     said = {a.index: a.text for a in found.answers if a.part == fluency.PART}
     if judge is None:
-        return measured | {"said": said}
+        return measured | ({"said": said} if said else {})
     measured["figures"]["forget"] |= fluency.judged(said, judge, tokenizer, data, settings, alone=alone)
     return measured
 

@@ -86,7 +86,7 @@ def fluency(texts: Sequence[str], perplexity: ArrayLike | None, real: ArrayLike)
     mean is of the other two; :func:`plausibility`); rep₃ the share of its 3-grams of words that occurred in it before
     (:func:`~expunge.evaluation.metrics.repetition.repetition`); W its :func:`real_words`.  From (n,) to (n,).  Answers that
     are as ordinary as they are wrong are fluent.  What the model before would never say costs, a refusal too: under
-    a small model that was taught TOFU refusals have 0.53, a retrained model's answers 0.96 and made-up words 0.01.
+    a small model that was taught TOFU refusals have 0.58, a retrained model's answers 0.97 and made-up words 0.01.
 
     Hand-worked: P = 223.6, no repetition and W = 1 give 3 / (2 + 1 + 1) = 3/4.
 
