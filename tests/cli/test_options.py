@@ -62,7 +62,7 @@ KINDS = {
     "reveal": (Reveal,),
     "bench": (Bench, How),
     "compare": (Compare,),
-    "tune": (Tune, Recipe),
+    "tune": (Tune,),
     "demo": (Demo,),
     "guard ask": (Settings, GuardOptions),
     "guard serve": (Settings, GuardOptions),

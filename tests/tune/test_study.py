@@ -66,6 +66,7 @@ def test_the_median_of_earlier_trials_prunes(tmp_path):
     assert not it.report(good.number, 4, 0.25) and it.report(poor.number, 4, 0.15)  # the median is 0.2
     it.tell(poor.number, "pruned", None, {"state": "pruned", "steps": 4})
     assert it.results()[poor.number]["intermediate"] == [{"step": 4, "value": 0.15}]
+    assert it.study.get_trials()[poor.number].state.name == "PRUNED"  # not a value that TPE learns from as such
     never = Study(tmp_path / "b.db", "npo", SPACE)
     for value in (3, 2, 1, 3, 2, 1, 0):
         one = never.ask()
