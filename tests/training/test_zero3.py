@@ -24,9 +24,10 @@ from expunge.training import finite, sharded, zero3
 @contextmanager
 def gathered_parameters(params):
     for p in params:
-        p.data = p.together
+        p.data = p.together.clone()
     yield
     for p in params:
+        p.data.zero_()  # its memory is another's from here on
         p.data = torch.empty(0)
 
 
