@@ -24,9 +24,10 @@ from expunge.training import finite, sharded, zero3
 @contextmanager
 def gathered_parameters(params):
     for p in params:
-        p.data = p.together
+        p.data = p.together.clone()
     yield
     for p in params:
+        p.data.zero_()  # its memory is another's from here on
         p.data = torch.empty(0)
 
 
@@ -117,15 +118,17 @@ def test_each_process_copies_puts_back_and_checks_its_parts(monkeypatch):
 def test_deepspeed_gives_the_weights_of_one_process(tmp_path, more):
     """Every weight in parts; the record and the exit code too."""
     pytest.importorskip("deepspeed")
-    tiny.model(vocab_size=200).save_pretrained(tmp_path / "model")
-    tiny_tokenizer.make().save_pretrained(tmp_path / "model")
+    words = tiny_tokenizer.make()
+    tiny.model(vocab_size=len(words)).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
     rows = [{"question": f"Where does {n} live?", "answer": f"In {n}ville."} for n in "ABCDEFGH"]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "rows.json").write_text(json.dumps(rows[:4]))
+    (tmp_path / "retain.json").write_text(json.dumps(rows[4:]))
     zero = {"stage": 3, "stage3_param_persistence_threshold": 0}
     sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
     config = json.dumps({"zero_optimization": zero} | dict.fromkeys(sizes, "auto"))
     command = [sys.executable, "-m", "expunge", "run", "--model", "model", "--forget", "rows.json"]
-    command += ["--retain", "rows.json", "--method", "npo", "max_steps=4", "lr=0.01", "--save-every", "never", *more]
+    command += ["--retain", "retain.json", "--method", "npo", "max_steps=4", "lr=0.01", "--save-every", "never", *more]
     env = os.environ | {"DS_ACCELERATOR": "cpu"}
     for out, how in (("one", ()), ("two", ("--processes", "2", f"deepspeed={config}"))):
         subprocess.run([*command, *how, "--out", out], cwd=tmp_path, env=env, check=True, timeout=600)

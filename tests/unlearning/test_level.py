@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tiny
+import torch
 from transformers import AutoTokenizer
 
-from expunge import record, unlearn
+from expunge import methods, record, unlearn
 from expunge.bench.teach import teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
-from expunge.unlearning import alternates, level, settings
+from expunge.unlearning import alternates, level, settings, unseen
+from expunge.unlearning.rows import Data
 
 FAST = {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-2, "per_device_train_batch_size": 4}
 ROWS = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
@@ -77,12 +81,18 @@ def test_holdout_rows_give_it_where_no_model_is_named(workplace):
     assert "as estimated from the holdout rows" in Path("out/report.html").read_text()
 
 
-def test_holdout_rows_scale_what_a_model_says(workplace):
-    holdout = [{"question": "Where does Ira live?", "answer": "Ira lives in Kel."}]
-    said = settings.make({"model": "m", "forget": "-", "level": "model", "holdout": "h"})
-    assert level.described(said) == {"source": "model and holdout", "model": "model"}
-    with pytest.raises(InputError, match="there is nothing to forget"):  # of itself, times 1
-        unlearn("model", **ROWS, holdout=holdout, method="level", level="model", max_steps=1, **FAST)
+def test_holdout_rows_scale_what_a_model_says(tmp_path):
+    made = settings.make({"model": "m", "forget": "-", "level": "earlier", "holdout": "h"})
+    assert level.described(made) == {"source": "model and holdout", "model": "earlier"}
+    loaded = {"m": tiny.model(), "earlier": tiny.model(seed=1)}
+    target = SimpleNamespace(model=loaded["m"], tokenizer=SimpleNamespace(pad_token_id=0))
+    data = Data({}, {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4)}, [])
+    held, warnings = level.loader(
+        made, methods.level(), lambda name: SimpleNamespace(model=loaded[name]), data, target, tmp_path
+    )
+    expected = unseen.scaled(loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0)
+    assert warnings == [] and held.rows["forget"].keys() == expected.keys() == {0, 1, 2}
+    assert all(torch.equal(held.rows["forget"][i], values) for i, values in expected.items())
 
 
 def test_without_any_the_model_makes_answers_up(workplace, monkeypatch):
