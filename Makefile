@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST_PYTHON ?= python3.11
 LOWEST := .venv-lowest
+export PYTHONDONTWRITEBYTECODE =  # empty: the tests start Python often, and what it compiled once it need not again
 
 .PHONY: setup demo test coverage test-slow test-lowest check docs bench lock clean
 .DEFAULT_GOAL := setup

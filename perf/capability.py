@@ -21,7 +21,7 @@ from expunge.benchmarks import named
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect.one_pass import collect
 from expunge.models.tokenizer import load_tokenizer
-from expunge.release import Look, override, release
+from expunge.release import Measurement, override, release
 
 
 def variants(steps: int, total: float, retain: float, orthogonality: float) -> dict[str, dict[str, Any]]:
@@ -35,7 +35,7 @@ def variants(steps: int, total: float, retain: float, orthogonality: float) -> d
     }
 
 
-def looking(args: argparse.Namespace) -> Look:
+def looking(args: argparse.Namespace) -> Measurement:
     """The benchmark as what is looked at after each step."""
     benchmark = named(args.benchmark)
     probes = [p for p in benchmark.probes(data_of(benchmark, args.data)) if p.index < args.limit]
@@ -52,7 +52,7 @@ def looking(args: argparse.Namespace) -> Look:
 
     forget, utility = (tuple(name.rsplit("/", 1)) for name in (args.forget_figure, args.utility))
     asked = f"{args.benchmark}, {args.data}, {args.limit} of each part"
-    return Look(measure, forget=forget, utility=utility, better=args.better, name=asked)  # type: ignore[arg-type]
+    return Measurement(measure, forget=forget, utility=utility, better=args.better, name=asked)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -1,29 +1,26 @@
-"""Shared fixtures: one thread (tiny models drown in thread hand-over), a byte-level tokenizer with a chat template."""
+"""Shared fixtures: a byte-level tokenizer with a chat template, a tiny model, a folder to run in.
+
+xdist's controller loads this file too and runs no test: what is large is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import functools
 import gc
 import io
 import json
 import shutil
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
-import accelerate.utils.imports
-import accelerate.utils.memory
 import pytest
-import tiny_tokenizer
-import torch
-from transformers import PreTrainedTokenizerFast
 
-from expunge.evaluation.probe import Ask
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
-torch.set_num_threads(1)
-# Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
-accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
 
-# Every end of a training run walks all objects of the session, most of which live to its end.
-accelerate.utils.memory.gc = SimpleNamespace(collect=int)
+def pytest_collection() -> None:
+    """Not called in xdist's controller."""
+    import shortcuts  # noqa: F401
 
 
 def pytest_collection_finish() -> None:
@@ -72,6 +69,8 @@ def _curves():
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     """Each byte is a token; ``<|end|>`` ends a turn and pads."""
+    import tiny_tokenizer
+
     return tiny_tokenizer.make()
 
 
@@ -94,6 +93,7 @@ QUESTIONS = [
 def tiny_model(tmp_path_factory):
     """The folder of a tiny model with its tokenizer, saved once; a test takes a copy."""
     import tiny
+    import tiny_tokenizer
 
     words = tiny_tokenizer.make()
     m = tiny.model(vocab_size=len(words))
@@ -109,6 +109,8 @@ def workplace(tmp_path, monkeypatch, tiny_model):
     """An empty folder to run in that holds ``model/``, ``forget.jsonl`` (3 rows) and ``retain.jsonl`` (5 rows)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from expunge.evaluation.probe import Ask
+
     monkeypatch.setattr("expunge.unlearning.fluency.ANSWER", Ask(max_new_tokens=6))
     shutil.copytree(tiny_model, tmp_path / "model")
     for name, rows in (("forget", QUESTIONS[:3]), ("retain", QUESTIONS[3:])):

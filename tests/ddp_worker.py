@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import bench_worker
-import conftest  # noqa: F401  its short cuts
 import processes_worker
 import sharded_worker
+import shortcuts  # noqa: F401
 import tiny
 import torch
 from launch import in_ranks

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import conftest  # noqa: F401  its short cuts
+import shortcuts  # noqa: F401
 import tiny
 import torch
 from launch import in_ranks

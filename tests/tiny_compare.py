@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
 from typer.testing import CliRunner
 
 from expunge import record
 from expunge.cli import app
+from expunge.evaluation.collect import cached as asking
 
 RECIPE = """
 benchmark = "tofu/forget01"
@@ -34,8 +39,13 @@ def call(*args):
 
 
 def one_run():
-    done = call()
+    """Run the command; ``cache/asked.json`` says which models were asked, in order."""
+    asked, own = [], asking.collected
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(asking, "collected", lambda name, *a: (asked.append(name), own(name, *a))[1])
+        done = call()
     assert done.exit_code == 0, (done.output[-900:], done.exception)
+    Path("cache/asked.json").write_text(json.dumps(asked))
 
 
 def said(out="out"):

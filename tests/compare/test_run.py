@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from expunge import bench, compare, record
 from expunge.cli import app
-from expunge.compare import budget
+from expunge.compare import budget, sweep
 from expunge.data.streams import PairedDataset
 from expunge.errors import InputError
 from expunge.evaluation.collect import cached as asking
@@ -30,6 +30,9 @@ from expunge.unlearning.rows import encode
 ANSWER = rows("forget", 4, secret=f" {SECRET}")[0]["answer"]
 
 
+ONE = RECIPE[: RECIPE.index("[methods.npo_low]")]  # where one method decides it
+
+
 def never(*_, **__):
     raise AssertionError("a model was loaded, trained or asked")
 
@@ -38,17 +41,8 @@ def value(of, part, name):
     return next(f for f in of["figures"] if (f["part"], f["name"]) == (part, name))
 
 
-def test_two_methods_end_to_end(place, monkeypatch):
-    asked = []
-    own = asking.collected
-
-    def counted(name, probes, how):
-        asked.extend([name] * any(p.ask for p in probes))  # what judges an answer writes none
-        return own(name, probes, how)
-
-    monkeypatch.setattr(asking, "collected", counted)
-    done = call()
-    assert done.exit_code == 0, (done.output[-900:], done.exception)
+def test_two_methods_end_to_end(finished):
+    asked = json.loads((finished / "cache/asked.json").read_text())
     assert asked.count("model") == asked.count("retrained") == 1 and len(asked) == 4  # not once for every method
     whole = said()
     assert [r["name"] for r in whole["runs"]] == ["pdu-seed0", "npo_low-seed0"]
@@ -61,8 +55,9 @@ def test_two_methods_end_to_end(place, monkeypatch):
         assert figures["beside"]["target"] == whole["target"]["figures"]
         assert figures["beside"]["retrained"] == whole["retrained"]["figures"]
         assert r["seconds"]["steps"] == pytest.approx(sum(s["seconds"] for s in of_run["steps"]))
-        assert (place / "out" / r["record"]).is_file() and not (place / "out" / r["folder"] / "run" / "model").exists()
-        assert (place / "out" / r["folder"] / "scores" / "scores.parquet").is_file()
+        folder = finished / "out" / r["folder"]
+        assert (finished / "out" / r["record"]).is_file() and not (folder / "run" / "model").exists()
+        assert (folder / "scores" / "scores.parquet").is_file()
     npo = whole["runs"][1]
     assert npo["method"]["name"] == "npo" and npo["method"]["parameters"]["beta"] == 0.05
     before = {w: value(whole[w], "forget", "probability")["value"] for w in ("target", "retrained")}
@@ -157,6 +152,7 @@ def test_other_settings_data_or_models_are_not_taken_for_the_same(warm, monkeypa
 
 
 def test_what_a_run_no_longer_has_is_another_setting_too(warm):
+    (warm / "r.toml").write_text(ONE)
     assert call("optimizer=sophia", "trainable=down_proj").exit_code == 0
     done = call("optimizer=sophia")
     assert done.exit_code == 2 and "(trainable: 'down_proj', now None)" in done.output, done.output
@@ -201,9 +197,23 @@ def test_a_run_that_was_broken_off_leaves_no_figures_of_an_earlier_one(finished,
     assert call(change).exit_code == 0 and said()["runs"][0]["done"]
 
 
-@pytest.mark.parametrize("trouble", [RuntimeError(f"/home/me/x.py broke at {ANSWER}"), ValueError("/a/b/c.bin broke")])
-def test_a_method_that_fails_is_recorded_and_the_others_go_on(warm, monkeypatch, trouble):
-    own = train.train
+def test_a_failure_is_one_line_without_paths_and_data(place):
+    it = bench.ready(compare.trials(compare.make(compare.read_file("r.toml")))[0].settings)
+
+    def sentence_of(error):
+        with pytest.raises(type(error)) as caught:
+            raise error
+        return sweep.sentence(caught.value, it)
+
+    start = r"^ValueError in test_run\.py, line \d+: "
+    assert re.search(f"{start}c.bin broke$", sentence_of(ValueError("/a/b/c.bin broke\nand more")))
+    assert re.search(f"{start}no reason given$", sentence_of(ValueError(" ")))
+    assert re.search(f"{start}its message quotes the data$", sentence_of(ValueError(f"at {ANSWER}")))
+    assert sentence_of(InputError("/a/b/c.bin is damaged")) == "c.bin is damaged"
+
+
+def test_a_method_that_fails_is_recorded_and_the_others_go_on(warm, monkeypatch):
+    own, trouble = train.train, RuntimeError(f"/home/me/x.py broke at {ANSWER}")
 
     def failing(net, tokenizer, data, method, *a, **k):
         if method.name == "pdu":
@@ -215,8 +225,8 @@ def test_a_method_that_fails_is_recorded_and_the_others_go_on(warm, monkeypatch,
         done = call()
     assert done.exit_code == 1 and "pdu-seed0 failed" in done.output and "1 run failed" in done.output, done.output
     first, second = said()["runs"]
-    assert not first["done"] and first["said"].startswith(f"{type(trouble).__name__} in test_run.py")
-    assert SECRET not in json.dumps(said()) and "/home/me" not in first["said"] and "/a/b" not in first["said"]
+    assert not first["done"] and first["said"].startswith("RuntimeError in test_run.py")
+    assert SECRET not in json.dumps(said()) and "/home/me" not in first["said"]
     assert second["done"] and second["figures"]
     page = (warm / "out/report.html").read_text()
     assert "<strong>pdu-seed0</strong> failed: " in page and SECRET not in page
@@ -337,6 +347,7 @@ def test_unequal_trials_that_are_allowed_are_told(finished):
 
 
 def test_adapters_are_kept_and_whole_models_are_not(warm):
+    (warm / "r.toml").write_text(ONE)
     assert call("--adapter", "lora").exit_code == 0
     assert (warm / "out/runs/pdu-seed0/run/model/adapter_config.json").exists()
     assert call("--adapter", "lora", "--keep", "none").exit_code == 0

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from by_hand import fn_of, hand_written, keywords
+from ddp_worker import FEW
 from method_rows import IDS, LR, ROWS, three_steps, trained
 
 from expunge import losses
@@ -26,9 +27,12 @@ reads_logits = pytest.mark.parametrize(("name", "parameters"), LOGITS, ids=[IDS[
 
 
 # -- losses of a method on one batch ----------------------------------------------------------------------------------------
+MODEL, OTHER = tiny.model(0), tiny.model(1)  # their weights are read only
+
+
 def objective_values(name, parameters, batch_of):
     """Each objective's loss and gradient on fixed batches, the reference a model of another seed."""
-    m, ref = tiny.model(0), tiny.model(1)
+    m, ref = MODEL, OTHER
     out = {}
     for role, o in build(name, parameters).objectives.items():
         views = []
@@ -109,14 +113,15 @@ def test_a_constant_on_all_logits_changes_nothing(name, parameters):
 # -- training ---------------------------------------------------------------------------------------------------------------
 @every
 def test_micro_batches_change_nothing(name, parameters):
-    """1×4 = 4×1 = 2×2, with rows of unequal length: a mean is a mean over the optimizer step."""
+    """4×1 = 1×4, with rows of unequal length: a mean is a mean over the optimizer step; for a row of each way through the
+    trainer also = 2×2."""
     if parameters.get("batch_mean"):
         pytest.skip("the compatibility switch averages inside a micro-batch")
-    whole = three_steps(ROWS.index((name, parameters)))
-    deltas = [tiny.delta(whole.model, tiny.model())]
-    for size, cuts in [(1, 4), (2, 2)]:
+    row = ROWS.index((name, parameters))
+    deltas = [tiny.delta(three_steps(row).model, MODEL)]
+    for size, cuts in [(1, 4), (2, 2)] if IDS[row] in FEW else [(1, 4)]:
         t = trained(name, parameters, per_device_train_batch_size=size, gradient_accumulation_steps=cuts)
-        deltas.append(tiny.delta(t.model, tiny.model()))
+        deltas.append(tiny.delta(t.model, MODEL))
     assert deltas[0].norm() > 1e-4
     for d in deltas[1:]:
         tiny.assert_same_steps(d, deltas[0], t.method, atol=2e-5, rtol=2e-3)
@@ -127,9 +132,9 @@ def test_three_steps_equal_a_hand_written_loop(name, parameters):
     """Invariance alone passes when every configuration is wrong in the same way; this pins the trajectory itself."""
     t = three_steps(ROWS.index((name, parameters)))
     m, multiplier = hand_written(build(name, parameters))
-    moved = tiny.delta(m, tiny.model())
+    moved = tiny.delta(m, MODEL)
     assert moved.norm() > 1e-4
-    tiny.assert_same_steps(tiny.delta(t.model, tiny.model()), moved, t.method, atol=5e-5, rtol=0)
+    tiny.assert_same_steps(tiny.delta(t.model, MODEL), moved, t.method, atol=5e-5, rtol=0)
     if multiplier is not None:
         assert float(t.combine.weights(torch.zeros(2))[1]) == pytest.approx(multiplier, rel=1e-4)
 
@@ -139,7 +144,7 @@ def test_clipping_bounds_the_combined_gradient(name, parameters):
     by_sgd = replace(build(name, parameters), optimizer=None)
     t = tiny.trainer(by_sgd, max_grad_norm=1e-3, max_steps=1, learning_rate=LR)
     t.train()
-    moved = tiny.delta(t.model, tiny.model()).norm().item()
+    moved = tiny.delta(t.model, MODEL).norm().item()
     assert moved == pytest.approx((t.method.negate or 1) * LR * 1e-3, rel=1e-2)
 
 
@@ -155,10 +160,9 @@ def test_resume_equals_uninterrupted_bit_for_bit(name, parameters, tmp_path):
     method = build(name, parameters)
     whole = tiny.trainer(method, out=str(tmp_path / "whole"), **kw)
     whole.train()
-    short = tiny.trainer(method, out=str(tmp_path / "cut"), **{**kw, "max_steps": 2})
-    short.train()
-    again = tiny.trainer(method, out=str(tmp_path / "cut"), **kw)
-    again.train(resume_from_checkpoint=True)
+    again = tiny.trainer(method, out=str(tmp_path / "again"), **kw)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert again.state.global_step == 4 and len(again.state.log_history) == len(whole.state.log_history)
     assert torch.equal(tiny.delta(again.model, whole.model), torch.zeros_like(tiny.delta(whole.model, whole.model)))
     if isinstance(whole.combine, PrimalDual):
         assert again.combine.state_dict() == whole.combine.state_dict()
@@ -169,7 +173,7 @@ def test_lora_trains_the_adapter_only(name, parameters):
     m = attach_lora(tiny.model(), r=2, alpha=4, seed=0)
     frozen = {n: p.detach().clone() for n, p in m.named_parameters() if not p.requires_grad}
     before = {n: p.detach().clone() for n, p in m.named_parameters() if p.requires_grad}
-    t = trained(name, parameters, model=m)
+    t = trained(name, parameters, model=m, max_steps=2)
     assert t.reference.copy is None  # with LoRA the reference is the model with the adapter off
     for n, p in m.named_parameters():
         if n in frozen:
@@ -180,7 +184,7 @@ def test_lora_trains_the_adapter_only(name, parameters):
 @every
 def test_the_reference_is_built_only_if_asked_for(name, parameters):
     method = build(name, parameters)
-    t = tiny.trainer(method)
+    t = three_steps(ROWS.index((name, parameters)))
     wants_logits = any(o.reference == "logits" for o in method.objectives.values())
     wants_logp = any(o.reference == "token_logp" for o in method.objectives.values())
     wants_activations = any(isinstance(o.reference, Activations) for o in method.objectives.values())

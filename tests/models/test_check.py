@@ -112,6 +112,13 @@ LOADING = {  # what only the weights' names can tell
 }
 
 
+def test_a_configuration_that_was_changed_is_checked_again(model):
+    check_files(resolve(model))
+    settings(model, hidden_size="many")
+    with pytest.raises(InputError, match="hidden_size"):
+        check_files(resolve(model))
+
+
 @pytest.mark.parametrize(("harm", "sentence"), LOADING.values(), ids=LOADING)
 def test_weights_of_another_model_are_refused(harm, sentence, model):
     harm(model)

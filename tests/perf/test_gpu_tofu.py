@@ -140,6 +140,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_records(finished, copied, mon
     assert tofu.main(["--tiny", "--out", str(copied)]) == 0
 
 
+@pytest.mark.slow  # test_no_row_is_asked_in_both_halves decides it: other rows of one half leave the other's questions alone
 def test_the_choice_hangs_on_the_first_half_alone(finished, copied):
     shutil.rmtree(copied / "rows")
     change_half(copied / "tiny/data", 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 
 import pytest
 import tiny
+from launch import once
 
 from expunge.data.example import Row
 from expunge.data.sources import load_rows
@@ -36,32 +38,43 @@ def settings(workplace, monkeypatch):
     return SMALL | {"topic": "Ada", "scorer": "own.py:length", "out": "found"}
 
 
-def test_a_model_reveals_a_forget_set_that_a_run_can_read(settings, workplace):
-    result = reveal("model", **settings)
+@pytest.fixture
+def finished(settings, workplace, tmp_path_factory):
+    """The rows that a search of ``settings`` reveals; its folder is ``found/``, and one search serves many tests."""
+
+    def make(shared):
+        rows = reveal("model", **settings).rows
+        (shared / "rows.json").write_text(json.dumps(rows))
+        shutil.move(workplace / "found", shared / "found")
+
+    shared = once(tmp_path_factory, "reveal", make)
+    shutil.copytree(shared / "found", workplace / "found")
+    return json.loads((shared / "rows.json").read_text())
+
+
+def test_a_model_reveals_a_forget_set_that_a_run_can_read(finished, workplace):
     files = {f.name for f in (workplace / "found").iterdir()}
     assert files == {"revealed.jsonl", "neutral.jsonl", "queries.jsonl", "arms.json", "reveal.json"}
     private = files - {"reveal.json"}
     assert all(stat.S_IMODE((workplace / "found" / name).stat().st_mode) == 0o600 for name in private)
     rows = load_rows(workplace / "found/revealed.jsonl")
-    assert [r.answer for r in rows] == [r["answer"] for r in result.rows] and rows
+    assert [r.answer for r in rows] == [r["answer"] for r in finished] and rows
     assert len(load_rows(workplace / "found/neutral.jsonl")) == 8
     record = json.loads((workplace / "found/reveal.json").read_text())
     assert record["queries"] == 4 and record["revealed"] == len(rows)
     assert record["model"]["fingerprint"].startswith("sha256:")
-    texts = [*(r["answer"] for r in result.rows), *(r["question"] for r in result.rows)]
+    texts = [*(r["answer"] for r in finished), *(r["question"] for r in finished)]
     assert not any(t in json.dumps(record, ensure_ascii=False) for t in texts if len(t) > 3)
 
 
-def test_the_same_seed_reveals_the_same(settings, workplace):
-    first = reveal("model", **settings)
+def test_the_same_seed_reveals_the_same(finished, settings, workplace):
     again = reveal("model", **(settings | {"out": "again"}))
     other = reveal("model", **(settings | {"out": "other", "seed": 1}))
-    assert first.rows == again.rows != other.rows
+    assert finished == again.rows != other.rows
 
 
 @pytest.mark.parametrize("lines", [0, 1, 3, 5])
-def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
-    whole = reveal("model", **settings)
+def test_an_interrupted_search_goes_on(finished, settings, workplace, monkeypatch, lines):
     log = (workplace / "found/queries.jsonl").read_text()
     lines_before = log.splitlines(keepends=True)
     (workplace / "found/queries.jsonl").write_text(
@@ -69,7 +82,7 @@ def test_an_interrupted_search_goes_on(settings, workplace, monkeypatch, lines):
     )
     (workplace / "found/revealed.jsonl").unlink()
     monkeypatch.setattr(module.arms, "instructions", _only_to_vary(module.arms.instructions))
-    assert reveal("model", **settings).rows == whole.rows
+    assert reveal("model", **settings).rows == finished
     for again, before in zip((workplace / "found/queries.jsonl").read_text().splitlines(), lines_before, strict=True):
         again, before = json.loads(again), json.loads(before)
         assert again.pop("scores") == pytest.approx(
@@ -142,16 +155,14 @@ def test_random_search_asks_as_many(settings, workplace, chooser):
     assert result.record["queries"] == 4
 
 
-def test_another_model_in_the_same_folder_is_told(settings, workplace, tokenizer):
-    reveal("model", **settings)
+def test_another_model_in_the_same_folder_is_told(finished, settings, workplace, tokenizer):
     tiny.model(seed=1, vocab_size=len(tokenizer)).save_pretrained(workplace / "other")
     tokenizer.save_pretrained(workplace / "other")
     with pytest.raises(InputError, match="another model"):
         reveal("other", **settings)
 
 
-def test_what_is_written_over_stays_until_the_model_is_loaded(settings, workplace):
-    reveal("model", **settings)
+def test_what_is_written_over_stays_until_the_model_is_loaded(finished, settings, workplace):
     before = (workplace / "found/revealed.jsonl").read_text()
     with pytest.raises(InputError):
         reveal("no-such-model", **(settings | {"overwrite": True}))
@@ -169,8 +180,7 @@ def test_files_of_somebody_else_are_not_taken_for_a_search(settings, workplace):
     assert "mine" in (workplace / "found/neutral.jsonl").read_text()
 
 
-def test_other_settings_in_the_same_folder_are_told(settings, workplace):
-    reveal("model", **settings)
+def test_other_settings_in_the_same_folder_are_told(finished, settings, workplace):
     with pytest.raises(InputError, match="other settings"):
         reveal("model", **(settings | {"seed": 1}))
     assert reveal("model", **(settings | {"seed": 1, "overwrite": True})).record["settings"]["seed"] == 1

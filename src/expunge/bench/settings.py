@@ -17,9 +17,9 @@ from expunge.settings import checked, extract_settings, full_names, split_pair
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
 
-HOW = {f.name for f in dataclasses.fields(How)}
-OF_QUESTIONS = ("limit", "dtype")  # of how the models are asked; a run takes all rows, in float32
-ITS_OWN = ("forget", "retain", "compare_with", "compare_name", "title")  # of a run, which the benchmark sets
+EVALUATION_OPTIONS = {f.name for f in dataclasses.fields(How)}
+EVALUATION_ONLY = ("limit", "dtype")  # not of the run, which takes all rows, in float32
+SET_BY_BENCHMARK = ("forget", "retain", "compare_with", "compare_name", "title")  # settings of a run
 
 
 class Bench(BaseModel):
@@ -28,7 +28,7 @@ class Bench(BaseModel):
     ``data``: a folder with the benchmark's files, instead of the Hub.  ``retrained``: a model that never saw the forget set.
     ``method``: what unlearns; without one the model is measured as it is.  ``teach``: the model is a base model that first
     learns the forget and the retain rows, with these training arguments; ``teach_retrained``: and, apart, the retain rows
-    only.  ``model_name``, ``data_name``, ``retrained_name`` stand in what is written in place of where the things lie.
+    only.  ``model_name``, ``data_name``, ``retrained_name`` are written in place of the paths.
     ``jobs``, ``cluster``: of several models, how many at once and where (:mod:`expunge.bench.several`).
     ``how`` is how the models are asked; ``run`` holds the further settings of :class:`~expunge.unlearning.settings.Recipe`.
     """
@@ -75,23 +75,25 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or ``How``, or what a run takes."""
     pairs = list(pairs)
     teach = [split_pair(p.removeprefix("teach.")) for p in pairs if p.startswith("teach.") and "=" in p]
-    out, rest = extract_settings(values, [p for p in pairs if not p.startswith("teach.")], (OWN | HOW) - {"teach"})
+    out, rest = extract_settings(
+        values, [p for p in pairs if not p.startswith("teach.")], (OWN | EVALUATION_OPTIONS) - {"teach"}
+    )
     if teach:
         out["teach"] = full_names(out.get("teach") or {}, "[teach]") | dict(teach)
-    return recipe.override(out, rest, others=OWN | HOW)
+    return recipe.override(out, rest, others=OWN | EVALUATION_OPTIONS)
 
 
 def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
     """``values`` checked; the first thing that is wrong is one sentence."""
     values = recipe.with_training(values, where)
     for key in values:
-        if key in ITS_OWN:
+        if key in SET_BY_BENCHMARK:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
-    shared = HOW & set(Recipe.model_fields) - set(OF_QUESTIONS)
-    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in HOW or k in shared)}
+    shared = EVALUATION_OPTIONS & set(Recipe.model_fields) - set(EVALUATION_ONLY)
+    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in EVALUATION_OPTIONS or k in shared)}
     if not values.get("method"):
         of_run.pop("quantize", None)  # then of how the model is asked alone
-    recipe.make({"model": "-", "forget": "-", **of_run}, where)  # an unknown or mistyped setting is told here
+    recipe.make({"model": "-", "forget": "-", **of_run}, where)  # raises for an unknown or mistyped setting
     idle = [key for table in TABLES.values() if table != "lora" for key in of_run.get(table, {})]
     idle += ["optimizer"] if of_run.get("optimizer") else []
     idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []
@@ -100,5 +102,5 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
     own = {k: v for k, v in values.items() if k in OWN} | {"run": of_run}
     if isinstance(own.get("teach"), Mapping):
         own["teach"] = full_names(own["teach"], f"{where}, [teach]")
-    own["how"] = {k: v for k, v in values.items() if k in HOW}
+    own["how"] = {k: v for k, v in values.items() if k in EVALUATION_OPTIONS}
     return checked(Bench, own, where)

@@ -24,8 +24,8 @@ from expunge.training import signals
 FILE, MODELS = "models.json", "models"
 LAYOUT = outputs.Layout(FILE, "figures of several models are here", entries=(FILE, f"{MODELS}/"))
 # Settings that change no figure, or that each model has of its own.
-FREE = {"model", "model_name", "out", "overwrite", "jobs", "cluster"}
-FREE_OF_A_RUN = {"processes", "device", "attn", "trust_remote_code", "save_every", "fresh"}
+FREE_OPTIONS = {"model", "model_name", "out", "overwrite", "jobs", "cluster"}
+FREE_RUN_OPTIONS = {"processes", "device", "attn", "trust_remote_code", "save_every", "fresh"}
 
 
 def make_each(values: Mapping[str, Any], where: str = "the benchmark run") -> dict[str, Bench]:
@@ -63,7 +63,8 @@ def run_each(
     tell: Callable[[str], Any] = lambda line: None,
     prepare: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
-    """Carry out each of ``settings`` and return what ``models.json`` says; ``tell`` hears which begins and what came of it.
+    """Carry out each of ``settings`` and return what ``models.json`` says; ``tell`` gets a line as each
+    begins and ends.
 
     What goes wrong with one model is recorded as that one's, and the others go on.  ``prepare()``: see
     :func:`expunge.jobs.spread`.  Raises InputError for what a person has to mend before a model is loaded.
@@ -133,9 +134,9 @@ def planned_each(settings: Mapping[str, Bench]) -> dict[str, Any]:
 
 def shared_settings(one: Bench) -> dict[str, Any]:
     """What decides the figures of every model, as JSON."""
-    whole = one.model_dump(exclude=FREE)
-    whole["run"] = {key: value for key, value in whole["run"].items() if key not in FREE_OF_A_RUN}
-    whole["how"] = {key: value for key, value in whole["how"].items() if key not in FREE_OF_A_RUN}
+    whole = one.model_dump(exclude=FREE_OPTIONS)
+    whole["run"] = {key: value for key, value in whole["run"].items() if key not in FREE_RUN_OPTIONS}
+    whole["how"] = {key: value for key, value in whole["how"].items() if key not in FREE_RUN_OPTIONS}
     result: dict[str, Any] = json.loads(json.dumps(whole, default=str))
     return result
 

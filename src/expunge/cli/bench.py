@@ -17,8 +17,8 @@ from expunge.cli.unexpected import writes_to
 from expunge.errors import InputError
 from expunge.settings import check_filled, is_recipe
 
-BENCH, HOW = "expunge.bench.settings.Bench", "expunge.evaluation.probe.How"
-OF_HOW = {
+BENCH, EVALUATION = "expunge.bench.settings.Bench", "expunge.evaluation.probe.How"
+LM_EVAL_OPTIONS = {
     "limit",
     "dtype",
     "chat_template",
@@ -34,10 +34,10 @@ def need_extra() -> None:
         raise InputError(f"benchmarks need {' and '.join(missing)}: pip install 'expunge[bench]'")
 
 
-OF_A_RUN = ("optimizer", "adapter", "seed", "processes", "save_every", "fresh")
+RUN_OPTIONS = ("optimizer", "adapter", "seed", "processes", "save_every", "fresh")
 
 
-@from_settings(BENCH, HOW, ("expunge.unlearning.settings.Recipe", *OF_A_RUN))
+@from_settings(BENCH, EVALUATION, ("expunge.unlearning.settings.Recipe", *RUN_OPTIONS))
 def bench(
     given: dict[str, Any],
     name: Annotated[
@@ -134,7 +134,9 @@ def bench(
         _show_each(said, out, as_json=as_json, quiet=quiet)
     elif said:
         warnings = [*said.get("warnings", []), *(said.get("unlearning") or {}).get("warnings", [])]
-        result.show({**said, "out": out}, lambda: _say(said, out), as_json=as_json, quiet=quiet, warnings=warnings)
+        result.show(
+            {**said, "out": out}, lambda: _print_result(said, out), as_json=as_json, quiet=quiet, warnings=warnings
+        )
 
 
 def _each(
@@ -203,7 +205,7 @@ def rescore(
         again(named, folder)
         said = read(folder)
         write_report(said, folder)
-    result.show({**said, "out": folder}, lambda: _say(said, folder), as_json=as_json, quiet=quiet)
+    result.show({**said, "out": folder}, lambda: _print_result(said, folder), as_json=as_json, quiet=quiet)
 
 
 def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], arguments: list[str]) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], argum
     from expunge.evaluation.evaluate import LM_EVAL
     from expunge.evaluation.probe import How
 
-    known = OF_HOW | {"model", "out", "data", "overwrite"}
+    known = LM_EVAL_OPTIONS | {"model", "out", "data", "overwrite"}
     if other := [*settings, *("--" + k.replace("_", "-") for k in flags if k not in known)]:
         raise InputError(f"lm-eval:TASKS measures one model as it is; leave out {', '.join(other)}")
     if "model" not in flags:
@@ -224,7 +226,7 @@ def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], argum
         "out": flags.get("out", "figures"),
         "arguments": arguments,
         "data": flags.get("data"),
-        "how": How(**{k: v for k, v in flags.items() if k in OF_HOW}),
+        "how": How(**{k: v for k, v in flags.items() if k in LM_EVAL_OPTIONS}),
         "overwrite": flags.get("overwrite", False),
     }
 
@@ -248,7 +250,7 @@ def _lm_eval(taken: Mapping[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _say(said: Mapping[str, Any], folder: str) -> None:
+def _print_result(said: Mapping[str, Any], folder: str) -> None:
     """The figures as a table, and what was written."""
     from rich.console import Console
     from rich.table import Table

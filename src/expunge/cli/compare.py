@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from expunge.cli import result
-from expunge.cli.bench import BENCH, HOW, need_extra
+from expunge.cli.bench import BENCH, EVALUATION, need_extra
 from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
@@ -19,7 +19,7 @@ SHARED = ("model", "data", "retrained", "model_name", "data_name", "retrained_na
 @from_settings(
     "expunge.compare.settings.Compare",
     (BENCH, *SHARED),
-    HOW,
+    EVALUATION,
     ("expunge.unlearning.settings.Recipe", "adapter", "save_every", "fresh"),
 )
 def command(
@@ -73,12 +73,12 @@ def command(
         failures = [f"{r['name']} failed: {r['said']}" for r in said["runs"] if not r["done"]]
         value = {**said, "out": chosen.out}
         warnings = [*said["warnings"], *failures]
-        result.show(value, lambda: _say(said, chosen.out), as_json=as_json, quiet=quiet, warnings=warnings)
+        result.show(value, lambda: _print_result(said, chosen.out), as_json=as_json, quiet=quiet, warnings=warnings)
         if failures:
             raise typer.Exit(1)
 
 
-def _say(said: Mapping[str, Any], folder: str) -> None:
+def _print_result(said: Mapping[str, Any], folder: str) -> None:
     """The runs as a table, what failed, and what was written."""
     from rich.console import Console
     from rich.table import Table

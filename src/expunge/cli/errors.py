@@ -27,5 +27,5 @@ def running(*, as_json: bool, quiet: bool) -> Iterator[None]:
                 stack.enter_context(without_bars())
             yield
     except RunFailed as error:
-        warned.tell(w for w in (error.record or {}).get("warnings", ()) if w not in str(error))
+        warned.print_all(w for w in (error.record or {}).get("warnings", ()) if w not in str(error))
         raise

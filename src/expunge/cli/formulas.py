@@ -81,7 +81,7 @@ def _roles(text: str, mark: str = "") -> str:
 
 # -- reading --------------------------------------------------------------------------------------------------------------
 def _sequence(tokens: list[str], end: str | None = None) -> str:
-    """What stands up to ``end``; ``tokens`` are used up."""
+    """Everything up to ``end``; ``tokens`` are consumed."""
     out = ""
     while tokens and tokens[0] != end:
         token = tokens.pop(0)
@@ -146,7 +146,7 @@ def _verbatim(tokens: list[str]) -> str:
 
 
 def _factor(text: str) -> str:
-    """``text`` in brackets where a product, a sum or a quotient stands in it outside of brackets."""
+    """``text`` in brackets if it holds a product, a sum or a quotient outside of brackets."""
     depth, bars = 0, 0
     for c in text:
         depth += (c in "([{⟨") - (c in ")]}⟩")

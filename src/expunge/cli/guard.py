@@ -144,7 +144,7 @@ def _of(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures_file(out: str, *, overwrite: bool) -> Path:
-    """Where the figures go; InputError where they cannot, or where earlier ones lie in the folder."""
+    """The path of the figures; InputError if it cannot be written, or if the folder holds earlier ones."""
     from expunge.evaluation.evaluate import FIGURES, check_folder
     from expunge.outputs import check_file
 

@@ -12,10 +12,10 @@ from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 
-OF_A_RUN = ("method", "optimizer", "adapter", "quantize", "trainable", "holdout")
+NOT_OFFERED = ("method", "optimizer", "adapter", "quantize", "trainable", "holdout")
 
 
-@from_settings("expunge.release.settings.Release", "expunge.unlearning.settings.Recipe", leave_out=OF_A_RUN)
+@from_settings("expunge.release.settings.Release", "expunge.unlearning.settings.Recipe", leave_out=NOT_OFFERED)
 def command(
     given: dict[str, Any],
     settings: Annotated[
@@ -58,10 +58,12 @@ def command(
     elif done:
         log = done.record
         value = log | {"out": str(done.folder)}
-        result.show(value, lambda: _say(log, done.folder), as_json=as_json, quiet=quiet, warnings=log["warnings"])
+        result.show(
+            value, lambda: _print_result(log, done.folder), as_json=as_json, quiet=quiet, warnings=log["warnings"]
+        )
 
 
-def _say(log: dict[str, Any], folder: Path) -> None:
+def _print_result(log: dict[str, Any], folder: Path) -> None:
     """The trajectory as a table, what was kept and why, and what was written."""
     from rich.console import Console
     from rich.table import Table

@@ -28,17 +28,18 @@ def show(
     quiet: bool,
     warnings: Iterable[str] = (),
 ) -> None:
-    """Print ``value`` as JSON, or let ``say`` tell a person; then ``warnings``, and what was logged, on standard error.
+    """Print ``value`` as JSON, or call ``say`` to print it for a person; then ``warnings``, and what was logged, on
+    standard error.
 
     As JSON they are its ``warnings`` too.  Of several processes the main one prints.
     """
     if not processes.is_main():
         return
     if as_json:
-        print_json({**value, "warnings": warned.together(warnings)})
+        print_json({**value, "warnings": warned.unique(warnings)})
     elif not quiet:
         say()
-    warned.tell(warnings)
+    warned.print_all(warnings)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

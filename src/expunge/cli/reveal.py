@@ -53,10 +53,12 @@ def command(
     elif done:
         value = done.record | {"out": str(done.folder)}
         warnings = done.record["warnings"]
-        result.show(value, lambda: _say(done.record, done.folder), as_json=as_json, quiet=quiet, warnings=warnings)
+        result.show(
+            value, lambda: _print_result(done.record, done.folder), as_json=as_json, quiet=quiet, warnings=warnings
+        )
 
 
-def _say(said: dict[str, Any], folder: Any) -> None:
+def _print_result(said: dict[str, Any], folder: Any) -> None:
     best = said["best"]
     typer.echo(
         f"{said['queries']} instructions asked of {said['instructions']}, {said['answers']} answers, "

@@ -59,10 +59,12 @@ def command(
     elif done:
         log = done.record
         value = log | {"out": str(done.folder)}
-        result.show(value, lambda: _say(log, done.folder), as_json=as_json, quiet=quiet, warnings=log["warnings"])
+        result.show(
+            value, lambda: _print_result(log, done.folder), as_json=as_json, quiet=quiet, warnings=log["warnings"]
+        )
 
 
-def _say(log: dict[str, Any], folder: Any) -> None:
+def _print_result(log: dict[str, Any], folder: Any) -> None:
     from expunge.report.run_page import summary
     from expunge.unlearning import describe
 

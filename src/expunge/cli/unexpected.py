@@ -29,11 +29,11 @@ from expunge.files import PRIVATE, replace_text
 from expunge.training import signals
 
 LOG = "error.log"
-RESUMING = ("bench", "compare", "reveal", "release")  # commands whose parts are each done once
-LONGEST = 300  # characters of an error's own words in a sentence
+RESUMABLE = ("bench", "compare", "reveal", "release")  # commands whose parts are each done once
+MAX_MESSAGE = 300  # characters of an error's own words in a sentence
 CLICK: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, wherever this Typer keeps it
-SEVERAL = ("run", "bench")  # commands that several processes of a launcher carry out together
-OURS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
+MULTI_PROCESS = ("run", "bench")  # commands that several processes of a launcher carry out together
+TYPER_ERRORS = (typer.Exit, typer.Abort, BrokenPipeError, CLICK)
 _OUT: ContextVar[Path | None] = ContextVar("out", default=None)
 _TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 _FRESH: ContextVar[bool] = ContextVar("fresh", default=False)  # whether the output folder was not there before
@@ -43,7 +43,7 @@ class App(Commands):
     """The command line: every command runs under :func:`guarded`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take ``--debug`` out, wherever it stands."""
+        """Take ``--debug`` out, at any position."""
         ctx.meta["debug"] = "--debug" in args
         ctx.meta["typed"] = list(args)
         rest: list[str] = super().parse_args(ctx, [a for a in args if a != "--debug"])
@@ -55,7 +55,7 @@ class App(Commands):
         _TYPED.set(tuple(typed))
         with processes.together(), guarded(debug=ctx.meta["debug"], as_json="--json" in typed, typed=typed):
             check_text(typed)
-            if (name := next((a for a in typed if not a.startswith("-")), "")) not in SEVERAL:
+            if (name := next((a for a in typed if not a.startswith("-")), "")) not in MULTI_PROCESS:
                 processes.check_one(f"expunge {name}".strip())
             return super().invoke(ctx)
 
@@ -87,13 +87,13 @@ def guarded(*, debug: bool = False, as_json: bool = False, typed: Sequence[str] 
     """Turn whatever ends the block, the command ``typed``, into its sentence and exit code; see the module."""
     token = _OUT.set(None)
     try:
-        with signals.caught(), warned.collected():
+        with signals.caught(), warned.collecting():
             yield
     except CLICK as error:
         if processes.note_failure(2):
             raise
         raise typer.Exit(2) from error
-    except OURS:
+    except TYPER_ERRORS:
         raise
     except InputError as error:
         raise _ended(str(error), 2) from None
@@ -114,7 +114,7 @@ def guarded(*, debug: bool = False, as_json: bool = False, typed: Sequence[str] 
 
 
 def sentence(error: Exception, log: Path | None) -> str:
-    """What a person is told of an unexpected ``error``, whose traceback is in ``log``."""
+    """The message for an unexpected ``error``, whose traceback is in ``log``."""
     from expunge.training.micro import is_out_of_memory
 
     where = f"; the traceback is in {log} (--debug shows it)" if log else ""
@@ -129,7 +129,7 @@ def sentence(error: Exception, log: Path | None) -> str:
         package = error.name.split(".")[0]
         return f"the package {package} is needed for this and is not installed: pip install {package}{where}"
     said = " ".join(str(error).split())
-    said = f"{said[:LONGEST]}…" if len(said) > LONGEST else said
+    said = f"{said[:MAX_MESSAGE]}…" if len(said) > MAX_MESSAGE else said
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror.lower()}{where}"
@@ -137,8 +137,8 @@ def sentence(error: Exception, log: Path | None) -> str:
 
 
 def stopped(error: signals.Interrupted, typed: Sequence[str]) -> str:
-    """What a person is told of a command that a signal ended, with the one that goes on where something is saved."""
-    if error.step is None and not (typed and typed[0] in RESUMING):
+    """The message for a command that a signal ended, with the command that resumes it where something is saved."""
+    if error.step is None and not (typed and typed[0] in RESUMABLE):
         return error.sentence
     again = [word for word in typed if word != "--fresh" and not word.startswith("fresh=")]
     return f"{error.sentence}; go on with: {shlex.join(['expunge', *again])}"
@@ -164,7 +164,7 @@ def _sweep() -> None:
 
 
 def _close_bars() -> None:
-    """End the lines of progress bars that stand half-way."""
+    """End the lines of unfinished progress bars."""
     if tqdm := getattr(sys.modules.get("tqdm.std"), "tqdm", None):
         for bar in list(getattr(tqdm, "_instances", ())):
             bar.close()

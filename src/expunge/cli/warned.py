@@ -14,7 +14,7 @@ from expunge import processes
 _LOGGED: ContextVar[list[str] | None] = ContextVar("logged", default=None)
 
 
-class _Keep(logging.Handler):
+class _CollectingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the message for the end."""
         if (logged := _LOGGED.get()) is not None:
@@ -22,33 +22,33 @@ class _Keep(logging.Handler):
 
 
 @contextmanager
-def collected() -> Iterator[None]:
-    """Keep what expunge logs as a warning; what :func:`tell` has not told by the end is told then."""
-    logger, handler = logging.getLogger("expunge"), _Keep(logging.WARNING)
+def collecting() -> Iterator[None]:
+    """Keep what expunge logs as a warning; what :func:`print_all` has not printed by the end is printed then."""
+    logger, handler = logging.getLogger("expunge"), _CollectingHandler(logging.WARNING)
     token = _LOGGED.set([])
     handler.addFilter(lambda record: record.name.startswith("expunge."))
-    spread, logger.propagate = logger.propagate, False
+    propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
         yield
-        tell()
+        print_all()
     except BaseException:
-        tell()
+        print_all()
         raise
     finally:
         logger.removeHandler(handler)
-        logger.propagate = spread
+        logger.propagate = propagate
         _LOGGED.reset(token)
 
 
-def together(warnings: Iterable[str] = ()) -> list[str]:
+def unique(warnings: Iterable[str] = ()) -> list[str]:
     """``warnings`` and what was logged, each once."""
     return list(dict.fromkeys([*(_LOGGED.get() or []), *warnings]))
 
 
-def tell(warnings: Iterable[str] = ()) -> None:
-    """Print :func:`together` on standard error, a line each; of several processes the main one does."""
-    for warning in together(warnings) if processes.is_main() else ():
+def print_all(warnings: Iterable[str] = ()) -> None:
+    """Print :func:`unique` on standard error, a line each; of several processes the main one does."""
+    for warning in unique(warnings) if processes.is_main() else ():
         typer.echo(f"expunge: warning: {warning}", err=True)
     if (logged := _LOGGED.get()) is not None:
         logged.clear()

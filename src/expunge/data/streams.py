@@ -80,7 +80,7 @@ class EpochSampler(Sampler[int]):
     Where an epoch's last step is too short to give each of several processes a micro-batch, the epoch goes on with filler
     up to a multiple of ``together``, the rows of one micro-batch of all processes.
 
-    ``reached()`` is the epoch that a resumed run goes on in, which some versions of accelerate do not tell the sampler of
+    ``reached()`` is the epoch that a resumed run goes on in, which some versions of accelerate do not pass to the sampler
     the batches that are left.
     """
 

@@ -33,7 +33,7 @@ STROKES = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ŧ": "t", 
 
 @dataclass(frozen=True)
 class Target:
-    """A person or a thing that answers must not tell of; a surname alone counts only if it is an alias."""
+    """A person or a thing that answers must not reveal; a surname alone counts only if it is an alias."""
 
     name: str
     aliases: tuple[str, ...] = ()

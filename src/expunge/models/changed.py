@@ -32,7 +32,7 @@ def stamps(name: str | os.PathLike[str]) -> dict[str, list[int]]:
 def changed(before: Mapping[str, Any] | None, name: str | os.PathLike[str]) -> str | None:
     """The first file of the model ``name`` that is another than when :func:`stamps` gave ``before``; None where none is.
 
-    None, too, where nothing is known, or the files lie in another place now.
+    None, too, where nothing is known, or the files are in another folder now.
     """
     now = stamps(name)
     if not before or not now or before.keys().isdisjoint(now):

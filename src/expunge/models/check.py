@@ -66,7 +66,7 @@ def _check_values(folder: Path, config: Mapping[str, Any]) -> None:
     try:
         _parse_config(folder, json.dumps(config, sort_keys=True))
     except Exception as error:  # each configuration class raises its own errors
-        raise InputError(f"{folder / 'config.json'} does not fit: {said_by(error)}") from error
+        raise InputError(f"{folder / 'config.json'} does not fit: {error_text(error)}") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,7 +106,7 @@ def tensors(file: Path) -> Iterator[tuple[str, str, list[int]]]:
                 view = opened.get_slice(name)
                 yield name, view.get_dtype(), view.get_shape()
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} is damaged or cut off ({said_by(error)}); {REMEDY}") from error
+        raise InputError(f"{file} is damaged or cut off ({error_text(error)}); {REMEDY}") from error
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -212,7 +212,7 @@ def usual_device(device: Any) -> Any:
     return torch.accelerator.current_accelerator()
 
 
-def said_by(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """A library's error as one line; with its class where the message alone is not enough."""
     text = " ".join(str(error).split())[:300].rstrip(".")
     return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -21,8 +21,8 @@ from expunge.models.check import (
     check_attention,
     check_device,
     check_files,
+    error_text,
     is_embedding,
-    said_by,
     vocabulary,
 )
 from expunge.models.gguf import dequantised
@@ -31,7 +31,7 @@ from expunge.models.locate import Source, adapter_base, resolve
 from expunge.models.lora import read_adapter
 from expunge.models.tokenizer import load_tokenizer
 
-# Buffers that old checkpoints store, and what stands beside the language model in one that also sees, hears or drafts.
+# Buffers that old checkpoints store, and the parts of a multimodal or self-speculative model beside its language model.
 HARMLESS = re.compile(
     r"(rotary_emb\.inv_freq|masked_bias)$|(^|\.)(visual|vision\w*|audio\w*|multi_modal_projector|mm_projector|mtp)\."
 )
@@ -110,7 +110,9 @@ def _load_plain(
         )
         model, report = found
     except Exception as error:  # a model is built of its settings, each of which can fail in a way of its own
-        raise InputError(f"{source.location} cannot be loaded as a causal language model: {said_by(error)}.") from error
+        raise InputError(
+            f"{source.location} cannot be loaded as a causal language model: {error_text(error)}."
+        ) from error
     _check_report(report, source.location)
     if not quantize:
         quantization.check_stored(model.config.to_dict(), source.location, None)
@@ -196,7 +198,7 @@ def _load_adapter(folder: Path, options: dict[str, Any]) -> tuple[Any, str]:
     try:
         return merged(model), base
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        raise InputError(f"The adapter {folder} cannot be merged into its base {name}: {said_by(error)}.") from error
+        raise InputError(f"The adapter {folder} cannot be merged into its base {name}: {error_text(error)}.") from error
 
 
 def _with_adapter(plain: Any, folder: Path, name: str) -> Any:

@@ -171,7 +171,7 @@ def mismatch(file: Path, kind: str | None) -> str | None:
 
 # -- what is held quantised -----------------------------------------------------------------------------------------------
 def elements(p: Tensor) -> int:
-    """The weights in ``p``; 4-bit ones stand two in a byte."""
+    """The weights in ``p``; 4-bit ones are packed two in a byte."""
     state = getattr(p, "quant_state", None)
     return p.numel() if state is None else math.prod(state.shape)
 
@@ -183,7 +183,7 @@ def is_quantized(p: Tensor) -> bool:
 
 def check_held(model: Any, where: Any, kind: str) -> None:
     """Raise InputError where bitsandbytes has quantised nothing of ``model``; warn where it is less than half of the
-    weights, embeddings left out, as in a mixture of experts whose weights stand in one tensor.
+    weights, embeddings left out, as in a mixture of experts whose weights are one tensor.
     """
     ends = {id(p) for end in (model.get_input_embeddings(), model.get_output_embeddings()) for p in end.parameters()}
     inner = [p for p in model.parameters() if id(p) not in ends]

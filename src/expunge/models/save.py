@@ -63,7 +63,7 @@ def save_adapter(adapter: Adapter, model: Any, tokenizer: Any, folder: str | os.
 
     If ``base`` was an adapter merged into its base, the two are saved as one adapter on that base, or, where that cannot
     be, ``model``, the plain model with the update in its weights, is saved whole, which is logged.  The folder appears
-    when it is complete; for what may stand there see :func:`save`.
+    when it is complete; for what may be there see :func:`save`.
     """
     path = _checked_folder(folder)
     with replacing(path) as fresh:
@@ -122,7 +122,7 @@ def adapter_of(model: PeftModel) -> Adapter:
 
 
 def _checked_folder(folder: str | os.PathLike[str]) -> Path:
-    """The folder in full; InputError if anything but a model stands there."""
+    """The absolute folder; InputError if it holds anything but a model."""
     path = expanded(folder).resolve()
     if is_foreign(path, MARKERS):
         raise InputError(f"{path} exists and is no model's folder; give another folder for the output.")

@@ -45,7 +45,7 @@ def _shapes(name: str | os.PathLike[str]) -> list[list[int]] | None:
             return None
         found = [_header(file) for file in sorted(Path(source.location).glob("*.safetensors"))]
     except (InputError, OSError, ValueError):
-        return None  # told where the model is loaded
+        return None  # loading raises for it
     return [list(tensor["shape"]) for header in found for key, tensor in header.items() if key != "__metadata__"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import InputError
-from expunge.models.check import check_files, check_ids, check_tokenizer, said_by, vocabulary
+from expunge.models.check import check_files, check_ids, check_tokenizer, error_text, vocabulary
 from expunge.models.gguf import dequantised
 from expunge.models.locate import adapter_base, resolve
 
@@ -44,7 +44,7 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except Exception as error:  # the tokenizers library raises nothing narrower for a file that it cannot read
-        raise InputError(f"{source.location} has no tokenizer that can be loaded: {said_by(error)}.") from error
+        raise InputError(f"{source.location} has no tokenizer that can be loaded: {error_text(error)}.") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(f"The tokenizer of {name} has neither a pad token nor an end token; set one of them.")

@@ -13,7 +13,7 @@ from torch import nn
 from expunge.errors import InputError
 from expunge.forward.layers import decoder_layers, output_embedding
 from expunge.method import Method
-from expunge.models.check import said_by
+from expunge.models.check import error_text
 from expunge.models.gguf import dequantised
 from expunge.models.locate import adapter_base, resolve
 from expunge.unlearning import train
@@ -69,7 +69,7 @@ def configuration(name: str, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except Exception as error:  # each configuration class raises its own errors
-        raise InputError(f"{place}: the configuration cannot be read: {said_by(error)}") from error
+        raise InputError(f"{place}: the configuration cannot be read: {error_text(error)}") from error
 
 
 def meta_model(settings: Recipe) -> Any:
@@ -87,7 +87,9 @@ def meta_model(settings: Recipe) -> Any:
                 **options,
             )
     except Exception as error:  # a model is built of its settings, each of which can fail in a way of its own
-        raise InputError(f"{settings.model} is no causal language model that can be built: {said_by(error)}") from error
+        raise InputError(
+            f"{settings.model} is no causal language model that can be built: {error_text(error)}"
+        ) from error
 
 
 def fitted(method: Method, model: Any) -> Method:

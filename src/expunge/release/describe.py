@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.models.lora import Adapter, Truncated, rank_of
-from expunge.release.measure import Look
+from expunge.release.measure import Measurement
 from expunge.release.settings import Release
 from expunge.release.steps import Step
 from expunge.unlearning import describe as about_run
@@ -60,7 +60,7 @@ def describe_release(
     kept_step: int,
     reason: str,
     settings: Release,
-    measurement: Look,
+    measurement: Measurement,
     limit: float | None,
     lost: Truncated | None,
 ) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def trainable(update: Adapter, r: int) -> int:
     return sum(value.numel() for value in update.state.values()) * r // rank_of(update)
 
 
-def warnings(settings: Release, retain: bool, measurement: Look, kept_step: int, cut_outside: bool) -> list[str]:
+def warnings(settings: Release, retain: bool, measurement: Measurement, kept_step: int, cut_outside: bool) -> list[str]:
     """The warnings of the record; ``cut_outside``: the adapter of a lower rank is outside the budget."""
     messages = []
     if not retain and settings.retain_coefficient:

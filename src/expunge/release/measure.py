@@ -20,11 +20,11 @@ from expunge.unlearning.rows import Data, evenly, length
 from expunge.unlearning.settings import Recipe
 
 Figures = Mapping[str, Mapping[str, float]]
-Seen = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}
+MeasureModel = Callable[[Any], dict[str, Any]]  # model -> {"figures": …, "answers": …}
 
 
 @dataclass(frozen=True)
-class Look:
+class Measurement:
     """The measurement after each step, instead of the one of ``expunge run``.
 
     ``measure(model)`` gives figures by part and name.  ``forget`` and ``utility``: the (part, name) of the two figures
@@ -39,13 +39,15 @@ class Look:
     name: str = ""
 
 
-def standard(settings: Release, sets: Mapping[str, Any]) -> Look:
+def default_measurement(settings: Release, sets: Mapping[str, Any]) -> Measurement:
     """The watched figures without a measurement of the user's: perplexity on the utility rows, else the retain loss."""
     watched = ("retain", "nll") if "retain" in sets else None
-    return Look(lambda _: {}, utility=watched if settings.utility is None else ("utility", "perplexity"))
+    return Measurement(lambda _: {}, utility=watched if settings.utility is None else ("utility", "perplexity"))
 
 
-def measurer(custom: Look | None, tokenizer: Any, data: Data, settings: Release, watched: Sequence[Any]) -> Seen:
+def measure_function(
+    custom: Measurement | None, tokenizer: Any, data: Data, settings: Release, watched: Sequence[Any]
+) -> MeasureModel:
     """The measurement of a model: ``custom``, or the figures of ``expunge run`` and the perplexity on the utility rows."""
     if custom:
         return lambda net: {"figures": custom.measure(net), "answers": {}}
@@ -70,7 +72,7 @@ def _perplexity(net: Any, tokenizer: Any, rows: Sequence[Any], settings: Release
     return scores | {"perplexity": math.exp(min(scores["nll"], 700.0))}  # e^700 is near the largest float
 
 
-def compared(settings: Release, measure_model: Seen, device: Any) -> dict[str, Any] | None:
+def compared(settings: Release, measure_model: MeasureModel, device: Any) -> dict[str, Any] | None:
     """The figures of the model of ``compare_with``, if given."""
     plan = settings.run
     if plan.compare_with is None:
@@ -91,7 +93,7 @@ def loaded(name: str, plan: Recipe, device: Any) -> models.Loaded:
     return model
 
 
-def budget(start: Step, settings: Release, measurement: Look) -> float | None:
+def budget(start: Step, settings: Release, measurement: Measurement) -> float | None:
     """The worst value of the watched figure that is still inside the budget; None without one."""
     if measurement.utility is None or settings.utility_budget is None:
         return None
@@ -101,7 +103,7 @@ def budget(start: Step, settings: Release, measurement: Look) -> float | None:
 
 
 def stopped(
-    past: Sequence[Step], settings: Release, measurement: Look, limit: float | None
+    past: Sequence[Step], settings: Release, measurement: Measurement, limit: float | None
 ) -> tuple[int, str, int] | None:
     """None while there is a step to take, then (the step to keep, why it ended, the last step that counts)."""
     for step in past[1:]:
@@ -119,7 +121,7 @@ def stopped(
     return None
 
 
-def inside(figures: Figures, measurement: Look, limit: float | None) -> bool:
+def inside(figures: Figures, measurement: Measurement, limit: float | None) -> bool:
     """Whether the watched figure is inside the budget; NaN is not."""
     if limit is None or measurement.utility is None:
         return True
@@ -134,7 +136,7 @@ def _figure(figures: Figures, name: tuple[str, str]) -> float:
         raise InputError(f"what is looked at has no figure {' '.join(name)}; name one that `measure` gives") from None
 
 
-def tell(step: Step, measurement: Look, settings: Release) -> None:
+def print_step(step: Step, measurement: Measurement, settings: Release) -> None:
     """One line about a step on standard error."""
     from tqdm.auto import tqdm
 

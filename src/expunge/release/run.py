@@ -18,7 +18,18 @@ from expunge.models.lora import Adapter, Truncated, compress, concatenate, rank_
 from expunge.models.tokenizer import load_tokenizer
 from expunge.release import describe as about
 from expunge.release import modules, steps
-from expunge.release.measure import Look, Seen, budget, compared, inside, loaded, measurer, standard, stopped, tell
+from expunge.release.measure import (
+    Measurement,
+    MeasureModel,
+    budget,
+    compared,
+    default_measurement,
+    inside,
+    loaded,
+    measure_function,
+    print_step,
+    stopped,
+)
 from expunge.release.settings import Release, make
 from expunge.release.steps import Step, updates
 from expunge.settings import name_of
@@ -44,7 +55,7 @@ def release(
     forget: Any,
     retain: Any = None,
     out: str | Path = "unlearned",
-    look: Look | None = None,
+    look: Measurement | None = None,
     **settings: Any,
 ) -> Result:
     r"""Make ``model`` forget ``forget`` step by step; writes ``out`` and returns what it wrote.
@@ -68,7 +79,7 @@ def release(
     return run(make(values), look=look)
 
 
-def run(settings: Release, *, look: Look | None = None, command: str | None = None) -> Result:
+def run(settings: Release, *, look: Measurement | None = None, command: str | None = None) -> Result:
     """Carry out a release."""
     processes.check_one("a release")
     processes.check_count(settings.run.processes)
@@ -79,7 +90,13 @@ def run(settings: Release, *, look: Look | None = None, command: str | None = No
 
 
 def _carried_out(
-    settings: Release, data: Data, watched: list[Row], args: Any, folder: Path, look: Look | None, command: str | None
+    settings: Release,
+    data: Data,
+    watched: list[Row],
+    args: Any,
+    folder: Path,
+    look: Measurement | None,
+    command: str | None,
 ) -> Result:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
     began, plan = time.monotonic(), settings.run
@@ -96,21 +113,21 @@ def _carried_out(
     if settings.self_retain:
         raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
         data = encode(raw, tokenizer, plan, data.warnings)
-    seen = measurer(look, tokenizer, data, settings, watched)
-    chosen = look or standard(settings, raw)
-    third = compared(settings, seen, args.device)
+    measure_model = measure_function(look, tokenizer, data, settings, watched)
+    chosen = look or default_measurement(settings, raw)
+    third = compared(settings, measure_model, args.device)
     taken = sum(s.seconds for s in past)  # by an earlier, interrupted run
     for update in updates(past):
         models.add(target.model, update)
     if not past:
-        past = [Step(0, **seen(target.model))]
+        past = [Step(0, **measure_model(target.model))]
         steps.write(past[0], folder / steps.FOLDER, key)
     limit = budget(past[0], settings, chosen)
     while (ended := stopped(past, settings, chosen, limit)) is None:
-        past.append(_step(target.model, tokenizer, data, settings, len(past), work, seen, key))
+        past.append(_step(target.model, tokenizer, data, settings, len(past), work, measure_model, key))
         steps.write(past[-1], folder / steps.FOLDER, key)
         discard(work.glob("[0-9]*-*"))
-        tell(past[-1], chosen, settings)
+        print_step(past[-1], chosen, settings)
     kept, reason, last = ended
     reached, past = len(past) - 1, past[: last + 1]
 
@@ -124,7 +141,7 @@ def _carried_out(
         del target
         target = _load(settings, args.device, [change] if lost else updates(past[: kept + 1]))
     after: dict[str, Any] = (
-        seen(target.model) if lost else {"figures": past[kept].figures, "answers": past[kept].answers}
+        measure_model(target.model) if lost else {"figures": past[kept].figures, "answers": past[kept].answers}
     )
     net = target.model.eval().requires_grad_(True)
     _sweep(work)
@@ -137,7 +154,7 @@ def _carried_out(
     again = store.reload(stored.path, net, tokenizer, data, plan, compare=not (chain and chain.lost))
     if chain and chain.lost and again.model:
         net = again.model
-        after = seen(net)  # of what was cut
+        after = measure_model(net)  # of what was cut
     failed = {} if past[-1].figures else {"failed": about.broke_down(kept, stored.path)}
     problems = [p for p in (failed.get("failed"), stored.problem, again.problem) if p]
     log = {
@@ -207,7 +224,7 @@ def planned(settings: Release) -> dict[str, Any]:
 
 # -- before the first step ------------------------------------------------------------------------------------------------
 def made_of(
-    settings: Release, model: str, raw: Mapping[str, Any], watched: Sequence[Any], look: Look | None
+    settings: Release, model: str, raw: Mapping[str, Any], watched: Sequence[Any], look: Measurement | None
 ) -> dict[str, Any]:
     """What decides the steps: settings, fingerprints of the start model and of the rows, and what is looked at."""
     from expunge.training.arguments import parse
@@ -276,7 +293,7 @@ def _step(
     settings: Release,
     at: int,
     work: Path,
-    seen: Seen,
+    measure_model: MeasureModel,
     key: Mapping[str, Any],
 ) -> Step:
     """Take step ``at`` in place, and look."""
@@ -288,7 +305,7 @@ def _step(
         if broken:
             raise InputError(broken[0])
         models.add(net, update)
-        found = seen(net)
+        found = measure_model(net)
     except InputError as error:  # a model that was destroyed ends the loop; the step before it is kept
         found = {"figures": {}, "answers": {}}
         warnings.append(f"the model cannot be measured after step {at}: {error}")

@@ -14,7 +14,7 @@ from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import Recipe
 
 LORA = {"r": 8, "alpha": 16}  # defaults of each module
-NOT_HERE = (
+REFUSED = (
     "method",
     "parameters",
     "adapter",
@@ -91,10 +91,10 @@ OWN = set(Release.model_fields) - {"run"}
 
 def make(values: Mapping[str, Any], where: str = "the release") -> Release:
     """``values`` validated; InputError for the first invalid one."""
-    for key in NOT_HERE:
+    for key in REFUSED:
         if values.get(key):
             raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")
-    run_values = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE}
+    run_values = {k: v for k, v in values.items() if k not in OWN and k not in REFUSED}
     lora = run_values.get("lora") or {}
     if isinstance(lora, Mapping):
         run_values["lora"] = LORA | dict(lora)

@@ -1,4 +1,4 @@
-"""Every metric on a case worked by hand, its limits, and the sentence bad input gets."""
+"""Every metric on log-probabilities on a case worked by hand, its limits, and the sentence bad input gets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from expunge.errors import InputError
 from expunge.evaluation.metrics import likelihood as metrics
-from expunge.evaluation.metrics import lume, rouge
+from expunge.evaluation.metrics import rouge
 
 NAN = math.nan
 
@@ -147,199 +147,7 @@ def test_perplexity_weighs_tokens_not_texts():
 
 def test_mean():
     """(1 + 2 + 6) / 3 = 3."""
-    assert metrics.mean([1, 2, 6]) == 3
 
-
-# ── texts ──
-
-CAT = ("the cat sat", "a cat sat down")  # common: "cat sat"
-
-
-@pytest.fixture
-def scorer():
-    pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
-
-
-@pytest.mark.usefixtures("scorer")
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [("recall", 2 / 3), ("precision", 2 / 4), ("f1", 2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))],
-)
-def test_rouge(part, value):
-    """ "cat sat" of three expected and four given words.  Order counts for rougeL alone: "sat cat" has both words,
-    one in order."""
-    assert rouge.rouge(*([t] for t in CAT), part=part) == pytest.approx([value])
-    assert rouge.rouge(["cat sat"], ["sat cat"], kind="rouge1", part=part) == pytest.approx([1])
-    assert rouge.rouge(["cat sat"], ["sat cat"], kind="rougeL", part=part) == pytest.approx([1 / 2])
-    assert rouge.rouge(["cat sat"], ["sat cat"], kind="rouge2", part=part) == pytest.approx([0])
-
-
-@pytest.mark.usefixtures("scorer")
-def test_rouge_with_and_without_stemmer():
-    """ "running" and "runs" have the stem "run": 1 of 1 with stemmer, 0 without.  Case never counts; nothing given: 0."""
-    assert rouge.rouge(["running", "Cat", "cat"], ["runs", "cAT", ""]).tolist() == [1, 1, 0]
-    assert rouge.rouge(["running", "Cat", "cat"], ["runs", "cAT", ""], stemmer=False).tolist() == [0, 1, 0]
-
-
-@pytest.mark.usefixtures("scorer")
-@pytest.mark.parametrize("memorisation", [rouge.verbatim_memorisation, rouge.knowledge_memorisation])
-def test_muse_is_f1_without_stemmer(memorisation):
-    """ "the cats sat" / "the cat sat": "the sat", recall 2/3, precision 2/3, F1 2/3; OpenUnlearning's stemmer makes it 1.
-    "two crew members" / "two crew members died": recall 1, precision 3/4, F1 6/7."""
-    expected, generated = ["the cats sat", "two crew members"], ["the cat sat", "two crew members died"]
-    assert memorisation(expected, generated) == pytest.approx([2 / 3, 6 / 7])
-    assert rouge.rouge(expected, generated, part="f1") == pytest.approx([1, 6 / 7])
-
-
-@pytest.mark.usefixtures("scorer")
-def test_rwku_recall_without_stemmer():
-    """Both words, whatever their case and the comma: 1.  "album" of "albums": 0.  One of two: 1/2."""
-    expected, generated = ["Richard Bachman", "albums", "New York"], ["richard bachman, I think", "album", "York"]
-    assert rouge.rwku_recall(expected, generated) == pytest.approx([1, 0, 1 / 2])
-
-
-@pytest.mark.parametrize(
-    ("expected", "generated", "value"),
-    [
-        ("Richard Bachman", "richard bachman, I think", 0),  # case and comma keep words apart
-        ("Richard Bachman", "It is Richard Bachman.", 1),  # a full stop does not
-        ("the cat and the dog", "the dog", 2 / 4),  # 4 distinct words: the, cat, and, dog
-        ("a b. c d", "d. b a", 2 / 4),  # sentence pairs: {} and {a} or {b}, {d} and {}: 2 of 4
-        ("My World", "", 0),
-        ("4.6 million. Dollars", "about 4.6 million", 3 / 4),  # words 4, 6, million, Dollars
-        ("a b", "a b c a", 1),  # the longest subsequence, not the one that the last word starts
-        ("a b", "b a . b", 1 / 2),  # of "b a" the common word is "b": the generated text's later words go first
-        ("a . .", "a", 1 / 2),  # a blank sentence is one empty word: a and ""
-        ("a. ", "b. ", 0),  # words a and "" (a blank sentence); the generated text is stripped, so it has no ""
-    ],
-)
-def test_rwku_recall_as_published(expected, generated, value):
-    """Distinct words in the common subsequence of any two sentences; the numbers are also those of ``rouge`` 1.0.1."""
-    assert rouge.rwku_recall([expected], [generated], compat=True) == pytest.approx([value])
-
-
-def probe(split, level, generated):
-    return {"split": split, "level": level, "answer": "one two", "generation": generated}
-
-
-@pytest.mark.usefixtures("scorer")
-def test_rwku_levels_and_locality():
-    """forget level 1: (1 + 0)/2; level 3: 1/2.  Neighbours: level 1 (1, 1, 0), level 2 (0): by level 2/3 and 0, over all
-    four 2/4 (the levels' mean would be 1/3)."""
-    rows = [
-        probe("forget", "1", "one two"),
-        probe("forget", "1", ""),
-        probe("forget", 3, "two"),
-        *(probe("neighbor", "1", g) for g in ("one two", "one two three", "none")),
-        probe("neighbor", "2", ""),
-    ]
-    levels = rouge.rwku_levels(rows)
-    assert levels == pytest.approx(
-        {"forget_level1": 1 / 2, "forget_level3": 1 / 2, "neighbor_level1": 2 / 3, "neighbor_level2": 0}
-    )
-    assert rouge.rwku_locality(rows) == pytest.approx(1 / 2)
-    shouted = [probe("neighbor", 1, "ONE TWO")]
-    assert (rouge.rwku_locality(shouted), rouge.rwku_locality(shouted, compat=True)) == (1, 0)
-    assert rouge.rwku_levels(shouted, compat=True) == {"neighbor_level1": 0}
-    with pytest.raises(InputError, match="split 'neighbor', and there is none"):
-        rouge.rwku_locality(rows[:3])
-    with pytest.raises(InputError, match="row 0 is of neighbor_level3"):
-        rouge.rwku_levels([probe("neighbor", 3, "one")])
-    with pytest.raises(InputError, match="row 0 has no answer, generation"):
-        rouge.rwku_levels([{"split": "forget", "level": 1}])
-    with pytest.raises(InputError, match="there is no row"):
-        rouge.rwku_levels([])
-
-
-def test_rouge_without_the_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    with pytest.raises(InputError, match=r"pip install 'expunge\[bench\]'"):
-        rouge.rouge(["a"], ["a"])
-
-
-# ── LUME ──
-
-
-def lume_rows():
-    """Of each split and task one sc row (four words) and two qa rows, all answered in full."""
-    return [
-        {"id": f"{split}{task}{kind}", "split": split, "task": task, "output": text, "generation": text}
-        for split in ("forget", "retain")
-        for task in ("Task1", "Task2", "Task3")
-        for kind, text in (("sc1", "one two three four"), ("qa0", "Ada"), ("qa1", "Bo"))
-    ]
-
-
-@pytest.mark.usefixtures("scorer")
-def test_lume_terms():
-    """All answered in full: retain terms 1, forget terms 0.  Three of four words of forget Task1's sentence: 1 - 3/4.
-    Of retain Task2's two questions one answered as " ADA ", one with a word too many: 1/2.  The stem counts in sc rows."""
-    rows = lume_rows()
-    terms = lume.lume_terms(rows)
-    assert tuple(terms) == lume.LUME_TERMS
-    assert terms == {name: float(name.startswith("retain")) for name in lume.LUME_TERMS}
-    change = {
-        "forgetTask1sc1": "one three four",
-        "retainTask2qa0": " ADA ",
-        "retainTask2qa1": "Bo it is",
-        "retainTask3sc1": "ones two three four",
-        "retainTask3qa0": "",
-    }
-    terms = lume.lume_terms([r | {"generation": change.get(r["id"], r["generation"])} for r in rows])
-    assert terms["forget_Task1_regurgitation"] == pytest.approx(1 / 4)
-    assert terms["retain_Task2_knowledge"] == pytest.approx(1 / 2)
-    assert terms["retain_Task3_regurgitation"] == 1
-    assert terms["retain_Task3_knowledge"] == 1 / 2  # an empty answer is empty, not "nan"
-
-
-def test_lume_scores():
-    """Eleven 1 and one 1/2: 12 / 13.  One 0: 0.  AUC 0.8 and 0.2: 1 - 2 * 0.3.  (0.9 + 0.6 + 0.3) / 3 = 0.6."""
-    terms = dict.fromkeys(lume.LUME_TERMS, 1.0)
-    assert len(terms) == 12
-    assert lume.lume_aggregate(terms | {"forget_Task2_knowledge": 0.5}) == pytest.approx(12 / 13)
-    assert lume.lume_aggregate(terms | {"forget_Task2_knowledge": 0.0}) == 0
-    assert [lume.lume_mia_final(a) for a in (0.8, 0.2, 0.5, 1)] == pytest.approx([0.4, 0.4, 1, 0])
-    assert lume.lume_final(0.9, 0.6, 0.3) == pytest.approx(0.6)
-    with pytest.raises(InputError, match="lacks retain_Task3_knowledge"):
-        lume.lume_aggregate(dict.fromkeys(lume.LUME_TERMS[:-1], 1.0))
-    with pytest.raises(InputError, match=r"auc must lie between 0 and 1, not 1\.2"):
-        lume.lume_mia_final(1.2)
-    with pytest.raises(InputError, match=r"mmlu must lie between 0 and 1, not 44\.3"):
-        lume.lume_final(0.5, 0.5, 44.3)
-    with pytest.raises(InputError, match="mia must"):
-        lume.lume_final(0.5, NAN, 0.4)
-    with pytest.raises(InputError, match="aggregate must"):
-        lume.lume_final(-1, 0.5, 0.4)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"id": "a-qx1"}, "does not end with sc or qa and a digit"),
-        ({"task": "Task4"}, "task 'Task4'"),
-        ({"split": "holdout"}, "split 'holdout'"),
-        (
-            {"generation": NAN},
-            "output and generation of row x-sc1 must be texts",
-        ),
-        ({"id": "forgetTask1sc1"}, "row forgetTask1sc1 of the forget split is there twice"),
-    ],
-)
-def test_lume_rows_that_are_none(change, says):
-    row = {"id": "x-sc1", "split": "forget", "task": "Task1", "output": "one", "generation": "one"}
-    with pytest.raises(InputError, match=says):
-        lume.lume_terms([*lume_rows(), row | change])
-
-
-def test_lume_needs_all_twelve_terms():
-    rows = [r for r in lume_rows() if "Task2" not in r["task"] or r["split"] == "retain"]
-    with pytest.raises(InputError, match=r"none for forget_Task2_regurgitation, forget_Task2_knowledge$"):
-        lume.lume_terms(rows)
-    with pytest.raises(InputError, match="row 0 has no output, generation"):
-        lume.lume_terms([{"id": "xsc1", "split": "forget", "task": "Task1"}])
-
-
-# ── bad input ──
 
 BAD = {
     "nan": (lambda: metrics.probability([-1, NAN]), "mean_logp: entry 1 is NaN"),
@@ -387,20 +195,3 @@ def test_bad_input_gets_one_sentence(case):
     with pytest.raises(InputError, match=says) as error:
         call()
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.usefixtures("scorer")
-def test_an_expected_text_without_a_word_for_rouge():
-    assert rouge.rouge(["a", "東京", "…"], ["a", "東京", "…"]).tolist() == [1, 0, 0]
-    for compat in (False, True):
-        assert rouge.rwku_recall(["東京 都", "..", "b"], ["東京 市", "x", "b"], compat=compat).tolist() == [0.5, 0, 1]
-
-
-@pytest.mark.usefixtures("scorer")
-def test_bad_rouge_input():
-    with pytest.raises(InputError, match="kind must be"):
-        rouge.rouge(["a"], ["a"], kind="rouge")
-    with pytest.raises(InputError, match="part must be"):
-        rouge.rouge(["a"], ["a"], part="fmeasure")
-    with pytest.raises(InputError, match="2 expected texts and 1 given"):
-        rouge.rouge(["a", "b"], ["a"])
