@@ -22,12 +22,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from expunge import models
-from expunge.data.example import Row
+from expunge.data.example import Row, evenly
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.figures import probes
 from expunge.forward.layers import hidden_after
 from expunge.stats import bootstrap_mean
-from expunge.unlearning.measure import evenly
 from expunge.unlearning.run import unlearn
 
 LONGEST = 400  # characters of a question: what is longer is program code

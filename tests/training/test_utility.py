@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from expunge.errors import InputError, RunFailed
 from expunge.method import build
 from expunge.training.stops import stop_of
-from expunge.training.utility import Keep, UtilityGuard, check, evenly, split
+from expunge.training.utility import Keep, UtilityGuard, check, split
 
 ROWS = tiny.examples(7000, 6)
 KW = {"optim": "adamw_torch", "learning_rate": 2e-3, "max_steps": 12}
@@ -143,7 +143,6 @@ def test_rows_are_taken_away_by_the_seed():
     trained, taken = split(50, 3)
     assert sorted([*trained, *taken]) == list(range(50)) and len(taken) == 10 and split(50, 3) == (trained, taken)
     assert split(50, 4) != (trained, taken)
-    assert evenly(range(128)) == list(range(0, 128, 2)) and evenly([1, 2]) == [1, 2]
 
 
 @pytest.mark.parametrize(

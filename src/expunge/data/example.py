@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +60,12 @@ def to_record(row: Row) -> dict[str, Any]:
     if row.begun and row.prompt[-1]["role"] == "assistant" and not row.prompt[-1].get("tool_calls"):
         return {"prompt": [*row.prompt], "completion": [answer_message]} | tools
     return {"messages": [*row.prompt, answer_message]} | tools
+
+
+def evenly(rows: Sequence[Any], n: int) -> list[Any]:
+    """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file.
+
+    >>> evenly(range(10), 4), evenly("ab", 4)
+    ([0, 2, 5, 7], ['a', 'b'])
+    """
+    return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]

@@ -7,10 +7,12 @@ training stops when the forget set as a whole is there and the rest was kept: se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from expunge import losses
 from expunge.combine import Combiner, PrimalDual, WeightedSum
@@ -18,7 +20,7 @@ from expunge.method import Method, Objective, method
 from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel
 
 Forget = Literal["divergence", "wga", "npo", "margin", "gradient_ascent"]
-FORGET = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "divergence": losses.level_divergence,
     "wga": partial(losses.above_level, loss=losses.wga),
     "npo": partial(losses.above_level, loss=losses.npo),
@@ -30,7 +32,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def _method(forget: Forget, retain: Retain, combine: Combiner) -> Method:
-    objectives = {"forget": Objective(FORGET[forget], ("forget",), reference="level"), "retain": RETAIN[retain]}
+    objectives = {"forget": Objective(LOSSES[forget], ("forget",), reference="level"), "retain": RETAIN[retain]}
     return Method(objectives, combine, learning_rate=RATE, lora_learning_rate=LORA_RATE)
 
 

@@ -12,11 +12,12 @@ import torch
 
 from expunge import models
 from expunge.data import pieces, template
+from expunge.data.example import evenly
 from expunge.errors import InputError
 from expunge.release.settings import Release
 from expunge.release.steps import Step
 from expunge.unlearning.measure import measure
-from expunge.unlearning.rows import Data, evenly, length
+from expunge.unlearning.rows import Data, length
 from expunge.unlearning.settings import Recipe
 
 Figures = Mapping[str, Mapping[str, float]]

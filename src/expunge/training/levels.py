@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from expunge.data.example import evenly
 from expunge.errors import InputError
 from expunge.training import finite
 
@@ -159,12 +160,6 @@ def of(trainer: Any) -> StopAtModelLevel:
     kept = Kept(evenly(retain, KEPT_ROWS), trainer.probability) if retain else None
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * len(trainer.method.objectives)
     return StopAtModelLevel(trainer.model, nll, level, distance, kept, period(len(rows), step))
-
-
-def evenly(rows: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of ``rows``, evenly spread."""
-    n = min(len(rows), most)
-    return [rows[i * len(rows) // n] for i in range(n)]
 
 
 class Kept:

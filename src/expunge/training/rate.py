@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from expunge.data.example import evenly
 from expunge.forward.family import local
 from expunge.losses import logit
 from expunge.training.gradients import trained
-from expunge.training.levels import evenly
 
 STEPS = 15  # N
 ROWS = 16  # of the forget set, at most
@@ -50,6 +50,6 @@ def suited(trainer: Any) -> float | None:
     trainer.model.zero_grad(set_to_none=True)
     if not grads:
         return None
-    slope = torch.stack([g.to(trainer.args.device) for g in grads]).sum()
-    slope = float(trainer.accelerator.reduce(slope, "sum") if trainer.shards else slope) / tokens
+    total = torch.stack([g.to(trainer.args.device) for g in grads]).sum()
+    slope = float(trainer.accelerator.reduce(total, "sum") if trainer.shards else total) / tokens
     return distance / tokens / (STEPS * slope) if slope > 0 else None

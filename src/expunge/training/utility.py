@@ -51,12 +51,6 @@ def check(method: Method, retain_rows: int | None, own_rows: int | None) -> None
         )
 
 
-def evenly(rows: Sequence[Any]) -> list[Any]:
-    """At most ``MOST`` of ``rows``, evenly spread."""
-    n = min(len(rows), MOST)
-    return [rows[i * len(rows) // n] for i in range(n)]
-
-
 def split(rows: int, seed: int) -> tuple[list[int], list[int]]:
     """(those that are trained on, those of the probe) of ``range(rows)``: one in five, at most 64, drawn by ``seed``.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from expunge.data.example import Row
+from expunge.data.example import Row, evenly
 from expunge.errors import InputError
 from expunge.evaluation import custom
 from expunge.evaluation import figures as of_a_set
@@ -20,7 +20,6 @@ from expunge.evaluation.halves import in_half
 from expunge.evaluation.metrics import likelihood
 from expunge.evaluation.probe import Probe
 from expunge.evaluation.table import Collected
-from expunge.unlearning.measure import evenly
 
 Half: TypeAlias = Literal["first", "second"]
 HALVES: tuple[Half, ...] = get_args(Half)

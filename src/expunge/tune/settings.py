@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from expunge import bench, plugins
-from expunge.bench.settings import HOW, Bench
+from expunge.bench.settings import EVALUATION_OPTIONS, Bench
 from expunge.compare.settings import FIGURES, NAME
 from expunge.errors import InputError
 from expunge.jobs import Address, Count, Jobs
@@ -200,7 +200,7 @@ def trial(settings: Tune, label: str, choice: Mapping[str, Any], out: str) -> Re
 
 def how_of(settings: Tune) -> dict[str, Any]:
     """How the models of a benchmark's tuning are asked, as far as the user says."""
-    return {k: v for k, v in settings.shared.items() if k in HOW}
+    return {k: v for k, v in settings.shared.items() if k in EVALUATION_OPTIONS}
 
 
 def _reads_level(row: Entry, parameters: Mapping[str, Any]) -> bool:

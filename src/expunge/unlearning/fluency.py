@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from expunge.data import chat
-from expunge.data.example import Row
+from expunge.data.example import Row, evenly
 from expunge.errors import InputError
 from expunge.evaluation.metrics import fluency as metrics
 from expunge.evaluation.probe import Ask, Probe
-from expunge.unlearning.rows import Data, evenly
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
 PART = "answers"  # of the probes

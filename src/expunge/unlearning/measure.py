@@ -7,8 +7,9 @@ from typing import Any
 
 from expunge import processes
 from expunge.data import chat
+from expunge.data.example import evenly
 from expunge.unlearning import fluency
-from expunge.unlearning.rows import Data, evenly
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
 HINTS = {

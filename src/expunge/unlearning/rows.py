@@ -37,11 +37,6 @@ class Data:
     max_length: int | None = None
 
 
-def evenly(rows: Sequence[Any], n: int) -> list[Any]:
-    """At most ``n`` of ``rows``, evenly spaced: every n-th sees every part of a sorted file."""
-    return list(rows) if len(rows) <= n else [rows[i * len(rows) // n] for i in range(n)]
-
-
 def load(source: Any, settings: Recipe, warnings: list[str] | None = None) -> list[Row]:
     """The rows of one set, read as ``settings`` says."""
     return sources.load_rows(

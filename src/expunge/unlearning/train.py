@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from expunge import losses, processes
 from expunge.combine import complete
 from expunge.data import collate, streams
+from expunge.data.example import evenly
 from expunge.errors import InputError
 from expunge.method import Method, fitted
 from expunge.unlearning.rows import Data
@@ -168,7 +169,7 @@ def _keep(data: Data, settings: Recipe) -> Any:
 
     if settings.keep is None:
         return None
-    return utility.Keep(settings.keep, utility.evenly(data.examples["keep_rows"]), settings.keep_every)
+    return utility.Keep(settings.keep, evenly(data.examples["keep_rows"], utility.MOST), settings.keep_every)
 
 
 def start_loss_of(method: Method, before: Mapping[str, Mapping[str, float]]) -> float | None:
