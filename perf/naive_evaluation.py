@@ -160,6 +160,10 @@ def tofu(naive: Naive, sets: Mapping[str, Rows], retrained: Mapping[str, np.ndar
     rouge = t("rouge", lambda: naive.rouge(forget))
     out["forget", "rouge_l_recall"], out["forget", "rouge_1_recall"] = rouge["rougeL"], rouge["rouge1"]
     ratio = t("truth_ratio", lambda: naive.truth_ratio(forget, [r.paraphrase or "" for r in forget]))
+    paraphrases = [r.paraphrase or "" for r in forget]
+    out["forget", "paraphrased_probability"] = t(
+        "paraphrased_probability", lambda: np.exp(naive.mean_logp(forget, paraphrases)).mean()
+    )
     out["forget", "truth_ratio"] = np.minimum(ratio, 1 / ratio).mean()
     out["forget", "truth_ratio_true_better"] = np.maximum(0, 1 - ratio).mean()
     out["forget", "knowledge"] = (1 / (1 + ratio)).mean()

@@ -125,7 +125,7 @@ def local(tensor: Tensor) -> Tensor:
     """This process's part of a DTensor, or of a weight that DeepSpeed holds in parts, which shares its memory; any other
     tensor itself.  No gradient.
     """
-    in_parts = not tensor.numel() and hasattr(tensor, "ds_tensor")
+    in_parts = hasattr(tensor, "ds_tensor") and not tensor.numel()
     found: Tensor = getattr(tensor, "ds_tensor" if in_parts else "_local_tensor", tensor)
     return found.detach()
 
