@@ -188,9 +188,10 @@ def hand_written(method, steps=3):
             step = sum(w * g for w, g in zip((combine.forget, combine.retain), grads, strict=False))
         elif isinstance(combine, PrimalDual):
             step = grads[0] + multiplier * grads[1]
-            multiplier = max(
-                combine.min_multiplier, multiplier + combine.step_size * (values[1].item() - combine.budget)
-            )
+            over = values[1].item() - combine.budget
+            if combine.keep is not None:
+                over = min(1.0, max(-1.0, over / math.log(1 / combine.keep)))
+            multiplier = max(combine.min_multiplier, multiplier + combine.step_size * over)
         elif isinstance(combine, PCGrad):
             f, r = grads
             step = f - min(f @ r, torch.tensor(0.0)) / (r @ r) * r + r - min(r @ f, torch.tensor(0.0)) / (f @ f) * f

@@ -196,6 +196,14 @@ def test_a_multiplier_has_a_floor():
     assert low.weights(torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
+def test_with_a_share_to_keep_the_multiplier_moves_by_its_step_at_most():
+    """In units of log(1 / 0.5) = ln 2 nats: 5 ln 2 over counts 1, ln 2 / 2 under counts -1/2."""
+    c = PrimalDual(keep=0.5, warmup=0.0, multiplier=3.0, step_size=0.4).settle(10, lambda _: 0.0)
+    for loss, multiplier in ((6 * math.log(2), 3.4), (math.log(2) / 2, 3.2), (-9.0, 2.8)):
+        c.step(torch.tensor([0.0, loss]))
+        assert c.weights(torch.zeros(2))[1].item() == pytest.approx(multiplier)
+
+
 def test_a_budget_from_the_share_of_probability_that_is_to_be_kept():
     """exp(-loss) may fall by 5 %: from 0.2 nats to 0.2513."""
     settled = PrimalDual(keep=0.95).settle(10, lambda k: {1: 0.2}[k])

@@ -253,6 +253,8 @@ class PrimalDual(Combiner):
     :meth:`settle` measures, or with ``keep`` that loss + log(1 / keep): the share of the probability of retain tokens, their
     geometric mean, that may not be lost.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.  A
     ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
+    With ``keep`` the excess over the budget counts in units of log(1 / keep), at most 1 and at least -1: λ moves by no more
+    than η a step and comes down as fast as it goes up, however far the first steps overshoot.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """
@@ -304,7 +306,10 @@ class PrimalDual(Combiner):
             raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(steps, measure)")
         self._steps += 1
         if self._steps > self.warmup_steps:
-            moved = self._value(losses.device) + self.step_size * (losses[1].float() - self.budget)
+            over = losses[1].float() - self.budget
+            if self.keep is not None:
+                over = (over / -math.log(self.keep)).clamp(-1, 1)
+            moved = self._value(losses.device) + self.step_size * over
             self._lambda = moved.clamp(self.min_multiplier, self.max_multiplier)
 
     def facts(self) -> Mapping[str, Tensor]:

@@ -74,7 +74,7 @@ def pdu_level(
     forget: Forget = "divergence",
     keep: Share = 0.95,
     budget: Positive | None = None,
-    step_size: NonNegative = 2.0,
+    step_size: NonNegative = 0.5,
     multiplier: NonNegative = 1.0,
     min_multiplier: NonNegative = 1.0,
     max_multiplier: Positive = 1000.0,
@@ -84,8 +84,8 @@ def pdu_level(
 
     A method of this library; the constraint is of Entesari et al. 2025 (``pdu``), ``forget`` as in ``level``.  The budget,
     if not given, is the start model's retain loss + log(1 / ``keep``): that share of the probability of retain tokens (their
-    geometric mean) is to be kept.  λ does not fall below ``min_multiplier``, so that the retain loss is trained from the
-    first step on, not only once the budget is crossed.
+    geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways.  It does not fall below
+    ``min_multiplier``, so that the retain loss is trained from the first step on, not only once the budget is crossed.
     """
     combine = PrimalDual(budget, 0.0, step_size, multiplier, 0.0, 0, max_multiplier, keep, min_multiplier)
     return _method(forget, retain, combine)
