@@ -14,6 +14,7 @@ from expunge import methods, record, unlearn
 from expunge.bench.teach import teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
+from expunge.training import rate
 from expunge.unlearning import alternates, level, settings, unseen
 from expunge.unlearning.rows import Data
 
@@ -33,6 +34,17 @@ def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     assert abs(said["level"]["difference"]) < said["level"]["distance_before"]
     assert "level of a model that never saw the forget set" in Path("out/report.html").read_text()
     assert done.record["training"]["stopped_after"] < 60 * 2
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, 0.0123), ({"learning_rate": 1e-2}, 1e-2), ({"lr": 1e-2}, 1e-2)])
+def test_the_learning_rate_is_found_unless_it_is_given(workplace, monkeypatch, given, used):
+    monkeypatch.setattr(rate, "suited", lambda trainer: 0.0123)
+    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 5}})
+    teach(load_rows("forget.jsonl"), made, Path("taught"))
+    quick = {k: v for k, v in FAST.items() if k != "learning_rate"} | given
+    done = unlearn("taught", **ROWS, method="level", level="model", max_steps=1, out="out", **quick)
+    first = done.record["steps"][0]["learning_rate"]  # a tenth, in the first of ten steps of warm-up
+    assert (done.record["training"]["learning_rate"], 10 * first) == (used, pytest.approx(used))
 
 
 def test_of_an_adapter_it_is_the_base(workplace):
