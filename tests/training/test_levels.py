@@ -131,7 +131,7 @@ def test_a_step_that_goes_too_far_is_moved_back_to_where_the_mean_is_0():
 
 def test_training_goes_on_while_too_little_is_kept_from_where_it_was():
     probabilities = iter([0.8, 0.5, 0.7, 0.77])
-    kept = levels.Kept([], lambda _: next(probabilities))
+    kept = levels.RetainProbability([], lambda _: next(probabilities))
     model, stop = of_a_line(kept=kept)
     control, seen = TrainerControl(), []
     stop.on_train_begin(None, SimpleNamespace(global_step=0), control)

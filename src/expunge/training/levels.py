@@ -38,8 +38,8 @@ COST = 0.2  # of the time of the steps: what the tests take at most
 BACKWARD = 3  # times the work of a forward pass are a forward and a backward one
 ROWS = 256  # of the forget set that are tested, at most
 TRIES = 8  # on the line between two tests
-KEPT = 0.95  # of the probability of retain rows, before a run ends by itself
-KEPT_ROWS = 64  # of the retain set that are looked at for it, at most
+KEEP = 0.95  # of the probability of retain rows, before a run ends by itself
+RETAIN_ROWS = 64  # of the retain set that are looked at for it, at most
 Verdict = Literal["short", "near", "at", "beyond"]
 
 
@@ -157,12 +157,12 @@ def of(trainer: Any) -> StopAtModelLevel:
             "between them): by this measure there is nothing to forget; look at --level and the forget set"
         )
     args, retain = trainer.args, trainer.train_dataset.streams.get("retain")
-    kept = Kept(evenly(retain, KEPT_ROWS), trainer.probability) if retain else None
+    kept = RetainProbability(evenly(retain, RETAIN_ROWS), trainer.probability) if retain else None
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * len(trainer.method.objectives)
     return StopAtModelLevel(trainer.model, nll, level, distance, kept, period(len(rows), step))
 
 
-class Kept:
+class RetainProbability:
     """How much of the start model's probability of some retain ``rows`` is left: 1 before training."""
 
     def __init__(self, rows: Sequence[Any], probability: Callable[[Sequence[Any]], float]):
@@ -188,7 +188,7 @@ class StopAtModelLevel(TrainerCallback):
         nll: Callable[[], Tensor],
         level: Tensor,
         distance: float,
-        kept: Kept | None = None,
+        kept: RetainProbability | None = None,
         every: int = 1,
     ):
         self.model, self.nll, self.level, self.distance = model, nll, level, distance
@@ -207,7 +207,7 @@ class StopAtModelLevel(TrainerCallback):
     def good(self) -> bool:
         """Whether the last test ends the run: at the level, and enough of the rest was kept."""
         enough = self.found is not None and self.found.enough and self.found.verdict != "beyond"
-        return enough and (self.kept_share is None or self.kept_share >= KEPT)
+        return enough and (self.kept_share is None or self.kept_share >= KEEP)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the weights to go back towards, unless a checkpoint had them."""
