@@ -159,7 +159,15 @@ def test_the_first_step_may_go_too_far():
     assert float(model.weight.detach()) == pytest.approx(1.0) and stop.before.step == 0
 
 
-@pytest.mark.parametrize("curve", [lambda x: x**3 - 0.2, lambda x: math.tanh(4 * x) - 0.5, lambda x: x - 0.9])
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda x: x**3 - 0.2,
+        lambda x: math.tanh(4 * x) - 0.5,
+        lambda x: x - 0.9,
+        lambda x: math.expm1(6 * x) / math.expm1(6) - 0.05,  # of which plain false position creeps up on one side
+    ],
+)
 def test_the_crossing_is_found_in_a_few_tries(curve):
     share, value = levels.crossing(curve(0.0), curve(1.0), curve, 0.02)
     assert value == curve(share) and abs(value) <= 0.02
