@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
-from transformers import TrainerControl
+from transformers import TrainerCallback, TrainerControl
 
 from expunge import methods
 from expunge.combine import WeightedSum
@@ -228,3 +228,35 @@ def logits(model, rows):
         p = torch.stack([chance[t - 1, y] for t, y in enumerate(r.labels) if y != -100])
         out.append((p / (1.0001 - p)).log())
     return torch.cat(out)
+
+
+class Spy(TrainerCallback):
+    """What the callback of ``trainer`` would go back towards when the fourth step begins."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            before = self.trainer.level.before
+            self.seen = before.step, {name: w.clone() for name, w in before.weights.items()}
+
+
+def test_a_run_that_goes_on_has_the_weights_of_the_last_test(tmp_path, monkeypatch):
+    monkeypatch.setattr(levels, "period", lambda *_: 2)
+    seen = []
+    for name, begin in (("whole", None), ("again", str(tmp_path / "whole/checkpoint-3"))):
+        trainer = tiny.trainer(
+            methods.level(),
+            out=str(tmp_path / name),
+            save_strategy="steps",
+            save_steps=3,
+            max_steps=4,
+            learning_rate=1e-4,
+        )
+        trainer.add_callback(spy := Spy(trainer))
+        trainer.train(resume_from_checkpoint=begin)
+        seen.append(spy.seen)
+    (step, weights), (step_again, weights_again) = seen
+    assert step == step_again == 2 and weights.keys() == weights_again.keys() != set()
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
