@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from tiny_lora import lora
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from expunge.errors import InputError
@@ -67,15 +68,7 @@ def dense(adapter: Adapter, module: str = "m") -> torch.Tensor:
     return adapter.config["lora_alpha"] / a.shape[0] * b @ a
 
 
-def random_lora(model, seed: int = 1, **settings):
-    torch.manual_seed(seed)
-    config = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": "all-linear", "r": 3, "lora_alpha": 5, **settings})
-    wrapped = get_peft_model(model, config)
-    with torch.no_grad():
-        for name, p in wrapped.named_parameters():
-            if "lora_" in name:
-                p.normal_(0, 0.3)
-    return wrapped.eval()
+random_lora = functools.partial(lora, seed=1, r=3, lora_alpha=5)
 
 
 @torch.no_grad()

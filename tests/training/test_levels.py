@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from expunge.combine import WeightedSum
 from expunge.errors import InputError
 from expunge.losses import nll
 from expunge.method import Method, Objective
+from expunge.sophia import Settings
 from expunge.training import arguments, levels, rate
 from expunge.training.stops import stop_of
 
@@ -218,6 +220,20 @@ def test_a_rate_by_hand():
     slope = sum(float(g.abs().sum()) for g in gradient if g is not None)
     assert found == pytest.approx(float((own - there)[above].mean()) / slope / rate.STEPS, rel=1e-4)
     assert all(p.grad is None for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "given", "found"),
+    [
+        (methods.level(), {}, (), True),
+        (methods.level(), {}, ("learning_rate",), False),
+        (methods.level(), {"optim": "sgd"}, (), False),
+        (replace(methods.level(), optimizer=Settings()), {}, (), False),  # Sophia's steps are of another size
+        (methods.npo(), {}, (), False),
+    ],
+)
+def test_a_rate_is_found_for_adam_where_nobody_gave_one(method, args, given, found):
+    assert rate.is_found(method, tiny.arguments(**({"optim": "adamw_torch"} | args)), given) is found
 
 
 def logits(model, rows):

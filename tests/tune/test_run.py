@@ -331,6 +331,7 @@ def test_without_given_steps_the_longest_method_sets_the_budget_of_all(place):
     assert own["level"] == 4 * own["npo"] == spent.steps
     assert {str(of["max_steps"]) for of in spaces.values()} == {f"{spent.steps // 8}:{spent.steps}:log"}
     assert prepared.reference == "other"
+    assert "learning_rate" in spaces["npo"] and "learning_rate" not in spaces["level"]  # a run finds its own
 
 
 def test_a_file_that_is_no_study_is_told(finished):

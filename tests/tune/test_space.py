@@ -25,6 +25,8 @@ def test_a_signature_the_learning_rate_and_the_steps():
     assert of("blur_npo") == {"beta": "0.01:1:log", "gamma": "0.1:10:log", **rate, "max_steps": "10:80:log"}
     assert of("pdu")["warmup"] == "0:0.99"  # two bounds, of which one is excluded
     assert of("blur_npo", given={"gamma": 2}, training={"max_steps": 5}) == {"beta": "0.01:1:log", **rate}
+    assert "learning_rate" not in of("blur_level", rate=None)  # a run finds its own
+    assert of("blur_level", rate=None, search={"learning_rate": "1e-5,1e-4"})["learning_rate"] == "1e-05,0.0001"
     assert of("pcgrad", training={"learning_rate": 1, "num_train_epochs": 2}) == {}
 
 

@@ -1,7 +1,8 @@
 """Methods that end by themselves, where a model that never saw the rows would be.
 
-The forget loss is 0 where each token is as likely as under that model (``--level``; the base of an adapter if left out), and
-training stops when the forget set as a whole is there and the rest was kept: see :mod:`expunge.training.levels`.  Why so:
+The forget loss is 0 where each token is as likely as under that model: one that is given, or an estimate of it
+(:mod:`expunge.unlearning.level`).  Training stops when the forget set as a whole is there and the rest was kept: see
+:mod:`expunge.training.levels`.  Why so:
 ``docs/design/0008-levels.md``; what was measured so far: ``docs/LOG.md``.
 """
 
@@ -68,7 +69,7 @@ def blur_level(
     return _method(forget, retain, bilevel(gamma, False, one_sided, retain))
 
 
-@method(paper="arXiv:2506.05314")
+@method(paper="arXiv:2506.05314", search={"max_multiplier": None})
 def pdu_level(
     *,
     forget: Forget = "divergence",
@@ -87,5 +88,13 @@ def pdu_level(
     geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways.  It does not fall below
     ``min_multiplier``, so that the retain loss is trained from the first step on, not only once the budget is crossed.
     """
-    combine = PrimalDual(budget, 0.0, step_size, multiplier, 0.0, 0, max_multiplier, keep, min_multiplier)
+    combine = PrimalDual(
+        budget,
+        keep=keep,
+        step_size=step_size,
+        multiplier=multiplier,
+        min_multiplier=min_multiplier,
+        max_multiplier=max_multiplier,
+        warmup_steps=0,
+    )
     return _method(forget, retain, combine)

@@ -67,7 +67,7 @@ Forget = Annotated[str, AfterValidator(_known)]
 AnyCombiner = Annotated[str, AfterValidator(_known_combiner)]
 
 
-@method(paper="arXiv:2506.05314")
+@method(paper="arXiv:2506.05314", search={"max_multiplier": None})
 def constrained(
     *,
     forget: Forget = "npo",

@@ -120,7 +120,7 @@ def idk_dpo(
     return _preference("refusal", beta, forget_weight, retain_weight, retain)
 
 
-@method(paper="arXiv:2506.05314")
+@method(paper="arXiv:2506.05314", search={"max_multiplier": None})
 def pdu(
     *,
     budget: Positive | None = None,

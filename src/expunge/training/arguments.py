@@ -38,6 +38,7 @@ BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
 LONGER = 4  # times as many epochs at most where a method ends by itself
 WARMUP = 10  # steps, where nobody knows how many there will be
+WARMUP_SHARE = 0.1  # of all steps, however many there are in the end
 LEAST_STEPS = 50  # a small forget set is seen more often than ten times
 SOPHIA_DECAY = 0.1  # Sophia's weight decay, and that of SOUL's TOFU configurations
 LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the papers: 1e-5 -> 2e-4
@@ -63,9 +64,7 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
         "num_train_epochs": float(epochs),
         "learning_rate": _rate(method, lora),
         "lr_scheduler_type": "constant_with_warmup" if method.reads_level else "linear",
-        "warmup_steps": WARMUP
-        if method.reads_level
-        else 0.1,  # below 1: a share of all steps, however many there are in the end
+        "warmup_steps": WARMUP if method.reads_level else WARMUP_SHARE,
         "weight_decay": SOPHIA_DECAY if method.optimizer else 0.01,
         "max_grad_norm": 1.0,
         **_suited_to_cuda(method),

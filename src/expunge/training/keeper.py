@@ -3,8 +3,8 @@
 A checkpoint is transformers' own (optimizer, schedule, random states, log; where it was asked for, the model) and beside it
 ``combiner.json``, ``expunge.json`` (what the trainer knows besides, and what the run adds), ``trained.safetensors`` (the
 weights that train, under their names in the model), ``good.safetensors`` (the last weights that gave finite losses),
-``kept.safetensors`` (the last that the utility guard passed) and ``before.safetensors`` (the last that were short of the
-level of a method that ends there).  It is whole or not there (:mod:`expunge.training.manifest`).
+``kept.safetensors`` (the last that the utility guard passed) and ``before.safetensors`` (those of the last test of a method
+that ends at a level).  It is whole or not there (:mod:`expunge.training.manifest`).
 A run in shards gathers what it saves: the files are those of one process, the optimizer's state apart
 (:mod:`expunge.training.moments`).
 """

@@ -153,8 +153,9 @@ def of(trainer: Any) -> StopAtModelLevel:
     distance = float((level - nll()).mean())
     if distance <= 0:
         raise InputError(
-            f"the model knows the forget set no better than the one that gives the level ({distance:.3g} nats a token "
-            "between them): by this measure there is nothing to forget; look at --level and the forget set"
+            f"the model knows the forget set no better than a model that never saw it would, as far as can be told "
+            f"({distance:.3g} nats a token between them): there is nothing to forget; look at what gives the level "
+            "(--level, --holdout) and the forget set"
         )
     args, retain = trainer.args, trainer.train_dataset.streams.get("retain")
     kept = RetainProbability(evenly(retain, RETAIN_ROWS), trainer.probability) if retain else None

@@ -12,6 +12,7 @@ is the rate at which N such steps would go the whole way.  Logits, since they go
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -19,10 +20,19 @@ import torch
 from expunge.data.example import evenly
 from expunge.forward.family import local
 from expunge.losses import logit
+from expunge.method import Method
 from expunge.training.gradients import trained
 
 STEPS = 15  # N
 ROWS = 16  # of the forget set, at most
+
+
+def is_found(method: Method, args: Any, given: Collection[str]) -> bool:
+    """Whether a run of ``method`` with the training arguments ``args`` finds its rate: nobody has ``given`` one (they are
+    names), and Adam takes the steps.
+    """
+    adam = method.optimizer is None and args.optim.startswith("adamw")
+    return method.reads_level and adam and "learning_rate" not in given
 
 
 def suited(trainer: Any) -> float | None:

@@ -14,7 +14,7 @@ from expunge.errors import InputError
 from expunge.evaluation import custom, evaluate, table
 from expunge.evaluation.benchmark import data_of, to_json
 from expunge.tune import figures, on_rows, pruning
-from expunge.tune.on_rows import Own, Ready
+from expunge.tune.on_rows import Own, Ready, rate_of
 from expunge.tune.settings import TRIALS, Tune, trial
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def ready(settings: Tune, folder: Path) -> Ready:
     return Ready(own, probes, halves, first.rows, first.settings.model, first.settings.retrained, first)
 
 
-def _rate(it: Any) -> float:
+def _rate(it: Any) -> float | None:
     from expunge.unlearning import train
 
     args = train.training_arguments(it.plan, it.method, len(it.rows["forget"]), it.folder)
-    return float(args.learning_rate)
+    return rate_of(it.method, args, it.plan)
 
 
 def beside(settings: Tune, prepared: Ready, folder: Path, known: Seen) -> dict[str, dict[str, Any]]:

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Own:
-    """What a method's run takes where nothing is searched."""
+    """What a method's run takes where nothing is searched; ``rate`` None: it finds its own learning rate."""
 
-    rate: float
+    rate: float | None
     budget: budget.Budget
 
 
@@ -65,14 +65,21 @@ def ready(settings: Tune, folder: Path) -> Ready:
     for label in settings.methods:
         recipe = trial(settings, label, {}, str(folder / TRIALS / "new"))
         assert isinstance(recipe, Recipe)
-        _, data, args = checks.ready(recipe)
-        own[label] = Own(args.learning_rate, budget.counted(args, len(data.rows["forget"])))
+        method, data, args = checks.ready(recipe)
+        own[label] = Own(rate_of(method, args, recipe), budget.counted(args, len(data.rows["forget"])))
         if first is None:
             first, rows = recipe, {k: v for k, v in data.rows.items() if k in ("forget", "retain")}
             probes = figures.probes_of(rows, recipe.eval_rows)
     assert first
     custom.metrics(first.metric)
     return Ready(own, probes, figures.halves_of(probes), rows, first.model, _reference(settings, first))
+
+
+def rate_of(method: Method, args: Any, recipe: Recipe) -> float | None:
+    """The learning rate of a run with ``args``, None where it finds its own."""
+    from expunge.training import rate
+
+    return None if rate.is_found(method, args, recipe.training) else float(args.learning_rate)
 
 
 def _reference(settings: Tune, recipe: Recipe) -> str | None:

@@ -112,13 +112,14 @@ def of(
     given: Mapping[str, Any],
     training: Mapping[str, Any],
     search: Mapping[str, str],
-    rate: float,
+    rate: float | None,
     steps: int,
 ) -> dict[str, Range | Choices]:
     """What is searched of a method: what ``search`` says, and the method's own ranges for what nobody ``given`` a value.
 
-    ``rate``: the learning rate that the method has without a search; ``steps``: the budget.  A parameter that is given, or a
-    training argument in ``training``, stays as it is; InputError where ``search`` names it, too.
+    ``rate``: the learning rate that the method has without a search, None where a run finds its own; ``steps``: the
+    budget.  A parameter that is given, or a training argument in ``training``, stays as it is; InputError where ``search``
+    names it, too.
     """
     for key in search:
         if key in given or (key in training and key != STEPS):
@@ -126,7 +127,7 @@ def of(
                 f"search: {key} has the value {({**training, **given})[key]}; leave out that or its search"
             )
     space = {key: found for key, found in _own(entry) if key not in given}
-    if RATE not in training:
+    if rate is not None and RATE not in training:
         space[RATE] = Range(rate / AROUND, rate * AROUND, log=True)
     if not {STEPS, "num_train_epochs"} & training.keys() and steps > 1:
         space[STEPS] = Range(max(1, steps // FEWEST), steps, log=True)

@@ -158,7 +158,7 @@ def train(
         trainer.remove_callback(noisy)
     if first:
         trainer.start_loss = first(trainer)
-    if method.reads_level and settings and "learning_rate" not in settings.training and args.optim.startswith("adamw"):
+    if settings and rate.is_found(method, args, settings.training):
         args.learning_rate = rate.suited(trainer) or args.learning_rate
     trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
     return trainer
