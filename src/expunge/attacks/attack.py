@@ -1,0 +1,64 @@
+"""What an attack is: a function from a subject and a measure to a curve of what is known of each forget row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expunge.data.example import Row
+
+Array = NDArray[np.float64]
+Family = Literal["relearning", "weights", "asking", "sampling", "inside"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under attack, and what the attacker has.
+
+    ``forget``: the rows whose knowledge is measured (n of them); ``known``: other rows to forget, which the attacker has
+    and which are not measured; ``retain``, ``unrelated``: rows that were not to be forgotten, and text of any other kind.
+    ``target``: the model before unlearning; ``retrained``: one that never saw the rows; None where there is none.
+    An attack leaves ``model`` as it was.
+    """
+
+    model: Any
+    tokenizer: Any
+    forget: Sequence[Row]
+    known: Sequence[Row] = ()
+    retain: Sequence[Row] = ()
+    unrelated: Sequence[Row] = ()
+    target: Any = None
+    retrained: Any = None
+    seed: int = 0
+
+
+Measure = Callable[[Any], Array]
+"""Of a model, how much it knows of each of ``Subject.forget``: (n,), from 0 (nothing) to 1 (by heart)."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, bits, samples), which ``label`` names."""
+
+    strength: float
+    label: str
+    known: Array = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A named attack.  ``unit`` is that of the strength; ``trains``: weights are trained, which takes its time;
+    ``needs``: fields of the subject without which it cannot be run.
+    """
+
+    name: str
+    family: Family
+    summary: str
+    run: Callable[[Subject, Measure], list[Point]]
+    unit: str = ""
+    trains: bool = False
+    needs: tuple[str, ...] = ()
