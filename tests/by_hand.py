@@ -141,12 +141,15 @@ def hand_written(method, steps=3):
                 return (-2 / 0.1 * torch.log(torch.sigmoid(-0.1 * torch.stack(ratios)))).mean()
             weights = [lp.detach().exp() if inner is losses.wga else torch.ones_like(lp) for lp, _, _ in own]
             return token_mean([w * a * lp for w, a, (lp, _, _) in zip(weights, above, own, strict=True)])
-        if fn is losses.level_divergence:
+        if fn in (losses.level_divergence, losses.level_distance):
             with torch.no_grad():
                 level = [lp.exp() for lp, _, _ in stats(never, [w["forget"] for w in window])]
             pairs = [(lp.exp(), q) for (lp, _, _), q in zip(own, level, strict=True)]
             logits = [[(v / (1.0001 - v)).log() for v in pair] for pair in pairs]
-            return token_mean([(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)])
+            squares = [(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)]
+            if fn is losses.level_divergence:
+                return token_mean(squares)
+            return torch.stack([(s.mean() + 1e-4).sqrt() - 0.01 for s in squares]).mean()
         beta = kw["beta"]
         if fn is losses.wga:
             return token_mean([(lp.detach().exp() ** beta) * lp for lp, _, _ in own])
@@ -189,9 +192,13 @@ def hand_written(method, steps=3):
         elif isinstance(combine, PrimalDual):
             step = grads[0] + multiplier * grads[1]
             over = values[1].item() - combine.budget
-            if combine.keep is not None:
-                over = min(1.0, max(-1.0, over / math.log(1 / combine.keep)))
-            multiplier = max(combine.min_multiplier, multiplier + combine.step_size * over)
+            if combine.keep is None:
+                multiplier = max(combine.min_multiplier, multiplier + combine.step_size * over)
+            else:  # forget : retain is 1 : λ above 1, 1/λ : 1 below
+                by = combine.step_size * min(1.0, max(-1.0, over / math.log(1 / combine.keep)))
+                forget, retain = max(1.0, 1 / multiplier), max(1.0, multiplier)
+                lean = retain - forget + by
+                multiplier = max(combine.min_multiplier, 1 + lean if lean > 0 else 1 / (1 - lean))
         elif isinstance(combine, PCGrad):
             f, r = grads
             step = f - min(f @ r, torch.tensor(0.0)) / (r @ r) * r + r - min(r @ f, torch.tensor(0.0)) / (f @ f) * f

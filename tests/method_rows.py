@@ -24,6 +24,7 @@ PARAMETERS: dict[str, dict] = {
 }
 ROWS = [(name, PARAMETERS.get(name, {})) for name in entries() if name != "torchjd" or find_spec("torchjd")] + [
     ("npo", {"retain": "kl"}),
+    ("level", {"forget": "divergence"}),
     ("level", {"forget": "wga"}),
     ("blur_level", {"forget": "npo"}),
     ("pdu_level", {"forget": "margin", "retain": "kl", "budget": 0.1}),

@@ -204,6 +204,14 @@ def test_with_a_share_to_keep_the_multiplier_moves_by_its_step_at_most():
         assert c.weights(torch.zeros(2))[1].item() == pytest.approx(multiplier)
 
 
+def test_below_one_it_is_the_weight_of_forgetting_that_moves():
+    """Forget : retain goes 1 : 1.4, 1.6 : 1, 2.6 : 1, and back by as much: 1.6 : 1."""
+    c = PrimalDual(keep=0.5, warmup=0.0, multiplier=1.4, step_size=1.0).settle(10, lambda _: 0.0)
+    for loss, multiplier in ((-9.0, 1 / 1.6), (-9.0, 1 / 2.6), (9.0, 1 / 1.6), (9.0, 1.4)):
+        c.step(torch.tensor([0.0, loss]))
+        assert c.weights(torch.zeros(2))[1].item() == pytest.approx(multiplier)
+
+
 def test_a_budget_from_the_share_of_probability_that_is_to_be_kept():
     """exp(-loss) may fall by 5 %: from 0.2 nats to 0.2513."""
     settled = PrimalDual(keep=0.95).settle(10, lambda k: {1: 0.2}[k])

@@ -152,14 +152,41 @@ def test_divergence_to_a_level_by_hand():
     assert g[0].tolist() == pytest.approx([0.25 + 0.25 * math.log(3), -0.25 - 0.25 * math.log(3)], abs=1e-3)
 
 
-def test_a_divergence_to_a_level_has_its_bottom_there_and_two_sides():
+@pytest.mark.parametrize("loss", [losses.level_divergence, losses.level_distance])
+def test_a_pull_to_a_level_has_its_bottom_there_and_two_sides(loss):
     logits, x = level_view([0.3, 1e-5], [0.3, 1e-5])
-    loss = losses.level_divergence(x)
-    (g,) = torch.autograd.grad(loss, logits)
-    assert loss.item() == pytest.approx(0, abs=1e-8) and g.abs().max() < 1e-6
+    (g,) = torch.autograd.grad(loss(x), logits)
+    assert loss(x).item() == pytest.approx(0, abs=1e-8) and g.abs().max() < 1e-5
     logits, x = level_view([0.9, 0.1], [0.5, 0.5])
-    (g,) = torch.autograd.grad(losses.level_divergence(x), logits)
+    (g,) = torch.autograd.grad(loss(x), logits)
     assert g[0, 0] > 0 > g[1, 0]
+
+
+def test_distance_to_a_level_by_hand():
+    logits, x = level_view([0.5], [0.25])
+    assert losses.level_distance(x).item() == pytest.approx(math.sqrt(0.25 * math.log(3) + 1e-4) - 0.01, abs=2e-4)
+
+
+def test_a_row_is_pulled_as_hard_next_to_its_level_as_far_from_it():
+    """The divergence pulls a hundredth as hard at a hundredth of the distance; its root nine tenths, ε being 0.01."""
+
+    def pull(loss, probability):
+        logits, x = level_view([probability], [0.5])
+        (g,) = torch.autograd.grad(loss(x), logits)
+        return g[0, 0].item()
+
+    assert pull(losses.level_divergence, 0.51) / pull(losses.level_divergence, 0.75) < 0.05
+    assert pull(losses.level_distance, 0.51) / pull(losses.level_distance, 0.75) > 0.8
+
+
+def test_each_row_has_a_root_of_its_own():
+    """Two rows, one at its level: half of the other's distance, not the root of half of its divergence."""
+    labels = torch.zeros(2, dtype=torch.long)
+    level = ForwardPass.from_token_logp(torch.tensor([0.25, 0.25]).log(), labels, torch.tensor([0, 1]), 2)
+    logits = torch.tensor([[0.5, 0.5], [0.25, 0.75]]).log()
+    x = ForwardPass(labels, torch.tensor([0, 1]), 2, lambda _: ("logits", logits), reference=lambda: level)
+    alone = math.sqrt(0.25 * math.log(3) + 1e-4) - 0.01
+    assert losses.level_distance(x).item() == pytest.approx(alone / 2, abs=2e-4)
 
 
 def test_a_token_known_by_heart_is_pushed():

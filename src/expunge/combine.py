@@ -238,6 +238,16 @@ def _two(combine: Combiner, gram: Tensor | None) -> tuple[Tensor, Tensor]:
     return gram.diagonal(), gram[0, 1]
 
 
+def _moved(ratio: Tensor, by: Tensor) -> Tensor:
+    """A positive ratio moved ``by`` so much: itself where it is above 1, its inverse (the other way) where it is below.
+
+    >>> [round(float(_moved(torch.tensor(r), torch.tensor(b))), 2) for r, b in ((3.0, 0.5), (1.5, -1.0), (0.5, 1.5))]
+    [3.5, 0.67, 1.5]
+    """
+    place = torch.where(ratio >= 1, ratio - 1, 1 - 1 / ratio) + by
+    return torch.where(place >= 0, 1 + place, 1 / (1 - place))
+
+
 @dataclass
 class PrimalDual(Combiner):
     r"""PDU: forget subject to a budget ε on the retain loss, by dual ascent on the multiplier λ.
@@ -254,7 +264,8 @@ class PrimalDual(Combiner):
     geometric mean, that may not be lost.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.  A
     ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
     With ``keep`` the excess over the budget counts in units of log(1 / keep), at most 1 and at least -1: λ moves by no more
-    than η a step and comes down as fast as it goes up, however far the first steps overshoot.
+    than η a step and comes down as fast as it goes up, however far the first steps overshoot.  Below 1 it is 1/λ that moves so:
+    while the budget is kept, forgetting weighs more and more beside the retain loss.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """
@@ -306,10 +317,11 @@ class PrimalDual(Combiner):
             raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(steps, measure)")
         self._steps += 1
         if self._steps > self.warmup_steps:
-            over = losses[1].float() - self.budget
-            if self.keep is not None:
-                over = (over / -math.log(self.keep)).clamp(-1, 1)
-            moved = self._value(losses.device) + self.step_size * over
+            over, now = losses[1].float() - self.budget, self._value(losses.device)
+            if self.keep is None:
+                moved = now + self.step_size * over
+            else:
+                moved = _moved(now, self.step_size * (over / -math.log(self.keep)).clamp(-1, 1))
             self._lambda = moved.clamp(self.min_multiplier, self.max_multiplier)
 
     def facts(self) -> Mapping[str, Tensor]:

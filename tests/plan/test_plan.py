@@ -122,6 +122,10 @@ def test_a_step_by_hand():
     both = hand(SHAPE, replace(GPU, accumulation=2), methods.blur_npo(), data, passes)
     assert both.phases["step"] == 4000 + 8000 + 8000 + 7000
     assert found.main == found.good_copy == 4000  # the copy of good weights
+    ends = hand(SHAPE, GPU, methods.pdu_level(), data, passes)
+    assert ends.good_copy == 8000 and ends.main == 8000 + 4 * 16 * 9  # those of the last test too; the levels
+    assert ends.phases["reading the level"] == 4000 + 4000  # a second model
+    assert "reading the level" not in blur.phases
     cpu = hand(SHAPE, replace(GPU, gpu=False), methods.grad_diff(), data, passes)
     assert cpu.phases["step"] == found.phases["step"] + 4000 and cpu.main == 0
 

@@ -20,8 +20,9 @@ from expunge.combine import Combiner, PrimalDual, WeightedSum
 from expunge.method import Method, Objective, method
 from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel
 
-Forget = Literal["divergence", "wga", "npo", "margin", "gradient_ascent"]
+Forget = Literal["distance", "divergence", "wga", "npo", "margin", "gradient_ascent"]
 LOSSES: dict[str, Callable[..., Tensor]] = {
+    "distance": losses.level_distance,
     "divergence": losses.level_divergence,
     "wga": partial(losses.above_level, loss=losses.wga),
     "npo": partial(losses.above_level, loss=losses.npo),
@@ -40,14 +41,14 @@ def _method(forget: Forget, retain: Retain, combine: Combiner) -> Method:
 @method()
 def level(
     *,
-    forget: Forget = "divergence",
+    forget: Forget = "distance",
     forget_weight: NonNegative = 1.0,
     retain_weight: NonNegative = 1.0,
     retain: Retain = "nll",
 ) -> Method:
     """Forget answers are drawn to where a model that never saw them is, beside a retain loss.
 
-    A method of this library.  ``divergence`` draws each token from both sides; the other forget losses push only those that
+    A method of this library.  ``distance`` and ``divergence`` draw each token from both sides; the other forget losses push only those that
     are still likelier than there, and compare with that model where they read a reference.
     """
     return _method(forget, retain, WeightedSum(forget_weight, retain_weight))
@@ -56,7 +57,7 @@ def level(
 @method(paper="arXiv:2506.08164")
 def blur_level(
     *,
-    forget: Forget = "divergence",
+    forget: Forget = "distance",
     gamma: NonNegative = 1.0,
     one_sided: bool = True,
     retain: Retain = "nll",
@@ -72,7 +73,7 @@ def blur_level(
 @method(paper="arXiv:2506.05314", search={"max_multiplier": None})
 def pdu_level(
     *,
-    forget: Forget = "divergence",
+    forget: Forget = "distance",
     keep: Share = 0.95,
     budget: Positive | None = None,
     step_size: NonNegative = 0.5,

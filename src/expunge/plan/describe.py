@@ -93,7 +93,7 @@ def lines(plan: Mapping[str, Any]) -> Iterator[str]:
     if memory["main"]:
         yield f"  {'in main memory':<28}{size(memory['main']):>10}{'  the whole model, loaded' if how['sharded'] else ''}"
     elif memory["good_copy"]:
-        yield f"  {'copy of the good weights':<28}{size(memory['good_copy']):>10}"
+        yield f"  {'copies of the weights':<28}{size(memory['good_copy']):>10}"
     if measured := plan.get("measured"):
         yield f"  {'measured by the probe':<28}{size(measured['peak']):>10}"
     yield from _verdict(plan)

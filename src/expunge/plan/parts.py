@@ -6,7 +6,9 @@ reference, C what the processes exchange, and A_k the activations, logits and te
 .. math:: \text{step} = W + O + R + C + \max\bigl(\max_k (b_k G + A_k),\; m G\bigr)
 
 m gradients are held at a step's end: 1, or one an objective where a combiner reads their Gramian; b_k of them exist when
-the passes of objective k begin.  On a CPU the copy of the last good weights lies in the same memory.  Under FSDP2 the first
+the passes of objective k begin.  On a CPU the copy of the last good weights lies in the same memory, and so does, under a
+method that ends at a level, a second one: the weights of the last test.  The model that gives the level, taken to be as large
+as the one that trains, is there before the first step only.  Under FSDP2 the first
 three and G are divided by the number of processes, and C is what is gathered: two decoder layers and all that is in none.
 """
 
@@ -96,7 +98,7 @@ def memory(
     state = shape.trained_parameters * optimizers.state_of(how.optimizer).bytes / share
     ref = reference(shape, method, data, how)
     exchange = exchanged(shape, how)
-    good = good_copy(trained, how)
+    good = good_copy(trained, how) + (trained if method.reads_level else 0.0)
     held = frozen + trained + ref.device + (good + ref.main if not how.gpu else 0.0)
     extra = dequantised(shape, how)
     during = [
@@ -113,6 +115,8 @@ def memory(
     phases = {"loading": 0.0 if how.sharded else shape.loaded, "step": step, "optimizer step": update}
     if not how.gpu:
         phases["check of the saved weights"] = frozen + trained + state + good + ref.main + shape.loaded
+    if method.reads_level:
+        phases["reading the level"] = frozen + trained + shape.loaded
     main = 0.0
     if how.gpu:
         main = good + ref.main + (shape.loaded if how.sharded else 0.0)
