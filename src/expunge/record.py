@@ -38,10 +38,11 @@ LAYOUT = Layout(
         "checkpoints/",
         "unfinished/",
         "alternates.json",
+        "self_retain.json",
         "steps/",
         "made.json",
     ),
-    evidence=("made.json", "alternates.json", "steps/[0-9]*.json", "*/checkpoint-*/trainer_state.json"),
+    evidence=("made.json", "alternates.json", "self_retain.json", "steps/[0-9]*.json", "*/checkpoint-*/trainer_state.json"),
 )
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
 
@@ -63,7 +64,7 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
 def private_files(record: Mapping[str, Any], folder: Path) -> list[str]:
     """The files in a run's ``folder`` that quote forget data or a model's answers to it; for its owner alone (mode 600)."""
     quoted = [FILE, "report.html"] if record.get("examples") else []
-    return [*quoted, *(name for name in ("alternates.json", "steps/") if (folder / name).exists())]
+    return [*quoted, *(name for name in ("alternates.json", "self_retain.json", "steps/") if (folder / name).exists())]
 
 
 def read(path: PathLike) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def describe_training(args: Any, past: Sequence[Step]) -> dict[str, Any]:
 def describe_data(settings: Release, raw: Mapping[str, Any], watched: Sequence[Any], data: Data) -> dict[str, Any]:
     """The sets, the utility rows among them."""
     plan = settings.run
-    retain = plan.retain if plan.retain is not None else "written by the model itself"
+    retain = plan.retain if plan.retain is not None else about_run.SELF_WRITTEN
     sets = {"forget": (plan.forget, raw["forget"])}
     sets |= {"retain": (retain, raw["retain"])} if "retain" in raw else {}
     sets |= {"utility": (settings.names.get(str(settings.utility), settings.utility), watched)} if watched else {}

@@ -9,18 +9,19 @@ Mekala et al. 2024, arXiv:2409.13474.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expunge import files, record
 from expunge.data import chat, refusals, sources
 from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.generation import sample as generate
+from expunge.unlearning.generated import once
 
 FILE = "alternates.json"
 TOKENS = 200  # of an alternate at most, as in the public code
@@ -104,23 +105,10 @@ def answers(forget: Sequence[Row], target: Any, folder: Path, *, seed: int, chat
         "chat_template": chat_template,
         "prompt": PROMPT,
     }
-    texts = _read(folder / FILE, key)
-    if texts is None:
-        texts = generated(forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
-        said = {"schema": record.SCHEMA, "made_of": key, "alternates": texts}
-        files.write_json(folder / FILE, said, mode=files.PRIVATE)
+    write = partial(generated, forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
+    texts: list[str] = once(folder / FILE, "alternates", key, write)
     return texts
 
 
 def _same(text: str, answer: str) -> bool:
     return text.casefold().split() == answer.casefold().split()
-
-
-def _read(file: Path, key: Mapping[str, Any]) -> list[str] | None:
-    """The alternates in ``file``; None if there are none, or they are of something else."""
-    try:
-        said = files.read_json(file, description="file of alternates", remedy="remove it, and they are generated again")
-    except InputError:
-        return None
-    record.check_schema(said, file, unnamed=1)
-    return said["alternates"] if said.get("made_of") == key else None

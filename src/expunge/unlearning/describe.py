@@ -18,6 +18,8 @@ from expunge.training.stops import stop_of
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
+SELF_WRITTEN = "written by the model itself"  # the source of a retain set that nobody gave
+
 
 def describe(method: Method) -> dict[str, Any]:
     """The method as the record holds it."""
@@ -103,6 +105,8 @@ def parent_of(settings: Recipe, fingerprint: str) -> tuple[dict[str, Any] | None
 def source_of(name: str, settings: Recipe, method: Method) -> Any:
     """Where the stream ``name`` came from."""
     found = getattr(settings, name, method.alternate)
+    if name == "retain" and found is None:
+        return SELF_WRITTEN
     return settings.retain if name == "keep_rows" and found is None else found
 
 

@@ -12,7 +12,7 @@ from expunge.models.changed import changed
 from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
-from expunge.unlearning import describe, level, train, unfinished
+from expunge.unlearning import describe, level, neutral, train, unfinished
 from expunge.unlearning.given import NOTHING, Given
 from expunge.unlearning.rows import Data, encode, load_streams
 from expunge.unlearning.settings import Recipe
@@ -108,12 +108,17 @@ def planned(settings: Recipe) -> dict[str, Any]:
     going = unfinished.find(outputs.path_of(settings.out), made, settings)
     return {
         "model": settings.model,
-        "data": {name: len(rows) for name, rows in data.given.items()},
+        "data": {name: len(rows) for name, rows in data.given.items()} | _written(settings, method),
         "tokens": describe.shares(data),
         "method": method.name,
         "steps": total_steps(args, len(data.rows["forget"])),
         "out": settings.out,
     } | ({"goes on": _goes_on(going, settings)} if going else {})
+
+
+def _written(settings: Recipe, method: Method) -> dict[str, int]:
+    """The retain set that the model is to write."""
+    return {"retain": settings.self_retain} if neutral.wanted(settings, method) else {}
 
 
 def _goes_on(going: unfinished.Unfinished, settings: Recipe) -> str:

@@ -49,9 +49,14 @@ def load(source: Any, settings: Recipe, warnings: list[str] | None = None) -> li
 
 
 def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = None) -> dict[str, list[Row]]:
-    """The rows of the streams that ``method`` reads, alternates included; retain also when it is only measured."""
-    if settings.retain is None and "retain" in method.streams:
+    """The rows of the streams that ``method`` reads, alternates included; retain also when it is only measured.
+
+    A retain set that the model is to write is not among them (:mod:`expunge.unlearning.neutral`).
+    """
+    if settings.retain is None and "retain" in method.streams and not settings.self_retain:
         raise InputError(needs_retain(method.name))
+    if settings.retain is not None and settings.self_retain and "self_retain" in settings.model_fields_set:
+        raise InputError("retain rows are given, or written by the model (self_retain); leave out one of the two")
     rows = {"forget": load(settings.forget, settings, warnings)}
     if settings.retain is not None:
         rows["retain"] = load(settings.retain, settings, warnings)
@@ -99,8 +104,8 @@ def needs_retain(name: str) -> str:
     free = [row.name for row in entries().values() if row.streams and "retain" not in row.streams]
     return (
         f"the method {name} protects a retain set; give rows of what must stay with --retain (rows like the forget rows "
-        "that are not to be forgotten; `expunge reveal` writes neutral ones, `expunge release --self-retain 64` makes its "
-        f"own), or choose a method that needs none: {', '.join(free)}"
+        "that are not to be forgotten), let the model write some with --self-retain 64, "
+        f"or choose a method that needs none: {', '.join(free)}"
     )
 
 

@@ -17,7 +17,7 @@ from expunge.data import template
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method
 from expunge.training import signals
-from expunge.unlearning import describe, level, outcome, train, unfinished
+from expunge.unlearning import describe, level, neutral, outcome, train, unfinished
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.conclude import Trained, conclude
 from expunge.unlearning.given import NOTHING, Given, from_python, one_display, with_gradients
@@ -35,7 +35,7 @@ def unlearn(
     *,
     forget: Any,
     retain: Any = None,
-    method: str | Method = "pdu",
+    method: str | Method = "pdu_level",
     out: str | Path = "unlearned",
     adapter: str | None = None,
     tokenizer: Any = None,
@@ -148,6 +148,8 @@ def _carried_out(
     parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
     method = train.fit(method, target.model, target.tokenizer, data)
     train.check_fit(target.model, settings, method)
+    if neutral.wanted(settings, method):
+        data = neutral.with_neutral(data, target, settings, folder)
     if method.alternate == "generated":
         data = with_alternates(data, target, settings, folder)
     for name, key in ((settings.compare_with, "compared"), (settings.model, "before")):

@@ -70,6 +70,12 @@ class Recipe(BaseModel):
         description="Forget set: JSONL, JSON, CSV, text, Parquet, Excel, folder or hub name."
     )
     retain: Annotated[Any, AfterValidator(readers.rows)] = Field(None, description="Retain set: what must stay.")
+    self_retain: int = Field(
+        64,
+        ge=0,
+        description="No retain set: N rows about something else that the model writes itself, where the method needs some.",
+        json_schema_extra={"metavar": "N"},
+    )
     holdout: Annotated[Any, AfterValidator(readers.rows)] = Field(
         None,
         description="Text the model never saw: stop once the forget loss is down to what it is there. Methods that end at a "
@@ -101,7 +107,7 @@ class Recipe(BaseModel):
         description="With keep: rows of the probe; if not given, one in five retain rows, taken away from training.",
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
-    method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
+    method: str = Field("pdu_level", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
     optimizer: str | None = Field(
         None,
