@@ -30,6 +30,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "gradient_ascent": partial(losses.above_level, loss=losses.gradient_ascent),
 }
 RATE, LORA_RATE = 2.5e-5, 5e-4
+WARMUP = 10  # steps in which the learning rate rises from 0, and λ waits
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -78,7 +79,7 @@ def pdu_level(
     budget: Positive | None = None,
     step_size: NonNegative = 0.5,
     multiplier: NonNegative = 1.0,
-    min_multiplier: NonNegative = 1.0,
+    min_multiplier: NonNegative = 0.02,
     max_multiplier: Positive = 1000.0,
     retain: Retain = "nll",
 ) -> Method:
@@ -86,8 +87,9 @@ def pdu_level(
 
     A method of this library; the constraint is of Entesari et al. 2025 (``pdu``), ``forget`` as in ``level``.  The budget,
     if not given, is the start model's retain loss + log(1 / ``keep``): that share of the probability of retain tokens (their
-    geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways.  It does not fall below
-    ``min_multiplier``, so that the retain loss is trained from the first step on, not only once the budget is crossed.
+    geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways, once the learning rate is warm.
+    While the budget is kept λ falls below 1, where it is 1/λ that moves: forgetting then weighs more, down to
+    ``min_multiplier``, for a fixed weight of the retain loss would hold the forget rows short of their level.
     """
     combine = PrimalDual(
         budget,
@@ -96,6 +98,6 @@ def pdu_level(
         multiplier=multiplier,
         min_multiplier=min_multiplier,
         max_multiplier=max_multiplier,
-        warmup_steps=0,
+        warmup_steps=WARMUP,
     )
     return _method(forget, retain, combine)

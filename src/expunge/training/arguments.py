@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from expunge.errors import InputError, nearest, shortened
 from expunge.method import Method
+from expunge.methods.levels import WARMUP
 from expunge.settings import check_filled
 from expunge.sophia import OPTIMIZERS, Settings
 from expunge.training import devices, optimizers
@@ -37,7 +38,6 @@ from expunge.training.refused import names as names
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
 LONGER = 4  # times as many epochs at most where a method ends by itself
-WARMUP = 10  # steps, where nobody knows how many there will be
 WARMUP_SHARE = 0.1  # of all steps, however many there are in the end
 LEAST_STEPS = 50  # a small forget set is seen more often than ten times
 SOPHIA_DECAY = 0.1  # Sophia's weight decay, and that of SOUL's TOFU configurations
