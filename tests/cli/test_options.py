@@ -25,7 +25,7 @@ from expunge.data.sources import load_rows
 from expunge.demo.settings import Demo
 from expunge.evaluation import figures
 from expunge.evaluation.collect.one_pass import collect
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 from expunge.guard.settings import GuardOptions, MeasureOptions, Settings
 from expunge.models.tokenizer import load_tokenizer
 from expunge.plan.settings import Plan
@@ -60,7 +60,7 @@ KINDS = {
     "plan": (Plan, Recipe),
     "release": (Release, Recipe),
     "reveal": (Reveal,),
-    "bench": (Bench, How),
+    "bench": (Bench, EvaluationOptions),
     "compare": (Compare,),
     "tune": (Tune,),
     "demo": (Demo,),
