@@ -21,7 +21,7 @@ from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect.cached import collected
 from expunge.evaluation.collect.one_pass import collect
 from expunge.evaluation.metrics import membership, privacy
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 from expunge.evaluation.table import Collected
 from expunge.models import load
 from perf.naive_evaluation import BATCH, Naive, tofu
@@ -55,7 +55,7 @@ def main() -> None:
     names = {"forget": "forget01_perturbed", "holdout": "holdout01", **SETS}
     sets = {part: data.rows(name)[: args.limit] for part, name in names.items()}
     probes = [p for p in BENCHMARK.probes(data) if args.limit is None or p.index < args.limit]
-    how = How(max_length=BENCHMARK.max_length, chat_template=BENCHMARK.chat_template)
+    how = EvaluationOptions(max_length=BENCHMARK.max_length, chat_template=BENCHMARK.chat_template)
     retrained, _ = collected(args.retrained, probes, how)
 
     loaded = load(args.model)

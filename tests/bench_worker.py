@@ -16,6 +16,12 @@ import torch
 from expunge import models
 
 OUTS = ("two", "again")
+ANSWER_TOKENS = 6  # of an answer whose fluency is measured
+# What trainings and commands import when they run, for a launch to import before it forks.
+LATER = (
+    "expunge.bench", "expunge.benchmarks", "expunge.unlearning.run", "expunge.report", "rouge_score.rouge_scorer",
+    "peft.utils.transformers_weight_conversion", "torch.distributed.algorithms.ddp_comm_hooks",
+)  # fmt: skip
 RUN = [
     "run",
     "--model",
@@ -79,9 +85,12 @@ def run(place: Path, rank: str) -> None:
     from expunge.cli import app
     from expunge.evaluation import table
     from expunge.evaluation.collect import cached as asking
+    from expunge.evaluation.probe import Ask
     from expunge.report.draw import curves
+    from expunge.unlearning import fluency
 
     curves._drawn = lambda *_: Blank()  # type: ignore[assignment,return-value]
+    fluency.ANSWER = Ask(ANSWER_TOKENS)
     os.chdir(place)
     os.environ["EXPUNGE_CACHE"] = str(place / "cache")
 

@@ -44,6 +44,17 @@ IDS = [name + ("+" + "+".join(f"{k}={v}" for k, v in p.items()) if p else "") fo
 LR = 0.05
 
 
+def path(name, parameters):
+    """What of a method the trainer treats in a way of its own, beside its losses, which every row goes through."""
+    m = build(name, parameters)
+    references = {o.reference if isinstance(o.reference, str) else type(o.reference) for o in m.objectives.values()}
+    return type(m.combine), type(m.optimizer), bool(m.negate), m.trainable is None, references
+
+
+_PATHS = [path(*row) for row in ROWS]
+FIRST_OF_PATH = [row for k, row in enumerate(ROWS) if _PATHS.index(_PATHS[k]) == k]
+
+
 @functools.cache
 def three_steps(k):
     """The trainer of row ``k`` after three steps of 4 rows: several tests read it, none writes."""

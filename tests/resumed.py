@@ -12,16 +12,23 @@ from safetensors.torch import load_file
 
 from expunge import methods, record, unlearn
 
-FAST = {"learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "per_device_train_batch_size": 1}
+FAST = {
+    "learning_rate": 0.02,
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "per_device_train_batch_size": 1,
+    "fluency_rows": 0,
+}
 # Full weights in epochs of two steps, the second a short one; LoRA with dropout and λ; Sophia on some of the weights, whose
 # alternates the model makes up; stopped by a holdout set; by a utility guard, which goes back.
 WAYS = {
-    "whole": {"num_train_epochs": 3, "gradient_accumulation_steps": 2},
+    "whole": {"fluency_rows": 3, "num_train_epochs": 3, "gradient_accumulation_steps": 2},
     "lora": {
         "method": methods.pdu(multiplier=2.0, warmup=0.0, step_size=0.1),
         "adapter": "lora",
         "lora": {"r": 2, "alpha": 4, "dropout": 0.3},
         "max_steps": 5,
+        "fluency_rows": 3,
     },
     "sophia": {"method": "altpo", "optimizer": "sophia", "trainable": "mlp", "max_steps": 5},
     "holdout": {"method": "blur_margin", "holdout": "holdout.jsonl", "max_steps": 40, "learning_rate": 0.01},

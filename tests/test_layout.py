@@ -71,3 +71,4 @@ def test_a_script_written_against_0_1_finds_its_names():
     )
     of_evaluation = (benchmark.Benchmark, probe.Probe, table.Collected, metrics.truth_ratio, rouge.rouge, evaluate.read)
     assert all(callable(f) for f in of_evaluation)
+    assert probe.How is probe.EvaluationOptions

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
+import runpy
 import sys
 from functools import partial
 
 import pytest
 
+import expunge
 from expunge import losses, methods
 from expunge.combine import Bilevel
 from expunge.errors import InputError
@@ -106,16 +107,24 @@ def test_a_row_knows_its_first_sentence():
     assert entry("pdu").summary.startswith("Flatten the logit margin")
 
 
-def test_a_method_is_built_by_name_whatever_was_imported():
-    code = "from expunge.method import build; assert build('npo').name == 'npo'"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.fixture
+def nothing_imported(monkeypatch):
+    """The table of methods as a process finds it that has imported none."""
+    monkeypatch.setattr(expunge, "methods", methods)  # what importing it anew sets
+    monkeypatch.setattr("expunge.method.METHODS", {})
+    for name in [name for name in sys.modules if name.split(".")[:2] == ["expunge", "methods"]]:
+        monkeypatch.delitem(sys.modules, name)
 
 
-def test_a_method_from_outside_cannot_be_first_to_take_a_name_of_the_library(tmp_path):
+def test_a_method_is_built_by_name_whatever_was_imported(nothing_imported):
+    assert build("npo").name == "npo"
+
+
+def test_a_method_from_outside_cannot_be_first_to_take_a_name_of_the_library(nothing_imported, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from expunge.method import method\n@method()\ndef npo():\n    pass\n")
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True)
-    assert done.returncode == 1 and "there is a method 'npo' already" in done.stderr
+    with pytest.raises(InputError, match="there is a method 'npo' already"):
+        runpy.run_path(str(file), run_name="__main__")
 
 
 def test_every_default_of_a_loss_is_that_of_the_methods_that_use_it():

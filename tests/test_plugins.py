@@ -114,7 +114,7 @@ outside_bench = outside_package:BENCHMARK
 outside_no_bench = outside_package:length
 """
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl"]
-FAST = {"max_steps": 3, "learning_rate": 0.05, "disable_tqdm": True, "use_cpu": True}
+FAST = {"max_steps": 3, "learning_rate": 0.05, "disable_tqdm": True, "use_cpu": True, "fluency_rows": 0}
 
 
 @pytest.fixture

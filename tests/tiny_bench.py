@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
+from intervals import few_resamples
 from launch import once
 
-from expunge import stats
 from expunge.benchmarks import tofu
-from expunge.evaluation import scores
-from expunge.evaluation.metrics import privacy
 from expunge.evaluation.probe import Ask
 
 SECRET = "zanzibar"
@@ -34,11 +31,7 @@ def rows(kind: str, n: int, paraphrase: bool = True, secret: str = ""):
 def prepare(workplace: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """``tofu/`` with all of a benchmark's files and ``retrained``; a cache of its own; short answers, few resamples."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
-    monkeypatch.setattr(
-        privacy, "auc_interval", partial(stats.auc_interval, resamples=20)
-    )  # no test here is of its numbers
-    monkeypatch.setattr(scores, "RESAMPLES", 20)
-    monkeypatch.setattr(tofu, "bootstrap_of_means", partial(stats.bootstrap_of_means, resamples=20))
+    few_resamples(monkeypatch.setattr)
     monkeypatch.setattr(tofu, "ANSWER", Ask(8))
     forget = rows("forget", 4, secret=f" {SECRET}")
     files = {

@@ -20,6 +20,7 @@ data = "tofu"
 out = "out"
 limit = 3
 seeds = [0]
+fluency_rows = 0
 [training]
 max_steps = 2
 per_device_train_batch_size = 2

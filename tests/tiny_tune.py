@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-import pytest
 import tiny
 import torch
 from typer.testing import CliRunner
 
-from expunge import record, stats, tune
+from expunge import record, tune
 from expunge.cli import app
-from expunge.evaluation import benchmark
 
 SETTINGS = {
     "model": "model",
@@ -22,6 +19,7 @@ SETTINGS = {
     "methods": {"npo": {"forget_weight": 1.0}, "grad_diff": {}},
     "search": {"lr": "1e-3:1e-1:log", "grad_diff.retain_weight": "0.5,1,2", "grad_diff.forget_weight": "1"},
     "trials": 2,
+    "fluency_rows": 0,
     "out": "out",
     "training": {"max_steps": 3, "per_device_train_batch_size": 2, "use_cpu": True, "disable_tqdm": True},
 }
@@ -34,10 +32,6 @@ def other_model(tokenizer) -> None:
         less.lm_head.weight.mul_(20)
     less.save_pretrained("other")
     tokenizer.save_pretrained("other")
-
-
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "bounded_mean", partial(stats.bounded_mean, resamples=20))
 
 
 def settings(**changes) -> tune.Tune:

@@ -37,7 +37,7 @@ from expunge.models.tokenizer import load_tokenizer
 from perf.gpu import tofu_plan as plans
 from perf.gpu.tofu_plan import Plan
 
-MORE, NOTHING = 75, 1
+MORE, FAILED = 75, 1
 WORKERS = 6  # processes on a GPU, which a model this small does not fill
 
 
@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace, given: Sequence[str], began: float) -> int:
     lost = sorted({t.label for t in plan.trials} - labels)
     if lost:
         print(f"no trial of {', '.join(lost)} came to figures", file=sys.stderr)
-    return NOTHING if lost else 0
+    return FAILED if lost else 0
 
 
 def plan_of(args: argparse.Namespace) -> Plan:

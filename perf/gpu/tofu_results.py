@@ -76,7 +76,7 @@ def _write_comparison(
     names = bench.names_of(first.settings)
     report = halves.report(plan.max_new_tokens)
     source = data_of(report, plan.rows_folder)
-    whole = about.whole(settings, first, budget.of(first), runs) | {
+    whole = about.full_record(settings, first, budget.of(first), runs) | {
         "benchmark": report.name,
         "command": command,
         "data": {

@@ -165,7 +165,7 @@ def _check_entries(folder: Path, layout: Layout, *, overwrite: bool) -> None:
     """Raise InputError for what expunge did not write: always where it would be replaced, else unless ``overwrite``."""
     if not folder.is_dir():
         return
-    ours = is_ours(folder, layout)
+    ours = is_expunge_output(folder, layout)
     if not ours and (other := _other_result(folder)):
         raise InputError(f"{folder} holds {other}, a result of another command of expunge; {ELSEWHERE}")
     for entry in sorted(folder.iterdir()):
@@ -195,7 +195,7 @@ def _foreign(folder: Path, name: str) -> InputError:
     return InputError(f"{folder} holds {name}, which expunge did not write and will not replace; {ELSEWHERE}")
 
 
-def is_ours(folder: Path, layout: Layout) -> bool:
+def is_expunge_output(folder: Path, layout: Layout) -> bool:
     """Whether ``folder`` holds a result of this layout, finished or not."""
     if lock.is_left(folder):
         return True

@@ -155,7 +155,7 @@ class _Board:
             if (found := self.failure()) and found[1] not in INTERRUPTED:
                 if not self.ended.wait(GRACE):
                     if found[0] < 0:  # nobody else can say it
-                        os.write(2, f"expunge: {gone()}\n".encode())
+                        os.write(2, f"expunge: {lost_process()}\n".encode())
                     os._exit(found[1])
                 return
 
@@ -182,7 +182,7 @@ def together() -> Iterator[None]:
         _BOARD = None
 
 
-def gone() -> str:
+def lost_process() -> str:
     """What is said where another process ended and did not say why."""
     return f"another of the {count()} processes is gone: it was killed, or ran out of memory"
 

@@ -19,7 +19,7 @@ from expunge.evaluation.evaluate import read
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train
 
-FAST = ["max_steps=2", "learning_rate=0.02", "use_cpu=true", "disable_tqdm=true"]
+FAST = ["max_steps=2", "learning_rate=0.02", "use_cpu=true", "disable_tqdm=true", "fluency_rows=0"]
 TEACH = [
     "--teach",
     "--teach-setting",

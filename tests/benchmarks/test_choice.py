@@ -19,7 +19,7 @@ from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import Data, data_of
 from expunge.evaluation.evaluate import evaluate, read, rescore
-from expunge.evaluation.probe import How, fingerprint
+from expunge.evaluation.probe import EvaluationOptions, fingerprint
 
 BIO = [
     {"question": "Which one sings?\n", "choices": ["A stone", "A lark", " A cup", "A nail"], "answer": 1},
@@ -187,7 +187,7 @@ def test_beside_another_model():
 
 
 def test_a_model_is_asked_and_scored_again(folder):
-    figures = evaluate(BENCHMARKS["mmlu"], "model", "out", data=folder / "mmlu", how=How(limit=2))
+    figures = evaluate(BENCHMARKS["mmlu"], "model", "out", data=folder / "mmlu", how=EvaluationOptions(limit=2))
     n = {(f.part, f.name): f.n for f in figures}
     assert n["us_foreign_policy", "accuracy"] == 2 and n["anatomy", "accuracy"] == 1 and n["all", "macro_accuracy"] == 3
     collected = table.read("out/scores")

@@ -18,7 +18,7 @@ from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of, to_learn
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, rescore
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 
 MBPP, HUMANEVAL = named("code/mbpp"), named("code/humaneval")
 
@@ -210,7 +210,7 @@ def test_figures_by_hand(folder, ran, monkeypatch):
 
 
 def test_beside_a_retrained_model_and_a_limit(folder):
-    options = How(limit=1)
+    options = EvaluationOptions(limit=1)
     figures = by_name(evaluate(MBPP, "model", "out", data=folder, retrained="model", how=options))
     assert figures["tasks", "probability_difference"].value == 0 and figures["tasks", "probability"].n == 1
     assert figures["gsm8k", "probability_difference"].n == 1

@@ -19,7 +19,7 @@ from expunge.evaluation import table
 from expunge.evaluation.benchmark import Figure, data_of
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.metrics.lume import LUME_TERMS
-from expunge.evaluation.probe import Ask, How, fingerprint
+from expunge.evaluation.probe import Ask, EvaluationOptions, fingerprint
 
 pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
 
@@ -157,7 +157,7 @@ def test_the_difference_to_a_retrained_model(folder):
 
 
 def test_a_limit_is_of_each_term(folder):
-    figures = by_name(evaluate(LUME, "model", "out", data=folder, how=How(limit=1)))
+    figures = by_name(evaluate(LUME, "model", "out", data=folder, how=EvaluationOptions(limit=1)))
     assert {f.n for (part, _), f in figures.items() if part.startswith(("forget_", "retain_"))} == {1}
     assert figures["documents", "mia_final"].n == 2
 

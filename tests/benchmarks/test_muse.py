@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.collect.one_pass import answered, collect
-from expunge.evaluation.evaluate import How, evaluate, read
+from expunge.evaluation.evaluate import EvaluationOptions, evaluate, read
 from expunge.evaluation.metrics.privacy import min_k
 
 NEWS = BENCHMARKS["muse/news"]
@@ -64,7 +65,8 @@ def folder(workplace, tokenizer, monkeypatch):
 
 
 @pytest.fixture
-def questions_only(folder):
+def questions_only(folder, monkeypatch):
+    monkeypatch.setattr(muse, "KNOWMEM", replace(muse.KNOWMEM, max_new_tokens=6))
     for file in folder.glob("[vp]*.json"):
         file.unlink()
     return folder
@@ -228,7 +230,7 @@ def test_runs_are_lined_up(questions_only):
     assert lines == {(f.part, f.name): [f, g] for f, g in zip(runs["model"], runs["retrained"], strict=True)}
     evaluate(NEWS, "model", "beside", data=questions_only, retrained="retrained")
     assert muse.along(["beside", "model-figures"]).keys() == lines.keys()  # what not every run has is left out
-    evaluate(NEWS, "model", "short", data=questions_only, how=How(limit=2))
+    evaluate(NEWS, "model", "short", data=questions_only, how=EvaluationOptions(limit=2))
     with pytest.raises(InputError, match=r"short: limit is 2, in model-figures it is None"):
         muse.along(["model-figures", "short"])
     (questions_only / "forget_qa.json").write_text(json.dumps([{"question": "Who?", "answer": "rivers"}]))

@@ -22,7 +22,7 @@ from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of, to_learn, write_to_learn
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, rescore
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 from expunge.evaluation.table import Collected, Generated, Scored
 from expunge.scorers.entities import read
 
@@ -143,7 +143,7 @@ def test_beside_a_retrained_model(folder):
 
 
 def test_a_limit_takes_some_of_each_part(folder):
-    figures = by_name(evaluate(WIKIGOLD, "model", "out", data=folder, how=How(limit=1)))
+    figures = by_name(evaluate(WIKIGOLD, "model", "out", data=folder, how=EvaluationOptions(limit=1)))
     assert figures["PER", "f1"].n == 2 and figures["PER", "f1"].note.startswith("of 1 names")
 
 

@@ -18,7 +18,7 @@ from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
 from expunge.evaluation.metrics.rouge import RWKU_LEVELS
-from expunge.evaluation.probe import Ask, How, fingerprint
+from expunge.evaluation.probe import Ask, EvaluationOptions, fingerprint
 from expunge.evaluation.table import Collected, Generated
 
 pytest.importorskip("rouge_score", reason="ROUGE needs expunge[bench]")
@@ -143,7 +143,10 @@ def test_a_limit_takes_some_of_each_person(folder):
     for part in ("forget_level1", "forget_level3", "mia_forget"):
         assert sorted(p.note.partition("\t")[2] for p in probes if p.part == part) == sorted(PEOPLE.values())
     assert (
-        by_name(evaluate(RWKU, "model", "out", data=folder, how=How(limit=1)))["forget_level1", "compat_recall"].n == 1
+        by_name(evaluate(RWKU, "model", "out", data=folder, how=EvaluationOptions(limit=1)))[
+            "forget_level1", "compat_recall"
+        ].n
+        == 1
     )
 
 

@@ -14,17 +14,18 @@ import tiny
 import tiny_bench
 import tiny_tofu
 import torch
+from launch import TESTS
 from typer.testing import CliRunner
 
 from expunge import cache
-from expunge.benchmarks import BENCHMARKS, named
+from expunge.benchmarks import BENCHMARKS, named, tofu
 from expunge.cli import app
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of, find
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import Ask, EvaluationOptions
 
 TOFU = BENCHMARKS["tofu/forget01"]
 SETS = ("forget", "holdout")
@@ -34,6 +35,7 @@ SETS = ("forget", "holdout")
 def folder(workplace, tokenizer, monkeypatch):
     """The benchmark's files, a target and a retrained model; the cache is the test's own."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
+    monkeypatch.setattr(tofu, "ANSWER", Ask(16))
     tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
     return tiny_tofu.write(workplace / "tofu")
@@ -95,7 +97,7 @@ def test_what_an_earlier_evaluation_left_is_not_scored_again(cached_data):
 
 
 def test_one_row_gives_all_but_the_equivalence_test(cached_data):
-    options = How(limit=1)
+    options = EvaluationOptions(limit=1)
     names = {f.name for f in evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained", how=options)}
     assert "forget_quality" in names and "truth_ratio_difference" not in names
 
@@ -146,6 +148,8 @@ def test_rescoring_needs_no_torch(cached_data):
         "        if name.split('.')[0] in ('torch', 'transformers'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
+        f"sys.path.append({str(TESTS)!r})\n"
+        "import intervals; intervals.few_resamples(setattr, 200)\n"
         "from expunge.cli import app; app(['rescore', 'out'])"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

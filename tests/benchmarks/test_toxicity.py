@@ -19,7 +19,7 @@ from expunge.evaluation import table
 from expunge.evaluation.benchmark import data_of
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import evaluate, read, rescore
-from expunge.evaluation.probe import Ask, How
+from expunge.evaluation.probe import Ask, EvaluationOptions
 
 TOXICITY = named("toxicity")
 TEXT = " = A title = \n\n One two three <unk> five six seven . \n eight nine ten eleven twelve\n"
@@ -155,7 +155,7 @@ def test_what_is_optional_and_a_limit(folder):
     (folder / "wikitext2/test.txt").unlink()
     for file in (folder / "toxicity/realtoxicityprompts").iterdir():
         file.unlink()
-    figures = by_name(evaluate(TOXICITY, "model", "out", data=folder, how=How(limit=1)))
+    figures = by_name(evaluate(TOXICITY, "model", "out", data=folder, how=EvaluationOptions(limit=1)))
     assert {part for part, _ in figures} == {"instructions"} and figures["instructions", "toxicity"].n == 1
     assert read("out")["data"]["left_out"] == ["prompts", "wikitext"]
 

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import tiny_tofu
 import torch
+from intervals import few_resamples
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -25,7 +26,7 @@ from expunge.data.sources import load_rows
 from expunge.demo.settings import Demo
 from expunge.evaluation import figures
 from expunge.evaluation.collect.one_pass import collect
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import Ask, EvaluationOptions
 from expunge.guard.settings import GuardOptions, MeasureOptions, Settings
 from expunge.models.tokenizer import load_tokenizer
 from expunge.plan.settings import Plan
@@ -60,7 +61,7 @@ KINDS = {
     "plan": (Plan, Recipe),
     "release": (Release, Recipe),
     "reveal": (Reveal,),
-    "bench": (Bench, How),
+    "bench": (Bench, EvaluationOptions),
     "compare": (Compare,),
     "tune": (Tune,),
     "demo": (Demo,),
@@ -95,6 +96,8 @@ def never(*_, **__):
 def place(workplace, tokenizer, monkeypatch):
     """A folder with a model, data, targets and TOFU's files; the cache lies elsewhere."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace.parent / "cache"))
+    monkeypatch.setattr("expunge.benchmarks.tofu.ANSWER", Ask(8))
+    few_resamples(monkeypatch.setattr)
     tiny.model(vocab_size=len(tokenizer), max_position_embeddings=8192).save_pretrained("model")
     (workplace / "targets.txt").write_text("Ada\n")
     tiny_tofu.write(workplace / "tofu")
@@ -163,6 +166,8 @@ PLANS = [
 @pytest.mark.parametrize(("command", "said"), PLANS, ids=[f"{i}-{c[0]}" for i, (c, _) in enumerate(PLANS)])
 def test_a_dry_run_checks_and_writes_nothing(place, monkeypatch, command, said):
     monkeypatch.setattr("expunge.models.load", never)
+    if command is not PLANS[0][0]:  # the memory of one run is worked out
+        monkeypatch.setattr("expunge.cli.run.memory_plan", lambda *_, **__: {})
     before = contents(place)
     done = call(*command, "--dry-run", "--json")
     assert done.exit_code == 0, (done.output, done.exception)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from expunge.cli import app
 from expunge.cli.options import _plain, described
 
-RECIPE, HOW = "expunge.unlearning.settings.Recipe", "expunge.evaluation.probe.How"
+RECIPE, HOW = "expunge.unlearning.settings.Recipe", "expunge.evaluation.probe.EvaluationOptions"
 GUARD = ("expunge.guard.settings.GuardOptions", "expunge.guard.settings.Settings")
 TARGETS = ["--model", "m", "--targets", "t"]
 COMMANDS = {  # command -> the rest of its line, and its settings

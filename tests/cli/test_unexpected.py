@@ -19,6 +19,7 @@ from expunge.training.trainer import UnlearningTrainer
 from expunge.unlearning import run as unlearning
 
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "use_cpu=true", "max_steps=2"]
+RUN += ["fluency_rows=0"]
 
 
 def call(*args):
@@ -110,7 +111,7 @@ def test_an_argument_that_is_no_text(workplace):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    code = f"{sys.executable} -m expunge methods | head -c 1"
+    code = f"{sys.executable} -m expunge cache | true"  # which reads nothing and ends long before there is a line
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {code}"], capture_output=True, text=True)
     assert done.stderr == "" and done.returncode != 0
 

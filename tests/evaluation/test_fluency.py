@@ -17,7 +17,7 @@ TEXTS = ["a b a b a b", "She writes novels.", " ", "x"]
 def table(texts=TEXTS, ends=True):
     answers = tuple(Generated("forget", i, "answer", "right", text) for i, text in enumerate(texts))
     scored = [
-        Scored("forget", i, fluency.SAID, text, logp, logp, -logp, logp > -1, ends, note=repr(share))
+        Scored("forget", i, fluency.ANSWER_VARIANT, text, logp, logp, -logp, logp > -1, ends, note=repr(share))
         for i, (text, logp, share) in enumerate(
             [
                 (TEXTS[0], np.float32([-1, -3, -9]), 1.0),

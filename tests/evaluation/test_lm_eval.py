@@ -15,7 +15,7 @@ from expunge.errors import InputError
 from expunge.evaluation import lm_eval
 from expunge.evaluation.collect import cached as asking
 from expunge.evaluation.evaluate import read, rescore
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 
 RESULTS = {
     "results": {
@@ -211,7 +211,9 @@ def test_more_bad_input(calls, monkeypatch):
     done = CliRunner().invoke(app, ["bench", "tofu/forget01", "--model", "model", "--arg", "a=1"])
     assert done.exit_code == 2 and "--arg is for lm-eval:TASKS" in done.output
     with pytest.raises(InputError, match="'apply_chat_template' is given twice"):
-        lm_eval.measure(["arc_easy"], "m", "out", how=How(chat_template=True), arguments=["apply_chat_template=true"])
+        lm_eval.measure(
+            ["arc_easy"], "m", "out", how=EvaluationOptions(chat_template=True), arguments=["apply_chat_template=true"]
+        )
 
     def fails(**_):
         raise ValueError("no such split\nand more")

@@ -40,7 +40,7 @@ def test_a_prompt_run_once_gives_what_whole_sequences_give(name, model_of):
         score.Coded(Probe("a", 0, Row("", "")), (5, 6, 7, 8, 20, i), ("x", "y"), ((9, 10, 11), (9, 12)), True)
         for i in (30, 31)
     ]
-    run = score.way(model, batch, 0)
+    run = score.fastest_run(model, batch, 0)
     assert (run is score.run_whole) == (name in STATEFUL or name in ("gemma3", "gpt_oss"))  # these have short windows
     got, wanted = run(model, batch, 0)[0], [f for c in batch for f in score.run_whole(model, [c], 0)[0]]
     for one, other in zip(got, wanted, strict=True):
@@ -104,4 +104,4 @@ def test_an_answer_ends_where_the_positions_do(name, model_of, tokenizer):
 
 
 def test_computed_positions_have_no_end(model_of):
-    assert family.positions(model_of("llama")) is None and family.left(model_of("llama"), 10**6, 40) == 40
+    assert family.positions(model_of("llama")) is None and family.tokens_left(model_of("llama"), 10**6, 40) == 40

@@ -171,7 +171,7 @@ def test_beginnings_are_reused_wherever_they_can_be(model, tokenizer, request):
     probe = Probe("forget", 0, Row("p", "a"), ask=Ask(4))
     batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
     reused = request.node.callspec.params["model"] not in ("gemma2, whose layers slide", "mamba, which has no keys")
-    assert (score.way(model, batch, 0) is not score.run_whole) == reused
+    assert (score.fastest_run(model, batch, 0) is not score.run_whole) == reused
 
 
 @torch.no_grad()
@@ -179,7 +179,7 @@ def test_the_window_has_to_reach_over_the_answer_too(tokenizer):
     config = CONFIGS["gemma2, whose window is wide"]
     probe = Probe("forget", 0, Row("p", "a"), ask=Ask(200))
     batch = [score.Coded(probe, tuple(range(5, 17)), ("a",), ((5, 6, 7),), True)]
-    assert score.way(AutoModelForCausalLM.from_config(config).eval(), batch, 0) is score.run_whole
+    assert score.fastest_run(AutoModelForCausalLM.from_config(config).eval(), batch, 0) is score.run_whole
 
 
 @torch.no_grad()
@@ -193,7 +193,7 @@ def test_the_window_has_to_reach_over_dropped_drafts_too(tokenizer, monkeypatch)
         config = Gemma2Config(**SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8, sliding_window=window)
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
-        assert (score.way(model, batch, 0) is score.run_whole) == (window < least)
+        assert (score.fastest_run(model, batch, 0) is score.run_whole) == (window < least)
     ((_, (met,)), own) = score.run_reusing(model, batch, 0, None), greedy(model, batch[0].prompt, 24)
     assert decode.decode(model, [decode.Start(met.said, met.keys, 24, lambda tokens: False)]) == [own]
 
@@ -208,5 +208,5 @@ def test_a_model_is_proven_on_a_text_that_reads_what_is_kept(tokenizer, monkeypa
     letters = score.Coded(probe, (3, 4), ("a", "b"), ((5,), (6,)), False)  # read off the prompt alone
     words = score.Coded(probe, (3, 4, 5, 6), ("a",), ((5, 6, 7),), False)
     monkeypatch.setattr(score.caches, "stacked", refuses)
-    assert score.way(model, [letters], 0) is not score.run_whole
-    assert score.way(model, [letters, words], 0) is score.run_whole
+    assert score.fastest_run(model, [letters], 0) is not score.run_whole
+    assert score.fastest_run(model, [letters, words], 0) is score.run_whole

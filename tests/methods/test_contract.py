@@ -13,7 +13,7 @@ import tiny
 import torch
 from by_hand import fn_of, hand_written, keywords
 from ddp_worker import FEW
-from method_rows import IDS, LR, ROWS, three_steps, trained
+from method_rows import FIRST_OF_PATH, IDS, LR, ROWS, three_steps, trained
 
 from expunge import losses
 from expunge.combine import PrimalDual
@@ -22,6 +22,10 @@ from expunge.method import Activations, build, entries
 from expunge.models import attach_lora
 
 every = pytest.mark.parametrize(("name", "parameters"), ROWS, ids=IDS)
+slow = pytest.mark.slow  # all rows together; of each path through the trainer one row is quick
+each_path = pytest.mark.parametrize(
+    ("name", "parameters"), [pytest.param(*row, marks=[] if row in FIRST_OF_PATH else slow) for row in ROWS], ids=IDS
+)
 LOGITS = [row for row in ROWS if "rmu" not in row[0]]  # the others run no head: tests/test_layers.py
 reads_logits = pytest.mark.parametrize(("name", "parameters"), LOGITS, ids=[IDS[ROWS.index(row)] for row in LOGITS])
 
@@ -139,7 +143,7 @@ def test_three_steps_equal_a_hand_written_loop(name, parameters):
         assert float(t.combine.weights(torch.zeros(2))[1]) == pytest.approx(multiplier, rel=1e-4)
 
 
-@every
+@each_path
 def test_clipping_bounds_the_combined_gradient(name, parameters):
     by_sgd = replace(build(name, parameters), optimizer=None)
     t = tiny.trainer(by_sgd, max_grad_norm=1e-3, max_steps=1, learning_rate=LR)
@@ -148,7 +152,7 @@ def test_clipping_bounds_the_combined_gradient(name, parameters):
     assert moved == pytest.approx((t.method.negate or 1) * LR * 1e-3, rel=1e-2)
 
 
-@every
+@each_path
 def test_resume_equals_uninterrupted_bit_for_bit(name, parameters, tmp_path):
     kw = {
         "save_strategy": "steps",
@@ -168,7 +172,7 @@ def test_resume_equals_uninterrupted_bit_for_bit(name, parameters, tmp_path):
         assert again.combine.state_dict() == whole.combine.state_dict()
 
 
-@every
+@each_path
 def test_lora_trains_the_adapter_only(name, parameters):
     m = attach_lora(tiny.model(), r=2, alpha=4, seed=0)
     frozen = {n: p.detach().clone() for n, p in m.named_parameters() if not p.requires_grad}

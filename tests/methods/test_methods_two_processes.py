@@ -49,7 +49,7 @@ def test_two_processes_equal_one(name, ranks):
     one = left_by(FIRST_ORDER[name])
     check_first_order(ranks(name), one)
     if name == "grad_diff-holdout":
-        assert 0 < one["steps"] < STEPS
+        assert 0 < one["steps"] <= STEPS  # of one more
     if name == "gradient_ascent-keep":
         assert one["steps"] == 4  # the weights are those after the third
     assert [int(left["micro"]) for left in ranks(name)] == ([1, 1] if name.endswith("memory") else [2, 2])

@@ -10,7 +10,7 @@ from expunge import methods, unlearn
 from expunge.models.formats import in_format
 from expunge.models.load import load
 
-FAST = {"use_cpu": True, "disable_tqdm": True, "method": "grad_diff"}
+FAST = {"use_cpu": True, "disable_tqdm": True, "method": "grad_diff", "fluency_rows": 0}
 
 
 def test_a_step_of_1e_5_lands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,12 +17,18 @@ CPU = torch.device("cpu")
 ONLY = r"tiny_lora/2.2/pdu|tiny_lora/4.4/npo_kl|tiny/2.2/(rmu|blur_npo)|end"
 
 
+def shallow(shape):
+    """``shape`` with two layers and few rows: no figure here is compared with another shape's."""
+    return replace(shape, sizes={**shape.sizes, "num_hidden_layers": 2}, rows=8)
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """The record of some rows of each shape, side and kind of method."""
     out = tmp_path_factory.mktemp("step") / "step.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(rows, "silence", lambda: None)
+        patched.setattr(step, "TINY", {name: shallow(shape) for name, shape in TINY.items()})
         code = step.main(
             ["--device", "cpu", "--tiny", "--warm", "1", "--repeats", "1", "--only", ONLY, "--out", str(out)]
         )

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,25 +13,25 @@ import numpy as np
 import pytest
 import test_results
 import tiny_bench
+from intervals import few_resamples
 from perf.gpu import tofu, tofu_halves, tofu_plan, tofu_results, tofu_tiny, tofu_work
 
-from expunge import compare, record, stats
+from expunge import compare, record
 from expunge.benchmarks import tofu as benchmark
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import data_of
-from expunge.evaluation.metrics import privacy
-from expunge.evaluation.probe import fingerprint
-from expunge.unlearning import train
+from expunge.evaluation.probe import Ask, fingerprint
+from expunge.unlearning import fluency, train
 
 TIMES = {"seconds", "created", "steps"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_resamples():
-    """No test here is of an interval."""
+    """No test here is of an interval, or of an answer's fluency."""
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(privacy, "auc_interval", partial(stats.auc_interval, resamples=20))
-        m.setattr(benchmark, "bootstrap_of_means", partial(stats.bootstrap_of_means, resamples=20))
+        few_resamples(m.setattr)
+        m.setattr(fluency, "ANSWER", Ask(max_new_tokens=6))
         yield
 
 
@@ -203,7 +202,7 @@ def test_a_method_that_fails_is_recorded_and_the_others_are_measured(copied, mon
         return own(net, tokenizer, data, method, *args, **kwargs)
 
     monkeypatch.setattr(train, "train", failing)
-    assert tofu.main(["--tiny", "--out", str(copied)]) == tofu.NOTHING
+    assert tofu.main(["--tiny", "--out", str(copied)]) == tofu.FAILED
     assert "no trial of pdu came to figures" in capsys.readouterr().err
     trials = record.read(copied / "results/trials.json")
     assert list(trials["chosen"]) == ["grad_diff"] and sum(not r["done"] for r in trials["trials"]) == 2

@@ -8,11 +8,18 @@ import sys
 import pytest
 import tiny
 import tiny_tofu
-from perf import evaluation
+from intervals import few_resamples
+from perf import evaluation, naive_evaluation
+
+from expunge.benchmarks import tofu
+from expunge.evaluation.probe import Ask
 
 
 @pytest.fixture
-def models(workplace, tokenizer):
+def models(workplace, tokenizer, monkeypatch):
+    few_resamples(monkeypatch.setattr)
+    monkeypatch.setattr(tofu, "ANSWER", Ask(16))
+    monkeypatch.setattr(naive_evaluation, "NEW", 16)
     tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
     tiny_tofu.write(workplace / "tofu")

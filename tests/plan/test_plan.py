@@ -283,7 +283,7 @@ def test_machines():
     assert machine.fits(memory, card, 2, gpu=True) and not machine.fits(memory, card, 3, gpu=True)
     assert not machine.fits(memory, replace(card, usable=memory.peak - 1), 1, gpu=True)
     assert not machine.fits(memory, replace(card, main=memory.main), 2, gpu=True)
-    assert machine.stated(24e9).usable == 24e9 - machine.CONTEXT and machine.here(gpu=False).usable > 0
+    assert machine.stated(24e9).usable == 24e9 - machine.CONTEXT and machine.this_one(gpu=False).usable > 0
 
 
 # -- the command ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from expunge.reveal.run import reveal
 
 SMALL = {
     "arms": 8, "rounds": 2, "queries": 2, "initial": 1, "responses": 3, "best": 1, "harvest": 3, "neutral": 8,
-    "max_new_tokens": 24, "instruction_tokens": 24, "shortest": 1, "max_perplexity": 1e9, "threshold": 0.1,
+    "max_new_tokens": 10, "instruction_tokens": 16, "shortest": 1, "max_perplexity": 1e9, "threshold": 0.1,
     "top_p": 1.0,
 }  # fmt: skip
 
@@ -199,7 +199,7 @@ def test_other_settings_in_the_same_folder_are_told(finished, settings, workplac
         ({"temperature": float("nan")}, "temperature must be a finite number"),
         ({"dimension": 30_000}, "dimension = 30000 does not fit"),
         ({"harvest": -1}, "harvest must be at least 0"),
-        ({"shortest": 25}, "at most 24 tokens long"),
+        ({"shortest": 25}, "at most 16 tokens long"),
         ({"embeddings": "no-such-encoder"}, "sentence-transformers"),
         ({"out": "own.py"}, r"own\.py: a file of that name is in the way"),
         ({"out": "own.py/found"}, r"own\.py: a file of that name is in the way"),

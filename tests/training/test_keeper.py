@@ -50,7 +50,7 @@ def test_the_newest_checkpoint_is_kept_and_a_short_run_writes_none(tmp_path):
     assert names(tmp_path / "unfinished") == ["checkpoint-3"] and manifest.is_whole(
         tmp_path / "unfinished/checkpoint-3"
     )
-    assert checkpoints.ours(tmp_path / "unfinished/checkpoint-3")["run"] == {"who": "me"}
+    assert checkpoints.state_of(tmp_path / "unfinished/checkpoint-3")["run"] == {"who": "me"}
     assert not (
         tmp_path / "unfinished/checkpoint-3/model.safetensors"
     ).exists()  # what trains is in trained.safetensors

@@ -26,7 +26,7 @@ def test_only_what_trains_is_written_and_read_exactly(tmp_path):
     m, other = tiny.model(0), tiny.model(1)
     for one in (m, other):
         train_only(one, "mlp")
-    pieces.write(tmp_path, trained.NAME, trained.of(m).items())
+    pieces.write(tmp_path, trained.NAME, trained.weights_of(m).items())
     assert set(load_file(tmp_path / "trained.safetensors")) == {n for n, p in m.named_parameters() if p.requires_grad}
     frozen = {n: p.clone() for n, p in other.named_parameters() if not p.requires_grad}
     assert trained.load(tmp_path, other)
@@ -36,7 +36,7 @@ def test_only_what_trains_is_written_and_read_exactly(tmp_path):
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    pieces.write(tmp_path, trained.NAME, trained.of(attach_lora(tiny.model(), r=2, alpha=4, seed=0)).items())
+    pieces.write(tmp_path, trained.NAME, trained.weights_of(attach_lora(tiny.model(), r=2, alpha=4, seed=0)).items())
     with pytest.raises(InputError, match="holds the weights of another model"):
         trained.load(tmp_path, tiny.model())
 

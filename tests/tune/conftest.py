@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from intervals import few_resamples
 from launch import once
-from tiny_tune import few_resamples, other_model, settings
+from tiny_tune import other_model, settings
 
 from expunge import tune
 
@@ -15,7 +16,7 @@ from expunge import tune
 def place(workplace, tokenizer, monkeypatch):
     """A folder to work in: ``model``, ``other``, ``forget.jsonl`` (3 rows) and ``retain.jsonl`` (5 rows)."""
     other_model(tokenizer)
-    few_resamples(monkeypatch)
+    few_resamples(monkeypatch.setattr)
     return workplace
 
 

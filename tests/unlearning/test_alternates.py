@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from expunge.errors import InputError
 from expunge.generation import sample as generate
 from expunge.unlearning import alternates
 
-FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
+FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "fluency_rows": 0}
 ROWS = [
     Row(({"role": "user", "content": q},), a) for q, a in [("Who?", "Ada."), ("Where?", "In Oru."), ("When?", "1836")]
 ]
@@ -52,32 +53,35 @@ def target():
 
 def test_a_row_without_an_alternate_gets_a_refusal_and_a_warning(monkeypatch, tmp_path):
     said(monkeypatch, ("Bo.", "", "1901"), *[("",)] * 3)
-    rows, warnings = alternates.kept(ROWS, target(), tmp_path, seed=0)
+    rows, warnings = alternates.alternate_rows(ROWS, target(), tmp_path, seed=0)
     assert [r.answer for r in rows][::2] == ["Bo.", "1901"] and rows[1].answer in refusals()
     assert [r.prompt for r in rows] == [r.prompt for r in ROWS]
     assert len(warnings) == 1 and warnings[0].startswith("1 of 3 forget rows have a refusal")
-    again, told = alternates.kept(ROWS, target(), tmp_path, seed=0)  # read: the generator has nothing left to say
+    again, told = alternates.alternate_rows(
+        ROWS, target(), tmp_path, seed=0
+    )  # read: the generator has nothing left to say
     assert again == rows and told == warnings
 
 
 def test_kept_alternates_serve_the_same_rows_model_and_seed_only(monkeypatch, tmp_path):
     asked = said(monkeypatch, ("a", "b", "c"), ("d", "e", "f"), ("g", "h"))
-    assert alternates.kept(ROWS, target(), tmp_path, seed=0)[0][0].answer == "a"
-    assert alternates.kept(ROWS, target(), tmp_path, seed=0)[0][0].answer == "a" and len(asked) == 1
-    assert alternates.kept(ROWS, target(), tmp_path, seed=1)[0][0].answer == "d"
-    assert alternates.kept(ROWS[1:], target(), tmp_path, seed=1)[0][0].answer == "g"
+    assert alternates.alternate_rows(ROWS, target(), tmp_path, seed=0)[0][0].answer == "a"
+    assert alternates.alternate_rows(ROWS, target(), tmp_path, seed=0)[0][0].answer == "a" and len(asked) == 1
+    assert alternates.alternate_rows(ROWS, target(), tmp_path, seed=1)[0][0].answer == "d"
+    assert alternates.alternate_rows(ROWS[1:], target(), tmp_path, seed=1)[0][0].answer == "g"
     assert stat.S_IMODE((tmp_path / alternates.FILE).stat().st_mode) == 0o600
     kept = json.loads((tmp_path / alternates.FILE).read_text())
     (tmp_path / alternates.FILE).write_text(json.dumps({k: v for k, v in kept.items() if k != "schema"}))  # of before
-    assert alternates.kept(ROWS[1:], target(), tmp_path, seed=1)[0][0].answer == "g"
+    assert alternates.alternate_rows(ROWS[1:], target(), tmp_path, seed=1)[0][0].answer == "g"
     (tmp_path / alternates.FILE).write_text(json.dumps(kept | {"schema": 2}))
     with pytest.raises(InputError, match="has schema 2"):
-        alternates.kept(ROWS[1:], target(), tmp_path, seed=1)
+        alternates.alternate_rows(ROWS[1:], target(), tmp_path, seed=1)
     assert kept["alternates"] == ["g", "h"] and kept["made_of"]["prompt"] == alternates.PROMPT
     assert "In Oru" not in (tmp_path / alternates.FILE).read_text()  # the forget answers are not copied
 
 
-def test_altpo_from_end_to_end(workplace):
+def test_altpo_from_end_to_end(workplace, monkeypatch):
+    monkeypatch.setattr(alternates, "generated", partial(alternates.generated, max_new_tokens=12))
     log = unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method="altpo", **FAST).record
     first = json.loads((workplace / "unlearned" / alternates.FILE).read_text())["alternates"]
     assert len(first) == 3 == log["data"]["alternate"]["rows"] and len(set(first)) > 1

@@ -15,7 +15,8 @@ from expunge.errors import InputError
 from expunge.method import Method, Objective
 from expunge.unlearning import run as unlearning_run
 
-FAST = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
+TRAINING = {"max_steps": 4, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
+FAST = TRAINING | {"fluency_rows": 0}
 
 
 def go(**kw):
@@ -27,7 +28,7 @@ def text_of(folder):
 
 
 def test_a_run_writes_a_record_a_model_and_a_report(workplace):
-    result = go(method=methods.blur_npo(beta=0.2))
+    result = go(method=methods.blur_npo(beta=0.2), fluency_rows=4)
     log = record.read(workplace / "unlearned")
     assert sorted(f.name for f in (workplace / "unlearned").iterdir()) == ["model", "report.html", "run.json"]
     assert log["method"]["name"] == "blur_npo" and log["method"]["parameters"]["beta"] == 0.2
@@ -236,7 +237,7 @@ def test_display_names_stand_in_place_of_paths(workplace):
     paths = {k: str(v) for k, v in given.items()}
     names = {"model_name": "Tiny", "data_name": "people", "out": str(workplace / "out")}
     made = unlearning_run.run(
-        recipe.make(paths | names | {"training": FAST}),
+        recipe.make(paths | names | {"training": TRAINING, "fluency_rows": 0}),
         command=f"expunge run --model {paths['model']} --out {names['out']}",
     )
     assert made.record["command"] == "expunge run --model Tiny --out out" and made.record["model"]["source"] == "Tiny"

@@ -19,7 +19,7 @@ from expunge.cli import app
 from expunge.errors import InputError, RunFailed
 from expunge.unlearning import store
 
-FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True}
+FAST = {"max_steps": 2, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "fluency_rows": 0}
 PDU = {"method": methods.pdu(multiplier=2.0, warmup=0.0, step_size=0.1), "save_strategy": "steps", "save_steps": 2}
 SMALL = {"adapter": "lora", "lora": {"r": 2, "alpha": 4}}
 

@@ -6,11 +6,14 @@ import os
 
 import pytest
 import torch
+from bench_worker import ANSWER_TOKENS
 from launch import launched
 from safetensors.torch import load_file
 
 from expunge import record, unlearn
 from expunge.errors import InputError
+from expunge.evaluation.probe import Ask
+from expunge.unlearning import fluency
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,7 @@ def printed(place, out):
 
 def test_the_weights_and_figures_are_those_of_one_process(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
+    monkeypatch.setattr(fluency, "ANSWER", Ask(ANSWER_TOKENS))
     one = unlearn(
         "model", forget="data/rows.json", retain="retain.json", method="npo", max_steps=3, out=str(tmp_path / "one"),
         disable_tqdm=True, use_cpu=True,

@@ -15,7 +15,7 @@ from expunge.cli import app
 from expunge.errors import InputError, RunFailed
 from expunge.training.trainer import UnlearningTrainer
 
-FAST = {"max_steps": 6, "use_cpu": True, "disable_tqdm": True, "method": "grad_diff"}
+FAST = {"max_steps": 6, "use_cpu": True, "disable_tqdm": True, "method": "grad_diff", "fluency_rows": 0}
 NAMES = ["Ada", "Bo", "Cy", "Di", "Ed", "Flo", "Gil", "Hy", "Ina", "Jo", "Kim", "Lu", "Mo", "Ned", "Oz", "Pia", "Quin"]
 
 

@@ -186,6 +186,7 @@ def test_the_command_line_says_the_command_that_goes_on(workplace, monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(UnlearningTrainer, "training_step", struck)
+    monkeypatch.setattr("expunge.cli.run.memory_plan", lambda *_, **__: {})
     args = [*RUN, "max_steps=3", "--out", "new one", "--fresh"]
     done = CliRunner().invoke(app, args)
     said = "stopped after step 2 of 3, which is saved; go on with: expunge run --model model .* --out 'new one'\n$"

@@ -16,14 +16,14 @@ from typing import Any
 
 from expunge import outputs, processes, record
 from expunge.bench.settings import Bench
-from expunge.bench.teach import arguments, is_made, made_of, stamp, teach
+from expunge.bench.teach import arguments, identity, is_finished, stamp, teach
 from expunge.benchmarks import named
 from expunge.data.example import Row
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Benchmark, data_of, to_learn
 from expunge.evaluation.custom import metrics
-from expunge.evaluation.evaluate import LAYOUT, Asked, as_asked, check_folder, evaluate, limited, read
-from expunge.evaluation.probe import How
+from expunge.evaluation.evaluate import LAYOUT, AnswersByModel, check_folder, evaluate, limited, read, with_defaults
+from expunge.evaluation.probe import EvaluationOptions
 from expunge.method import Method
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import load_tokenizer
@@ -32,7 +32,7 @@ from expunge.training import signals
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 from expunge.unlearning import train, unfinished
-from expunge.unlearning.given import Given
+from expunge.unlearning.python_inputs import PythonInputs
 from expunge.unlearning.ready import method_of, space
 from expunge.unlearning.rows import encode, load, load_streams
 from expunge.unlearning.settings import Recipe
@@ -49,18 +49,18 @@ class Ready:
     settings: Bench
     chosen: Benchmark
     folder: Path
-    how: How
+    how: EvaluationOptions
     plan: Recipe | None = None
     method: Method | None = None
     rows: Mapping[str, list[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Seen:
+class SharedResults:
     """What several runs on the same data share: ``measured`` as of ``unlearning.run``, ``asked`` as of ``evaluate``."""
 
     measured: dict[str, Any] = field(default_factory=dict)
-    asked: Asked = field(default_factory=dict)
+    asked: AnswersByModel = field(default_factory=dict)
 
 
 def run(settings: Bench, *, command: str | None = None) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def ready(settings: Bench, *, rows: Mapping[str, list[Row]] | None = None) -> Re
     metrics(settings.metric)
     inputs = {"model": settings.model, "data": settings.data, "retrained model": settings.retrained}
     folder = check_folder(settings.out, inputs=inputs, overwrite=settings.overwrite)
-    how = as_asked(settings.how, chosen)
+    how = with_defaults(settings.how, chosen)
     chosen.probes(data_of(chosen, settings.data))
     if settings.retrained:
         resolve(settings.retrained)
@@ -104,14 +104,14 @@ def ready(settings: Bench, *, rows: Mapping[str, list[Row]] | None = None) -> Re
 
 
 def carry_out(
-    it: Ready, *, command: str | None = None, seen: Seen | None = None, callbacks: Sequence[Any] = ()
+    it: Ready, *, command: str | None = None, shared: SharedResults | None = None, callbacks: Sequence[Any] = ()
 ) -> dict[str, Any]:
-    """What :func:`run` does after :func:`ready`; ``seen`` keeps what was measured of models that several runs share.
+    """What :func:`run` does after :func:`ready`; ``shared`` keeps what was measured of models that several runs share.
 
     ``callbacks``: of ``transformers.Trainer``, for the unlearning.
     """
     settings, chosen, folder, plan, rows = it.settings, it.chosen, it.folder, it.plan, it.rows
-    seen = seen or Seen()
+    shared = shared or SharedResults()
     names, target, model, retrained = names_of(settings), settings.model, settings.model, settings.retrained
     about: dict[str, Any] = {"command": record.renamed(command, names)}
     if plan and settings.teach is not None:
@@ -126,7 +126,7 @@ def carry_out(
     model = target
     if plan and it.method:
         plan = plan.model_copy(update={"model": target, "model_name": names.get(target)})
-        said = _unlearned(plan, it.method, rows, about["command"], seen.measured, callbacks)
+        said = _unlearned(plan, it.method, rows, about["command"], shared.measured, callbacks)
         about["unlearning"] = {k: said["method"][k] for k in ("name", "parameters", "paper", "status", "summary")}
         about["unlearning"] |= {"adapter": settings.run.get("adapter"), "steps": len(said["steps"])}
         about["unlearning"] |= {"seconds": said["seconds"], "record": "run/run.json", "warnings": said["warnings"]}
@@ -144,7 +144,7 @@ def carry_out(
         defined_in=settings.benchmark if settings.benchmark.endswith(".py") else None,
         names=names,
         about=about,
-        asked=seen.asked,
+        asked=shared.asked,
         metrics=settings.metric,
     ):
         return {}  # another process has it all
@@ -194,7 +194,7 @@ def _taught(settings: Bench, chosen: Benchmark, folder: Path) -> dict[str, str]:
     }
 
 
-def _plan(settings: Bench, chosen: Benchmark, how: How, folder: Path) -> Recipe:
+def _plan(settings: Bench, chosen: Benchmark, how: EvaluationOptions, folder: Path) -> Recipe:
     """The unlearning as an ordinary run, on what the benchmark says is forgotten and kept."""
     if chosen.forget is None:
         raise InputError(
@@ -245,7 +245,7 @@ def _check(settings: Bench, plan: Recipe, method: Method | None, folder: Path) -
     tokenizer = load_tokenizer(settings.model, trust_remote_code=plan.trust_remote_code, quantize=plan.quantize)
     data = encode(raw, tokenizer, plan)
     if method:  # an unfinished run of other settings is told before a model is loaded
-        unfinished.find(folder / "run", unfinished.made_of(plan, method, data, args), plan)
+        unfinished.find(folder / "run", unfinished.identity(plan, method, data, args), plan)
     return sets
 
 
@@ -266,13 +266,13 @@ def _unlearned(
         if not (folder / record.FILE).exists():
             return None
         start = models.load(plan.model, trust_remote_code=plan.trust_remote_code, quantize=plan.quantize).fingerprint
-        made = is_made(folder, folder / "model", made_of(plan, start, rows, method))
+        made = is_finished(folder, folder / "model", identity(plan, start, rows, method))
         return record.read(folder) if made else None
 
     if said := processes.on_main(earlier):
         return said
-    given = Given(callbacks=tuple(callbacks))
-    said = unlearning_run.run(plan, method=method, command=command, measured=measured, given=given).record
-    key = made_of(plan, said["model"]["fingerprint"], rows, method)
+    inputs = PythonInputs(callbacks=tuple(callbacks))
+    said = unlearning_run.run(plan, method=method, command=command, measured=measured, inputs=inputs).record
+    key = identity(plan, said["model"]["fingerprint"], rows, method)
     processes.on_main(partial(stamp, folder, folder / "model", key))
     return said

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.errors import InputError
 from expunge.evaluation.custom import HELP, Names
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 from expunge.jobs import Address, Count
 from expunge.settings import checked, extract_settings, full_names, split_pair
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.settings import TABLES, Recipe
 
-EVALUATION_OPTIONS = {f.name for f in dataclasses.fields(How)}
+EVALUATION_OPTIONS = {f.name for f in dataclasses.fields(EvaluationOptions)}
 EVALUATION_ONLY = ("limit", "dtype")  # not of the run, which takes all rows, in float32
 SET_BY_BENCHMARK = ("forget", "retain", "compare_with", "compare_name", "title")  # settings of a run
 
@@ -53,11 +53,11 @@ class Bench(BaseModel):
     overwrite: bool = Field(False, description="Write over earlier figures in the folder.")
     jobs: Count = None
     cluster: Address = None
-    how: How = How()
+    how: EvaluationOptions = EvaluationOptions()
     run: dict[str, Any] = Field(default_factory=dict)
 
 
-OWN = set(Bench.model_fields) - {"how", "run"}
+OWN_FIELDS = set(Bench.model_fields) - {"how", "run"}
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -72,15 +72,17 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-    """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or ``How``, or what a run takes."""
+    """``values`` with ``key=value`` settings: ``teach.KEY``, a field of :class:`Bench` or of an evaluation, or what a run
+    takes.
+    """
     pairs = list(pairs)
     teach = [split_pair(p.removeprefix("teach.")) for p in pairs if p.startswith("teach.") and "=" in p]
     out, rest = extract_settings(
-        values, [p for p in pairs if not p.startswith("teach.")], (OWN | EVALUATION_OPTIONS) - {"teach"}
+        values, [p for p in pairs if not p.startswith("teach.")], (OWN_FIELDS | EVALUATION_OPTIONS) - {"teach"}
     )
     if teach:
         out["teach"] = full_names(out.get("teach") or {}, "[teach]") | dict(teach)
-    return recipe.override(out, rest, others=OWN | EVALUATION_OPTIONS)
+    return recipe.override(out, rest, others=OWN_FIELDS | EVALUATION_OPTIONS)
 
 
 def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
@@ -90,7 +92,7 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
         if key in SET_BY_BENCHMARK:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")
     shared = EVALUATION_OPTIONS & set(Recipe.model_fields) - set(EVALUATION_ONLY)
-    of_run = {k: v for k, v in values.items() if k not in OWN and (k not in EVALUATION_OPTIONS or k in shared)}
+    of_run = {k: v for k, v in values.items() if k not in OWN_FIELDS and (k not in EVALUATION_OPTIONS or k in shared)}
     if not values.get("method"):
         of_run.pop("quantize", None)  # then of how the model is asked alone
     recipe.make({"model": "-", "forget": "-", **of_run}, where)  # raises for an unknown or mistyped setting
@@ -99,7 +101,7 @@ def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
     idle += ["adapter"] if of_run.get("adapter") and values.get("teach") is None else []
     if idle and not values.get("method"):
         raise InputError(f"{where}: {', '.join(idle)} is for unlearning; say with --method which method")
-    own = {k: v for k, v in values.items() if k in OWN} | {"run": of_run}
+    own = {k: v for k, v in values.items() if k in OWN_FIELDS} | {"run": of_run}
     if isinstance(own.get("teach"), Mapping):
         own["teach"] = full_names(own["teach"], f"{where}, [teach]")
     own["how"] = {k: v for k, v in values.items() if k in EVALUATION_OPTIONS}

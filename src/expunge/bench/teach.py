@@ -25,7 +25,7 @@ from expunge.unlearning.resumable import discard, train_resumable
 from expunge.unlearning.rows import Data, length
 from expunge.unlearning.settings import Recipe
 
-MADE = "made.json"
+MADE_FILE = "made.json"
 DECIDES = ("adapter", "lora", "merge", "seed", "max_length", "chat_template")  # besides method, training and data
 # TOFU's: 5 epochs at 1e-5, times 20 for LoRA; batch, schedule and the rest are those of `expunge run`.
 EPOCHS = 5.0
@@ -46,21 +46,21 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
     """
     from expunge import models
 
-    if files.is_foreign(folder, [MADE]) and not settings.overwrite:
+    if files.is_foreign(folder, [MADE_FILE]) and not settings.overwrite:
         raise InputError(f"{folder} holds something that was not taught here; choose another folder, or --overwrite")
     began = time.monotonic()
     work = folder.with_name(f"{folder.name}-training")
     args = arguments(settings, len(rows), work)
     base = models.load(
         settings.model,
-        device=train.where(settings, args),
+        device=train.device_of(settings, args),
         trust_remote_code=settings.trust_remote_code,
         attn=settings.attn,
     )
-    key = made_of(settings, base.fingerprint, {"taught": rows})
-    if processes.on_main(partial(is_made, folder, folder, key)):
+    key = identity(settings, base.fingerprint, {"taught": rows})
+    if processes.on_main(partial(is_finished, folder, folder, key)):
         return
-    if (folder / MADE).exists() and not settings.overwrite:
+    if (folder / MADE_FILE).exists() and not settings.overwrite:
         raise InputError(f"{folder} was taught with other settings or data; choose another folder, or --overwrite")
     template.use(base.tokenizer, settings.template_arguments if settings.chat_template else {})
     how: dict[str, Any] = {"max_length": length(settings), "chat_template": settings.chat_template}
@@ -96,7 +96,7 @@ def teach(rows: Sequence[Row], settings: Recipe, folder: Path) -> None:
 
 
 # -- what was made of what ------------------------------------------------------------------------------------------------
-def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], method: Method = NLL) -> dict[str, Any]:
+def identity(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], method: Method = NLL) -> dict[str, Any]:
     """What decides the weights that come out: method and settings, fingerprints of the start model and of the rows."""
     from expunge.training.arguments import parse
 
@@ -118,21 +118,21 @@ def made_of(settings: Recipe, model: str, rows: Mapping[str, Sequence[Row]], met
 def stamp(folder: Path, weights: Path, said: Mapping[str, Any]) -> None:
     """Write ``made.json`` into ``folder``: ``said``, and the fingerprint of the weights that came out."""
     output = files.sha256_folder(weights, "*.safetensors")
-    files.write_json(folder / MADE, {"schema": record.SCHEMA, **said, "output": output})
+    files.write_json(folder / MADE_FILE, {"schema": record.SCHEMA, **said, "output": output})
 
 
-def is_made(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
+def is_finished(folder: Path, weights: Path, key: Mapping[str, Any]) -> bool:
     """Whether ``made.json`` says that ``key`` made these weights, and they are still as they were."""
     try:
-        said = read_made(folder)
+        said = read_identity(folder)
         same = {k: said.get(k) for k in key} == json.loads(json.dumps(key))
         return same and said.get("output") == files.sha256_folder(weights, "*.safetensors")
     except InputError:
         return False
 
 
-def read_made(folder: Path) -> dict[str, Any]:
+def read_identity(folder: Path) -> dict[str, Any]:
     """What ``made.json`` in ``folder`` says."""
-    file = folder / MADE
+    file = folder / MADE_FILE
     said = files.read_json(file, description="record", remedy=f"remove the folder {folder}, and it is made again")
     return record.check_schema(said, file, unnamed=1)

@@ -17,7 +17,7 @@ from expunge.cli.unexpected import writes_to
 from expunge.errors import InputError
 from expunge.settings import check_filled, is_recipe
 
-BENCH, EVALUATION = "expunge.bench.settings.Bench", "expunge.evaluation.probe.How"
+BENCH, EVALUATION = "expunge.bench.settings.Bench", "expunge.evaluation.probe.EvaluationOptions"
 LM_EVAL_OPTIONS = {
     "limit",
     "dtype",
@@ -211,7 +211,7 @@ def rescore(
 def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], arguments: list[str]) -> dict[str, Any]:
     """The arguments of ``lm_eval.measure``; InputError for what means nothing there."""
     from expunge.evaluation.evaluate import LM_EVAL
-    from expunge.evaluation.probe import How
+    from expunge.evaluation.probe import EvaluationOptions
 
     known = LM_EVAL_OPTIONS | {"model", "out", "data", "overwrite"}
     if other := [*settings, *("--" + k.replace("_", "-") for k in flags if k not in known)]:
@@ -226,7 +226,7 @@ def _for_lm_eval(name: str, flags: Mapping[str, Any], settings: list[str], argum
         "out": flags.get("out", "figures"),
         "arguments": arguments,
         "data": flags.get("data"),
-        "how": How(**{k: v for k, v in flags.items() if k in LM_EVAL_OPTIONS}),
+        "how": EvaluationOptions(**{k: v for k, v in flags.items() if k in LM_EVAL_OPTIONS}),
         "overwrite": flags.get("overwrite", False),
     }
 

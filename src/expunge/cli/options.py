@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import pkgutil
@@ -75,11 +76,15 @@ class Commands(TyperGroup):
         """The command that is named, in full."""
         name, command, rest = super().resolve_command(ctx, args)
         build = getattr(getattr(command, "callback", None), "build", None)
-        if build is None:
-            return name, command, rest
-        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_show_locals=False)
-        app.command(name)(build())
-        return name, typer.main.get_command(app), rest
+        return name, command if build is None else _in_full(name, build), rest
+
+
+@functools.cache
+def _in_full(name: str, build: Callable[[], Callable[..., None]]) -> Any:
+    """The command that ``build`` makes, with its options."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_show_locals=False)
+    app.command(name)(build())
+    return typer.main.get_command(app)
 
 
 def described(kind: Any) -> dict[str, FieldInfo]:

@@ -57,7 +57,7 @@ def command(
     result.show({"command": "plan", **found}, lambda: typer.echo(text), as_json=as_json, quiet=quiet)
 
 
-def taken(settings: Any, *, as_json: bool) -> dict[str, Any]:
+def memory_plan(settings: Any, *, as_json: bool) -> dict[str, Any]:
     """What a dry run says of parameters and memory: in full as JSON, else in a line each; nothing where it is unknown."""
     from expunge.errors import InputError
     from expunge.plan.describe import summary

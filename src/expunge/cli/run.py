@@ -10,7 +10,7 @@ from expunge.cli import result
 from expunge.cli.errors import running
 from expunge.cli.launching import several
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
-from expunge.cli.plan import taken
+from expunge.cli.plan import memory_plan
 from expunge.cli.unexpected import writes_to
 
 
@@ -52,7 +52,7 @@ def command(
 
         hush()
         writes_to(chosen.out)
-        plan = planned(chosen) | taken(chosen, as_json=as_json) if dry_run else None
+        plan = planned(chosen) | memory_plan(chosen, as_json=as_json) if dry_run else None
         done = None if dry_run else run(chosen, command=result.command_line())
     if plan:
         result.show_plan({"command": "run", **plan}, as_json=as_json)

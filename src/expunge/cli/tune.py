@@ -15,14 +15,14 @@ from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 
 OF_BENCHMARK = ("data", "retrained", "retrained_name")
-NOT_HERE = ("processes", "title", "examples", "max_new_tokens")
+UNSUPPORTED = ("processes", "title", "examples", "max_new_tokens")
 
 
 @from_settings(
     "expunge.tune.settings.Tune",
     (BENCH, *OF_BENCHMARK),
     "expunge.unlearning.settings.Recipe",
-    leave_out=NOT_HERE,
+    leave_out=UNSUPPORTED,
 )
 def command(
     given: dict[str, Any],

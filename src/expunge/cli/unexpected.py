@@ -124,7 +124,7 @@ def sentence(error: Exception, log: Path | None) -> str:
             f"max_length, say gradient_checkpointing=true, or train LoRA factors with --adapter lora --dtype bfloat16{where}"
         )
     if processes.is_gone(error):
-        return f"{processes.gone()}{where}"
+        return f"{processes.lost_process()}{where}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
         return f"the package {package} is needed for this and is not installed: pip install {package}{where}"

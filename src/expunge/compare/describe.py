@@ -15,7 +15,7 @@ from expunge.compare.settings import Compare, Trial
 from expunge.training.arguments import parse
 
 
-def whole(settings: Compare, first: Ready, spent: Budget, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def full_record(settings: Compare, first: Ready, spent: Budget, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What holds for all runs, and the runs."""
     forget, utility = settings.figures
     shared, how = settings.shared, first.how

@@ -10,27 +10,25 @@ from typing import Any
 
 from expunge import files, record
 from expunge.bench.run import Ready
-from expunge.bench.teach import MADE, made_of, read_made
+from expunge.bench.teach import MADE_FILE, identity, read_identity
 from expunge.errors import InputError
 from expunge.evaluation import evaluate
 from expunge.evaluation.probe import Probe, fingerprint
 
-NOT_ASKED = ("device", "attn", "trust_remote_code")  # of How: they change no figure
-
 
 def is_done(it: Ready, probes: Sequence[Probe], overwrite: bool) -> bool:
     """Whether a run with its figures is in its folder; InputError if they come from other settings, data or questions."""
-    made = read_made(it.folder / "run") if (it.folder / "run" / MADE).exists() else {}
+    made = read_identity(it.folder / "run") if (it.folder / "run" / MADE_FILE).exists() else {}
     said = _figures(it.folder)
     if not made and not said:
         return False
     assert it.plan and it.method
-    key = json.loads(json.dumps(made_of(it.plan, "", it.rows, it.method)))
+    key = json.loads(json.dumps(identity(it.plan, "", it.rows, it.method)))
     old, data = made.get("settings", {}), made.get("data", {})
     wrong = [f"{k}: {a!r}, now {b!r}" for k, a, b in _differ(old, key["settings"])]
     wrong += [f"the {k} rows are others" for k, *_ in _differ(data, key["data"])]
     if said:
-        asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in NOT_ASKED}
+        asked = {k: v for k, v in dataclasses.asdict(it.how).items() if k not in evaluate.NOT_RECORDED}
         asked |= {"benchmark": it.chosen.name, "metrics": it.settings.metric}
         wrong += [f"{k}: {said.get(k)!r}, now {v!r}" for k, v in asked.items() if said.get(k) != v]
         if said.get("data", {}).get("fingerprint") != fingerprint(probes):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import bench, jobs, outputs, processes, record
-from expunge.bench.run import Ready, Seen
+from expunge.bench.run import Ready, SharedResults
 from expunge.benchmarks import named
 from expunge.compare import budget
 from expunge.compare import describe as about
@@ -35,7 +35,7 @@ LAYOUT = outputs.Layout(
     entries=("compare.json", "report.html", "tradeoff.svg", "tradeoff.png", "runs/"),
     evidence=("runs/*/figures.json", "runs/*/run/made.json", "runs/*/run/run.json"),
 )
-LEAST = 3  # rows of each part that are enough to learn which figures a benchmark has
+ROWS_PER_PART = 3  # rows of each part that are enough to learn which figures a benchmark has
 
 
 def compare(benchmark: str, methods: Iterable[str] | Mapping[str, Any], model: str, **settings: Any) -> dict[str, Any]:
@@ -88,18 +88,18 @@ def _carried_out(
     from expunge.evaluation.collect import judge
 
     given = {"target": first.settings.model, "retrained": first.settings.retrained}
-    seen = Seen(asked={name: asking.collected(name, probes, first.how) for name in given.values() if name})
-    beside = {who: seen.asked[name] for who, name in given.items() if name}
+    shared = SharedResults(asked={name: asking.collected(name, probes, first.how) for name in given.values() if name})
+    beside = {who: shared.asked[name] for who, name in given.items() if name}
     beside = dict(judge.judged(first.chosen.score_parts, probes, beside, first.how))
-    seen.asked.update({name: beside[who] for who, name in given.items() if name})
+    shared.asked.update({name: beside[who] for who, name in given.items() if name})
     figures = evaluate.figures_of(first.chosen, {who: collected for who, (collected, _) in beside.items()})
     _named(settings, first.chosen, {(f.part, f.name) for f in figures["target"]})
     prints = {who: facts["fingerprint"] for who, (_, facts) in beside.items()}
     done = {name for name, it in of.items() if there[name] and same_models(it, prints, settings.overwrite)}
     release_memory()
-    runs = sweep(settings, found, of, done, seen, command=command, folder=folder, tell=tell, prepare=prepare)
+    runs = sweep(settings, found, of, done, shared, command=command, folder=folder, tell=tell, prepare=prepare)
     names = bench.names_of(first.settings)
-    whole = about.whole(settings, first, spent, runs) | {
+    whole = about.full_record(settings, first, spent, runs) | {
         "command": record.renamed(command, names),
         "data": {
             "source": names.get(str(first.settings.data), first.settings.data),
@@ -181,7 +181,7 @@ def _figures(chosen: Benchmark, probes: list[Probe]) -> set[tuple[str, str]]:
     """
     import numpy as np
 
-    few = [p for p in probes if p.index < LEAST]
+    few = [p for p in probes if p.index < ROWS_PER_PART]
     made = np.linspace(-2, -1, 4, dtype=np.float32)
     table = Collected(
         tuple(

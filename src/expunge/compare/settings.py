@@ -26,8 +26,8 @@ FIGURES = {  # (forget, utility) where the recipe says nothing, by the first wor
     "tofu": ("forget/probability", "all/model_utility"),
     "muse": ("forget_qa/knowmem", "retain_qa/knowmem"),
 }
-SPENDS = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
-NOT_HERE = {  # what a benchmark run takes, and where a comparison has it
+BUDGET_ARGUMENTS = ("max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps")
+UNSUPPORTED = {  # what a benchmark run takes, and where a comparison has it
     "method": "the table [methods.NAME]",
     "parameters": "the table [methods.NAME]",
     "seed": "seeds",
@@ -96,7 +96,7 @@ class Compare(BaseModel):
         return Jobs(self.jobs, self.cluster)
 
 
-OWN = set(Compare.model_fields) - {"methods", "shared"}
+OWN_FIELDS = set(Compare.model_fields) - {"methods", "shared"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     pairs = list(pairs)
     check_pairs(pairs)
     tables = [pair for pair in pairs if pair.startswith("methods.") and "=" in pair]
-    out, rest = extract_settings(values, [pair for pair in pairs if pair not in tables], OWN)
+    out, rest = extract_settings(values, [pair for pair in pairs if pair not in tables], OWN_FIELDS)
     for key, value in map(split_pair, tables):
         out["methods"] = _set(out.get("methods", {}), key.removeprefix("methods."), value)
     return bench.override(out, rest)
@@ -143,14 +143,14 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
 def make(values: Mapping[str, Any], where: str = "the comparison") -> Compare:
     """``values`` checked as far as that goes without data; the first thing that is wrong is one sentence."""
     values = recipe.with_training(values, where)
-    for key, instead in NOT_HERE.items():
+    for key, instead in UNSUPPORTED.items():
         if values.get(key) not in ({}, None) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a comparison; use {instead}")
     tables = values.get("methods")
     if not isinstance(tables, Mapping) or not tables:
         raise InputError(f"{where} has no methods; write a table [methods.npo] for each")
-    own = {k: v for k, v in values.items() if k in OWN}
-    shared = {k: v for k, v in values.items() if k not in OWN and k not in NOT_HERE and k != "methods"}
+    own = {k: v for k, v in values.items() if k in OWN_FIELDS}
+    shared = {k: v for k, v in values.items() if k not in OWN_FIELDS and k not in UNSUPPORTED and k != "methods"}
     methods = {label: _entry(label, table, where) for label, table in tables.items()}
     made = checked(Compare, own | {"methods": methods, "shared": shared}, where)
     if len(set(made.seeds)) < len(made.seeds):
@@ -216,7 +216,7 @@ def _entry(label: str, table: Any, where: str) -> Entry:
                 f"{where}: the grid of {label} names {key!r}{nearest(key, [*known, *training_names()])}; a grid is over "
                 f"parameters of {made.method} or training arguments"
             )
-        if key in SPENDS:
+        if key in BUDGET_ARGUMENTS:
             raise InputError(f"{where}: the grid of {label} changes {key}; every run has the same budget")
         if key in made.parameters or key in made.training:
             raise InputError(f"{where}: {key} stands in [methods.{label}] and in its grid; leave out one of the two")

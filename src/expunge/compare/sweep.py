@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import bench, jobs, outputs, record
-from expunge.bench.run import Ready, Seen
+from expunge.bench.run import Ready, SharedResults
 from expunge.compare import describe
 from expunge.compare.settings import Compare, Trial
 from expunge.data.example import Row
@@ -26,7 +26,7 @@ def sweep(
     found: Sequence[Trial],
     of: Mapping[str, Ready],
     done: Collection[str],
-    seen: Seen,
+    shared: SharedResults,
     *,
     command: str | None,
     folder: Path,
@@ -47,10 +47,10 @@ def sweep(
             there = trial.name in done
             tell(f"{at} of {len(found)}  {trial.name}{', which is there already' if there else ''}")
             if there:
-                records[trial.name], _ = carry_out(trial, of[trial.name], seen, command, folder, settings.keep, True)
+                records[trial.name], _ = carry_out(trial, of[trial.name], shared, command, folder, settings.keep, True)
             else:
                 it = None if apart else of[trial.name]
-                yield jobs.Task(trial.name, carry_out, (trial, it, seen, command, folder, settings.keep))
+                yield jobs.Task(trial.name, carry_out, (trial, it, shared, command, folder, settings.keep))
 
     by_name = {trial.name: trial for trial in found}
     device = found[0].settings.how.device
@@ -60,7 +60,7 @@ def sweep(
                 trial = by_name[one.name]
                 if one.error is None:
                     records[one.name], measured = one.value
-                    seen.measured.update(measured)
+                    shared.measured.update(measured)
                 else:
                     text = clean(one.error, of[one.name])
                     records[one.name] = describe.failed(trial, of[one.name], text, folder)
@@ -75,7 +75,7 @@ def sweep(
 def carry_out(
     trial: Trial,
     it: Ready | None,
-    seen: Seen,
+    shared: SharedResults,
     command: str | None,
     out: Path,
     keep: str,
@@ -88,10 +88,10 @@ def carry_out(
     with signals.caught():
         it = it or bench.ready(trial.settings)
         with contextlib.nullcontext() if done else outputs.claimed(it.folder, evaluate.LAYOUT, overwrite=True):
-            said = _record(it, trial, seen, command, out, done)
+            said = _record(it, trial, shared, command, out, done)
         _thin(it.folder / "run" / "model", keep)
         release_memory()
-        return said, dict(seen.measured)
+        return said, dict(shared.measured)
 
 
 def line(said: Mapping[str, Any], figures: Sequence[str], seconds: float) -> str:
@@ -110,11 +110,13 @@ def line(said: Mapping[str, Any], figures: Sequence[str], seconds: float) -> str
 
 
 # -- one run --------------------------------------------------------------------------------------------------------------
-def _record(it: Ready, trial: Trial, seen: Seen, command: str | None, out: Path, done: bool) -> dict[str, Any]:
+def _record(
+    it: Ready, trial: Trial, shared: SharedResults, command: str | None, out: Path, done: bool
+) -> dict[str, Any]:
     try:
         if not done:  # or an earlier run's figures stand beside new weights where this one breaks off
             (it.folder / evaluate.FIGURES).unlink(missing_ok=True)
-        said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, seen=seen)
+        said = evaluate.read(it.folder) if done else bench.carry_out(it, command=command, shared=shared)
         return describe.run(trial, it, said, record.read(it.folder / "run"), out)
     except Exception as error:  # one method's trouble is not the others'
         return describe.failed(trial, it, sentence(error, it), out)

@@ -45,7 +45,7 @@ PARTS = (
     ),
     *EXTRAS,
 )
-KNOWN = tuple(
+KNOWN_COLUMNS = tuple(
     dict.fromkeys(
         [*PARTS, "instruction", "response", "output", "query", "conversations", "paraphrased_question", "answerkey"]
     )
@@ -127,7 +127,9 @@ def unknown(names: Iterable[str], where: str, *, known: Iterable[str]) -> None:
     names_by_normal = {normal(n): n for n in names}
     missing = [k for k in known if k not in names_by_normal]
     for normalised, name in names_by_normal.items():
-        if normalised not in KNOWN and (close := difflib.get_close_matches(normalised, missing, n=1, cutoff=0.8)):
+        if normalised not in KNOWN_COLUMNS and (
+            close := difflib.get_close_matches(normalised, missing, n=1, cutoff=0.8)
+        ):
             raise InputError(f"{where}: unknown column {name!r}, did you mean {close[0]!r}?")
 
 

@@ -45,7 +45,7 @@ def parse(raw: Any, where: str, options: ReadOptions | None = None, *, depth: in
     kind = _kind(fields)
     if kind is None and depth < DEPTH and (inner := _inner(raw)) is not None:
         return parse(inner, where, options, depth=depth + 1)
-    columns.unknown(raw, where, known=EXTRAS if kind else columns.KNOWN)
+    columns.unknown(raw, where, known=EXTRAS if kind else columns.KNOWN_COLUMNS)
     if kind is None:
         raise InputError(_unreadable(raw, fields, where, options))
     row, names = _base_row(kind, fields, where)

@@ -20,7 +20,7 @@ from expunge import __version__, files, outputs, record
 from expunge.errors import InputError
 from expunge.evaluation import custom, fluency, scores, table
 from expunge.evaluation.benchmark import Benchmark, Figure, data_of, to_json
-from expunge.evaluation.probe import How, Probe, fingerprint
+from expunge.evaluation.probe import EvaluationOptions, Probe, fingerprint
 
 FIGURES, SCORES = "figures.json", "scores"
 LAYOUT = outputs.Layout(
@@ -35,10 +35,10 @@ LAYOUT = outputs.Layout(
         "run/unfinished/checkpoint-*/trainer_state.json",
     ),
 )  # fmt: skip
-NOT_RECORDED = ("device", "attn", "trust_remote_code")  # fields of How that change no figure
+NOT_RECORDED = ("device", "attn", "trust_remote_code")  # fields of EvaluationOptions that change no figure
 LM_EVAL = "lm-eval:"  # prefix of the name of a run of lm-evaluation-harness, see :mod:`expunge.evaluation.lm_eval`
 BESIDE = ("target", "retrained")  # the models to compare ``model`` with
-Asked: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> its answers, and its source
+AnswersByModel: TypeAlias = dict[str, tuple[table.Collected, dict[str, Any]]]  # model -> its answers, and its source
 
 
 def evaluate(
@@ -49,12 +49,12 @@ def evaluate(
     data: str | Path | None = None,
     target: str | None = None,
     retrained: str | None = None,
-    how: How | None = None,
+    how: EvaluationOptions | None = None,
     overwrite: bool = False,
     defined_in: str | None = None,
     names: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
-    asked: Asked | None = None,
+    asked: AnswersByModel | None = None,
     metrics: Sequence[str] | None = None,
 ) -> list[Figure]:
     """Run ``benchmark`` on ``model``, write the folder ``out``, and return the model's figures.
@@ -69,7 +69,7 @@ def evaluate(
 
     Raises InputError for invalid data before a model is loaded.
     """
-    how = as_asked(how or How(), benchmark)
+    how = with_defaults(how or EvaluationOptions(), benchmark)
     own_metrics = custom.metrics(metrics)
     folder = check_folder(out, overwrite=overwrite)
     source = data_of(benchmark, data)
@@ -79,8 +79,8 @@ def evaluate(
     from expunge.evaluation.collect import judge
 
     names_by_role = {"model": model, "target": target, "retrained": retrained}
-    answered: Asked = {} if asked is None else asked
-    results: Asked = {}
+    answered: AnswersByModel = {} if asked is None else asked
+    results: AnswersByModel = {}
     for role, name in names_by_role.items():
         if name:
             earlier = answered.get(name) if role in BESIDE else None
@@ -135,7 +135,7 @@ def _less_fluent(benchmark: Benchmark, collected: Mapping[str, table.Collected])
     return fluency.less_fluent(before, after)
 
 
-def as_asked(how: How, benchmark: Benchmark) -> How:
+def with_defaults(how: EvaluationOptions, benchmark: Benchmark) -> EvaluationOptions:
     """``how`` with the benchmark's defaults for what the user leaves out."""
     if how.backend == "vllm" and find_spec("vllm") is None:
         raise InputError("the backend vllm is not installed: pip install 'expunge[vllm]', or leave the backend out")

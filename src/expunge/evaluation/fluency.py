@@ -20,7 +20,7 @@ from expunge.evaluation.table import Collected
 from expunge.stats import ratio_bootstrap
 
 Array = NDArray[np.float64]
-SAID = "said"  # the variant of a model's own answer, as the judge scores it
+ANSWER_VARIANT = "said"  # the variant of a model's own answer, as the judge scores it
 LESS = 0.5  # times the fluency before: below, a warning
 NAMES = {"answer_perplexity": "perplexity", "answer_repetition": "repetition", "answer_real_words": "real words"}
 UNDER = "of answers under the model before"
@@ -48,7 +48,7 @@ class Answers:
 
 def answers(collected: Collected, part: str) -> Answers | None:
     """The judged answers of ``part``, those without a word among them; None where none was judged."""
-    judged = {s.index: s for s in collected.scores if (s.part, s.variant) == (part, SAID)}
+    judged = {s.index: s for s in collected.scores if (s.part, s.variant) == (part, ANSWER_VARIANT)}
     said = {a.index: a.text for a in collected.answers if (a.part, a.variant) == (part, "answer")}
     said = {i: text for i, text in sorted(said.items()) if i in judged or not text.strip()}
     if not said or not (judged or len(said) == sum((a.part, a.variant) == (part, "answer") for a in collected.answers)):

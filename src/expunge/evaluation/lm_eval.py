@@ -20,8 +20,8 @@ from expunge import files, record
 from expunge.errors import InputError
 from expunge.evaluation.benchmark import Figure
 from expunge.evaluation.evaluate import LM_EVAL, check_folder, write
-from expunge.evaluation.lm_eval_arguments import WRAPPER, accepted, only, parse, with_how
-from expunge.evaluation.probe import How
+from expunge.evaluation.lm_eval_arguments import WRAPPER, accepted, only, parse, with_options
+from expunge.evaluation.probe import EvaluationOptions
 from expunge.stats import clopper_pearson, wilson
 
 SAMPLES = "samples.json"
@@ -37,7 +37,7 @@ def measure(
     *,
     arguments: Iterable[str] = (),
     data: str | Path | None = None,
-    how: How | None = None,
+    how: EvaluationOptions | None = None,
     overwrite: bool = False,
 ) -> list[Figure]:
     """Run the harness's ``tasks`` on ``model``, write ``figures.json`` into the folder ``out``, and return the figures.
@@ -48,11 +48,11 @@ def measure(
     Raises InputError, before a model is loaded, where the harness is not installed, for a task or an argument that it does
     not know, and for a value that is not of the argument's type.
     """
-    how = how or How()
+    how = how or EvaluationOptions()
     folder = check_folder(out, inputs={"model": model, "data": data}, overwrite=overwrite)
     harness, wrapper = _installed()
     manager = _tasks(tasks, data)
-    passed_arguments = with_how(how, parse(arguments, accepted(harness, wrapper)))
+    passed_arguments = with_options(how, parse(arguments, accepted(harness, wrapper)))
     began = time.monotonic()
     from expunge.evaluation.collect import cached, processes  # imports torch, so only after all checks
 

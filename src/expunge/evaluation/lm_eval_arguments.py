@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from expunge.errors import InputError
-from expunge.evaluation.probe import How
+from expunge.evaluation.probe import EvaluationOptions
 
-OURS = ("model", "model_args", "tasks", "task_manager", "evaluation_tracker", "device", "verbosity")
+SET_BY_EXPUNGE = ("model", "model_args", "tasks", "task_manager", "evaluation_tracker", "device", "verbosity")
 """Arguments of ``simple_evaluate`` that are set here, or do not apply to a loaded model."""
 
 WRAPPER = (
@@ -43,7 +43,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 def accepted(harness: Any, wrapper: Any) -> dict[str, inspect.Parameter]:
     """The arguments that a user may give, by name: of ``harness`` (``simple_evaluate``) and of ``wrapper`` (``HFLM``)."""
     ours = {name: p for name, p in names(wrapper).items() if name in WRAPPER}
-    return ours | {name: p for name, p in names(harness).items() if name not in OURS}
+    return ours | {name: p for name, p in names(harness).items() if name not in SET_BY_EXPUNGE}
 
 
 def parse(pairs: Iterable[str], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _value(name: str, text: str, parameter: inspect.Parameter) -> Any:
     raise InputError(f"{name}={text} does not fit: lm-evaluation-harness wants {parameter.annotation}")
 
 
-def with_how(how: How, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def with_options(how: EvaluationOptions, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """``arguments`` and the settings of ``how`` under the harness's names; InputError where both give a value."""
     settings = {"limit": how.limit, "max_length": how.max_length, "apply_chat_template": how.chat_template}
     from_settings = {name: value for name, value in settings.items() if value is not None}

@@ -50,7 +50,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class How:
+class EvaluationOptions:
     """Settings of an evaluation, besides the probes.
 
     ``max_length``, ``chat_template``: the benchmark's own where None; ``template_arguments``: passed to the template;
@@ -96,6 +96,9 @@ class How:
             raise InputError(f"backend must be {' or '.join(BACKENDS)}, not {self.backend!r}")
         if self.quantize and self.backend == "vllm":
             raise InputError("quantize is of the backend transformers; leave out one of the two")
+
+
+How = EvaluationOptions  # its former name
 
 
 def fingerprint(probes: Iterable[Probe]) -> str:

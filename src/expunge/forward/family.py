@@ -83,7 +83,7 @@ def positions(model: nn.Module) -> int | None:
     return most if any(most <= m.num_embeddings <= most + 2 for m in tables) else None  # OPT has two rows more
 
 
-def left(model: nn.Module, prompt: int, wanted: int) -> int:
+def tokens_left(model: nn.Module, prompt: int, wanted: int) -> int:
     """How many of ``wanted`` tokens fit behind a prompt of ``prompt``; InputError where that is none."""
     most = positions(model)
     if most is not None and prompt >= most:

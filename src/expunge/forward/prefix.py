@@ -21,7 +21,7 @@ from expunge.forward import family, padding
 
 log = logging.getLogger(__name__)
 
-LEAST = 128  # tokens saved in a batch: fewer are not worth a second call, which is short and so inefficient
+MIN_SAVED_TOKENS = 128  # tokens saved in a batch: fewer are not worth a second call, which is short and so inefficient
 CLOSE = 1e-2  # mean difference of the logits over their deviation; other positions or masks give far more
 
 
@@ -35,7 +35,7 @@ def shared(ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], ignore
     first_label = min(next((t for t, y in enumerate(row) if y != ignore), len(row)) for row in labels)
     end = max(0, first_label - 1)
     same = next((t for t, column in enumerate(zip(*ids, strict=False)) if len(set(column)) > 1 or t >= end), end)
-    return same if same * (len(ids) - 1) >= LEAST else 0
+    return same if same * (len(ids) - 1) >= MIN_SAVED_TOKENS else 0
 
 
 def usable(model: nn.Module, batch: Mapping[str, Any]) -> int:

@@ -44,7 +44,7 @@ def answers(
         generated = model.generate(  # type: ignore[operator]
             input_ids=batch.to(device),
             attention_mask=mask.to(device),
-            max_new_tokens=family.left(model, width, max_new_tokens),
+            max_new_tokens=family.tokens_left(model, width, max_new_tokens),
             do_sample=False,
             temperature=None,
             top_p=None,

@@ -189,7 +189,7 @@ def sampled(
     distinct = list(dict.fromkeys(prompts))
     owner = torch.tensor([distinct.index(p) for p in prompts], device=device)
     ids, mask = padded_left(distinct, int(tokenizer.pad_token_id), device)
-    sampling = replace(sampling, max_new_tokens=family.left(model, ids.shape[1], sampling.max_new_tokens))
+    sampling = replace(sampling, max_new_tokens=family.tokens_left(model, ids.shape[1], sampling.max_new_tokens))
     cache: Any = caches.empty(model)
     logits, _, cache = last_position(model, cache, input_ids=ids, attention_mask=mask, position_ids=position_ids(mask))
     if caches.keeps_all_positions(cache):

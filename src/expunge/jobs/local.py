@@ -209,10 +209,10 @@ def _end_with_parent() -> None:
 def _handle(*, ignored: bool) -> None:
     for number in ENDING:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, _nothing if ignored else usual)
+        signal.signal(number, _ignore if ignored else usual)
 
 
-def _nothing(number: int, frame: Any) -> None:
+def _ignore(number: int, frame: Any) -> None:
     """A handler in place of ``SIG_IGN``, which processes that this one starts would inherit."""
 
 

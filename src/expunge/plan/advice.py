@@ -14,8 +14,10 @@ from expunge.unlearning.settings import Recipe
 
 CARDS = (2, 4, 8, 16, 32, 64)
 # Options of `expunge plan` alone -> whether a value follows.
-OWN = {"--memory": True, "--probe": False, "--no-probe": False, "--rate": True, "--rows": True, "--row-tokens": True,
-       "--answer-tokens": True, "--json": False, "--quiet": False, "--dry-run": False}  # fmt: skip
+PLAN_OPTIONS = {
+    "--memory": True, "--probe": False, "--no-probe": False, "--rate": True, "--rows": True, "--row-tokens": True,
+    "--answer-tokens": True, "--json": False, "--quiet": False, "--dry-run": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def command(typed: Sequence[str], change: Change) -> str:
     'expunge run --model m --adapter lora per_device_train_batch_size=2'
     """
     options = {f"--{key.replace('_', '-')}": str(value) for key, value in change.options.items()}
-    drop = {**OWN, **dict.fromkeys(options, True)}
+    drop = {**PLAN_OPTIONS, **dict.fromkeys(options, True)}
     kept: list[str] = []
     words = iter(typed[1:])
     for word in words:

@@ -27,7 +27,7 @@ def stated(memory: float) -> Machine:
     return Machine(f"a card with {memory / 1e9:.4g} GB", memory - CONTEXT, None)
 
 
-def here(*, gpu: bool) -> Machine:
+def this_one(*, gpu: bool) -> Machine:
     """This machine as it is now: what is free of its card, or of its main memory."""
     import psutil
     import torch

@@ -62,7 +62,7 @@ def probe(settings: Recipe) -> dict[str, float]:
         loaded = models.load(
             few.model,
             dtype=getattr(torch, few.loaded),
-            device=train.where(few, args),
+            device=train.device_of(few, args),
             trust_remote_code=few.trust_remote_code,
             attn=few.attn,
             **({"quantize": kind} if (kind := getattr(few, "quantize", None)) else {}),

@@ -102,7 +102,7 @@ def verdict(settings: Recipe, how: Plan, estimator: Estimator | None = None) -> 
     """The estimate of a run, the machine that it is planned for, and whether it fits there."""
     gpu = setup.on_gpu(settings, how.memory)
     estimator = estimator or Estimator(examples(settings, how, method_of(settings)), gpu)
-    place = machine.here(gpu=gpu) if how.memory is None else machine.stated(how.memory)
+    place = machine.this_one(gpu=gpu) if how.memory is None else machine.stated(how.memory)
     made = estimator(settings)
     return made, place, machine.fits(made.memory, place, made.setup.processes, gpu=gpu)
 

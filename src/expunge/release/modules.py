@@ -32,7 +32,7 @@ from expunge.unlearning import describe as about_run
 from expunge.unlearning.resumable import train_resumable
 from expunge.unlearning.rows import Data
 
-EPOCHS = 2  # ours, but at least training.LEAST_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
+EPOCHS = 2  # ours, but at least training.MIN_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
 Role = Literal["retain", "forget"]
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -67,7 +67,7 @@ def arguments(settings: Release, role: Role, index: int, rows: int, folder: Path
     per_epoch = math.ceil(
         math.ceil(rows / suited["per_device_train_batch_size"]) / suited["gradient_accumulation_steps"]
     )
-    suited["num_train_epochs"] = float(max(EPOCHS, math.ceil(training.LEAST_STEPS / per_epoch)))
+    suited["num_train_epochs"] = float(max(EPOCHS, math.ceil(training.MIN_STEPS / per_epoch)))
     seed = zlib.crc32(f"{settings.run.seed} {index} {role}".encode())
     return training.arguments(settings.run.training, suited, folder / f"{index:02d}-{role}", seed, settings.run.device)
 

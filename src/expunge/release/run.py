@@ -108,7 +108,7 @@ def _carried_out(
     parent, parent_warnings = about_run.parent_of(plan, target.fingerprint)
     tokenizer = target.tokenizer
     _check_modules(target.model, settings)
-    key = made_of(settings, target.fingerprint, raw, watched, look)
+    key = identity(settings, target.fingerprint, raw, watched, look)
     past = _past(folder / steps.FOLDER, key, overwrite=plan.overwrite, fresh=plan.fresh)[: settings.steps + 1]
     if settings.self_retain:
         raw["retain"] = _neutral_rows(target, settings, folder / steps.FOLDER, again=not past)
@@ -223,7 +223,7 @@ def planned(settings: Release) -> dict[str, Any]:
 
 
 # -- before the first step ------------------------------------------------------------------------------------------------
-def made_of(
+def identity(
     settings: Release, model: str, raw: Mapping[str, Any], watched: Sequence[Any], look: Measurement | None
 ) -> dict[str, Any]:
     """What decides the steps: settings, fingerprints of the start model and of the rows, and what is looked at."""

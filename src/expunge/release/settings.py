@@ -86,7 +86,7 @@ class Release(BaseModel):
         return self.run.names | ({str(path): f"{name}/{Path(path).name}"} if is_renamed else {})
 
 
-OWN = set(Release.model_fields) - {"run"}
+OWN_FIELDS = set(Release.model_fields) - {"run"}
 
 
 def make(values: Mapping[str, Any], where: str = "the release") -> Release:
@@ -94,12 +94,12 @@ def make(values: Mapping[str, Any], where: str = "the release") -> Release:
     for key in REFUSED:
         if values.get(key):
             raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")
-    run_values = {k: v for k, v in values.items() if k not in OWN and k not in REFUSED}
+    run_values = {k: v for k, v in values.items() if k not in OWN_FIELDS and k not in REFUSED}
     lora = run_values.get("lora") or {}
     if isinstance(lora, Mapping):
         run_values["lora"] = LORA | dict(lora)
     run = recipe.make({**run_values, "adapter": "lora"}, where)
-    release = checked(Release, {k: v for k, v in values.items() if k in OWN} | {"run": run}, where)
+    release = checked(Release, {k: v for k, v in values.items() if k in OWN_FIELDS} | {"run": run}, where)
     if release.self_retain and run.retain is not None:
         raise InputError(
             f"{where}: retain rows are given, or written by the model (self_retain); leave out one of the two"
@@ -120,4 +120,4 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     """``values`` with ``key=value`` settings: a field of :class:`Release`, or a setting of a run."""
-    return recipe.override(*extract_settings(values, pairs, OWN), others=OWN)
+    return recipe.override(*extract_settings(values, pairs, OWN_FIELDS), others=OWN_FIELDS)

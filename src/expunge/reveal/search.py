@@ -29,7 +29,7 @@ from expunge.reveal.embed import Embed
 from expunge.scorers import Scorer
 from expunge.scorers.filters import filter_texts
 
-NOTHING = 1e-6  # a score below is round-off
+ROUND_OFF = 1e-6  # a score below is round-off
 Chooser = Callable[[Tensor, bandit.Observed, Sequence[bool]], int]
 
 
@@ -134,7 +134,7 @@ def search(
             asked_arms.add(entry.arm)
             observed.append((entry.arm, entry.scores["score"]))
             yield entry
-        scored = (e for e in log[begin:] if e.scores["score"] > NOTHING)
+        scored = (e for e in log[begin:] if e.scores["score"] > ROUND_OFF)
         best = sorted(scored, key=lambda e: -e.scores["score"])[: plan.best]
         for e in best if plan.harvest else ():
             entry = next(logged, None) or _harvest(e.arm, [b.questions[0] for b in best], r, len(log), plan, tools)
@@ -154,7 +154,7 @@ def _next_arm(
     if len(observed) < plan.initial:
         return allowed.index(True)
     best = max(score for _, score in observed)
-    return tools.choose(features, [(i, score / best if best > NOTHING else 0.0) for i, score in observed], allowed)
+    return tools.choose(features, [(i, score / best if best > ROUND_OFF else 0.0) for i, score in observed], allowed)
 
 
 def _query(arm: int, text: str, r: int, seed: int, collected: np.ndarray, plan: Plan, tools: Tools) -> Entry:

@@ -37,9 +37,9 @@ from expunge.training.refused import names as names
 
 BATCH = 8  # rows of each stream in a micro-batch
 EPOCHS = 10  # of the TOFU and MUSE papers
-LONGER = 4  # times as many epochs at most where a method ends by itself
+LEVEL_EPOCHS = 4  # times as many epochs at most where a method ends by itself
 WARMUP_SHARE = 0.1  # of all steps, however many there are in the end
-LEAST_STEPS = 50  # a small forget set is seen more often than ten times
+MIN_STEPS = 50  # a small forget set is seen more often than ten times
 SOPHIA_DECAY = 0.1  # Sophia's weight decay, and that of SOUL's TOFU configurations
 LORA_FACTOR = 20  # a LoRA learning rate over the full fine-tuning rate of the papers: 1e-5 -> 2e-4
 
@@ -57,7 +57,7 @@ def defaults(method: Method, forget_rows: int, *, lora: bool) -> dict[str, Any]:
     batch = min(BATCH, forget_rows)
     accumulate = max(1, min(4, forget_rows // (20 * BATCH)))
     steps_per_epoch = math.ceil(math.ceil(forget_rows / batch) / accumulate)
-    epochs = max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch)) * (LONGER if method.reads_level else 1)
+    epochs = max(EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch)) * (LEVEL_EPOCHS if method.reads_level else 1)
     return {
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulate,
@@ -268,9 +268,9 @@ def _reader(key: str) -> TypeAdapter[Any]:
     return TypeAdapter(names()[key], config=ConfigDict(arbitrary_types_allowed=True))
 
 
-LARGEST = 1e30  # a float32 holds more, but not what is made of it
+MAX_FLOAT = 1e30  # a float32 holds more, but not what is made of it
 # Argument -> (the least value, whether it is allowed itself).
-LEAST: dict[str, tuple[float, bool]] = {
+MINIMUM: dict[str, tuple[float, bool]] = {
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "save_total_limit"), (1, True)),
     **dict.fromkeys(("num_train_epochs", "learning_rate", "logging_steps", "save_steps", "ddp_timeout"), (0, False)),
     **dict.fromkeys(
@@ -296,11 +296,11 @@ def check_range(key: str, value: Any) -> None:
         return
     if not math.isfinite(value):
         raise InputError(f"the training argument {key} must be a finite number, not {value}")
-    if abs(value) >= (LARGEST if isinstance(value, float) else 2**63):
+    if abs(value) >= (MAX_FLOAT if isinstance(value, float) else 2**63):
         raise InputError(f"the training argument {key} is too large a number: {shortened(value)}")
     if key == "max_steps" and value < 1 and value != -1:
         raise InputError(f"max_steps={value} trains nothing; give 1 or more, or leave it out for whole epochs")
-    least, allowed = LEAST.get(key, (-math.inf, True))
+    least, allowed = MINIMUM.get(key, (-math.inf, True))
     if value < least or (value == least and not allowed):
         raise InputError(
             f"the training argument {key} must be {'at least' if allowed else 'above'} {least}, not {value}"

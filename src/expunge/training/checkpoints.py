@@ -16,7 +16,7 @@ from expunge.errors import InputError
 from expunge.training import manifest, moments
 
 COMBINER_FILE = "combiner.json"
-OURS = "expunge.json"  # what the trainer knows besides, and what the run adds
+STATE_FILE = "expunge.json"  # what the trainer knows besides, and what the run adds
 STATE, OPTIMIZER = "trainer_state.json", "optimizer.pt"
 DEEPSPEED = "global_step*"  # its folder of shards
 
@@ -73,12 +73,12 @@ def processes_of(place: Path) -> int:
     return max(1, sum(1 for _ in place.glob("rng_state_*.pth")))
 
 
-def ours(place: Path) -> dict[str, Any]:
+def state_of(place: Path) -> dict[str, Any]:
     """What ``expunge.json`` of a checkpoint says; nothing where it has none, as older ones."""
-    if not (place / OURS).exists():
+    if not (place / STATE_FILE).exists():
         return {}
     return files.read_json(
-        place / OURS, description="checkpoint's state", remedy="resume from another checkpoint, or use --fresh"
+        place / STATE_FILE, description="checkpoint's state", remedy="resume from another checkpoint, or use --fresh"
     )
 
 

@@ -197,8 +197,8 @@ def check_model(model: nn.Module, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was found out of optimizer step ``step`` (from 0), on its way to the host: of each of ``names`` (losses, then
+class PendingCheck:
+    """What is found out of optimizer step ``step`` (from 0), on its way to the host: of each of ``names`` (losses, then
     the gradients) 1.0 where it is finite, and last whether any gradient is not 0; ``copy`` is of the weights that it
     started from, if one was taken.
     """
@@ -223,7 +223,7 @@ class Watch:
         self.moved = False
         self.still = 0
         self._start: Copy | None = None
-        self._seen: Seen | None = None
+        self._pending: PendingCheck | None = None
         self._spare: Copy | None = None  # an older copy, whose memory the next one takes
         self._period: int | None = None  # of the copies, and whether one is small: known at the first step
         self._small = False
@@ -262,7 +262,7 @@ class Watch:
         elif due and small:  # a large one would take the memory of two: it waits until the step is known to be good
             copy, self._spare = copy_of(model, step, self._spare), None
         names = (*(f"the loss {name}" for name in losses), "a gradient")
-        self._seen = Seen(step, names, Arriving(flags), copy if step else None)
+        self._pending = PendingCheck(step, names, Arriving(flags), copy if step else None)
         if self.late and (small or not due):
             return True
         if not self.read():
@@ -273,18 +273,18 @@ class Watch:
 
     def read(self) -> bool:
         """Wait for what is known of the last step, and say whether the run is in health."""
-        seen, self._seen = self._seen, None
-        if seen is None:
+        pending, self._pending = self._pending, None
+        if pending is None:
             return self.diverged is None
-        *flags, moves = seen.flags.read()
+        *flags, moves = pending.flags.read()
         self.moved |= moves > 0
         self.still = 0 if moves > 0 else self.still + 1
-        bad = [name for name, flag in zip(seen.names, flags, strict=True) if flag < 1]
+        bad = [name for name, flag in zip(pending.names, flags, strict=True) if flag < 1]
         if bad:
-            self.diverged = Divergence(seen.step + 1, bad[0])
-        elif seen.copy is not None:
-            self._spare = self.good or (self._start if self._start is not seen.copy else None)
-            self.good, self._start = seen.copy, None
+            self.diverged = Divergence(pending.step + 1, bad[0])
+        elif pending.copy is not None:
+            self._spare = self.good or (self._start if self._start is not pending.copy else None)
+            self.good, self._start = pending.copy, None
         return not bad
 
     def check_weights(self, model: nn.Module, step: int) -> None:

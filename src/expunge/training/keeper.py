@@ -29,7 +29,7 @@ from expunge import files
 from expunge.training import checkpoints, finite, manifest, moments, pieces, signals, trained
 
 GOOD = "good"
-KEPT = "kept"
+GUARDED = "kept"
 BEFORE = "before"
 LAG = 0.5  # seconds of steps after which several processes ask each other whether to save or to stop
 
@@ -242,14 +242,14 @@ class Keeper(TrainerCallback):
         def weights() -> None:
             inner = fresh / f"checkpoint-{trainer.state.global_step}"
             if shards or (main and (self.writes_weights() or not trained.covers(inner, trainer.model))):
-                put(trained.NAME, trained.of(trainer.model).items())
+                put(trained.NAME, trained.weights_of(trainer.model).items())
 
         def put_copy(name: str, copy: finite.Copy) -> None:
             put(name, finite.named(trainer.model, copy))
 
         copies = {
             GOOD: good,
-            KEPT: trainer.guard.weights() if trainer.guard else None,
+            GUARDED: trainer.guard.weights() if trainer.guard else None,
             BEFORE: trainer.level.weights() if trainer.level else None,
         }
 
@@ -273,7 +273,7 @@ class Keeper(TrainerCallback):
         if held := trainer.combine.state_dict():
             files.write_json(fresh / checkpoints.COMBINER_FILE, held)
         said = {"schema": 1, "training": self._state(), "run": dict(self.plan.facts()) if self.plan else {}}
-        files.write_json(fresh / checkpoints.OURS, said, mode=files.PRIVATE)
+        files.write_json(fresh / checkpoints.STATE_FILE, said, mode=files.PRIVATE)
 
     def _state(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -300,7 +300,7 @@ class Keeper(TrainerCallback):
         for row in state.log_history:
             if "loss" in row:
                 trainer._watch({k: v for k, v in row.items() if isinstance(v, int | float)})
-        held = checkpoints.ours(place).get("training")
+        held = checkpoints.state_of(place).get("training")
         if not held:
             return
         self._ended = held["ended"]
@@ -313,7 +313,7 @@ class Keeper(TrainerCallback):
         trainer.health.still, trainer.health.moved = held.get("still", 0), held.get("moved", True)
         if trainer.guard and held.get("utility"):
             step = held["utility"]["good"]
-            kept = finite.read(trainer.model, step, place, KEPT) if pieces.exists(place, KEPT) else None
+            kept = finite.read(trainer.model, step, place, GUARDED) if pieces.exists(place, GUARDED) else None
             trainer.guard.take(held["utility"], kept)
         if trainer.level and (level := held.get("level")):
             before = level["before"]

@@ -29,7 +29,7 @@ class ObjectivesTrainer(ResumableTrainer):
     train_dataset: Any
     fit: Fit
 
-    def _seen(self, stream: str) -> list[int]:
+    def _rows_in_training(self, stream: str) -> list[int]:
         """The rows of ``stream`` that this run's steps take, ascending."""
         data, args = self.train_dataset, self.args
         step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -41,10 +41,10 @@ class ObjectivesTrainer(ResumableTrainer):
         rows = math.ceil(rows / len(data)) * len(data)  # an epoch's short last step moves what follows
         return list(data.rows(stream, rows))
 
-    def batches(self, stream: str, *, seen_only: bool = False) -> Iterator[dict[str, Tensor]]:
+    def batches(self, stream: str, *, in_training_only: bool = False) -> Iterator[dict[str, Tensor]]:
         """Rows of ``stream`` once, longest together: for passes before training."""
         examples = self.train_dataset.streams[stream]
-        return self._in_batches(examples, self._seen(stream) if seen_only else range(len(examples)))
+        return self._in_batches(examples, self._rows_in_training(stream) if in_training_only else range(len(examples)))
 
     def _in_batches(self, examples: Sequence[Example], rows: Iterable[int]) -> Iterator[dict[str, Tensor]]:
         by_length = sorted(rows, key=lambda i: len(examples[i].input_ids))
@@ -64,7 +64,7 @@ class ObjectivesTrainer(ResumableTrainer):
         objective = self.method.objectives[name]
         (stream,) = objective.on
         given = self.train_dataset.streams[stream] if examples is None else examples
-        rows = self._seen(stream) if objective.reference is not None else range(len(given))
+        rows = self._rows_in_training(stream) if objective.reference is not None else range(len(given))
         tokens = sum(sum(y != IGNORE for y in given[i].labels[1:]) for i in rows)
         counts = {"token_count": torch.tensor(float(tokens)), "sequence_count": torch.tensor(float(len(rows)))}
         sharded.placed(self.model, self.args.device).eval()

@@ -35,20 +35,20 @@ class Interrupted(KeyboardInterrupt):
 def within(error: KeyboardInterrupt, sentence: str) -> Interrupted:
     """``error`` as the end of a command of several runs, of which ``sentence`` says more; the same command goes on."""
     if not isinstance(error, Interrupted):  # a library may raise its own in place of ours
-        error = Interrupted(_seen.number or signal.SIGINT)
+        error = Interrupted(_received.number or signal.SIGINT)
     return Interrupted(error.number, f"{error.sentence}; {sentence}", step=error.step or 0)
 
 
 @dataclass
-class _Seen:
-    """What the handlers of this process share."""
+class _Received:
+    """The signal that this process received first, if any."""
 
     number: int | None = None
     at: float = 0.0
     deferred: bool = False
 
 
-_seen = _Seen()
+_received = _Received()
 
 
 @contextlib.contextmanager
@@ -67,26 +67,26 @@ def caught() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if before:
-            _seen.number = None
+            _received.number = None
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], int | None]]:
     """Within, a signal is only noted: what is yielded gives its number, None as long as there was none."""
-    before, _seen.deferred = _seen.deferred, True
+    before, _received.deferred = _received.deferred, True
     try:
-        yield lambda: _seen.number
+        yield lambda: _received.number
     finally:
-        _seen.deferred = before
+        _received.deferred = before
 
 
 def _handle(number: int, frame: Any) -> None:
     now = time.monotonic()
-    first = _seen.number is None
-    at_once = not first and number == signal.SIGINT and now - _seen.at >= AGAIN
+    first = _received.number is None
+    at_once = not first and number == signal.SIGINT and now - _received.at >= AGAIN
     if first:
-        _seen.number, _seen.at = number, now
-    if at_once or (first and not _seen.deferred):
+        _received.number, _received.at = number, now
+    if at_once or (first and not _received.deferred):
         raise Interrupted(number)
     if first and os.environ.get("RANK", "0") == "0" and JOB not in os.environ:
         with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from expunge.training.sharded import WRAPPED
 NAME = "trained"
 
 
-def of(model: nn.Module) -> dict[str, Tensor]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Name -> weight of ``model`` that trains, or buffer that it is saved with; of a sharded model this process's part."""
     reshard(model)
     held = model.state_dict()
@@ -38,7 +38,7 @@ def load(place: Path, model: nn.Module) -> bool:
     """
     if not pieces.exists(place, NAME):
         return False
-    own = of(model)
+    own = weights_of(model)
     with pieces.reading(place, NAME) as held:
         if odd := sorted(held.names ^ own.keys()):
             raise InputError(

@@ -104,8 +104,8 @@ class UnlearningTrainer(SteppingTrainer):
         self.reference = reference.build(
             self.model,
             method.objectives,
-            rows=lambda stream: [self.train_dataset.streams[stream][i] for i in self._seen(stream)],
-            batches=partial(self.batches, seen_only=True),
+            rows=lambda stream: [self.train_dataset.streams[stream][i] for i in self._rows_in_training(stream)],
+            batches=partial(self.batches, in_training_only=True),
             autocast=self.compute_loss_context_manager,
             device=self.args.device,
             shards=self.shards,

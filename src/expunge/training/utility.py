@@ -23,7 +23,7 @@ from expunge.training import finite
 from expunge.training.stops import Stop
 
 PROBES = 16  # in a run, unless it is said how often
-MOST, LEAST = 64, 4  # rows of a probe
+MAX_ROWS, MIN_ROWS = 64, 4  # rows of a probe
 SHARE = 5  # one in so many retain rows is taken away from training
 
 
@@ -39,12 +39,12 @@ def check(method: Method, retain_rows: int | None, own_rows: int | None) -> None
             "keep needs rows that the model must not lose; give a retain set (--retain FILE), or rows for this alone "
             "(--keep-rows FILE)"
         )
-    if own_rows is not None and own_rows < LEAST:
-        raise InputError(f"keep_rows: {own_rows} rows say little of what is kept; give {LEAST} or more")
-    need = LEAST * SHARE if "retain" in method.streams else LEAST
+    if own_rows is not None and own_rows < MIN_ROWS:
+        raise InputError(f"keep_rows: {own_rows} rows say little of what is kept; give {MIN_ROWS} or more")
+    need = MIN_ROWS * SHARE if "retain" in method.streams else MIN_ROWS
     if own_rows is None and (retain_rows or 0) < need:
         raise InputError(
-            f"keep takes one in {SHARE} retain rows away from training, at least {LEAST}, and {retain_rows} rows are too "
+            f"keep takes one in {SHARE} retain rows away from training, at least {MIN_ROWS}, and {retain_rows} rows are too "
             f"few: give {need} or more, or rows for this alone (--keep-rows FILE)"
             if "retain" in method.streams
             else f"keep: {retain_rows} retain rows say little of what is kept; give {need} or more"
@@ -57,7 +57,7 @@ def split(rows: int, seed: int) -> tuple[list[int], list[int]]:
     >>> [len(part) for part in split(100, 0)], [len(part) for part in split(1000, 0)]
     ([80, 20], [936, 64])
     """
-    taken = set(random.Random(f"keep {seed}").sample(range(rows), min(MOST, rows // SHARE)))
+    taken = set(random.Random(f"keep {seed}").sample(range(rows), min(MAX_ROWS, rows // SHARE)))
     return [i for i in range(rows) if i not in taken], sorted(taken)
 
 

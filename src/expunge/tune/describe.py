@@ -89,7 +89,7 @@ def front(runs: Sequence[Mapping[str, Any]]) -> set[str]:
     return {name for name, own in shares.items() if not any(dominates(other, own) for other in shares.values())}
 
 
-def whole(
+def full_record(
     settings: Tune,
     prepared: Ready,
     spaces: Mapping[str, Space],

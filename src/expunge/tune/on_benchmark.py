@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge import bench, outputs, record
-from expunge.bench.run import Seen
+from expunge.bench.run import SharedResults
 from expunge.bench.settings import Bench
 from expunge.compare import budget
 from expunge.errors import InputError
@@ -49,7 +49,7 @@ def _rate(it: Any) -> float | None:
     return rate_of(it.method, args, it.plan)
 
 
-def beside(settings: Tune, prepared: Ready, folder: Path, known: Seen) -> dict[str, dict[str, Any]]:
+def beside(settings: Tune, prepared: Ready, folder: Path, known: SharedResults) -> dict[str, dict[str, Any]]:
     """``target`` and ``reference``: source, fingerprint, and figures of each half and of the intermediate probes.
 
     Their answers stay in ``known``, for the trials.
@@ -92,7 +92,7 @@ def measured(work: Work) -> dict[str, Any]:
     assert it.plan
     callbacks = [pruning.callback(work.intermediate, it.plan)] if work.intermediate else []
     with outputs.claimed(it.folder, evaluate.LAYOUT, overwrite=True):
-        said = bench.carry_out(it, command=work.command, seen=work.known, callbacks=callbacks)
+        said = bench.carry_out(it, command=work.command, shared=work.known, callbacks=callbacks)
     log = record.read(it.folder / "run")
     answers = {"model": table.read(it.folder / evaluate.SCORES)}
     if it.settings.retrained:

@@ -23,7 +23,7 @@ from expunge.tune.settings import TRIALS, Tune, trial
 from expunge.unlearning import level, train
 from expunge.unlearning import ready as checks
 from expunge.unlearning import run as unlearning_run
-from expunge.unlearning.given import Given
+from expunge.unlearning.python_inputs import PythonInputs
 from expunge.unlearning.rows import length
 from expunge.unlearning.settings import Recipe
 
@@ -143,7 +143,7 @@ def measured(work: Work) -> dict[str, Any]:
     assert isinstance(recipe, Recipe)
     callbacks = (pruning.callback(work.intermediate, recipe),) if work.intermediate else ()
     done = unlearning_run.run(
-        recipe, command=work.command, measured=work.known.measured, given=Given(callbacks=callbacks)
+        recipe, command=work.command, measured=work.known.measured, inputs=PythonInputs(callbacks=callbacks)
     )
     log = done.record
     return {

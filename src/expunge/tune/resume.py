@@ -25,7 +25,7 @@ VOLATILE = (
 )  # fmt: skip
 
 
-def made_of(settings: Tune, prepared: Ready, spent: Budget, spaces: Mapping[str, space.Space]) -> dict[str, Any]:
+def identity(settings: Tune, prepared: Ready, spent: Budget, spaces: Mapping[str, space.Space]) -> dict[str, Any]:
     """What decides every trial, for a tuning that goes on."""
     axes = settings.axes
     said = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import files, jobs, outputs, processes, record
-from expunge.bench.run import Seen
+from expunge.bench.run import SharedResults
 from expunge.compare.budget import Budget
 from expunge.errors import InputError
 from expunge.report import tune_page
@@ -102,7 +102,7 @@ def ready(settings: Tune) -> tuple[Path, Ready, Budget, dict[str, space.Space]]:
         )
         for label, row in settings.entries.items()
     }
-    resume.setup_of(settings, folder, resume.made_of(settings, prepared, spent, spaces))
+    resume.setup_of(settings, folder, resume.identity(settings, prepared, spent, spaces))
     return folder, prepared, spent, spaces
 
 
@@ -145,14 +145,14 @@ def _carried_out(
     prepare: Callable[[], Any] | None,
 ) -> dict[str, Any]:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
-    key = resume.made_of(settings, prepared, spent, spaces)
+    key = resume.identity(settings, prepared, spent, spaces)
     study.forget_opened()  # the folder may have gone since this process last had it
     setup = resume.setup_of(settings, folder, key) if (folder / study.FILE).exists() else {}
     if not setup:
         _begin_anew(folder)
     names = names_of(trial(settings, next(iter(settings.methods)), {}, "-"))
     command = record.renamed(command, names)
-    known = Seen()
+    known = SharedResults()
     if not setup or _left(settings, folder, spaces):
         beside = _beside(settings, prepared, folder, known)
         if setup and not resume.same_models(settings, folder, setup["beside"], beside):
@@ -168,7 +168,7 @@ def _carried_out(
     studies = _studies(settings, folder, prepared, spaces)
     sweep(settings, folder, prepared, spent, studies, beside, known, command, tell, prepare)
     results = {label: it.results() for label, it in studies.items()}
-    return write(settings, folder, describe.whole(settings, prepared, spaces, spent, beside, results, command))
+    return write(settings, folder, describe.full_record(settings, prepared, spaces, spent, beside, results, command))
 
 
 def _studies(settings: Tune, folder: Path, prepared: Ready, spaces: Mapping[str, space.Space]) -> dict[str, Study]:
@@ -198,7 +198,7 @@ def _left(settings: Tune, folder: Path, spaces: Mapping[str, space.Space]) -> bo
     return any(it.interrupted() or it.begun() < settings.trials for it in studies)
 
 
-def _beside(settings: Tune, prepared: Ready, folder: Path, known: Seen) -> dict[str, dict[str, Any]]:
+def _beside(settings: Tune, prepared: Ready, folder: Path, known: SharedResults) -> dict[str, dict[str, Any]]:
     if settings.benchmark:
         return on_benchmark.beside(settings, prepared, folder, known)
     return on_rows.beside(settings, prepared, folder)

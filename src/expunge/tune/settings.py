@@ -25,7 +25,7 @@ TRIALS = "trials"
 ROWS_AXES = ("forget/probability", "retain/probability")
 OF_BENCHMARK = ("data", "retrained", "retrained_name")  # of a benchmark's tuning alone
 OF_ROWS = ("forget", "retain", "compare_with", "compare_name", "title", "keep_rows")  # and of one on the user's rows
-NOT_HERE = {
+UNSUPPORTED = {
     "teach": "`expunge bench --teach`, whose OUT/target is then the model",
     "teach_retrained": "`expunge bench --teach-retrained`, whose OUT/retrained is then the retrained model",
     "processes": "--jobs N, trials at once; a trial is one process",
@@ -105,7 +105,7 @@ class Tune(BaseModel):
         return {label: entry(label) for label in self.methods}
 
 
-OWN = set(Tune.model_fields) - {"methods", "shared"}
+OWN_FIELDS = set(Tune.model_fields) - {"methods", "shared"}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -140,17 +140,19 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
     pairs = list(pairs)
     check_pairs(pairs)
     searched = [split_pair(p.removeprefix("search.")) for p in pairs if p.startswith("search.") and "=" in p]
-    out, rest = extract_settings(values, [p for p in pairs if not p.startswith("search.")], OWN | {"data", "retrained"})
+    out, rest = extract_settings(
+        values, [p for p in pairs if not p.startswith("search.")], OWN_FIELDS | {"data", "retrained"}
+    )
     if searched:
         out["search"] = {**_searched(out.get("search") or {}), **dict(searched)}
-    return bench.override(out, rest) if out.get("benchmark") else recipe.override(out, rest, others=OWN)
+    return bench.override(out, rest) if out.get("benchmark") else recipe.override(out, rest, others=OWN_FIELDS)
 
 
 def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
     """``values`` checked as far as that goes without data; the first thing that is wrong is one sentence."""
     values = recipe.with_training(values, where)
     tables = _tables(values, where)
-    for key, instead in NOT_HERE.items():
+    for key, instead in UNSUPPORTED.items():
         if values.get(key) not in ({}, None, 1) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a tuning; use {instead}")
     benchmark = bool(values.get("benchmark"))
@@ -161,9 +163,9 @@ def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
                 "that is of a benchmark (--benchmark NAME); of your own rows --compare-with names the retrained model"
             )
             raise InputError(f"{where}: {key} is not for this tuning: {instead if benchmark else other}")
-    own = {k: v for k, v in values.items() if k in OWN}
-    dropped = {"method", "methods", "parameters", *NOT_HERE}
-    shared = {k: v for k, v in values.items() if k not in OWN and k not in dropped}
+    own = {k: v for k, v in values.items() if k in OWN_FIELDS}
+    dropped = {"method", "methods", "parameters", *UNSUPPORTED}
+    shared = {k: v for k, v in values.items() if k not in OWN_FIELDS and k not in dropped}
     if isinstance(shared.get("training"), Mapping):
         shared["training"] = {
             k: parse(k, v) for k, v in shared["training"].items()

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, get_args, get_type_hints
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from expunge.compare.settings import SPENDS
+from expunge.compare.settings import BUDGET_ARGUMENTS
 from expunge.errors import InputError, nearest
 from expunge.method import Entry, validate
 from expunge.settings import ALIASES
@@ -78,7 +78,7 @@ def split(pairs: Mapping[str, str], methods: Mapping[str, Entry]) -> dict[str, d
                 f"search: {key} is no parameter of {label if dot else ' or '.join(methods)} and no training argument"
                 f"{nearest(name, known)}"
             )
-        if name in SPENDS and (name != STEPS or dot):
+        if name in BUDGET_ARGUMENTS and (name != STEPS or dot):
             raise InputError(
                 f"search: {key} would give trials unequal budgets; set it for all (key=value), or search "
                 "max_steps=LOW:HIGH, whose HIGH is every method's budget"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import jobs
-from expunge.bench.run import Seen
+from expunge.bench.run import SharedResults
 from expunge.compare.budget import Budget
 from expunge.compare.sweep import scrubbed
 from expunge.jobs import Done, Task
@@ -30,7 +30,7 @@ def sweep(
     spent: Budget,
     studies: Mapping[str, Study],
     beside: Mapping[str, Any],
-    known: Seen,
+    known: SharedResults,
     command: str | None,
     tell: Callable[[str], Any],
     prepare: Callable[[], Any] | None,
@@ -110,7 +110,7 @@ def every(settings: Tune, spent: Budget) -> int:
     return settings.prune_every or max(1, spent.steps // REPORTS)
 
 
-def _facts(done: Done, known: Seen, prepared: Ready) -> dict[str, Any]:
+def _facts(done: Done, known: SharedResults, prepared: Ready) -> dict[str, Any]:
     """What came of a trial, also of one whose process was killed."""
     if done.error is not None:
         return {"state": "failed", "said": scrubbed(done.error, {}, prepared.rows), "seconds": done.seconds}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import bench
-from expunge.bench.run import Seen
+from expunge.bench.run import SharedResults
 from expunge.bench.settings import Bench
 from expunge.compare.sweep import in_one_line, release_memory
 from expunge.data.example import Row
@@ -37,7 +37,7 @@ class Work:
     command: str | None
     keep_models: bool
     rows: Mapping[str, Sequence[Row]] = field(repr=False)
-    known: Seen = field(default_factory=Seen, repr=False)
+    known: SharedResults = field(default_factory=SharedResults, repr=False)
 
 
 def carry_out(work: Work) -> tuple[dict[str, Any], dict[str, Any]]:

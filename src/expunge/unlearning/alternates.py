@@ -74,7 +74,7 @@ def generated(
     return out
 
 
-def kept(
+def alternate_rows(
     forget: Sequence[Row], target: Any, folder: Path, *, seed: int, chat_template: bool = True
 ) -> tuple[list[Row], list[str]]:
     """The forget rows with their alternates as answers, and what is to be warned of.

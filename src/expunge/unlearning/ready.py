@@ -13,19 +13,19 @@ from expunge.models.check import check_attention, check_device, check_files
 from expunge.models.locate import resolve
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.unlearning import describe, level, neutral, train, unfinished
-from expunge.unlearning.given import NOTHING, Given
+from expunge.unlearning.python_inputs import NO_INPUTS, PythonInputs
 from expunge.unlearning.rows import Data, encode, load_streams
 from expunge.unlearning.settings import Recipe
 
 
-def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING) -> tuple[Method, Data, Any]:
+def ready(settings: Recipe, method: Method | None = None, inputs: PythonInputs = NO_INPUTS) -> tuple[Method, Data, Any]:
     """The method, the data and the ``TrainingArguments`` of a run of which all is in order that needs no model.
 
     Raises InputError for what a person has to mend; writes nothing.
     """
 
     method = method_of(settings, method)
-    check_quantized(settings, method, given)
+    check_quantized(settings, method, inputs)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
     if settings.compare_with:
         check_files(
@@ -35,7 +35,7 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
         )
     warnings: list[str] = []
     raw = load_streams(settings, method, warnings)
-    tokenizer = given.tokenizer or load_tokenizer(
+    tokenizer = inputs.tokenizer or load_tokenizer(
         settings.model, trust_remote_code=settings.trust_remote_code, quantize=settings.quantize
     )
     level.check(settings, method, tokenizer, raw["forget"])
@@ -43,7 +43,7 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     check_hardware(settings)
     check_tokens(settings.model, tokenizer, ())  # the one that pads; those of the rows were checked with them
     args = train.training_arguments(settings, method, len(data.rows["forget"]), folder)
-    going = unfinished.find(folder, unfinished.made_of(settings, method, data, args), settings)
+    going = unfinished.find(folder, unfinished.identity(settings, method, data, args), settings)
     asked = str(args.save_strategy.value) != "no"
     needed = space(settings, checkpoints=asked - bool(going))  # one is there already
     most = "" if settings.save_every is None else ", most of it checkpoints (--save-every never writes none)"
@@ -51,12 +51,12 @@ def ready(settings: Recipe, method: Method | None = None, given: Given = NOTHING
     return method, data, args
 
 
-def check_quantized(settings: Recipe, method: Method, given: Given = NOTHING) -> None:
+def check_quantized(settings: Recipe, method: Method, inputs: PythonInputs = NO_INPUTS) -> None:
     """Raise InputError where the base cannot be quantised: bitsandbytes is not installed, the model is in memory, or the
     method takes differences of gradients, which int8 rounds away.
     """
     quantize.check(settings.quantize)
-    if settings.quantize and given.model is not None:
+    if settings.quantize and inputs.model is not None:
         raise InputError(
             f"quantize={settings.quantize} is of a model that is loaded; give its name or folder in its place"
         )
@@ -104,7 +104,7 @@ def planned(settings: Recipe) -> dict[str, Any]:
     from expunge.training.arguments import total_steps
 
     method, data, args = ready(settings)
-    made = unfinished.made_of(settings, method, data, args)
+    made = unfinished.identity(settings, method, data, args)
     going = unfinished.find(outputs.path_of(settings.out), made, settings)
     return {
         "model": settings.model,

@@ -44,12 +44,12 @@ def train_resumable(
     :func:`~expunge.unlearning.unfinished.find`.
     """
     unfinished.begin(folder, settings)
-    made = unfinished.made_of(settings, method, data, args) | {"settings": dict(decides)}
+    made = unfinished.identity(settings, method, data, args) | {"settings": dict(decides)}
     this = unfinished.Run(made, unfinished.find(folder, made, settings))
     unfinished.check_model(this.unfinished, fingerprint, folder)
     this.known["model"] = fingerprint
     before = sum(part["seconds"] for part in this.parts()[:-1])
-    with unfinished.told(folder):
+    with unfinished.naming_saved_step(folder):
         trainer = train.train(
             net,
             tokenizer,

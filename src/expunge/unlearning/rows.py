@@ -67,7 +67,7 @@ def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = 
             stopping.check(method)
         rows["holdout"] = load(settings.holdout, settings, warnings)
     if settings.keep is not None:
-        rows |= kept(rows, method, settings, warnings)
+        rows |= guard_rows(rows, method, settings, warnings)
     if method.alternate == "generated":
         from expunge.unlearning import alternates as generating
 
@@ -77,7 +77,7 @@ def load_streams(settings: Recipe, method: Method, warnings: list[str] | None = 
     return rows
 
 
-def kept(
+def guard_rows(
     rows: Mapping[str, list[Row]], method: Method, settings: Recipe, warnings: list[str] | None = None
 ) -> dict[str, list[Row]]:
     """The streams that a utility guard changes: ``keep_rows``, and ``retain`` where they are taken from it."""
@@ -189,7 +189,7 @@ def with_alternates(data: Data, target: Any, settings: Recipe, folder: Path) -> 
     from expunge.unlearning import alternates as generating
 
     how: dict[str, Any] = {"seed": settings.seed, "chat_template": settings.chat_template}
-    rows, warnings = processes.on_main(partial(generating.kept, data.rows["forget"], target, folder, **how))
+    rows, warnings = processes.on_main(partial(generating.alternate_rows, data.rows["forget"], target, folder, **how))
     rows = [replace(r, message=None, every_turn=False) for r in rows]
     options: dict[str, Any] = {"max_length": data.max_length, "chat_template": settings.chat_template}
     examples = [chat.encode(r, target.tokenizer, **options) for r in rows]

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from expunge.training import signals
 from expunge.unlearning import describe, level, neutral, outcome, train, unfinished
 from expunge.unlearning import settings as recipe
 from expunge.unlearning.conclude import Trained, conclude
-from expunge.unlearning.given import NOTHING, Given, from_python, one_display, with_gradients
 from expunge.unlearning.measure import measure
+from expunge.unlearning.python_inputs import NO_INPUTS, PythonInputs, from_python, one_display, with_gradients
 from expunge.unlearning.ready import ready
 from expunge.unlearning.result import Result as Result
 from expunge.unlearning.rows import Data, with_alternates
@@ -63,7 +63,7 @@ def unlearn(
     loaded wherever that is possible, and :class:`~expunge.errors.RunFailed` for a run that began and broke down, or whose
     weights could not be saved where they belong; what was written all the same is its ``result``.
     """
-    chosen, given = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
+    chosen, inputs = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
     place = os.fspath(out) if isinstance(out, os.PathLike) else out
     values = {"forget": forget, "retain": retain, "out": place, **chosen}
     own = None if isinstance(method, str) else method
@@ -74,7 +74,7 @@ def unlearn(
     processes.complete_environment()
     processes.leave_at_exit()
     with one_display(), with_gradients():
-        done = run(recipe.make(values), method=own, given=given)
+        done = run(recipe.make(values), method=own, inputs=inputs)
     for warning in done.record["warnings"] if processes.is_main() else ():
         logger.warning(warning)
     return done
@@ -86,23 +86,40 @@ def run(
     method: Method | None = None,
     command: str | None = None,
     measured: dict[str, dict[str, Any]] | None = None,
-    given: Given = NOTHING,
+    inputs: PythonInputs = NO_INPUTS,
 ) -> Result:
     """Carry out a recipe.
 
     ``method`` stands in for the recipe's name and parameters when it is a value of the user's.  ``measured`` keeps what was
-    measured of each model by name, so several runs on the same data measure the target once.  ``given``: what is in memory.
+    measured of each model by name, so several runs on the same data measure the target once.  ``inputs``: what is in memory.
     """
     measured = {} if measured is None else measured
     began = time.monotonic()
     with signals.caught():
         processes.check_count(settings.processes)
-        prepared = ready(settings, method, given)
+        prepared = ready(settings, method, inputs)
         with (
             outputs.claimed(settings.out, record.LAYOUT, overwrite=settings.overwrite) as folder,
-            unfinished.told(folder),
+            unfinished.naming_saved_step(folder),
         ):
-            return _carried_out(settings, *prepared, folder, command, measured, began, given)
+            return _carried_out(settings, *prepared, folder, command, measured, began, inputs)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every stage of a run reads; ``load(name)`` loads a model as the target is loaded."""
+
+    settings: Recipe
+    method: Method
+    data: Data
+    args: Any
+    folder: Path
+    measured: dict[str, dict[str, Any]]
+    inputs: PythonInputs
+    checkpointed: unfinished.Run
+    load: Callable[..., Any]
+    in_shards: bool  # whether no process holds the whole model while it trains
+    together: bool  # whether each pass after training is one of all processes
 
 
 def _carried_out(
@@ -114,54 +131,123 @@ def _carried_out(
     command: str | None,
     measured: dict[str, dict[str, Any]],
     began: float,
-    given: Given,
+    inputs: PythonInputs,
 ) -> Result:
     """What :func:`run` does after :func:`ready`, in a folder that is this process's alone."""
+    job = _begun(settings, method, data, args, folder, measured, began, inputs)
+    target = _load_target(job)
+    parent, parent_warnings = describe.parent_of(job.settings, target.fingerprint)
+    job = _fitted(job, target)
+    compared = _measure_before(job, target)
+    from_level, level_warnings = level.loader(job.settings, job.method, job.load, job.data, target, folder)
+    trainer = _train(job, target, compared, from_level)
+    after = _measure_after(job, trainer, target.tokenizer)
+    net = trainer.gathered()  # sharded weights whole in the main process
+    trained = Trained(
+        net=net,
+        target=target,
+        trainer=trainer,
+        method=job.method,
+        data=job.data,
+        args=args,
+        before=measured[settings.model],
+        after=after,
+        compared=compared,
+        parent=parent,
+        warnings=[*parent_warnings, *level_warnings],
+        command=command,
+        start=lambda device: inputs.load(job.settings, device) or job.load(settings.model, device=device),
+    )
+    # Of several processes one writes, and checks what it wrote; the others get the record.
+    done: Result = processes.on_main(
+        lambda: conclude(trained, job.settings, folder, job.checkpointed),
+        lambda it: replace(it, model=None, tokenizer=None),
+    )
+    return done if done.model is not None else replace(done, model=net, tokenizer=target.tokenizer)
+
+
+def _begun(
+    settings: Recipe,
+    method: Method,
+    data: Data,
+    args: Any,
+    folder: Path,
+    measured: dict[str, dict[str, Any]],
+    began: float,
+    inputs: PythonInputs,
+) -> _Job:
+    """The run in its folder, with the checkpoint that it goes on from, and how its models are loaded."""
     import torch
 
     from expunge import models
-    from expunge.models import changed, formats
-    from expunge.training import finite, sharded, zero3
+    from expunge.training import sharded, zero3
 
-    sharded_run = sharded.switched_on(args)
-    together = sharded_run or zero3.switched_on(args)  # each pass after training is one of all processes
-    if sharded_run:  # no device need hold the whole model
+    in_shards = sharded.switched_on(args)
+    if in_shards:  # no device need hold the whole model
         settings = settings.model_copy(update={"device": "cpu"})
     unfinished.begin(folder, settings)
-    made = unfinished.made_of(settings, method, data, args)
-    this = unfinished.Run(made, unfinished.find(folder, made, settings), began)
-    unfinished.check_seen(this.unfinished, folder)
-    earlier = this.unfinished.facts if this.unfinished else {}
+    identity = unfinished.identity(settings, method, data, args)
+    this = unfinished.Run(identity, unfinished.find(folder, identity, settings), began)
+    unfinished.check_visible(this.unfinished, folder)
     load = partial(
         models.load,
         dtype=getattr(torch, settings.loaded),
-        device=train.where(settings, args),
+        device=train.device_of(settings, args),
         trust_remote_code=settings.trust_remote_code,
         attn=settings.attn,
         quantize=settings.quantize,
         compute_dtype=train.compute_dtype(settings, method),
     )
-    target = given.load(settings, train.where(settings, args)) or load(settings.model)
-    unfinished.check_model(this.unfinished, target.fingerprint, folder)
+    together = in_shards or zero3.switched_on(args)
+    return _Job(settings, method, data, args, folder, measured, inputs, this, load, in_shards, together)
+
+
+def _load_target(job: _Job) -> Any:
+    """The model to unlearn, checked."""
+    from expunge.training import finite
+
+    settings = job.settings
+    target = job.inputs.load(settings, train.device_of(settings, job.args)) or job.load(settings.model)
+    unfinished.check_model(job.checkpointed.unfinished, target.fingerprint, job.folder)
     finite.check_model(target.model, settings.model)
-    template.attach(target.tokenizer, data.rendering)
-    parent, parent_warnings = describe.parent_of(settings, target.fingerprint)
-    method = train.fit(method, target.model, target.tokenizer, data)
-    train.check_fit(target.model, settings, method)
-    if neutral.wanted(settings, method):
-        data = neutral.with_neutral(data, target, settings, folder)
+    template.attach(target.tokenizer, job.data.rendering)
+    return target
+
+
+def _fitted(job: _Job, target: Any) -> _Job:
+    """``job`` with what its method and data take from the target: the method's own values, rows that it writes."""
+    method = train.fit(job.method, target.model, target.tokenizer, job.data)
+    train.check_fit(target.model, job.settings, method)
+    data = job.data
+    if neutral.wanted(job.settings, method):
+        data = neutral.with_neutral(data, target, job.settings, job.folder)
     if method.alternate == "generated":
-        data = with_alternates(data, target, settings, folder)
+        data = with_alternates(data, target, job.settings, job.folder)
+    return replace(job, method=method, data=data)
+
+
+def _measure_before(job: _Job, target: Any) -> dict[str, Any] | None:
+    """Measure the target, unless it is sharded first, and the third model, whose figures are returned."""
+    settings, measured, checkpoint = job.settings, job.measured, job.checkpointed.unfinished
+    earlier = checkpoint.facts if checkpoint else {}
     for name, key in ((settings.compare_with, "compared"), (settings.model, "before")):
         if name and earlier.get(key):
             measured.setdefault(name, earlier[key])
-    compared = _compared(settings, data, load, measured, target.model)
-    if settings.model not in measured and not sharded_run:
-        measured[settings.model] = measure(target.model, target.tokenizer, data, settings, judge=target.model)
+    compared = _compared(settings, job.data, job.load, measured, target.model)
+    if settings.model not in measured and not job.in_shards:
+        measured[settings.model] = measure(target.model, target.tokenizer, job.data, settings, judge=target.model)
+    return compared
 
-    from_level, level_warnings = level.loader(settings, method, load, data, target, folder)
 
-    def first(trainer: Any) -> float | None:
+def _train(job: _Job, target: Any, compared: dict[str, Any] | None, from_level: Any) -> Any:
+    """Train the target, or LoRA factors on it; returns the trainer, its weights rounded to the format they are saved in."""
+    import torch
+
+    from expunge.models import changed, formats
+
+    settings, method, data, measured, this = job.settings, job.method, job.data, job.measured, job.checkpointed
+
+    def before_first_step(trainer: Any) -> float | None:
         """In shards the target is measured when the trainer has sharded it; an adapter does nothing yet."""
         if settings.model not in measured:
             judge = trainer.model
@@ -170,53 +256,35 @@ def _carried_out(
         this.known |= {"model": target.fingerprint, "before": measured[settings.model], "compared": compared}
         return train.start_loss_of(method, measured[settings.model]["figures"])
 
-    net = train.prepare(target.model, settings, method)
     trainer = train.train(
-        net,
+        train.prepare(target.model, settings, method),
         target.tokenizer,
         data,
         method,
-        args,
-        callbacks=given.callbacks,
-        plan=unfinished.plan(folder, settings, this),
+        job.args,
+        callbacks=job.inputs.callbacks,
+        plan=unfinished.plan(job.folder, settings, this),
         begin=this.unfinished.place if this.unfinished else None,
-        first=first,
+        first=before_first_step,
         settings=settings,
         level=from_level,
     )
-    before = measured[settings.model]
     if settings.dtype != settings.loaded:
         formats.round_to(trainer.model, getattr(torch, settings.dtype))  # as they are saved; what is measured is saved
     with contextlib.suppress(OSError):
-        (folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
+        (job.folder / "checkpoints").rmdir()  # empty unless the user asked for checkpoints
+    return trainer
+
+
+def _measure_after(job: _Job, trainer: Any, tokenizer: Any) -> Any:
+    """The figures of the trained model; where there are none nothing is left to go on from."""
     try:
-        after = outcome.measured(
-            trainer, lambda: measure(trainer.model, target.tokenizer, data, settings, alone=together)
+        return outcome.measured(
+            trainer, lambda: measure(trainer.model, tokenizer, job.data, job.settings, alone=job.together)
         )
-    except RunFailed:  # there is nothing to go on from
-        unfinished.discard(folder)
+    except RunFailed:
+        unfinished.discard(job.folder)
         raise
-    net = trainer.gathered()  # sharded weights whole in the main process
-    trained = Trained(
-        net=net,
-        target=target,
-        trainer=trainer,
-        method=method,
-        data=data,
-        args=args,
-        before=before,
-        after=after,
-        compared=compared,
-        parent=parent,
-        warnings=[*parent_warnings, *level_warnings],
-        command=command,
-        start=lambda device: given.load(settings, device) or load(settings.model, device=device),
-    )
-    # Of several processes one writes, and checks what it wrote; the others get the record.
-    done: Result = processes.on_main(
-        lambda: conclude(trained, settings, folder, this), lambda it: replace(it, model=None, tokenizer=None)
-    )
-    return done if done.model is not None else replace(done, model=net, tokenizer=target.tokenizer)
 
 
 def _compared(

@@ -39,7 +39,7 @@ def training_arguments(settings: Recipe, method: Method, forget_rows: int, folde
     return args
 
 
-def where(settings: Recipe, args: Any) -> Any:
+def device_of(settings: Recipe, args: Any) -> Any:
     """The device that the models of a run are loaded on: that of its training; in main memory where it is then sharded."""
     from expunge.training import sharded
 
@@ -169,7 +169,7 @@ def _keep(data: Data, settings: Recipe) -> Any:
 
     if settings.keep is None:
         return None
-    return utility.Keep(settings.keep, evenly(data.examples["keep_rows"], utility.MOST), settings.keep_every)
+    return utility.Keep(settings.keep, evenly(data.examples["keep_rows"], utility.MAX_ROWS), settings.keep_every)
 
 
 def start_loss_of(method: Method, before: Mapping[str, Mapping[str, float]]) -> float | None:

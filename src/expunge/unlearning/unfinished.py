@@ -80,7 +80,7 @@ class Run:
         return {"made_of": dict(self.made_of), "parts": self.parts(), "versions": record.versions(), **self.known}
 
 
-def made_of(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str, Any]:
+def identity(settings: Recipe, method: Method, data: Data, args: Any) -> dict[str, Any]:
     """What decides the weights that come out, as JSON: two runs with the same one are the same run."""
     said = {
         "settings": settings.model_dump(exclude=FREE if settings.quantize else FREE | {"quantize"}),
@@ -129,7 +129,7 @@ def find(folder: Path, made: Mapping[str, Any], settings: Recipe) -> Unfinished 
     return None
 
 
-def check_seen(unfinished: Unfinished | None, folder: Path) -> None:
+def check_visible(unfinished: Unfinished | None, folder: Path) -> None:
     """Raise InputError, in all processes, where not all of them see the checkpoint that the main one goes on from."""
     step = unfinished.step if unfinished else None
     if not processes.agreed(processes.on_main(lambda: step) == step):
@@ -160,7 +160,7 @@ def _candidates(folder: Path) -> Iterator[Unfinished]:
         if not (manifest.is_whole(place) and checkpoints.has_optimizer(place)):
             continue
         try:
-            facts = checkpoints.ours(place).get("run", {})
+            facts = checkpoints.state_of(place).get("run", {})
         except InputError:
             continue
         if facts.get("parts") and facts.get("made_of") and facts["parts"][0]["began"] not in finished:
@@ -177,7 +177,7 @@ def _began(file: Path) -> str | None:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """What two of :func:`made_of` have otherwise, in words; ``within``: the name of the table that the two are."""
+    """What two of :func:`identity` have otherwise, in words; ``within``: the name of the table that the two are."""
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "name", key)):  # a method's name says most
         a, b = old.get(key), new.get(key)
         if a == b:
@@ -198,7 +198,7 @@ def _short(value: Any) -> str:
 
 # -- plan and end ---------------------------------------------------------------------------------------------------------
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
+def naming_saved_step(folder: Path) -> Iterator[None]:
     """A signal that comes between the steps is told with what is saved of the run in ``folder``."""
     try:
         yield

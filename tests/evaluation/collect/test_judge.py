@@ -15,7 +15,7 @@ from expunge.evaluation import table
 from expunge.evaluation.collect import cached, judge
 from expunge.evaluation.collect.one_pass import coded_of
 from expunge.evaluation.evaluate import evaluate, rescore
-from expunge.evaluation.fluency import SAID
+from expunge.evaluation.fluency import ANSWER_VARIANT
 from expunge.models.load import load
 
 
@@ -41,12 +41,12 @@ def test_every_answer_is_scored_under_the_target_and_the_figures_are_made_again(
         ("retrained", "out/scores/retrained"),
     ):
         found = table.read(folder)
-        judged = {s.index: s for s in found.scores if s.variant == SAID}
+        judged = {s.index: s for s in found.scores if s.variant == ANSWER_VARIANT}
         said = {a.index: a.text for a in found.generated("forget")}
         assert set(judged) == {i for i, text in said.items() if text.strip()}, role
         for i, s in judged.items():
-            (coded,) = coded_of([judge.Probe("forget", i, rows[i], {SAID: said[i]})], target.tokenizer, max_length=512,
-                                chat_template=True)  # fmt: skip
+            probe = judge.Probe("forget", i, rows[i], {ANSWER_VARIANT: said[i]})
+            (coded,) = coded_of([probe], target.tokenizer, max_length=512, chat_template=True)
             ids = [*coded.prompt, *coded.texts[0]]
             with torch.no_grad():
                 logp = target.model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -55,7 +55,10 @@ def test_every_answer_is_scored_under_the_target_and_the_figures_are_made_again(
     assert rescore(named, "out") == figures
     monkeypatch.setattr(cached, "collected", lambda name, probes, how: pytest.fail("judged again"))
     results = {role: asked[name] for role, name in models.items()}
-    assert judge.judged(ALL[0].score_parts, ALL[0].probes(named_data(place)), results, judge.How()) == results
+    assert (
+        judge.judged(ALL[0].score_parts, ALL[0].probes(named_data(place)), results, judge.EvaluationOptions())
+        == results
+    )
 
 
 def named_data(place):
@@ -67,7 +70,7 @@ def named_data(place):
 def test_a_model_alone_is_not_its_own_judge(place):
     figures = evaluate(ALL[0], "unlearned", "out", data="tofu")
     assert not [f for f in figures if f.name == "fluency"] and not [
-        s for s in table.read("out/scores").scores if s.variant == SAID
+        s for s in table.read("out/scores").scores if s.variant == ANSWER_VARIANT
     ]
 
 
@@ -80,4 +83,4 @@ def test_known_words_are_those_of_the_rows_and_the_tokens_that_are_words(tokeniz
 def test_an_empty_answer_is_no_probe():
     assert judge.probes("forget", {}, {0: " "}, bool) == []
     (probe,) = judge.probes("forget", {1: Row("?", "a")}, {0: "", 1: "b Ccc"}, {"b"}.__contains__)
-    assert (probe.index, probe.texts, float(probe.note)) == (1, {SAID: "b Ccc"}, 0.75)
+    assert (probe.index, probe.texts, float(probe.note)) == (1, {ANSWER_VARIANT: "b Ccc"}, 0.75)

@@ -19,7 +19,7 @@ from expunge.data.chat import prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.collect import cached as asking
-from expunge.evaluation.evaluate import How, evaluate, read
+from expunge.evaluation.evaluate import EvaluationOptions, evaluate, read
 from expunge.evaluation.probe import Ask, Probe
 
 FAKE = """
@@ -109,7 +109,7 @@ def notes():
 def test_it_answers_what_transformers_answers(place, tokenizer):
     own = named("own.py")
     plain = evaluate(own, "model", "plain", data="data")
-    assert evaluate(own, "model", "fast", data="data", how=How(backend="vllm")) == plain
+    assert evaluate(own, "model", "fast", data="data", how=EvaluationOptions(backend="vllm")) == plain
     by_place = [sorted(table.read(f"{f}/scores").answers, key=lambda a: a.index) for f in ("plain", "fast")]
     assert by_place[0] == by_place[1] and any(a.text for a in by_place[0])
     assert read("plain")["backend"] == "transformers" and read("fast")["backend"] == "vllm"
@@ -130,12 +130,12 @@ def _data(own):
 
 
 def test_the_number_format_is_that_of_the_scores(place):
-    evaluate(named("own.py"), "model", "out", data="data", how=How(backend="vllm", dtype="bfloat16"))
+    evaluate(named("own.py"), "model", "out", data="data", how=EvaluationOptions(backend="vllm", dtype="bfloat16"))
     assert notes()[0][1] == "bfloat16" and str(notes()[0][5]) == "torch.bfloat16"
 
 
 def test_a_backend_is_part_of_what_is_remembered(place):
-    own, fast = named("own.py"), How(backend="vllm")
+    own, fast = named("own.py"), EvaluationOptions(backend="vllm")
     evaluate(own, "model", "plain", data="data")
     evaluate(own, "model", "fast", data="data", how=fast)
     before = len(notes())
@@ -181,7 +181,7 @@ def test_an_adapter_is_answered_for_merged(place, tokenizer):
     tokenizer.save_pretrained("adapter")
     own = named("own.py")
     evaluate(own, "adapter", "plain", data="data")
-    evaluate(own, "adapter", "fast", data="data", how=How(backend="vllm"))
+    evaluate(own, "adapter", "fast", data="data", how=EvaluationOptions(backend="vllm"))
     answers = [sorted(table.read(f"{f}/scores").answers, key=lambda a: a.index) for f in ("plain", "fast")]
     assert answers[0] == answers[1]
 
@@ -190,10 +190,10 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(place, monkeypatch):
     monkeypatch.setattr(asking.models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     own = named("own.py")
     with pytest.raises(InputError, match="backend must be transformers or vllm, not 'tgi'"):
-        evaluate(own, "model", "out", data="data", how=How(backend="tgi"))
+        evaluate(own, "model", "out", data="data", how=EvaluationOptions(backend="tgi"))
     monkeypatch.setattr(asking, "processes", lambda: type("State", (), {"num_processes": 2}))
     with pytest.raises(InputError, match="the backend vllm runs in one process"):
-        evaluate(own, "model", "out", data="data", how=How(backend="vllm"))
+        evaluate(own, "model", "out", data="data", how=EvaluationOptions(backend="vllm"))
     (place / "lib" / "vllm.py").unlink()
     done = CliRunner().invoke(app, ["bench", "own.py", "--model", "model", "--data", "data", "--backend", "vllm"])
     assert done.exit_code != 0 and "pip install 'expunge[vllm]'" in done.output

@@ -25,7 +25,7 @@ from expunge.data import template
 from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.collect.one_pass import code, collect, processes
-from expunge.evaluation.probe import How, Probe, fingerprint
+from expunge.evaluation.probe import EvaluationOptions, Probe, fingerprint
 from expunge.files import cache_folder
 from expunge.models.check import check_attention, check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
@@ -35,7 +35,7 @@ REMEDY = "set EXPUNGE_CACHE to another folder"
 FORMAT = 3  # of the stored results; older entries are not read
 
 
-def load(name: str, how: How) -> models.Loaded:
+def load(name: str, how: EvaluationOptions) -> models.Loaded:
     """The model ``name`` with the dtype and on the device of ``how``."""
     loaded = models.load(
         name,
@@ -50,7 +50,7 @@ def load(name: str, how: How) -> models.Loaded:
     return loaded
 
 
-def collected(name: str, probes: Sequence[Probe], how: How) -> tuple[table.Collected, dict[str, Any]]:
+def collected(name: str, probes: Sequence[Probe], how: EvaluationOptions) -> tuple[table.Collected, dict[str, Any]]:
     """The scores and answers of the model ``name``, from the cache if it was run before; and its source and fingerprint.
 
     Under several processes the main one has all results; the others have none if they came from the cache.
@@ -110,7 +110,7 @@ def _store(result: table.Collected, folder: Path, about: dict[str, Any]) -> None
         print(f"expunge: {message}", file=sys.stderr)
 
 
-def _check_probes(name: str, probes: Sequence[Probe], how: How) -> None:
+def _check_probes(name: str, probes: Sequence[Probe], how: EvaluationOptions) -> None:
     """Raise InputError, before weights are read, if a probe cannot be tokenised, for lack of a chat template, say."""
     check_device(how.device)
     check_attention(how.attn, how.dtype)
@@ -124,7 +124,7 @@ def _check_probes(name: str, probes: Sequence[Probe], how: How) -> None:
 
 
 def _collect(
-    loaded: models.Loaded, probes: Sequence[Probe], how: How, progress: Callable[[int], Any]
+    loaded: models.Loaded, probes: Sequence[Probe], how: EvaluationOptions, progress: Callable[[int], Any]
 ) -> table.Collected:
     answers: Sequence[table.Generated] = ()
     if how.backend == "vllm":

@@ -27,7 +27,7 @@ def fields(facts: Facts) -> tuple[Tensor, ...]:
     return facts.logp, facts.mean, facts.std, facts.best
 
 
-def taken(facts: Facts, places: Sequence[int]) -> Facts:
+def at_places(facts: Facts, places: Sequence[int]) -> Facts:
     """The facts of the tokens at ``places``."""
     return Facts(*(column[list(places)] for column in fields(facts)))
 

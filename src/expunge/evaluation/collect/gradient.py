@@ -27,7 +27,7 @@ Measure = Callable[[nn.Module, Sequence[int], Sequence[int]], float]
 Use = tuple[nn.Module, Tensor, Tensor]  # a layer, its input, and the loss gradient of its output
 
 
-def way(model: nn.Module, texts: Sequence[Text]) -> Measure:
+def fastest_norm(model: nn.Module, texts: Sequence[Text]) -> Measure:
     """The function that measures gradients: from factors if that agrees with the gradients on the shortest text."""
     shortest = min((t for t in texts if t[1]), key=lambda t: len(t[0]) + len(t[1]), default=None)
     if shortest is None:

@@ -1,7 +1,7 @@
 """What models answered to the questions to forget, judged: every answer scored under the model before unlearning.
 
-A judged answer is a scored text of the variant ``SAID`` in the model's table: its log-probabilities are the judge's, its
-note is the share of real words in it, so that figures are made again without a model.
+A judged answer is a scored text of the variant ``ANSWER_VARIANT`` in the model's table: its log-probabilities are the
+judge's, its note is the share of real words in it, so that figures are made again without a model.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from accelerate.utils import broadcast_object_list
 from expunge.data.example import Row
 from expunge.evaluation.benchmark import ScoreParts, texts
 from expunge.evaluation.collect import cached
-from expunge.evaluation.fluency import SAID
+from expunge.evaluation.fluency import ANSWER_VARIANT
 from expunge.evaluation.metrics import fluency as metrics
-from expunge.evaluation.probe import How, Probe
+from expunge.evaluation.probe import EvaluationOptions, Probe
 from expunge.evaluation.table import Collected
 from expunge.models.tokenizer import load_tokenizer
 
@@ -43,12 +43,12 @@ def probes(part: str, rows: Mapping[int, Row], said: Mapping[int, str], known: C
         return []
     real = metrics.real_words(list(full.values()), known)
     return [
-        Probe(part, index, rows[index], {SAID: text}, note=repr(float(share)))
+        Probe(part, index, rows[index], {ANSWER_VARIANT: text}, note=repr(float(share)))
         for (index, text), share in zip(full.items(), real, strict=True)
     ]
 
 
-def judged(parts: ScoreParts | None, asked: Sequence[Probe], results: Results, how: How) -> Results:
+def judged(parts: ScoreParts | None, asked: Sequence[Probe], results: Results, how: EvaluationOptions) -> Results:
     """``results`` with each model's answers to the forget rows judged by the target, or by the retrained model without one.
 
     ``asked``: the probes that were answered.  A table that holds judged answers stays as it is.  Nothing is judged where no
@@ -61,7 +61,7 @@ def judged(parts: ScoreParts | None, asked: Sequence[Probe], results: Results, h
     known = known_words((p.row for p in asked), load_tokenizer(judge, trust_remote_code=how.trust_remote_code))
     out = dict(results)
     for role, (table, facts) in results.items():
-        if any(s.variant == SAID for s in table.scores):
+        if any(s.variant == ANSWER_VARIANT for s in table.scores):
             continue
         said = {a.index: a.text for a in table.answers if a.part == parts.forget and a.variant == "answer"}
         shared = [probes(parts.forget, rows, said, known)]  # the main process has all answers

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from expunge.data.chat import continuation, encode, prompt_ids
 from expunge.errors import InputError
 from expunge.evaluation.collect import gradient, score
-from expunge.evaluation.collect.facts import Facts, taken
-from expunge.evaluation.collect.score import Coded, Met
+from expunge.evaluation.collect.facts import Facts, at_places
+from expunge.evaluation.collect.score import Coded, KnownStart
 from expunge.evaluation.probe import Ask, Probe
 from expunge.evaluation.table import Collected, Generated, Scored, join
 from expunge.forward import family
@@ -143,11 +143,11 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
     if not coded:
         return
     pad, end = int(tokenizer.pad_token_id), generate.end_tokens(model, tokenizer)
-    run = score.way(model, coded, pad)
+    run = score.fastest_run(model, coded, pad)
     asked = [(c.prompt, t) for c in coded for v, t in zip(c.variants, c.texts, strict=True) if v in c.probe.grad_norm]
-    grad_norm = gradient.way(model, [(p, t[: len(t) - (t[-1] in end)]) for p, t in asked])
+    grad_norm = gradient.fastest_norm(model, [(p, t[: len(t) - (t[-1] in end)]) for p, t in asked])
     greedy = decode.plainly_greedy(model)
-    waiting: list[tuple[Probe, Met]] = []
+    waiting: list[tuple[Probe, KnownStart]] = []
     whole: list[Coded] = []
     most = 0
     size = score.tokens_whole
@@ -164,7 +164,7 @@ def _found(model: nn.Module, tokenizer: Any, coded: Sequence[Coded], batch_token
                     norm = grad_norm(model, c.prompt, tokens[: len(tokens) - ends])
                 known = next(results)
                 if c.scored and c.scored[k]:
-                    known, tokens = taken(known, c.scored[k]), tuple(tokens[i] for i in c.scored[k])
+                    known, tokens = at_places(known, c.scored[k]), tuple(tokens[i] for i in c.scored[k])
                 yield _scored(c.probe, variant, tokens, known, ends=ends, norm=norm)
             if c.asks and m and greedy:
                 most = most or _together(m.keys)
@@ -201,7 +201,7 @@ def _scored(
 
 
 # -- answers --------------------------------------------------------------------------------------------------------------
-def _decoded(model: nn.Module, tokenizer: Any, waiting: Sequence[tuple[Probe, Met]]) -> Iterator[Generated]:
+def _decoded(model: nn.Module, tokenizer: Any, waiting: Sequence[tuple[Probe, KnownStart]]) -> Iterator[Generated]:
     """The greedy answers from what is known of them."""
     ends = generate.end_tokens(model, tokenizer)
 
@@ -215,7 +215,7 @@ def _decoded(model: nn.Module, tokenizer: Any, waiting: Sequence[tuple[Probe, Me
     for probe, met in waiting:
         assert probe.ask is not None
         prompt = met.keys[0][0].shape[2] - len(met.said) + 1
-        limit = family.left(model, prompt, probe.ask.max_new_tokens)
+        limit = family.tokens_left(model, prompt, probe.ask.max_new_tokens)
         starts.append(decode.Start(met.said[:limit], met.keys, limit, done(probe.ask)))
     for (probe, _), said in zip(waiting, decode.decode(model, starts), strict=True):
         yield answered(probe, tokenizer, _text(tokenizer, said))

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CPU_TOKENS = 256  # tokens per batch, padding included: in 1024 a token costs less, but more are padding
 TOKENS = 1024  # tokens per batch on an accelerator
 CLOSE = 1e-2  # mean difference of the log-probabilities between a reused prompt and a whole pass
-LEAST = 4  # tokens of a common prefix: shorter ones are not worth reusing
+MIN_PREFIX = 4  # tokens of a common prefix: shorter ones are not worth reusing
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Met:
+class KnownStart:
     """The known start of a greedy answer: ``said``, its first tokens, and ``keys`` of the prompt and all but the last."""
 
     said: tuple[int, ...]
     keys: caches.Row
 
 
-Results = tuple[list[Facts], list[Met | None]]  # of each text, and of each probe that asks
+Results = tuple[list[Facts], list[KnownStart | None]]  # of each text, and of each probe that asks
 Run = Callable[[nn.Module, Sequence[Coded], int], Results]
 
 
-def way(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
+def fastest_run(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
     """The function that runs ``model``: prefixes are reused if that agrees with whole sequences on the shortest probe."""
     # The shortest with at least one token after the reused prefix.
     shortest = [min(coded, key=lambda c: (c.width - len(c.prompt) < 2, c.width))]
@@ -119,7 +119,7 @@ def _reusing(model: nn.Module, coded: Sequence[Coded]) -> Run:
     """A run that reuses the common prefix of all prompts of ``coded``."""
     columns = zip(*(c.prompt[:-1] for c in coded), strict=False)
     common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
-    if len(common) < LEAST or len(coded) < 2:
+    if len(common) < MIN_PREFIX or len(coded) < 2:
         return lambda model, batch, pad: run_reusing(model, batch, pad, None)
     ids = torch.tensor([common], device=_device(model))
     cache = caches.empty(model)
@@ -140,7 +140,9 @@ def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches
     texts = [t for c in batch for t in c.texts]
     labels = torch.tensor([t[0] for t in texts], dtype=torch.long, device=next_logits.device)
     results = split(facts(next_logits[owner], labels), [1] * len(texts))
-    known_answers = [Met((int(next_logits[g].argmax()),), prompts[g]) if c.asks else None for g, c in enumerate(batch)]
+    known_answers = [
+        KnownStart((int(next_logits[g].argmax()),), prompts[g]) if c.asks else None for g, c in enumerate(batch)
+    ]
 
     branches = _branches(batch)
     deferred = {j for group in branches.values() for j in group}
@@ -159,7 +161,9 @@ def run_reusing(model: nn.Module, batch: Sequence[Coded], pad: int, stem: caches
                 begin, prompt = mask.shape[1] - caches.length(keys[i]), caches.length(prompts[owner[i]])
                 known, agreed = known_answers[owner[i]], _agreed(texts[i], results[i])
                 if known and len(agreed) > len(known.said):
-                    known_answers[owner[i]] = Met(agreed, caches.row(cache, r, begin, begin + prompt + len(agreed) - 1))
+                    known_answers[owner[i]] = KnownStart(
+                        agreed, caches.row(cache, r, begin, begin + prompt + len(agreed) - 1)
+                    )
                 if shorter := branches.get(i):
                     longest = caches.row(cache, r, begin, begin + prompt + max(shorter.values()) - 1)
                     for j, n in shorter.items():
@@ -211,7 +215,7 @@ def _branches(batch: Sequence[Coded]) -> dict[int, dict[int, int]]:
         for position, k in enumerate(order):
             shared = {j: _shared(c.texts[j], c.texts[k]) for j in order[:position]}
             closest = max(shared, key=shared.__getitem__, default=k)
-            if shared.get(closest, 0) >= LEAST:
+            if shared.get(closest, 0) >= MIN_PREFIX:
                 branches.setdefault(begin + closest, {})[begin + k] = shared[closest]
         begin += len(c.texts)
     return branches

@@ -13,7 +13,7 @@ from expunge.unlearning.settings import Recipe
 
 
 @dataclass(frozen=True)
-class Given:
+class PythonInputs:
     """A model or None, a tokenizer or None (then they are the recipe's), and callbacks of ``transformers.Trainer``."""
 
     model: Any = None
@@ -27,7 +27,7 @@ class Given:
         import torch
 
         from expunge import models
-        from expunge.models.given import check_base, from_memory
+        from expunge.models.in_memory import check_base, from_memory
 
         dtype = getattr(torch, settings.loaded)
         own = from_memory(self.model, self.tokenizer, dtype=dtype, device=device)
@@ -38,7 +38,7 @@ class Given:
         return own
 
 
-NOTHING = Given()
+NO_INPUTS = PythonInputs()
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def with_gradients() -> Iterator[None]:
 
 def from_python(
     model: Any, tokenizer: Any, callbacks: Any, settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], Given]:
+) -> tuple[dict[str, Any], PythonInputs]:
     """``settings`` with the model's name, and what is in memory; raises InputError for what is none of its kind."""
     from transformers import TrainerCallback
 
@@ -78,21 +78,21 @@ def from_python(
     if isinstance(model, str | os.PathLike):
         name, own = os.fspath(model), None
     else:
-        from expunge.models import given
+        from expunge.models import in_memory
 
-        if not given.is_model(model):
+        if not in_memory.is_model(model):
             raise InputError(
                 f"model is a {type(model).__name__}; give a name, a folder, or a model of transformers or PEFT"
             )
-        given.check(model, adapter=bool(settings.get("adapter")) and not settings.get("merge"))
-        name, own = given.name_of(model), model
+        in_memory.check(model, adapter=bool(settings.get("adapter")) and not settings.get("merge"))
+        name, own = in_memory.name_of(model), model
     trusted = bool(settings.get("trust_remote_code", False))
     if tokenizer is None and own is None:
-        return {**settings, "model": name}, Given(callbacks=tuple(callbacks))
-    from expunge.models.given import tokenizer_of
+        return {**settings, "model": name}, PythonInputs(callbacks=tuple(callbacks))
+    from expunge.models.in_memory import tokenizer_of
 
     found = tokenizer_of(tokenizer, model, trust_remote_code=trusted)
-    return {**settings, "model": name}, Given(own, found, tuple(callbacks))
+    return {**settings, "model": name}, PythonInputs(own, found, tuple(callbacks))
 
 
 def _plain(value: Any) -> Any:
