@@ -163,7 +163,7 @@ def test_a_pull_to_a_level_has_its_bottom_there_and_two_sides(loss):
 
 
 def test_distance_to_a_level_by_hand():
-    logits, x = level_view([0.5], [0.25])
+    _, x = level_view([0.5], [0.25])
     assert losses.level_distance(x).item() == pytest.approx(math.sqrt(0.25 * math.log(3) + 1e-4) - 0.01, abs=2e-4)
 
 

@@ -264,8 +264,8 @@ class PrimalDual(Combiner):
     geometric mean, that may not be lost.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.  A
     ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
     With ``keep`` the excess over the budget counts in units of log(1 / keep), at most 1 and at least -1: λ moves by no more
-    than η a step and comes down as fast as it goes up, however far the first steps overshoot.  Below 1 it is 1/λ that moves so:
-    while the budget is kept, forgetting weighs more and more beside the retain loss.
+    than η a step and comes down as fast as it goes up, however far the first steps overshoot.  Below 1 it is 1/λ
+    that moves so: while the budget is kept, forgetting weighs more and more beside the retain loss.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """

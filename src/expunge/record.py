@@ -42,7 +42,13 @@ LAYOUT = Layout(
         "steps/",
         "made.json",
     ),
-    evidence=("made.json", "alternates.json", "self_retain.json", "steps/[0-9]*.json", "*/checkpoint-*/trainer_state.json"),
+    evidence=(
+        "made.json",
+        "alternates.json",
+        "self_retain.json",
+        "steps/[0-9]*.json",
+        "*/checkpoint-*/trainer_state.json",
+    ),
 )
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "tokenizers", "safetensors")
 

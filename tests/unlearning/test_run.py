@@ -141,7 +141,7 @@ def test_a_run_that_dies_leaves_no_record(workplace, monkeypatch):
     ("change", "said"),
     [
         ({"forget": "forgot.jsonl"}, r"did you mean .*forget\.jsonl"),
-        ({"retain": None}, "give rows of what must stay with --retain"),
+        ({"retain": None, "self_retain": 0}, "give rows of what must stay with --retain"),
         ({"retain": "forget.jsonl"}, "also stand in the retain set"),
         ({"method": "blurnpo"}, "did you mean 'blur_npo'"),
         ({"method": "dpo"}, "needs the column 'alternate'"),

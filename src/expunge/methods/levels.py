@@ -49,8 +49,8 @@ def level(
 ) -> Method:
     """Forget answers are drawn to where a model that never saw them is, beside a retain loss.
 
-    A method of this library.  ``distance`` and ``divergence`` draw each token from both sides; the other forget losses push only those that
-    are still likelier than there, and compare with that model where they read a reference.
+    A method of this library.  ``distance`` and ``divergence`` draw each token from both sides; the other forget losses push
+    only those that are still likelier than there, and compare with that model where they read a reference.
     """
     return _method(forget, retain, WeightedSum(forget_weight, retain_weight))
 
