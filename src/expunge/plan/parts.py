@@ -8,7 +8,7 @@ reference, C what the processes exchange, and A_k the activations, logits and te
 m gradients are held at a step's end: 1, or one an objective where a combiner reads their Gramian; b_k of them exist when
 the passes of objective k begin.  On a CPU the copy of the last good weights lies in the same memory, and so does, under a
 method that ends at a level, a second one: the weights of the last test.  The model that gives the level is there before the
-first step only, and taken to be as large as the one that trains.  Under FSDP2 the first three and G are divided by the number
+first step only, taken to be as large as the one that trains.  Under FSDP2 the first three and G are divided by the number
 of processes, and C is what is gathered: two decoder layers and all that is in none.
 """
 
