@@ -126,6 +126,7 @@ class Entry:
     """A row of the method table.
 
     ``search``: parameter -> the range that ``expunge tune`` tries, as on its command line, or None for one that it leaves.
+    ``published``: the method of a paper that this one of the library's own builds on.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Entry:
     paper: str
     status: Status
     search: Mapping[str, str | None] = field(default_factory=dict)
+    published: str = ""
 
     @property
     def source(self) -> str:
@@ -163,12 +165,16 @@ METHODS: dict[str, Entry] = {}  # filled by importing expunge.methods; see entri
 
 
 def method(
-    *, paper: str = "", status: Status = "unreproduced", search: Mapping[str, str | None] | None = None
+    *,
+    paper: str = "",
+    status: Status = "unreproduced",
+    search: Mapping[str, str | None] | None = None,
+    published: str = "",
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Register a function of keyword-only parameters with defaults as a method under its own name.
 
-    ``search``: ranges for ``expunge tune`` that suit a parameter better than a tenth to ten times its default, see
-    :class:`Entry`.
+    ``search``: ranges for ``expunge tune`` that suit a parameter better than a tenth to ten times its default;
+    ``published``: what ``as_published`` takes in its place; see :class:`Entry`.
     """
 
     def register(make: Callable[..., Method]) -> Callable[..., Method]:
@@ -188,7 +194,7 @@ def method(
         for key in search or {}:
             if key not in inspect.signature(make).parameters:
                 raise InputError(f"the method {name} has no parameter {key!r}, which its search names")
-        METHODS[name] = Entry(name, stamped, paper, status, dict(search or {}))
+        METHODS[name] = Entry(name, stamped, paper, status, dict(search or {}), published)
         return stamped
 
     return register

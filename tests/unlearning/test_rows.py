@@ -149,3 +149,12 @@ def test_a_method_that_needs_a_retain_set_names_those_that_need_none(place):
     assert "--retain" in said and "--self-retain" in said
     assert {"gradient_ascent", "task_vector", "ce_u", "flat"} <= set(said.rpartition(": ")[2].split(", "))
     assert "npo" not in said.rpartition(": ")[2].split(", ")
+
+
+def test_as_published_takes_the_papers_method(place):
+    def chosen(name):
+        return method_of(settings(place, [{"messages": TALK}], method=name, as_published=True)).name
+
+    assert [chosen(name) for name in ("pdu_level", "blur_level", "level")] == ["pdu", "blur_npo", "grad_diff"]
+    with pytest.raises(InputError, match="as_published does nothing under npo"):
+        chosen("npo")

@@ -39,7 +39,7 @@ def _method(forget: Forget, retain: Retain, combine: Combiner) -> Method:
     return Method(objectives, combine, learning_rate=RATE, lora_learning_rate=LORA_RATE)
 
 
-@method()
+@method(published="grad_diff")
 def level(
     *,
     forget: Forget = "distance",
@@ -55,7 +55,7 @@ def level(
     return _method(forget, retain, WeightedSum(forget_weight, retain_weight))
 
 
-@method(paper="arXiv:2506.08164")
+@method(paper="arXiv:2506.08164", published="blur_npo")
 def blur_level(
     *,
     forget: Forget = "distance",
@@ -71,7 +71,7 @@ def blur_level(
     return _method(forget, retain, bilevel(gamma, False, one_sided, retain))
 
 
-@method(paper="arXiv:2506.05314", search={"max_multiplier": None})
+@method(paper="arXiv:2506.05314", search={"max_multiplier": None}, published="pdu")
 def pdu_level(
     *,
     forget: Forget = "distance",

@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge import outputs, record
 from expunge.errors import InputError
-from expunge.method import Method, build
+from expunge.method import Method, build, entry
 from expunge.models import quantize
 from expunge.models.changed import changed
 from expunge.models.check import check_attention, check_device, check_files
@@ -128,9 +128,21 @@ def _goes_on(going: unfinished.Unfinished, settings: Recipe) -> str:
     return f"after step {going.step}{but}"
 
 
+def _name(settings: Recipe) -> str:
+    """The method's, or that of the paper's method."""
+    if not settings.as_published:
+        return settings.method
+    if not (published := entry(settings.method).published):
+        raise InputError(
+            f"as_published does nothing under {settings.method}, which is no method of this library that builds on another; "
+            "leave it out"
+        )
+    return published
+
+
 def method_of(settings: Recipe, method: Method | None = None) -> Method:
     """The recipe's method, or ``method`` in its place, with the optimizer that the recipe asks for."""
     from expunge.training.arguments import optimized
 
-    made = method or build(settings.method, settings.parameters)
+    made = method or build(_name(settings), settings.parameters)
     return optimized(made, settings.optimizer, settings.optimizer_parameters, settings.training)

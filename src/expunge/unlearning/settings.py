@@ -109,6 +109,11 @@ class Recipe(BaseModel):
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
     method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
+    as_published: bool = Field(
+        False,
+        description="The paper's method in place of one of this library that builds on it: pdu for pdu_level, blur_npo for "
+        "blur_level.",
+    )
     optimizer: str | None = Field(
         None,
         description="sophia or sophia_published (second order), or adamw: what the training argument optim names; "
