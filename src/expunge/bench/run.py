@@ -217,7 +217,7 @@ def _plan(settings: Bench, chosen: Benchmark, how: EvaluationOptions, folder: Pa
             "model": settings.model,
             "model_name": settings.model_name,
             "data_name": settings.data_name,
-            "method": settings.method or "pdu",
+            "method": settings.method or Recipe.model_fields["method"].default,
             "title": f"{chosen.name}: {settings.method}",
             "out": str(folder / "run"),
             "overwrite": settings.overwrite,
