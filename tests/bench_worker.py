@@ -17,11 +17,13 @@ from expunge import models
 
 OUTS = ("two", "again")
 ANSWER_TOKENS = 6  # of an answer whose fluency is measured
-# What trainings and commands import when they run, for a launch to import before it forks.
+# Packages that trainings and commands import when they run, for a launch to import before it forks.
 LATER = (
-    "expunge.bench", "expunge.benchmarks", "expunge.unlearning.run", "expunge.report", "rouge_score.rouge_scorer",
-    "peft.utils.transformers_weight_conversion", "torch.distributed.algorithms.ddp_comm_hooks",
-)  # fmt: skip
+    "scipy.stats",
+    "rouge_score.rouge_scorer",
+    "peft.utils.transformers_weight_conversion",
+    "torch.distributed.algorithms.ddp_comm_hooks",
+)
 RUN = [
     "run",
     "--model",
