@@ -17,11 +17,6 @@ from expunge import models
 
 OUTS = ("two", "again")
 ANSWER_TOKENS = 6  # of an answer whose fluency is measured
-# What trainings and commands import when they run, for a launch to import before it forks.
-LATER = (
-    "expunge.bench", "expunge.benchmarks", "expunge.unlearning.run", "expunge.report", "rouge_score.rouge_scorer",
-    "peft.utils.transformers_weight_conversion", "torch.distributed.algorithms.ddp_comm_hooks",
-)  # fmt: skip
 RUN = [
     "run",
     "--model",
@@ -86,6 +81,7 @@ def run(place: Path, rank: str) -> None:
     from expunge.evaluation import table
     from expunge.evaluation.collect import cached as asking
     from expunge.evaluation.probe import Ask
+    from expunge.report import bench_page
     from expunge.report.draw import curves
     from expunge.unlearning import fluency
 
@@ -104,7 +100,12 @@ def run(place: Path, rank: str) -> None:
 
         setattr(module, name, note)
 
-    for module, name in ((asking, "collect"), (table, "write"), (files, "replace_text")):
+    for module, name in (
+        (asking, "collect"),
+        (table, "write"),
+        (files, "replace_text"),
+        (bench_page, "replace_text"),
+    ):
         noted(module, name)
     commands = [["bench", "own.py", "--model", "model", "--data", "data", "--out", out] for out in OUTS]
     commands += [[*RUN, "--out", "run"], [*RUN, "--out", "broken"]]

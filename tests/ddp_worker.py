@@ -4,7 +4,6 @@ the command line did.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from functools import partial
@@ -17,6 +16,7 @@ import sharded_worker
 import shortcuts  # noqa: F401
 import tiny
 import torch
+from accelerate.state import AcceleratorState
 from launch import in_ranks
 from method_rows import IDS, LR, ROWS
 
@@ -113,6 +113,7 @@ def out_of_memory(t: Any, loss: Any, name: str, model: Any, inputs: Any) -> Any:
 
 def work(folder: Path, whole: bool) -> None:
     """What one rank does."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # that of the process it is a fork of
     rank, size = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
     everything = FIRST_ORDER | SOPHIA
     for name in everything if whole else [*FEW, *SOPHIA]:
@@ -129,6 +130,4 @@ def work(folder: Path, whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    for name in bench_worker.LATER:
-        importlib.import_module(name)
     sys.exit(in_ranks(partial(work, Path(sys.argv[1]).resolve(), sys.argv[2:] == ["all"])) != 0)

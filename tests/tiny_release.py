@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM
 
 from expunge.release import Measurement, release
 
-FAST = {"max_steps": 3, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "steps": 2, "lora": {"r": 2}}
+LORA = {"r": 2, "target_modules": ["q_proj", "up_proj", "down_proj"]}
+FAST = {"max_steps": 3, "learning_rate": 0.02, "disable_tqdm": True, "use_cpu": True, "steps": 2, "lora": LORA}
 BIG = {"utility_budget": None}
 
 

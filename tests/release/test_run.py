@@ -99,7 +99,7 @@ def test_the_forget_loss_rises_and_more_than_the_retain_loss(workplace):
 
 
 def test_no_adapter_is_left_in_the_model(workplace):
-    net = go().model
+    net = go(lora={"r": 2}).model
     assert not [n for n, _ in net.named_modules() if "lora" in n.lower()] and not hasattr(net, "peft_config")
     assert all(p.requires_grad for p in net.parameters()) and not net.training
 
@@ -116,7 +116,7 @@ def test_without_retain_rows_there_is_no_retain_module(workplace):
 
 # -- the record -----------------------------------------------------------------------------------------------------------
 def test_what_is_written(workplace, page):
-    result = go(orthogonality=0.25)
+    result = go(orthogonality=0.25, lora={"r": 2})
     folder = workplace / "unlearned"
     assert sorted(f.name for f in folder.iterdir()) == ["model", "report.html", "run.json", "steps"]
     log = record.read(folder)
@@ -148,8 +148,9 @@ def test_examples_are_shown_where_asked_for(workplace):
 
 
 def test_a_lower_rank_says_what_it_lost_and_is_what_is_measured(workplace):
-    exact = go(forget_coefficient=1.0, out="exact")
-    cut = go(forget_coefficient=1.0, rank=2)
+    every = {"forget_coefficient": 1.0, "lora": {"r": 2}}
+    exact = go(**every, out="exact")
+    cut = go(**every, rank=2)
     lost = cut.record["release"]["svd_error"]
     assert lost["rank"] == 2 and 0.01 < lost["overall"] < 1 and len(lost["modules"]) == 14
     name = "model.layers.0.mlp.down_proj"
@@ -162,7 +163,7 @@ def test_a_lower_rank_says_what_it_lost_and_is_what_is_measured(workplace):
     torch.testing.assert_close(logits(on_base), logits(cut.model), atol=1e-5, rtol=0)
     assert cut.record["after"] != exact.record["after"] and figures(cut.record) == figures(exact.record)
     shutil.copytree("exact/steps", "enough/steps")
-    assert go(forget_coefficient=1.0, rank=8, out="enough").record["release"]["svd_error"] is None
+    assert go(**every, rank=8, out="enough").record["release"]["svd_error"] is None
 
 
 def test_a_target_that_is_an_adapter_itself(workplace):
@@ -173,7 +174,7 @@ def test_a_target_that_is_an_adapter_itself(workplace):
                 p.normal_(0, 0.05)
     base = models.load("model")
     models.save(first, base.tokenizer, "first", base=base)
-    result = go("first", steps=1, forget_coefficient=1.0)
+    result = go("first", steps=1, forget_coefficient=1.0, lora={"r": 2})
     adapter = read_adapter(workplace / "unlearned" / "model")
     assert adapter.config["r"] == 3 + 2 + 2 and adapter.config["base_model_name_or_path"].endswith("model")
     on_base = PeftModel.from_pretrained(plain(), "unlearned/model")
@@ -182,7 +183,7 @@ def test_a_target_that_is_an_adapter_itself(workplace):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"velora_config": {"x": 1}}))
     with pytest.MonkeyPatch.context() as m:  # one that cannot be joined: whole weights
         m.setattr(sys.modules["expunge.models.load"], "_load_adapter", lambda *_: (plain(), str(workplace / "model")))
-        whole = go("first", steps=1, out="whole")
+        whole = go("first", steps=1, out="whole", lora={"r": 2})
     assert torch.equal(logits(plain("whole/model")), logits(whole.model))
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_release import figures, go, logits, watched
+from tiny_release import LORA, figures, go, logits, watched
 
 from expunge import files, models
 from expunge.errors import InputError
@@ -18,7 +18,7 @@ from expunge.release import modules, steps
 from expunge.training import keeper, signals
 from expunge.unlearning import train
 
-DROPOUT = {"lora": {"r": 2, "dropout": 0.3}, "steps": 3}
+DROPOUT = {"lora": LORA | {"dropout": 0.3}, "steps": 3}
 
 
 def test_a_restart_goes_on_after_the_last_whole_step(workplace, monkeypatch):
@@ -119,7 +119,7 @@ def test_steps_of_other_settings_are_not_gone_on_from(workplace):
     for change, message in [
         ({"forget_coefficient": 0.31}, "another forget_coefficient;"),
         ({"seed": 1}, "another seed;"),
-        ({"lora": {"r": 3}}, "another r;"),
+        ({"lora": LORA | {"r": 3}}, "another r;"),
         ({"learning_rate": 0.03, "orthogonality": 0}, "another learning_rate, orthogonality;"),
         ({"retain": "other.jsonl"}, "another retain set;"),
         ({"utility": "other.jsonl"}, "another utility;"),

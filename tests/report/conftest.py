@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,18 +192,11 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory) -> Iterator[Path]:
-    """A folder with two tiny models, rows to forget and to retain, and a tiny TOFU; bootstraps are short, for no test here
-    is of their numbers.
-    """
+def home(tmp_path_factory) -> Path:
+    """A folder with two tiny models, rows to forget and to retain, and a tiny TOFU."""
     import tiny
     import tiny_bench
     import tiny_tokenizer
-
-    from expunge import methods, stats  # noqa: F401  methods fills their table
-    from expunge.benchmarks import tofu
-    from expunge.evaluation.metrics import privacy
-    from expunge.evaluation.probe import Ask
 
     folder = tmp_path_factory.mktemp("finished")
     tokenizer = tiny_tokenizer.make()
@@ -220,13 +214,27 @@ def home(tmp_path_factory) -> Iterator[Path]:
         (folder / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
     for name, rows in (("forget", forget), ("retain", tiny_bench.rows("keep", 5))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+@contextmanager
+def quick(home: Path) -> Iterator[None]:
+    """Few resamples and short answers, for no test here is of their numbers; the cache is in ``home``."""
+    from intervals import few_resamples
+
+    from expunge import methods  # noqa: F401  fills the table of methods
+    from expunge.benchmarks import tofu
+    from expunge.evaluation.probe import Ask
+    from expunge.unlearning import alternates, fluency
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
-        patch.setattr(privacy, "auc_interval", partial(stats.auc_interval, resamples=20))
-        patch.setattr(tofu, "bootstrap_of_means", partial(stats.bootstrap_of_means, resamples=20))
+        patch.setenv("EXPUNGE_CACHE", str(home / "cache"))
+        few_resamples(patch.setattr)
         patch.setattr(tofu, "ANSWER", Ask(8))
-        yield folder
+        patch.setattr(fluency, "ANSWER", Ask(6))
+        patch.setattr(alternates, "generated", partial(alternates.generated, max_new_tokens=8))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -236,7 +244,8 @@ def run_folder(home: Path) -> Path:
 
     sets = {"forget": home / "forget.jsonl", "retain": home / "retain.jsonl", "compare_with": str(home / "retrained")}
     naming = {"title": "A run", "compare_name": "retrained", "examples": 1, "max_new_tokens": 4, "model_name": "Tiny"}
-    return unlearn(home / "model", out=home / "run", method="altpo", **sets, **naming, **SETTINGS).folder
+    with quick(home):
+        return unlearn(home / "model", out=home / "run", method="altpo", **sets, **naming, **SETTINGS).folder
 
 
 @pytest.fixture(scope="session")
@@ -246,7 +255,8 @@ def release_folder(home: Path) -> Path:
 
     sets = {"forget": home / "forget.jsonl", "retain": home / "retain.jsonl"}
     loop = {"steps": 2, "lora": {"r": 2}, "rank": 3, "utility_budget": 1000.0}
-    return release(str(home / "model"), out=home / "release", **sets, **loop, **SETTINGS).folder
+    with quick(home):
+        return release(str(home / "model"), out=home / "release", **sets, **loop, **SETTINGS).folder
 
 
 @pytest.fixture(scope="session")
@@ -258,7 +268,8 @@ def bench_folders(home: Path) -> dict[str, Path]:
     taught = {"teach": {"max_steps": 1, "use_cpu": True, "disable_tqdm": True}, "teach_retrained": True}
     settings_by_name = {"plain": {}, "method": {"method": "npo", "adapter": "lora", "training": SETTINGS, **taught}}
     for name, more in settings_by_name.items():
-        bench.run(bench.make(shared | {"out": str(home / name)} | more), command=f"expunge bench {name}")
+        with quick(home):
+            bench.run(bench.make(shared | {"out": str(home / name)} | more), command=f"expunge bench {name}")
     return {name: home / name for name in settings_by_name}
 
 
@@ -271,7 +282,7 @@ def compare_folder(home: Path) -> Path:
     methods = {"npo": {"beta": 0.05, "training": {"learning_rate": 0.01}}, "pdu": {"budget": 0.1}}
     shared = {"benchmark": "tofu/forget01", "data": str(home / "tofu"), "limit": 3, "model": str(home / "model")}
     shared |= {"retrained": str(home / "retrained"), "adapter": "lora", "training": SETTINGS, "seeds": [0]}
-    with pytest.MonkeyPatch.context() as patch:
+    with quick(home), pytest.MonkeyPatch.context() as patch:
         from expunge.unlearning import train as training
 
         own = training.train
@@ -297,7 +308,7 @@ def reveal_folder(home: Path) -> Path:
     neutral = [Row(({"role": "user", "content": f"q {i}"},), f"answer {i}") for i in range(8)]
     plan = {"arms": 8, "rounds": 1, "queries": 2, "initial": 1, "responses": 2, "best": 1, "harvest": 1, "neutral": 8}
     overrides = {"shortest": 1, "max_perplexity": 1e9, "threshold": 0.1, "max_new_tokens": 8, "instruction_tokens": 8}
-    with pytest.MonkeyPatch.context() as patch:
+    with quick(home), pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_reveal.generate, "neutral_rows", lambda *_, **__: neutral)
         where = {"out": str(home / "reveal"), "scorer": f"{home / 'own.py'}:length"}
         return of_reveal.reveal(str(home / "model"), topic="Ada", **where, **plan, **overrides).folder

@@ -199,7 +199,7 @@ def test_other_settings_in_the_same_folder_are_told(finished, settings, workplac
         ({"temperature": float("nan")}, "temperature must be a finite number"),
         ({"dimension": 30_000}, "dimension = 30000 does not fit"),
         ({"harvest": -1}, "harvest must be at least 0"),
-        ({"shortest": 25}, "at most 16 tokens long"),
+        ({"shortest": 25}, "at most 10 tokens long"),
         ({"embeddings": "no-such-encoder"}, "sentence-transformers"),
         ({"out": "own.py"}, r"own\.py: a file of that name is in the way"),
         ({"out": "own.py/found"}, r"own\.py: a file of that name is in the way"),

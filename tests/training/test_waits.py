@@ -29,16 +29,16 @@ KW = {"max_steps": 2, "logging_steps": 100, "max_grad_norm": 1.0}
 LORA = ("grad_diff", "npo", "npo+retain=kl", "pdu", "blur_npo", "soul_npo", "rmu")
 
 
-class NoLook(TrainerCallback):
-    """In place of the looks at a level between steps, which read a number."""
+class AtLevel(TrainerCallback):
+    """In place of the tests of a level between steps, which read a number."""
 
-    def conclude(self):
-        return levels.Look(0.0, 0.0, 1.0)
+    def conclude(self, step):
+        return levels.Difference(0.0, 0.0, 1.0)
 
 
 @pytest.fixture(autouse=True)
-def _no_looks(monkeypatch):
-    monkeypatch.setattr(levels, "of", lambda trainer: NoLook())
+def _at_level(monkeypatch):
+    monkeypatch.setattr(levels, "of", lambda trainer: AtLevel())
 
 
 rows = [(n, p, i) for (n, p), i in zip(ROWS, IDS, strict=True) if n != ON_THE_HOST]

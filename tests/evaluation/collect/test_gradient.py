@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from expunge.evaluation.collect import gradient
-from expunge.evaluation.collect.gradient import factored_norm, grad_norm, way
+from expunge.evaluation.collect.gradient import factored_norm, fastest_norm, grad_norm
 
 SHORT = ([1, 5, 0, 5], [7, 5, 9])  # a token twice, one in prompt and text, and 0, which is the tiny model's padding
 LONG = ([1, 2, 3], [3 + (7 * i) % 29 for i in range(40)])
@@ -86,7 +86,7 @@ def test_both_ways_give_what_autograd_gives(kind, text):
     model = MODELS[kind]().eval()
     expected = by_hand(model, *TEXTS[text])
     model.requires_grad_(False)
-    assert way(model, [TEXTS[text]]) is factored_norm
+    assert fastest_norm(model, [TEXTS[text]]) is factored_norm
     assert factored_norm(model, *TEXTS[text]) == pytest.approx(expected, rel=1e-5)
     assert grad_norm(model, *TEXTS[text]) == pytest.approx(expected, rel=1e-5)
 
@@ -178,13 +178,13 @@ def test_a_weight_that_is_used_without_its_layer_is_measured_whole():
     mlp = model.model.layers[0].mlp
     mlp.forward = lambda x: functional.linear(mlp.up_proj(x) * mlp.act_fn(mlp.gate_proj(x)), mlp.down_proj.weight)
     assert factored_norm(model, *SHORT) < grad_norm(model, *SHORT) * 0.999
-    assert way(model, [LONG, ([1], []), SHORT]) is grad_norm
+    assert fastest_norm(model, [LONG, ([1], []), SHORT]) is grad_norm
 
 
 def test_a_model_that_changes_its_embeddings_in_place_is_measured_whole():
     model = tiny.model().eval()
     model.model.layers[0].register_forward_pre_hook(lambda _, args: (args[0].mul_(2), *args[1:]))
-    assert way(model, [SHORT]) is grad_norm
+    assert fastest_norm(model, [SHORT]) is grad_norm
 
 
 def test_a_hook_of_the_users_own_is_part_of_the_model():
@@ -229,7 +229,7 @@ def test_a_gradient_is_let_go_before_the_next():
 
 
 def test_without_texts_there_is_nothing_to_compare():
-    assert way(tiny.model(), []) is way(tiny.model(), [([1], [])]) is grad_norm
+    assert fastest_norm(tiny.model(), []) is fastest_norm(tiny.model(), [([1], [])]) is grad_norm
 
 
 def test_no_tensor_is_as_large_as_a_weights_gradient():
