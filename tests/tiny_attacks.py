@@ -87,13 +87,17 @@ def subject(model: Any, **more: Any) -> Subject:
     return Subject(model, TOKENIZER, FORGET, KNOWN, RETAIN, **more)
 
 
-def masked(model: Any, room: dict[str, torch.Tensor]) -> Any:
+def masked(model: Any, room: dict[str, torch.Tensor], steps: int = 8) -> Any:
     """A copy whose answers are gone: each matrix moved against its knowledge by at most ``room`` (as large as it)."""
     hidden = copy.deepcopy(model)
-    loss(hidden, ROWS).backward()
-    with torch.no_grad():
-        for name, p in matrices(hidden).items():
-            p.add_(room[name] * p.grad.sign())
+    start = {name: p.detach().clone() for name, p in matrices(hidden).items()}
+    for _ in range(steps):
+        hidden.zero_grad()
+        loss(hidden, ROWS).backward()
+        with torch.no_grad():
+            for name, p in matrices(hidden).items():
+                p.add_(room[name] * p.grad.sign() / 3)
+                p.copy_(torch.clamp(p, start[name] - room[name], start[name] + room[name]))
     hidden.zero_grad()
     return hidden
 

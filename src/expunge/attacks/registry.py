@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from expunge.attacks import weights
+from expunge.attacks import relearning, weights
 from expunge.attacks.attack import Attack, Subject
 
-ATTACKS: dict[str, Attack] = {a.name: a for module in (weights,) for a in module.ATTACKS}
+ATTACKS: dict[str, Attack] = {a.name: a for module in (relearning, weights) for a in module.ATTACKS}
 """In the order in which a report shows them.
 
 ``run`` gives the points after the attack.  Where the figure is the attack's own and not ``measure``'s (families ``asking``,
