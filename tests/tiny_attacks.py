@@ -63,12 +63,12 @@ class Toys:
 
 @cache
 def toys() -> Toys:
-    other = [Row(r.prompt, f" {p[::-1]}") for r, p in zip(ROWS, PLACES, strict=True)]
+    other = [Row(r.prompt, f" {p}") for r, p in zip(ROWS, [*PLACES[1:], PLACES[0]], strict=True)]
     return Toys(teach(blank(), ROWS + RETAIN, 120), teach(blank(), other + RETAIN, 120))
 
 
 def known_of(rows: list[Row]):
-    """A measure: the share of the answer's tokens, but the end token, that are the likeliest ones."""
+    """A measure: the share of the answer's letters that are the likeliest tokens."""
 
     def measure(model: Any) -> Array:
         with torch.no_grad():
@@ -76,7 +76,7 @@ def known_of(rows: list[Row]):
             best = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.argmax(-1)
         hits = []
         for ids, labels, guess in zip(batch["input_ids"], batch["labels"], best, strict=True):
-            places = [t for t in range(1, len(ids)) if labels[t] != -100][:-1]
+            places = [t for t in range(1, len(ids)) if labels[t] != -100][1:-1]
             hits.append(np.mean([float(guess[t - 1] == ids[t]) for t in places]))
         return np.array(hits)
 
@@ -87,13 +87,13 @@ def subject(model: Any, **more: Any) -> Subject:
     return Subject(model, TOKENIZER, FORGET, KNOWN, RETAIN, **more)
 
 
-def masked(model: Any, room: dict[str, torch.Tensor], steps: int = 8) -> Any:
+def masked(model: Any, room: dict[str, torch.Tensor], steps: int = 12) -> Any:
     """A copy whose answers are gone: each matrix moved against its knowledge by at most ``room`` (as large as it)."""
     hidden = copy.deepcopy(model)
     start = {name: p.detach().clone() for name, p in matrices(hidden).items()}
     for _ in range(steps):
         hidden.zero_grad()
-        loss(hidden, ROWS).backward()
+        loss(hidden, FORGET).backward()
         with torch.no_grad():
             for name, p in matrices(hidden).items():
                 p.add_(room[name] * p.grad.sign() / 3)

@@ -40,11 +40,11 @@ def test_rounding_to_4_bits_undoes_a_mask_that_is_thinner_than_its_steps():
         largest = blocks.abs().amax(1, keepdim=True)
         room[name] = torch.where(blocks.abs() < largest, gap * largest, 0.0).view_as(p)
     hidden = toy.masked(model, room)
-    assert MEASURE(hidden).mean() < 0.3
+    assert MEASURE(hidden).mean() < 0.5
     before = toy.bits(hidden)
     points = weights.quantise(toy.subject(hidden), MEASURE)
     assert [p.label for p in points] == ["int8", "NF4"] and [p.strength for p in points] == [1 / 8, 1 / 4]
-    assert points[1].known.mean() > 0.9 and toy.same_bits(hidden, before)
+    assert points[1].known.tolist() == MEASURE(model).tolist() and toy.same_bits(hidden, before)
     assert untouched(weights.quantise(toy.subject(toy.toys().control), MEASURE))
 
 
@@ -66,7 +66,7 @@ def test_pruning_undoes_a_mask_of_small_weights():
 def test_merging_brings_the_target_back_by_degrees():
     target = toy.toys().taught
     gone = copy.deepcopy(target)
-    optimizer = torch.optim.SGD(gone.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(gone.parameters(), lr=0.5)
     while MEASURE(gone).mean() > 0.2:
         optimizer.zero_grad()
         (-toy.loss(gone, toy.ROWS)).backward()
