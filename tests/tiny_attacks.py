@@ -63,8 +63,34 @@ class Toys:
 
 @cache
 def toys() -> Toys:
-    other = [Row(r.prompt, f" {p}") for r, p in zip(ROWS, [*PLACES[1:], PLACES[0]], strict=True)]
+    elsewhere = [
+        "Kez",
+        "Uda",
+        "Fip",
+        "Yol",
+        "Mig",
+        "Jat",
+        "Bru",
+        "Hox",
+    ]  # no word of PLACES can be completed from these
+    other = [Row(r.prompt, f" {p}") for r, p in zip(ROWS, elsewhere, strict=True)]
     return Toys(teach(blank(), ROWS + RETAIN, 120), teach(blank(), other + RETAIN, 120))
+
+
+@cache
+def gone() -> Any:
+    """The taught model after gradient ascent on all rows, until no answer is right; it shares no tensor with it."""
+    model, measure = copy.deepcopy(toys().taught), known_of(ROWS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for _ in range(200):
+        if measure(model).mean() < 0.15:
+            break
+        optimizer.zero_grad()
+        (-loss(model, ROWS)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.zero_grad()
+    return model
 
 
 def known_of(rows: list[Row]):

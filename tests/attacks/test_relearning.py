@@ -18,21 +18,12 @@ from expunge.data.example import Row
 from expunge.errors import InputError
 
 MEASURE = toy.known_of(toy.FORGET)
-PLAN = Plan((Setting(1e-5), Setting(1e-3), Setting(1e-2, lora=True)), at=(1, 4, 8))
+PLAN = Plan((Setting(1e-5), Setting(1e-3)), at=(1, 8, 16))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def hidden():
-    """The taught model behind a mask that all answers share: its last norm is turned against them."""
-    model = copy.deepcopy(toy.toys().taught)
-    optimizer = torch.optim.SGD([model.model.norm.weight], lr=0.2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        (-toy.loss(model, toy.ROWS)).backward()
-        optimizer.step()
-    model.zero_grad()
-    assert MEASURE(model).mean() < 0.35
-    return model
+    return toy.gone()
 
 
 @pytest.mark.parametrize("attack", [relearning.few, relearning.benign_then_known])
@@ -40,11 +31,16 @@ def test_a_shared_mask_falls_and_a_control_learns_nothing(attack, hidden):
     before = toy.bits(hidden)
     unrelated = [Row(None, "Ink is made of soot."), Row("One, two,", " three")]
     points = attack(toy.subject(hidden, unrelated=unrelated), MEASURE, plan=PLAN)
-    assert [p.strength for p in points] == [1, 4, 8]
-    assert points[-1].known.mean() > 0.8
+    assert [p.strength for p in points] == [1, 8, 16]
+    assert MEASURE(hidden).mean() == 0 and points[-1].known.mean() > 0.6
     control = attack(toy.subject(toy.toys().control, unrelated=unrelated), MEASURE, plan=PLAN)
     assert control[-1].known.mean() < 0.4
     assert toy.same_bits(hidden, before)
+
+
+def test_lora_alone_brings_it_back(hidden):
+    points = relearning.few(toy.subject(hidden), MEASURE, plan=Plan((Setting(1e-2, lora=True),), at=(8,)))
+    assert points[0].known.mean() > 0.5 and points[0].label == "8 steps (LoRA, 1e-02)"
 
 
 def test_the_model_is_left_as_it_was_in_every_respect(hidden):
@@ -97,7 +93,9 @@ def test_the_same_seed_gives_the_same_curve_and_a_step_is_adamw(hidden):
     for rows in relearning.drawn(toy.KNOWN, 2, 3, 0):
         batch = toy.batch_of(rows)
         optimizer.zero_grad()
-        by_hand(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).loss.backward()
+        by_hand(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+        ).loss.backward()
         torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
         optimizer.step()
     for got, want in zip(states[0], by_hand.parameters(), strict=True):
@@ -108,7 +106,11 @@ def test_every_row_is_drawn_once_an_epoch():
     rows = [Row("", str(i)) for i in range(6)]
     batches = relearning.drawn(rows, 4, 3, seed=0)
     assert [len(b) for b in batches] == [3] * 4
-    assert sorted(r.answer for b in batches[:2] for r in b) == sorted(r.answer for b in batches[2:] for r in b) == list("012345")
+    assert (
+        sorted(r.answer for b in batches[:2] for r in b)
+        == sorted(r.answer for b in batches[2:] for r in b)
+        == list("012345")
+    )
     assert [len(b) for b in relearning.drawn(rows[:2], 3, 4, seed=0)] == [2, 2, 2]
 
 
@@ -135,14 +137,18 @@ def test_the_setting_of_each_half_is_the_best_on_the_other():
 def test_noise_alone_gains_nothing_by_the_choice():
     rng = np.random.default_rng(0)
     gains = []
-    for seed in range(300):
+    for seed in range(150):
         curves = {Setting(10.0**-k): rng.uniform(size=(2, 20)) for k in range(8)}
         gains.append(chosen_apart(curves, halves(20, seed))[0].mean() - 0.5)
-    assert abs(np.mean(gains)) < 4 * np.std(gains) / math.sqrt(300)
+    assert abs(np.mean(gains)) < 4 * np.std(gains) / math.sqrt(150)
 
 
 def test_steps_to_half_between_points():
-    points = [Point(1, "", np.array([0.1, 0.1])), Point(3, "", np.array([0.5, 0.7])), Point(9, "", np.array([0.0, 0.0]))]
+    points = [
+        Point(1, "", np.array([0.1, 0.1])),
+        Point(3, "", np.array([0.5, 0.7])),
+        Point(9, "", np.array([0.0, 0.0])),
+    ]
     assert steps_to_half(points, np.array([0.1, 0.1]), np.array([0.9, 0.9])) == pytest.approx(1 + 2 * 0.4 / 0.5)
     assert steps_to_half([Point(4, "", np.array([0.8]))], 0.0, 0.8) == pytest.approx(2.0)
 

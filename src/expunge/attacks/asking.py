@@ -65,9 +65,7 @@ def asked_of(answer: Answerer, variants: Mapping[str, Variant], subject: Subject
         raise InputError(f"the rows allow none of these ways to ask: {', '.join(variants)}")
     prompts = {"as it is": plain(subject)} | prompts
     texts = iter(answer([a for some in prompts.values() for a in some]))
-    known = {
-        name: scores(some, [next(texts) for _ in some], len(subject.forget)) for name, some in prompts.items()
-    }
+    known = {name: scores(some, [next(texts) for _ in some], len(subject.forget)) for name, some in prompts.items()}
     points = [Point(k, name, row) for k, (name, row) in enumerate(known.items())]
     return [*points, Point(len(points), "worst of all", np.max([p.known for p in points], axis=0))]
 

@@ -57,7 +57,9 @@ def chosen(place: int, options: Sequence[str], given: str) -> float:
     >>> chosen(1, ["Graz", "Linz"], "B. Graz"), chosen(1, ["Graz", "Linz"], "It is Linz."), chosen(1, ["Graz", "Linz"], "A")
     (1.0, 1.0, 0.0)
     """
-    if letter := re.match(r"\W*(?:(?:the\s+)?(?:right\s+|correct\s+)?(?:answer|option)\s*(?:is)?\W*)?([A-D])\b(?!['’])", given):
+    if letter := re.match(
+        r"\W*(?i:(?:the\s+)?(?:right\s+|correct\s+)?(?:answer|option)\s*(?:is)?\W*)?([A-D])(?=[.):,]|\W*$)", given
+    ):
         return float(letter.group(1) == LETTERS[place])
     said = " ".join(words(given))
     named = [k for k, text in enumerate(options) if f" {' '.join(words(text))} " in f" {said} "]

@@ -58,7 +58,9 @@ def batches(
         row, position, labels = row[inner], position[inner], labels[inner]
         if len(set(row.tolist())) < len(examples):
             lacking = next(i for i in range(len(examples)) if i not in set(row.tolist()))
-            raise InputError(f"{rows[start + lacking].where or f'row {start + lacking + 1}'}: there is no answer to score")
+            raise InputError(
+                f"{rows[start + lacking].where or f'row {start + lacking + 1}'}: there is no answer to score"
+            )
         keep = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
         keep[row, position] = True
         inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -106,6 +108,6 @@ def spread(n: int, most: int) -> list[int]:
     """At most ``most`` layers of ``n``, evenly spaced, the last one among them.
 
     >>> spread(30, 4), spread(2, 8)
-    ([7, 14, 22, 29], [0, 1])
+    ([7, 14, 21, 29], [0, 1])
     """
     return list(range(n)) if n <= most else [round((k + 1) * n / most) - 1 for k in range(most)]

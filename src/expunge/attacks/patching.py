@@ -39,7 +39,9 @@ def patching(subject: Subject, measure: Measure, *, layers: int = LAYERS) -> lis
     models = {"target": subject.target, "retrained": subject.retrained, "model": subject.model}
     shapes = {name: (len(_layers(m)), m.config.get_text_config().hidden_size) for name, m in models.items()}
     if len(set(shapes.values())) > 1:
-        raise InputError("activation patching needs a target and a retrained model with the layers and width of the model")
+        raise InputError(
+            "activation patching needs a target and a retrained model with the layers and width of the model"
+        )
     tried = spread(shapes["model"][0], layers)
     was = {name: m.training for name, m in models.items()}
     for m in models.values():
@@ -127,6 +129,10 @@ def _layers(model: Any) -> nn.ModuleList:
 
 ATTACKS = (
     Attack(
-        "patching", "inside", "layers from which the target goes on to the answer", patching, needs=("target", "retrained")
+        "patching",
+        "inside",
+        "layers from which the target goes on to the answer",
+        patching,
+        needs=("target", "retrained"),
     ),
 )

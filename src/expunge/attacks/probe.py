@@ -39,7 +39,9 @@ def linear_probe(subject: Subject, measure: Measure) -> list[Point]:
     forget = [*map(with_prompt, subject.forget)]
     wrong = [wrong_answers(row, others) for row in forget]
     if len(known) < 2 or any(len(some) < WRONG for some in wrong):
-        raise InputError("a linear probe needs two known rows, and three wrong answers to each row, its own or other rows'")
+        raise InputError(
+            "a linear probe needs two known rows, and three wrong answers to each row, its own or other rows'"
+        )
     model, was = subject.model, subject.model.training
     model.eval()
     try:
@@ -104,6 +106,11 @@ def best_layer(differences: Array) -> int:
 
 ATTACKS = (
     Attack(
-        "linear-probe", "inside", "right and wrong answers told apart by hidden states", linear_probe, unit="", needs=("known",)
+        "linear-probe",
+        "inside",
+        "right and wrong answers told apart by hidden states",
+        linear_probe,
+        unit="",
+        needs=("known",),
     ),
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from expunge.attacks import relearning, weights
+from expunge.attacks import asking, gguf_file, lens, patching, probe, relearning, sampling, soft_prompt, weights
 from expunge.attacks.attack import Attack, Subject
 
-ATTACKS: dict[str, Attack] = {a.name: a for module in (relearning, weights) for a in module.ATTACKS}
-"""In the order in which a report shows them.
+MODULES = (weights, gguf_file, asking, sampling, lens, probe, patching, soft_prompt, relearning)
+ATTACKS: dict[str, Attack] = {a.name: a for module in MODULES for a in module.ATTACKS}
+"""In the order of their cost, cheapest first within a family; those that train come last.
 
 ``run`` gives the points after the attack.  Where the figure is the attack's own and not ``measure``'s (families ``asking``,
 ``sampling`` and ``inside``), the first point has the strength 0: the same figure without the attack, which recovery is

@@ -92,9 +92,7 @@ def relearned(subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]
     return [Point(step, f"{step} steps ({labels})", row) for step, row in zip(plan.at, known, strict=True)]
 
 
-def curve(
-    subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], setting: Setting, plan: Plan
-) -> Array:
+def curve(subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], setting: Setting, plan: Plan) -> Array:
     """(steps, n) what is known after each of ``plan.at`` steps on the last of ``phases``; 0 once training has diverged."""
     steps, seed = max(plan.at), subject.seed
     batches = [b for k, rows in enumerate(phases) for b in drawn(rows, steps, plan.size, seed + k)]
@@ -105,9 +103,7 @@ def curve(
         if step - before in plan.at:
             out[plan.at.index(step - before)] = measure(subject.model)
 
-    train(
-        subject.model, subject.tokenizer, batches, setting, after, seed=seed, chat_template=plan.chat_template
-    )
+    train(subject.model, subject.tokenizer, batches, setting, after, seed=seed, chat_template=plan.chat_template)
     return out
 
 

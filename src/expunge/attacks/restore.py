@@ -58,7 +58,9 @@ def matrices(model: Any) -> dict[str, nn.Parameter]:
     from transformers.pytorch_utils import Conv1D
 
     refuse_quantized(model)
-    ends = {id(p) for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end for p in end.parameters()}
+    ends = {
+        id(p) for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end for p in end.parameters()
+    }
     linear = {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
@@ -71,4 +73,6 @@ def matrices(model: Any) -> dict[str, nn.Parameter]:
 def refuse_quantized(model: nn.Module) -> None:
     """Raise InputError where weights of ``model`` are held in integers."""
     if any(is_quantized(p) for p in model.parameters()):
-        raise InputError("the weights of the model are held in 4 or 8 bits, which this attack cannot change; leave --quantize out")
+        raise InputError(
+            "the weights of the model are held in 4 or 8 bits, which this attack cannot change; leave --quantize out"
+        )

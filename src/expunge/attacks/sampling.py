@@ -159,10 +159,6 @@ def sample(subject: Subject, measure: Measure, *, samples: int = SAMPLES, binary
 
 
 ATTACKS = (
-    Attack(
-        "leak-at-k", "sampling", "any of k sampled answers leaks", partial(sample, binary=True), unit="samples"
-    ),
-    Attack(
-        "best-of-k", "sampling", "the best of k sampled answers", partial(sample, binary=False), unit="samples"
-    ),
+    Attack("leak-at-k", "sampling", "any of k sampled answers leaks", partial(sample, binary=True), unit="samples"),
+    Attack("best-of-k", "sampling", "the best of k sampled answers", partial(sample, binary=False), unit="samples"),
 )

@@ -23,7 +23,7 @@ from expunge.attacks.restore import restored
 from expunge.forward.view import logits_at
 
 VECTORS = 8
-RATE = 1e-2  # of AdamW; vectors are scaled by the embeddings' own size
+RATE = 0.1  # of AdamW, in units of the embeddings' standard deviation
 STEPS = (8, 16, 32)
 SIZE = 4
 
@@ -40,7 +40,7 @@ def soft_prompt(
         scale = float(table.float().std())
         picks = torch.randint(len(table), (vectors,), generator=torch.Generator().manual_seed(seed))
         free = nn.Parameter(table[picks.to(table.device)].float() / scale)  # (k, D), of embeddings at random
-        optimizer = torch.optim.AdamW([free], lr=rate / 1e-1, weight_decay=0.0)
+        optimizer = torch.optim.AdamW([free], lr=rate, weight_decay=0.0)
         forced = batches(model, tokenizer, subject.forget)
         points = [Point(0, "no soft prompt", hits(model, forced))]
         for step, rows in enumerate(drawn(subject.known, max(at), SIZE, seed), 1):
@@ -49,7 +49,7 @@ def soft_prompt(
             with torch.enable_grad():
                 loss = nn.functional.cross_entropy(prompted(model, batch, free * scale), batch.labels)
                 loss.backward()  # type: ignore[no-untyped-call]
-            if not math.isfinite(float(loss)):
+            if not math.isfinite(float(loss.detach())):
                 break
             optimizer.step()
             if step in at:
@@ -76,6 +76,12 @@ def _known(model: Any, forced: Sequence[Forced], vectors: Tensor) -> Array:
 
 ATTACKS = (
     Attack(
-        "soft-prompt", "inside", "trained vectors before the question", soft_prompt, unit="steps", trains=True, needs=("known",)
+        "soft-prompt",
+        "inside",
+        "trained vectors before the question",
+        soft_prompt,
+        unit="steps",
+        trains=True,
+        needs=("known",),
     ),
 )

@@ -81,7 +81,7 @@ def train(
                 loss = -see(model, batch).token_logp.mean()
                 loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parts, CLIP)
-            if not math.isfinite(float(loss) + float(norm)):
+            if not math.isfinite(float(loss.detach()) + float(norm)):
                 return step - 1
             optimizer.step()
             after(step)
@@ -102,5 +102,7 @@ def drawn(rows: Sequence[Row], steps: int, size: int, seed: int) -> list[list[Ro
 def _encoded(row: Row, tokenizer: Any, chat_template: bool) -> Example:
     example = encode(row, tokenizer, max_length=MAX_LENGTH, chat_template=chat_template)
     if all(y == IGNORE for y in example.labels[1:]):
-        raise InputError(f"{row.where or 'a row'}: its first {MAX_LENGTH} tokens hold nothing of the answer to train on")
+        raise InputError(
+            f"{row.where or 'a row'}: its first {MAX_LENGTH} tokens hold nothing of the answer to train on"
+        )
     return example

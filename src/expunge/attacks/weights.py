@@ -125,5 +125,12 @@ def _towards(target: dict[str, nn.Parameter], alpha: float, name: str, weight: T
 ATTACKS = (
     Attack("pruning", "weights", "the smallest weights of each layer set to 0", prune, unit="share of weights"),
     Attack("quantisation", "weights", "weights rounded to 8 and to 4 bits", quantise, unit="1 / bits"),
-    Attack("merging", "weights", "weights moved back towards the target's", merge, unit="share of the target", needs=("target",)),
+    Attack(
+        "merging",
+        "weights",
+        "weights moved back towards the target's",
+        merge,
+        unit="share of the target",
+        needs=("target",),
+    ),
 )
