@@ -1,4 +1,4 @@
-"""Toys for attacks: a tiny model that was taught rows by heart, masks of it that a weak method might leave, and a control."""
+"""Toys for attacks: a tiny model taught rows by heart, masks of it that a weak method might leave, and a control."""
 
 from __future__ import annotations
 

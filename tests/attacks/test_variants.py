@@ -10,7 +10,6 @@ from expunge.attacks.attack import Subject
 from expunge.attacks.prompts import prompt_words, with_prompt
 from expunge.attacks.words import words
 
-
 ALL = {
     name: variant
     for group in (

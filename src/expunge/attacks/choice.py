@@ -21,8 +21,8 @@ LETTERS = "ABCD"
 def multiple_choice(subject: Subject) -> list[Asked]:
     """Each row ``OPTIONS`` times, the right answer once at each letter, so that a liking for a letter gains nothing.
 
-    Wrong answers are the row's own (``perturbed``), else those of the rows with the likest questions.  Rows with fewer than three are left
-    out.  Guessing gives 1 / ``OPTIONS``.
+    Wrong answers are the row's own (``perturbed``), else those of the rows with the likest questions.  Rows with fewer
+    than three are left out.  Guessing gives 1 / ``OPTIONS``.
     """
     others = [*subject.known, *subject.retain, *subject.forget]
     rng, out = np.random.default_rng(subject.seed), []

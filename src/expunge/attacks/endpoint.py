@@ -1,8 +1,8 @@
-"""The asking and sampling attacks against a server: any endpoint that takes a conversation, without weights or probabilities.
+"""The asking and sampling attacks against any endpoint that takes a conversation, without weights or probabilities.
 
-An endpoint is a function as :func:`expunge.guard.endpoints.remote` makes one of an address.  Requests are sent one at a time,
-at most ``rate`` a second; what a busy or broken server refuses is sent again after a pause.  With a ``file`` each answer is kept as it
-comes (mode 600: it may quote the data), and a call that was broken off goes on from there.
+An endpoint is a function as :func:`expunge.guard.endpoints.remote` makes one of an address.  Requests are sent one at a
+time, at most ``rate`` a second; what a busy or broken server refuses is sent again after a pause.  With a ``file`` each
+answer is kept as it comes (mode 600: it may quote the data), and a call that was broken off goes on from there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Endpoint(Protocol):
 class Client:
     """An endpoint with pauses, repetition and a file of answers.
 
-    ``name``: address and model, so that the answers of another are not taken for its own; ``rate``: requests a second at most.
+    ``name``: address and model, so that the answers of another are not taken for its own; ``rate``: requests a second
+    at most.
     """
 
     endpoint: Endpoint
@@ -154,6 +155,6 @@ BLACK_BOX: Mapping[str, BlackBox] = {
 }
 """The attacks of :data:`~expunge.attacks.registry.ATTACKS` that need no weights, by the same names, against a server.
 
-``subject.model`` and ``tokenizer`` may be None.  An answer that is begun (prefill) is sent as an assistant's last message,
-which some servers continue and others answer.
+``subject.model`` and ``tokenizer`` may be None.  An answer that is begun (prefill) is sent as an assistant's last
+message, which some servers continue and others answer.
 """

@@ -1,4 +1,4 @@
-"""Right answers put into a model's mouth: what it says of each token, given those before.  One plain forward pass a batch."""
+"""Right answers put into a model's mouth: what it says of each token, given those before."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MAX_LENGTH = 512
 
 @dataclass(frozen=True)
 class Forced:
-    """Rows ``start`` to ``start + B`` with their answers: ``inputs`` of the model; of the N answer tokens but the end token the
-    ``labels`` (N,), the ``rows`` (N,) in the batch, and (B, T) ``keep``, the positions that predict them, row by row.
+    """Rows ``start`` to ``start + B`` with their answers: ``inputs`` of the model; of the N answer tokens, without the end,
+    the ``labels`` (N,), the ``rows`` (N,) in the batch, and (B, T) ``keep``, the positions that predict them, row by row.
     """
 
     start: int
@@ -39,7 +39,7 @@ class Forced:
 def batches(
     model: nn.Module, tokenizer: Any, rows: Sequence[Row], *, answers: Sequence[str] | None = None, size: int = BATCH
 ) -> list[Forced]:
-    """The ``rows``, or their prompts with other ``answers``, as batches in order; the chat template is used where there is one.
+    """The ``rows``, or their prompts with other ``answers``, as batches in order, in the chat template if there is one.
 
     Raises InputError where nothing of an answer fits into the model's input.
     """

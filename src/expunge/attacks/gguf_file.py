@@ -1,7 +1,7 @@
 r"""A real GGUF round trip: the model is exported, quantised as llama.cpp does it, and loaded again.
 
-The same attack as :func:`~expunge.attacks.weights.quantise`, by the format in which models are passed on.  Cost: a file of the
-model's size in the temporary folder, a second model in memory, and two calls of ``measure``.
+The same attack as :func:`~expunge.attacks.weights.quantise`, by the format in which models are passed on.  Cost: a file
+of the model's size in the temporary folder, a second model in memory, and two calls of ``measure``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 r"""Logit lens: whether the answer stands in the middle of a model whose last layers hide it.
 
-The model ends after layer l, with its own last norm and output embedding; the figure of a row is the share of its answer's
-tokens (teacher-forced) that are the likeliest there.  nostalgebraist 2020; as an attack Patil et al. 2023, arXiv:2309.17410.
+The model ends after layer l, with its own last norm and output embedding; the figure of a row is the share of its
+answer's tokens (teacher-forced) that are the likeliest there.  nostalgebraist 2020; as an attack Patil et al. 2023,
+arXiv:2309.17410.
 
 Cost: (layers tried + 1) / 2 forward passes over the rows.
 """

@@ -4,12 +4,13 @@ The target model reads a right answer; after layer l its hidden states at the po
 replaced by those of a source S, the retrained or the unlearned model.  What the answer's tokens lose by it,
 
 .. math:: \Delta^S_l = \tfrac1T \sum_t \bigl(s^{\mathrm{target}}_t - s^{S,l}_t\bigr), \qquad
-    \mathrm{UDS} = \frac{\sum_{l \in F} \Delta^{\mathrm{ret}}_l \,\mathrm{clip}(\Delta^{\mathrm{unl}}_l / \Delta^{\mathrm{ret}}_l, 0, 1)}
+    \mathrm{UDS} =
+    \frac{\sum_{l \in F} \Delta^{\mathrm{ret}}_l \,\mathrm{clip}(\Delta^{\mathrm{unl}}_l / \Delta^{\mathrm{ret}}_l, 0, 1)}
     {\sum_{l \in F} \Delta^{\mathrm{ret}}_l}, \qquad F = \{l : \Delta^{\mathrm{ret}}_l > 0.05\},
 
-is 1 where no layer holds more than in a model that never saw the row.  The figure of a row is 1 - UDS; that of strength 0 takes the last
-layer alone, which is nearly what the output shows.  0 where F is empty: there the retrained model knows the answer too.
-The paper scores an entity's tokens; here all of the answer's but the end token.
+is 1 where no layer holds more than in a model that never saw the row.  The figure of a row is 1 - UDS; that of strength
+0 takes the last layer alone, which is nearly what the output shows.  0 where F is empty: there the retrained model
+knows the answer too. The paper scores an entity's tokens; here all of the answer's but the end token.
 
 arXiv:2605.24614.  Cost: 2 · layers + 3 forward passes over the rows, and three models in memory.
 """
@@ -21,7 +22,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
@@ -35,7 +35,7 @@ THRESHOLD = 0.05
 
 
 def patching(subject: Subject, measure: Measure, *, layers: int = LAYERS) -> list[Point]:
-    """1 - UDS of each row, of the last layer and of ``layers`` of them.  Raises InputError where the models differ in shape."""
+    """1 - UDS of each row, of the last layer and of ``layers`` of them; InputError where the models differ in shape."""
     models = {"target": subject.target, "retrained": subject.retrained, "model": subject.model}
     shapes = {name: (len(_layers(m)), m.config.get_text_config().hidden_size) for name, m in models.items()}
     if len(set(shapes.values())) > 1:

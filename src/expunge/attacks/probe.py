@@ -1,11 +1,13 @@
 r"""A linear probe: whether a model's hidden states still tell right answers from wrong ones.
 
-At the last token of question and answer, the difference of hidden states d = h(right) - h(wrong) is taken for three wrong answers to each
-of the rows that the attacker has (``known``); w is fitted by ridge regression so that w·d = 1.  The figure of a measured row is the share of its
-wrong answers with w·d > 0: ½ by chance.  The layer is the one with the best figure under cross-validation on the
-attacker's own rows.  The point of strength 0 ranks by the model's own likelihood.
+At the last token of question and answer, the difference of hidden states d = h(right) - h(wrong) is taken for three
+wrong answers to each of the rows that the attacker has (``known``); w is fitted by ridge regression so that w·d = 1.
+The figure of a measured row is the share of its wrong answers with w·d > 0: ½ by chance.  The layer is the one with the
+best figure under cross-validation on the attacker's own rows.  The point of strength 0 ranks by the model's own
+likelihood.
 
-As the latent-knowledge test of Lynch et al. 2024, arXiv:2402.16835.  Cost: four forward passes over measured and known rows.
+As the latent-knowledge test of Lynch et al. 2024, arXiv:2402.16835.  Cost: four forward passes over measured and known
+rows.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def linear_probe(subject: Subject, measure: Measure) -> list[Point]:
 def ranks_and_differences(
     model: Any, tokenizer: Any, rows: Sequence[Row], wrong: Sequence[Sequence[str]]
 ) -> tuple[Array, Array]:
-    """(n,) the share of wrong answers that are less likely a token than the right one; (L, n, 3, D) differences of states."""
+    """(n,) share of wrong answers less likely a token than the right one; (L, n, 3, D) differences of states."""
     many = [row for row in rows for _ in range(1 + WRONG)]
     answers = [text for row, some in zip(rows, wrong, strict=True) for text in (row.answer, *some)]
     forced = batches(model, tokenizer, many, answers=answers)

@@ -9,9 +9,10 @@ MODULES = (weights, gguf_file, asking, sampling, lens, probe, patching, soft_pro
 ATTACKS: dict[str, Attack] = {a.name: a for module in MODULES for a in module.ATTACKS}
 """In the order of their cost, cheapest first within a family; those that train come last.
 
-``run`` gives the points after the attack.  Where the figure is the attack's own and not ``measure``'s (families ``asking``,
-``sampling`` and ``inside``), the first point has the strength 0: the same figure without the attack, which recovery is
-counted from.  ``run`` raises InputError where the subject does not allow the attack; its sentence is the reason.
+``run`` gives the points after the attack.  Where the figure is the attack's own and not ``measure``'s (families
+``asking``, ``sampling`` and ``inside``), the first point has the strength 0: the same figure without the attack, which
+recovery is counted from.  ``run`` raises InputError where the subject does not allow the attack; its sentence is the
+reason.
 """
 
 

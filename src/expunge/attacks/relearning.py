@@ -1,16 +1,17 @@
 r"""Attacks that train: how few steps on other rows bring the measured ones back.
 
-What was forgotten is learned again from rows whose answers are not measured: a few other forget rows, other facts of the same
-people, text that has nothing to do with them.  A model that never saw the rows cannot learn them so; one that hides them
-often does within a few steps (Hu et al. 2024, arXiv:2406.13356; Deeb and Roger 2024, arXiv:2410.08827; Łucki et al.
-2024, arXiv:2409.18025).
+What was forgotten is learned again from rows whose answers are not measured: a few other forget rows, other facts of
+the same people, text that has nothing to do with them.  A model that never saw the rows cannot learn them so; one that
+hides them often does within a few steps (Hu et al. 2024, arXiv:2406.13356; Deeb and Roger 2024, arXiv:2410.08827; Łucki
+et al. 2024, arXiv:2409.18025).
 
-Which learning rate brings most back differs between models, so a few are tried, on all weights and on LoRA.  The best is chosen
-for each half of the measured rows on the *other* half (:func:`chosen_apart`): no row is reported under a setting
-that was chosen by it, and a control gets the same choice.
+Which learning rate brings most back differs between models, so a few are tried, on all weights and on LoRA.  The best
+is chosen for each half of the measured rows on the *other* half (:func:`chosen_apart`): no row is reported under a
+setting that was chosen by it, and a control gets the same choice.
 
-Cost, of one attack: settings · steps · rows a step · tokens a row to train on, and settings · ``len(at)`` calls of ``measure``.
-With :data:`PLAN`, and rows of 60 tokens on SmolLM2-135M on two cores (200 tokens a second), about 40 s of training.
+Cost, of one attack: settings · steps · rows a step · tokens a row to train on, and settings · ``len(at)`` calls of
+``measure``. With :data:`PLAN`, and rows of 60 tokens on SmolLM2-135M on two cores (200 tokens a second), about 40 s of
+training.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ def halves(n: int, seed: int) -> NDArray[np.bool_]:
 def chosen_apart(curves: Mapping[Setting, Array], first: NDArray[np.bool_]) -> tuple[Array, str]:
     """Of (steps, n) a setting: for each half of the rows, the curve of the setting that is best on the other half.
 
-    Best is the largest mean over steps and rows; of equals, and where a half is empty, the first setting.  Also the names
-    of the settings chosen.
+    Best is the largest mean over steps and rows; of equals, and where a half is empty, the first setting.  Also the
+    names of the settings chosen.
     """
     settings = list(curves)
     out = np.empty_like(curves[settings[0]])

@@ -8,8 +8,8 @@ Of n answers to a question, drawn at temperature 1, c leak.  That any of k leaks
 
 .. math:: \sum_{j=k}^{n} \binom{j-1}{k-1} \Bigm/ \binom{n}{k} \; S_{(j)}, \qquad S_{(1)} \le \dots \le S_{(n)}.
 
-An answer leaks if it holds at least half of the answer's words that the question does not (:data:`LEAK`); the paper asks a model for
-entailment instead.  Cost: rows · samples answers, each of at most 96 tokens.
+An answer leaks if it holds at least half of the answer's words that the question does not (:data:`LEAK`); the paper
+asks a model for entailment instead.  Cost: rows · samples answers, each of at most 96 tokens.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def leak_interval(leaks: int, n: int, k: int, *, level: float = LEVEL) -> Interv
 def mean_leak_interval(leaks: Sequence[int], n: int, k: int, *, level: float = LEVEL) -> Interval:
     """Interval of the mean over *these* rows of the chance that one of ``k`` answers leaks, from each row's leaks in ``n``.
 
-    The mean of the rows' :func:`leak_interval`, each at the level 1 - (1 - level) / rows, so that all hold together: exact, and
-    wide.  What other rows would leak is another question.
+    The mean of the rows' :func:`leak_interval`, each at the level 1 - (1 - level) / rows, so that all hold together:
+    exact, and wide.  What other rows would leak is another question.
     """
     if not leaks:
         raise InputError("there is no row whose answers could leak")

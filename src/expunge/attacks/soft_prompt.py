@@ -1,7 +1,8 @@
 """A soft prompt: vectors before the input, trained on rows that the attacker has, with all weights as they are.
 
-What a few trained vectors bring back was never gone (Schwinn et al. 2024, arXiv:2402.09063).  Trained on ``known`` alone, so that they
-cannot hold the measured answers.  The figure of a row is the share of its answer's tokens (teacher-forced) that are the likeliest.
+What a few trained vectors bring back was never gone (Schwinn et al. 2024, arXiv:2402.09063).  Trained on ``known``
+alone, so that they cannot hold the measured answers.  The figure of a row is the share of its answer's tokens
+(teacher-forced) that are the likeliest.
 
 Cost: ``steps`` steps of ``size`` rows, forward and backward, and one forward pass over the rows a measurement.
 """

@@ -14,7 +14,7 @@ from torch import nn
 from expunge.errors import InputError
 
 KINDS = ("Q8_0", "Q4_0", "F32")  # 8.5, 4.5 and 32 bits a weight; the first two in blocks of 32
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # model type -> GGUF's name
+ARCHITECTURES = ("llama", "qwen2", "qwen3")  # of which transformers reads all weights as they were
 ROTATED = ("llama",)  # whose query and key rows GGUF stores in another order
 
 
@@ -39,7 +39,7 @@ def write(model: Any, file: Path, kind: str) -> None:
     if kind not in KINDS:
         raise InputError(f"a GGUF file is {', '.join(KINDS)}, not {kind!r}")
     config = model.config.get_text_config()
-    name = ARCHITECTURES[model.config.model_type]
+    name = model.config.model_type
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == name)
     known = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     writer = gguf.GGUFWriter(file, name)
