@@ -24,7 +24,7 @@ def prefilled_only():
     """Answers " no" to the questions, and the place once the answer is begun."""
     silent = [Row(r.prompt, " no") for r in ROWS]
     begun = [Row(f"{r.prompt} old", r.answer.removeprefix(" old")) for r in ROWS]
-    return toy.teach(toy.blank(), silent + begun, 120)
+    return toy.teach(toy.blank(), silent + begun)
 
 
 def test_a_toy_that_answers_only_when_prefilled():
@@ -64,17 +64,25 @@ def test_who_repeats_the_prompt_knows_nothing_and_who_knows_all_all():
 def test_the_worst_is_row_by_row():
     def variant(right, subject):
         return [
-            Asked(i, Row("", word), partial(recall, [word]), 4)
+            Asked(i, Row("other", word), partial(recall, [word]), 4)
             for i, word in enumerate(["graz", "lagos"])
             if i in right
         ]
 
     def answer(prompts):
-        return ["Graz" if a.index == 0 else "Lagos" for a in prompts]
+        return ["no" if a.row.prompt == "q" else a.row.answer for a in prompts]
 
     subject = Subject(None, None, [Row("q", "graz"), Row("q", "lagos")])
     points = asking.asked_of(answer, {"a": partial(variant, [0]), "b": partial(variant, [1])}, subject)
-    assert [p.known.tolist() for p in points[1:]] == [[1, 0], [0, 1], [1, 1]]
+    assert [p.known.tolist() for p in points] == [[0, 0], [1, 0], [0, 1], [1, 1]]
+
+
+def test_a_row_that_does_not_allow_a_variant_counts_as_asked_plainly():
+    subject = Subject(None, None, [Row("q", "graz linz"), Row("q", "wels")])
+    points = asking.asked_of(
+        lambda prompts: ["linz wels"] * len(prompts), {"p": variants.PREFILL["first word"]}, subject
+    )
+    assert [p.known.tolist() for p in points] == [[0.5, 1], [1, 1], [1, 1]]
 
 
 def test_rows_that_allow_no_variant_are_refused():

@@ -15,7 +15,7 @@ from expunge.errors import InputError
 
 def test_tokens_of_each_row_without_the_end_token():
     model = toy.toys().taught
-    got = forced.batches(model, toy.TOKENIZER, toy.ROWS, size=3)
+    got = forced.batches(toy.subject(model), toy.ROWS, size=3)
     assert [b.start for b in got] == [0, 3, 6]
     logp = forced.per_row(got, lambda b: forced.token_logp(model, b))
     for row, value in zip(toy.ROWS, logp, strict=True):
@@ -29,4 +29,16 @@ def test_tokens_of_each_row_without_the_end_token():
 
 def test_a_row_without_an_answer_is_named():
     with pytest.raises(InputError, match=r"here\.jsonl, line 2: there is no answer"):
-        forced.batches(toy.blank(), toy.TOKENIZER, [toy.ROWS[0], Row("Who?", "", where="here.jsonl, line 2")])
+        forced.batches(toy.subject(toy.blank()), [toy.ROWS[0], Row("Who?", "", where="here.jsonl, line 2")])
+
+
+def test_conversations_as_the_subject_says():
+    row = Row(({"role": "user", "content": "Who?"},), "Ada")
+    texts = {}
+    for template in (None, True, False):
+        (batch,) = forced.batches(toy.subject(toy.blank(), chat_template=template), [row])
+        texts[template] = toy.TOKENIZER.decode(batch.inputs["input_ids"][0])
+    assert texts[None] == texts[True] == "<|user|>Who?<|end|>\n<|assistant|>Ada<|end|>"
+    assert texts[False].startswith("Question: Who?\nAnswer: Ada")
+    bare = toy.Subject(None, object(), [])
+    assert not bare.templated and toy.Subject(None, toy.TOKENIZER, []).templated

@@ -14,7 +14,7 @@ def test_an_answer_that_the_last_layer_hides_is_read_before_it():
     early = copy.deepcopy(toy.toys().taught)
     over = copy.deepcopy(early.model.layers[1])
     early.model.layers = early.model.layers[:1]
-    toy.teach(early, toy.ROWS, 80)
+    toy.teach(early, toy.ROWS)
     with torch.no_grad():
         for p in (over.mlp.down_proj.weight, over.self_attn.o_proj.weight):
             p.normal_(0, 3, generator=torch.Generator().manual_seed(0))  # a layer that writes the answer over

@@ -49,7 +49,7 @@ def test_target_retrained_and_a_shallow_mask():
 def test_a_layer_patched_with_a_model_of_its_own_loses_nothing():
     """And the last one patched with another model says what that one's last states say through the target's head."""
     target, other = toy.toys().taught, toy.toys().control
-    (batch,) = forced.batches(target, toy.TOKENIZER, toy.FORGET)
+    (batch,) = forced.batches(toy.subject(target), toy.FORGET)
     assert np.abs(losses(target, target, batch, [0, 1])).max() < 1e-5
     with torch.no_grad():
         raw = {}

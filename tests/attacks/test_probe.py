@@ -54,7 +54,7 @@ def test_states_are_those_after_the_answer():
 
     model = toy.toys().taught
     wrong = [["Lim", "Tar", "Ven"]]
-    _, found = probe.ranks_and_differences(model, toy.TOKENIZER, toy.ROWS[:1], wrong)
+    _, found = probe.ranks_and_differences(toy.subject(model), toy.ROWS[:1], wrong)
     assert found.shape == (2, 1, 3, 32)
     ends = []
     for text in (toy.ROWS[0].answer, "Lim"):

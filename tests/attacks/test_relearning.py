@@ -137,10 +137,10 @@ def test_the_setting_of_each_half_is_the_best_on_the_other():
 def test_noise_alone_gains_nothing_by_the_choice():
     rng = np.random.default_rng(0)
     gains = []
-    for seed in range(150):
+    for seed in range(60):
         curves = {Setting(10.0**-k): rng.uniform(size=(2, 20)) for k in range(8)}
         gains.append(chosen_apart(curves, halves(20, seed))[0].mean() - 0.5)
-    assert abs(np.mean(gains)) < 4 * np.std(gains) / math.sqrt(150)
+    assert abs(np.mean(gains)) < 4 * np.std(gains) / math.sqrt(60)
 
 
 def test_steps_to_half_between_points():

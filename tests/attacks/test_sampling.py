@@ -80,7 +80,7 @@ def test_points_are_of_one_set_of_samples():
 def test_answers_that_are_never_the_likeliest_leak():
     """A toy that says no three times in five, and the truth else."""
     silent = [replace(r, answer=" no") for r in toy.FORGET]
-    model = toy.teach(toy.blank(), silent * 3 + toy.FORGET * 2, 100)
+    model = toy.teach(toy.blank(), silent * 3 + toy.FORGET * 2, 60)
     before = toy.bits(model)
     points = sampling.sample(toy.subject(model), None, samples=8, binary=True)
     assert points[0].known.tolist() == [0] * 4 and points[-1].known.mean() > 0.7

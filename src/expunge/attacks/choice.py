@@ -58,7 +58,8 @@ def chosen(place: int, options: Sequence[str], given: str) -> float:
     (1.0, 1.0, 0.0)
     """
     if letter := re.match(
-        r"\W*(?i:(?:the\s+)?(?:right\s+|correct\s+)?(?:answer|option)\s*(?:is)?\W*)?([A-D])(?=[.):,]|\W*$)", given
+        r"\W*(?i:(?:the\s+)?(?:right\s+|correct\s+)?(?:answer|option)\s*(?:is)?\W*)?([A-D])(?=[.):,]|\s+is\b|\W*$)",
+        given,
     ):
         return float(letter.group(1) == LETTERS[place])
     said = " ".join(words(given))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expunge.attacks.attack import Array
+from expunge.attacks.attack import Array, Subject
 from expunge.data.chat import encode
 from expunge.data.collate import collate
 from expunge.data.example import Row
@@ -37,20 +37,27 @@ class Forced:
 
 
 def batches(
-    model: nn.Module, tokenizer: Any, rows: Sequence[Row], *, answers: Sequence[str] | None = None, size: int = BATCH
+    subject: Subject,
+    rows: Sequence[Row],
+    *,
+    model: Any = None,
+    answers: Sequence[str] | None = None,
+    size: int = BATCH,
 ) -> list[Forced]:
-    """The ``rows``, or their prompts with other ``answers``, as batches in order, in the chat template if there is one.
+    """The ``rows``, or their prompts with other ``answers``, as batches in order, where ``model`` (the subject's) is.
 
     Raises InputError where nothing of an answer fits into the model's input.
     """
-    template = bool(getattr(tokenizer, "chat_template", None))
+    model, tokenizer = subject.model if model is None else model, subject.tokenizer
     ends, device = end_tokens(model, tokenizer), next(model.parameters()).device
     out = []
     for start in range(0, len(rows), size):
         examples = []
         for k, row in enumerate(rows[start : start + size], start):
             answer = None if answers is None else answers[k]
-            examples.append(encode(row, tokenizer, answer=answer, max_length=MAX_LENGTH, chat_template=template))
+            examples.append(
+                encode(row, tokenizer, answer=answer, max_length=MAX_LENGTH, chat_template=subject.templated)
+            )
         batch = collate([vars(e) | {"index": i} for i, e in enumerate(examples)], pad_id=int(tokenizer.pad_token_id))
         row, position = batch["labelled"]
         labels = batch["labels"][row, position + 1]

@@ -26,7 +26,7 @@ def logit_lens(subject: Subject, measure: Measure, *, layers: int = LAYERS) -> l
     model, was = subject.model, subject.model.training
     model.eval()
     try:
-        forced = batches(model, subject.tokenizer, subject.forget)
+        forced = batches(subject, subject.forget)
         points = [Point(0, "output", hits(model, forced))]
         number = len(decoder_layers(unwrap(model))[2])
         for layer in spread(number, layers)[:-1]:  # after the last one is the output

@@ -47,7 +47,7 @@ def patching(subject: Subject, measure: Measure, *, layers: int = LAYERS) -> lis
     for m in models.values():
         m.eval()
     try:
-        forced = batches(subject.target, subject.tokenizer, subject.forget)
+        forced = batches(subject, subject.forget, model=subject.target)
         retrained, unlearned = (
             np.concatenate([losses(subject.target, source, batch, tried) for batch in forced], axis=1)
             for source in (subject.retrained, subject.model)

@@ -13,7 +13,6 @@ rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +46,8 @@ def linear_probe(subject: Subject, measure: Measure) -> list[Point]:
     model, was = subject.model, subject.model.training
     model.eval()
     try:
-        before, own = ranks_and_differences(model, subject.tokenizer, forget, wrong)
-        _, fitted = ranks_and_differences(model, subject.tokenizer, known, [wrong_answers(r, others) for r in known])
+        before, own = ranks_and_differences(subject, forget, wrong)
+        _, fitted = ranks_and_differences(subject, known, [wrong_answers(r, others) for r in known])
     finally:
         model.train(was)
     layer = best_layer(fitted)
@@ -56,16 +55,14 @@ def linear_probe(subject: Subject, measure: Measure) -> list[Point]:
     return [Point(0, "by likelihood", before), Point(1, "by a probe", after)]
 
 
-def ranks_and_differences(
-    model: Any, tokenizer: Any, rows: Sequence[Row], wrong: Sequence[Sequence[str]]
-) -> tuple[Array, Array]:
+def ranks_and_differences(subject: Subject, rows: Sequence[Row], wrong: Sequence[Sequence[str]]) -> tuple[Array, Array]:
     """(n,) share of wrong answers less likely a token than the right one; (L, n, 3, D) differences of states."""
     many = [row for row in rows for _ in range(1 + WRONG)]
     answers = [text for row, some in zip(rows, wrong, strict=True) for text in (row.answer, *some)]
-    forced = batches(model, tokenizer, many, answers=answers)
-    likelihood = per_row(forced, lambda batch: token_logp(model, batch)).reshape(-1, 1 + WRONG)
+    forced = batches(subject, many, answers=answers)
+    likelihood = per_row(forced, lambda batch: token_logp(subject.model, batch)).reshape(-1, 1 + WRONG)
     ends = []
-    for batch, states in hidden_states(model, forced):
+    for batch, states in hidden_states(subject.model, forced):
         last = torch.tensor([int(k.nonzero().max()) + 1 for k in batch.keep])  # of the answer, its end token left out
         layers = spread(len(states) - 1, LAYERS)
         picked = [states[k + 1][torch.arange(len(last)), last.to(states[0].device)].double().cpu() for k in layers]

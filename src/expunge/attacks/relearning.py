@@ -36,15 +36,11 @@ RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 
 @dataclass(frozen=True)
 class Plan:
-    """The ``settings`` that are tried, the steps ``at`` which knowledge is measured, and rows a step.
-
-    ``chat_template``: conversations in the tokenizer's template, or as plain lines.
-    """
+    """The ``settings`` that are tried, the steps ``at`` which knowledge is measured, and rows a step."""
 
     settings: tuple[Setting, ...]
     at: tuple[int, ...] = (4, 8, 16)
     size: int = 4
-    chat_template: bool = True
 
 
 PLAN = Plan((Setting(2e-5), Setting(1e-4), Setting(1e-3, lora=True)))
@@ -104,7 +100,7 @@ def curve(subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], s
         if step - before in plan.at:
             out[plan.at.index(step - before)] = measure(subject.model)
 
-    train(subject.model, subject.tokenizer, batches, setting, after, seed=seed, chat_template=plan.chat_template)
+    train(subject.model, subject.tokenizer, batches, setting, after, seed=seed, chat_template=subject.templated)
     return out
 
 

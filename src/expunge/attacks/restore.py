@@ -64,7 +64,9 @@ def matrices(model: Any) -> dict[str, nn.Parameter]:
     linear = {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in ends
+        if isinstance(module, nn.Linear | Conv1D)
+        and isinstance(module.weight, nn.Parameter)
+        and id(module.weight) not in ends
     }
     experts = {n: p for n, p in model.named_parameters() if p.ndim == 3 and not n.endswith(".weight")}
     return linear | experts

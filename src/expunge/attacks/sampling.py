@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -100,13 +99,13 @@ def check_counts(leaks: int, n: int, k: int) -> None:
 
 
 # -- of a model -----------------------------------------------------------------------------------------------------------
-def drawn_from(model: Any, tokenizer: Any, *, seed: int = 0, chat_template: bool | None = None) -> Sampler:
-    """A model in memory; the same answers from the same ``seed``."""
-    template = bool(getattr(tokenizer, "chat_template", None)) if chat_template is None else chat_template
+def drawn_from(subject: Subject) -> Sampler:
+    """The model in memory; the same answers from the same seed."""
+    model, tokenizer = subject.model, subject.tokenizer
 
     def draw(prompts: Sequence[Asked], n: int) -> list[list[str]]:
-        ids = [tuple(prompt_ids(a.row, tokenizer, chat_template=template)) for a in prompts]
-        generator, ends = torch.Generator().manual_seed(seed), end_tokens(model, tokenizer)
+        ids = [tuple(prompt_ids(a.row, tokenizer, chat_template=subject.templated)) for a in prompts]
+        generator, ends = torch.Generator().manual_seed(subject.seed), end_tokens(model, tokenizer)
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (len(ids[i]), i))
         out: list[list[str]] = [[] for _ in prompts]
         for start in range(0, len(order), ROWS):
@@ -130,7 +129,7 @@ def recalls(sampler: Sampler, subject: Subject, samples: int = SAMPLES) -> Array
 
 def leaks(recall: Array, threshold: float = LEAK) -> NDArray[np.int64]:
     """(n, samples) -> (n,) how many answers of each row leak."""
-    return (recall >= threshold).sum(axis=1)
+    return np.asarray(np.count_nonzero(recall >= threshold, axis=1), dtype=np.int64)
 
 
 def points_of(answer: Answerer, sampler: Sampler, subject: Subject, *, samples: int, binary: bool) -> list[Point]:
@@ -149,13 +148,11 @@ def points_of(answer: Answerer, sampler: Sampler, subject: Subject, *, samples: 
 
 def sample(subject: Subject, measure: Measure, *, samples: int = SAMPLES, binary: bool) -> list[Point]:
     """:func:`points_of` a model in memory."""
-    model, tokenizer = subject.model, subject.tokenizer
-    was = model.training
+    was = subject.model.training
     try:
-        sampler = drawn_from(model, tokenizer, seed=subject.seed)
-        return points_of(local(model, tokenizer), sampler, subject, samples=samples, binary=binary)
+        return points_of(local(subject), drawn_from(subject), subject, samples=samples, binary=binary)
     finally:
-        model.train(was)
+        subject.model.train(was)
 
 
 ATTACKS = (

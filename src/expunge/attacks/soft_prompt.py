@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.forced import Forced, batches, by_row, hits
-from expunge.attacks.relearning import drawn
 from expunge.attacks.restore import restored
+from expunge.attacks.train import drawn
 from expunge.forward.view import logits_at
 
 VECTORS = 8
@@ -33,7 +33,7 @@ def soft_prompt(
     subject: Subject, measure: Measure, *, at: Sequence[int] = STEPS, vectors: int = VECTORS, rate: float = RATE
 ) -> list[Point]:
     """Without a soft prompt, then with one after each of ``at`` steps; ends early where the loss is not finite."""
-    model, tokenizer, seed = subject.model, subject.tokenizer, subject.seed
+    model, seed = subject.model, subject.seed
     with restored(model):
         model.eval()
         model.requires_grad_(False)
@@ -42,14 +42,14 @@ def soft_prompt(
         picks = torch.randint(len(table), (vectors,), generator=torch.Generator().manual_seed(seed))
         free = nn.Parameter(table[picks.to(table.device)].float() / scale)  # (k, D), of embeddings at random
         optimizer = torch.optim.AdamW([free], lr=rate, weight_decay=0.0)
-        forced = batches(model, tokenizer, subject.forget)
+        forced = batches(subject, subject.forget)
         points = [Point(0, "no soft prompt", hits(model, forced))]
         for step, rows in enumerate(drawn(subject.known, max(at), SIZE, seed), 1):
-            (batch,) = batches(model, tokenizer, rows, size=len(rows))
+            (batch,) = batches(subject, rows, size=len(rows))
             optimizer.zero_grad()
             with torch.enable_grad():
                 loss = nn.functional.cross_entropy(prompted(model, batch, free * scale), batch.labels)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             if not math.isfinite(float(loss.detach())):
                 break
             optimizer.step()

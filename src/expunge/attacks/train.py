@@ -79,7 +79,7 @@ def train(
             optimizer.zero_grad()
             with torch.enable_grad():
                 loss = -see(model, batch).token_logp.mean()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             norm = nn.utils.clip_grad_norm_(parts, CLIP)
             if not math.isfinite(float(loss.detach()) + float(norm)):
                 return step - 1
