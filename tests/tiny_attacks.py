@@ -78,7 +78,7 @@ def toys() -> Toys:
         "Hox",
     ]  # no word of PLACES can be completed from these
     other = [Row(r.prompt, f" {p}") for r, p in zip(ROWS, elsewhere, strict=True)]
-    return Toys(teach(blank(), ROWS + RETAIN), teach(blank(), other + RETAIN))
+    return Toys(teach(blank(), ROWS + RETAIN, 120, 0.004), teach(blank(), other + RETAIN))
 
 
 @cache

@@ -54,10 +54,10 @@ def test_the_interval_of_the_mean_covers_it():
     rng, covered = np.random.default_rng(0), 0
     p = np.array([0.0, 0.05, 0.3, 0.9])
     true = np.mean(1 - (1 - p) ** 2)
-    for _ in range(40):
+    for _ in range(25):
         got = mean_leak_interval(rng.binomial(12, p).tolist(), 12, 2)
         covered += got.low <= true <= got.high
-    assert covered >= 38
+    assert covered >= 24
     with pytest.raises(InputError, match="no row"):
         mean_leak_interval([], 4, 1)
 
@@ -85,7 +85,8 @@ def test_answers_that_are_never_the_likeliest_leak():
     points = sampling.sample(toy.subject(model), None, samples=8, binary=True)
     assert points[0].known.tolist() == [0] * 4 and points[-1].known.mean() > 0.7
     assert 0.15 < points[1].known.mean() < 0.65
-    again = sampling.sample(toy.subject(model), None, samples=8, binary=True)
-    assert [p.known.tolist() for p in again] == [p.known.tolist() for p in points]
+    first, again = (sampling.recalls(sampling.drawn_from(toy.subject(model)), toy.subject(model), 2) for _ in range(2))
+    other = sampling.recalls(sampling.drawn_from(toy.subject(model, seed=1)), toy.subject(model), 2)
+    assert first.tolist() == again.tolist() != other.tolist()
     assert toy.same_bits(model, before)
-    assert sampling.sample(toy.subject(toy.toys().control), None, samples=8, binary=True)[-1].known.mean() < 0.3
+    assert sampling.sample(toy.subject(toy.toys().control), None, samples=2, binary=True)[-1].known.mean() < 0.3
