@@ -30,13 +30,15 @@ def prefilled_only():
 def test_a_toy_that_answers_only_when_prefilled():
     model = prefilled_only()
     before = toy.bits(model)
+    model.model.layers[0].train()
+    modes = [m.training for m in model.modules()]
     subject = Subject(model, toy.TOKENIZER, ROWS)
     points = asking.ask({"first word": variants.PREFILL["first word"]}, subject, lambda _: np.zeros(4))
     assert [p.label for p in points] == ["as it is", "first word", "worst of all"]
     assert [p.strength for p in points] == [0, 1, 2]
     assert points[0].known.tolist() == [0] * 4 and points[1].known.mean() > 0.7
     assert points[2].known.tolist() == points[1].known.tolist()
-    assert toy.same_bits(model, before)
+    assert toy.same_bits(model, before) and [m.training for m in model.modules()] == modes
     control = asking.ask(
         {"first word": variants.PREFILL["first word"]}, Subject(toy.toys().control, toy.TOKENIZER, ROWS), None
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
 import pytest
@@ -15,6 +17,7 @@ from expunge.attacks.registry import ATTACKS
 from expunge.attacks.variants import plain
 from expunge.data.example import Row
 from expunge.errors import InputError
+from expunge.guard.endpoints import remote
 
 
 class Busy(InputError):
@@ -122,3 +125,47 @@ def test_prompts_as_conversations():
     assert messages(Row("Once", "")) == [{"role": "user", "content": "Once"}]
     begun = asking.GROUPS["prefill"][1]["first word"](SUBJECT)[0].row
     assert messages(begun)[-1] == {"role": "assistant", "content": "Ilse"}
+
+
+@pytest.fixture
+def server():
+    """An OpenAI-compatible server on the loopback that is busy every third time; it knows one of the rows."""
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append(body)
+            if len(requests) % 3 == 0:
+                self.send_error(503)
+                return
+            known = "born" in body["messages"][-1]["content"]
+            message = {"role": "assistant", "content": FORGET[0].answer if known else "I do not know."}
+            reply = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+            text = json.dumps(reply | {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/v1", requests
+        running.shutdown()
+        thread.join()
+
+
+def test_a_server_served_here(server, tmp_path):
+    url, requests = server
+    endpoint = remote(url, "m", timeout=10, retries=0)
+    client = Client(endpoint, url, tmp_path / "answers.jsonl", sleep=lambda _: None)
+    points = BLACK_BOX["role-play"](client, SUBJECT)
+    assert [p.known.tolist() for p in points] == [[1, 0]] * 5
+    assert len(requests) == 11 and {r["temperature"] for r in requests} == {0.0}  # 8 answers, 3 of them asked twice
+    assert BLACK_BOX["leak-at-k"](client, SUBJECT)[-1].known.tolist() == [1, 0]
+    assert {r["temperature"] for r in requests[-8:]} == {1.0}

@@ -13,6 +13,7 @@ import torch
 from expunge.attacks import relearning
 from expunge.attacks.attack import Point
 from expunge.attacks.relearning import Plan, chosen_apart, halves, of_same_names, steps_to_half
+from expunge.attacks.restore import matrices
 from expunge.attacks.train import Setting
 from expunge.data.example import Row
 from expunge.errors import InputError
@@ -48,6 +49,7 @@ def test_the_model_is_left_as_it_was_in_every_respect(hidden):
     model.requires_grad_(False)
     model.model.norm.weight.requires_grad_(True)
     model.train()
+    model.lm_head.eval()
     before, names, modules = toy.bits(model), [n for n, _ in model.named_parameters()], list(model.modules())
     seen = []
 
@@ -61,7 +63,12 @@ def test_the_model_is_left_as_it_was_in_every_respect(hidden):
     assert toy.same_bits(model, before) and [n for n, _ in model.named_parameters()] == names
     assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
     assert [n for n, p in model.named_parameters() if p.requires_grad] == ["model.norm.weight"]
-    assert model.training and not hasattr(model, "peft_config") and all(p.grad is None for p in model.parameters())
+    assert (
+        model.training
+        and not model.lm_head.training
+        and not hasattr(model, "peft_config")
+        and all(p.grad is None for p in model.parameters())
+    )
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -165,3 +172,21 @@ def test_rows_of_the_same_people():
     subject = toy.Subject(None, None, forget, known[1:2])
     with pytest.raises(InputError, match="shares a name"):
         relearning.facts(subject, MEASURE)
+
+
+def test_a_model_in_integers_is_trained_with_lora_alone(monkeypatch):
+    class Int8Params(torch.nn.Parameter):  # bitsandbytes' own, by its name
+        pass
+
+    model = torch.nn.Linear(2, 2)
+    model.weight = Int8Params(model.weight.data)
+    tried = []
+    monkeypatch.setattr(
+        relearning, "curve", lambda _, __, ___, setting, ____: tried.append(setting) or np.zeros((1, 4))
+    )
+    relearning.few(toy.subject(model), MEASURE, plan=Plan((Setting(1e-3), Setting(1e-2, lora=True)), at=(1,)))
+    assert tried == [Setting(1e-2, lora=True)]
+    with pytest.raises(InputError, match="LoRA alone"):
+        relearning.few(toy.subject(model), MEASURE, plan=Plan((Setting(1e-3),), at=(1,)))
+    with pytest.raises(InputError, match="4 or 8 bits"):
+        matrices(model)

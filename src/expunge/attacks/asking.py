@@ -22,6 +22,7 @@ import numpy as np
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.choice import OPTIONS, multiple_choice
 from expunge.attacks.prompts import Asked
+from expunge.attacks.restore import evaluated
 from expunge.attacks.variants import CHAIN, CONTEXT, FORMAT, HOPS, PREFILL, ROLE_PLAY, TRANSLATION, Variant, plain
 from expunge.errors import InputError
 from expunge.evaluation.collect import collect
@@ -48,11 +49,8 @@ def local(subject: Subject) -> Answerer:
 
 def ask(variants: Mapping[str, Variant], subject: Subject, measure: Measure) -> list[Point]:
     """The points of ``variants`` against a model in memory; see :func:`asked_of`."""
-    was = subject.model.training
-    try:
+    with evaluated(subject.model):
         return asked_of(local(subject), variants, subject)
-    finally:
-        subject.model.train(was)
 
 
 def asked_of(answer: Answerer, variants: Mapping[str, Variant], subject: Subject) -> list[Point]:
@@ -85,11 +83,8 @@ def scores(prompts: Sequence[Asked], texts: Sequence[str], n: int) -> Array:
 
 def choose(subject: Subject, measure: Measure) -> list[Point]:
     """Multiple choice against a model in memory; see :func:`chosen_by`."""
-    was = subject.model.training
-    try:
+    with evaluated(subject.model):
         return chosen_by(local(subject), subject)
-    finally:
-        subject.model.train(was)
 
 
 def chosen_by(answer: Answerer, subject: Subject) -> list[Point]:

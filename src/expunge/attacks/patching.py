@@ -18,7 +18,7 @@ arXiv:2605.24614.  Cost: 2 · layers + 3 forward passes over the rows, and three
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.forced import Forced, batches, by_row, logits, spread, token_logp
+from expunge.attacks.restore import evaluated
 from expunge.errors import InputError
 from expunge.forward.family import unwrap
 from expunge.forward.layers import decoder_layers
@@ -43,18 +44,14 @@ def patching(subject: Subject, measure: Measure, *, layers: int = LAYERS) -> lis
             "activation patching needs a target and a retrained model with the layers and width of the model"
         )
     tried = spread(shapes["model"][0], layers)
-    was = {name: m.training for name, m in models.items()}
-    for m in models.values():
-        m.eval()
-    try:
+    with ExitStack() as stack:
+        for m in models.values():
+            stack.enter_context(evaluated(m))
         forced = batches(subject, subject.forget, model=subject.target)
         retrained, unlearned = (
             np.concatenate([losses(subject.target, source, batch, tried) for batch in forced], axis=1)
             for source in (subject.retrained, subject.model)
         )
-    finally:
-        for name, m in models.items():
-            m.train(was[name])
     return [
         Point(0, "last layer", kept(retrained[-1:], unlearned[-1:])),
         Point(1, "all layers", kept(retrained, unlearned)),

@@ -21,6 +21,7 @@ from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.choice import wrong_answers
 from expunge.attacks.forced import batches, hidden_states, per_row, spread, token_logp
 from expunge.attacks.prompts import with_prompt
+from expunge.attacks.restore import evaluated
 from expunge.data.example import Row
 from expunge.errors import InputError
 
@@ -43,13 +44,9 @@ def linear_probe(subject: Subject, measure: Measure) -> list[Point]:
         raise InputError(
             "a linear probe needs two known rows, and three wrong answers to each row, its own or other rows'"
         )
-    model, was = subject.model, subject.model.training
-    model.eval()
-    try:
+    with evaluated(subject.model):
         before, own = ranks_and_differences(subject, forget, wrong)
-        _, fitted = ranks_and_differences(subject, known, [wrong_answers(r, others) for r in known])
-    finally:
-        model.train(was)
+        _, fitted = ranks_and_differences(subject, known, [wrong_answers(row, others) for row in known])
     layer = best_layer(fitted)
     after = ranked(own[layer], direction(fitted[layer]))
     return [Point(0, "by likelihood", before), Point(1, "by a probe", after)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from expunge.attacks import asking, gguf_file, lens, patching, probe, relearning, sampling, soft_prompt, weights
 from expunge.attacks.attack import Attack, Subject
 
@@ -22,4 +24,4 @@ def missing(attack: Attack, subject: Subject) -> list[str]:
 
 
 def _filled(value: object) -> bool:
-    return len(value) > 0 if isinstance(value, list | tuple) else True
+    return len(value) > 0 if isinstance(value, Sequence) else True

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from expunge.attacks import words
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
+from expunge.attacks.restore import held_quantized
 from expunge.attacks.train import Setting, drawn, train
 from expunge.data.chat import question
 from expunge.data.example import Row, evenly
@@ -83,8 +84,16 @@ def benign_then_known(subject: Subject, measure: Measure, *, plan: Plan = PLAN) 
 
 
 def relearned(subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], plan: Plan) -> list[Point]:
-    """The curve over the steps on the last of ``phases``, each as long as the plan; the settings chosen apart."""
-    curves = {s: curve(subject, measure, phases, s, plan) for s in plan.settings}
+    """The curve over the steps on the last of ``phases``, each as long as the plan; the settings chosen apart.
+
+    A model that is held in 4 or 8 bits is trained by the plan's LoRA settings alone; InputError where it has none.
+    """
+    settings = [s for s in plan.settings if s.lora or not held_quantized(subject.model)]
+    if not settings:
+        raise InputError(
+            "a model that is held in 4 or 8 bits is trained with LoRA alone, and the plan has no such setting"
+        )
+    curves = {s: curve(subject, measure, phases, s, plan) for s in settings}
     known, labels = chosen_apart(curves, halves(len(subject.forget), subject.seed))
     return [Point(step, f"{step} steps ({labels})", row) for step, row in zip(plan.at, known, strict=True)]
 

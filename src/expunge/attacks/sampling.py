@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from expunge.attacks.asking import Answerer, local, scores
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.prompts import Asked
+from expunge.attacks.restore import evaluated
 from expunge.attacks.variants import plain
 from expunge.data.chat import prompt_ids
 from expunge.errors import InputError
@@ -148,11 +149,8 @@ def points_of(answer: Answerer, sampler: Sampler, subject: Subject, *, samples: 
 
 def sample(subject: Subject, measure: Measure, *, samples: int = SAMPLES, binary: bool) -> list[Point]:
     """:func:`points_of` a model in memory."""
-    was = subject.model.training
-    try:
+    with evaluated(subject.model):
         return points_of(local(subject), drawn_from(subject), subject, samples=samples, binary=binary)
-    finally:
-        subject.model.train(was)
 
 
 ATTACKS = (

@@ -35,7 +35,6 @@ def soft_prompt(
     """Without a soft prompt, then with one after each of ``at`` steps; ends early where the loss is not finite."""
     model, seed = subject.model, subject.seed
     with restored(model):
-        model.eval()
         model.requires_grad_(False)
         table: Tensor = model.get_input_embeddings().weight.detach()
         scale = float(table.float().std())

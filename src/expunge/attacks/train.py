@@ -38,7 +38,7 @@ class Setting:
 
 @contextmanager
 def trained_parts(model: Any, setting: Setting, seed: int) -> Iterator[list[nn.Parameter]]:
-    """The parameters that train, in fp32; at the end ``model`` is as it was, to the bit.
+    """The parameters that train, in fp32, without dropout; at the end ``model`` is as it was, to the bit.
 
     Raises InputError for all weights of a model that is held in 4 or 8 bits.
     """
@@ -71,7 +71,6 @@ def train(
     coded = [[_encoded(row, tokenizer, chat_template) for row in batch] for batch in batches]
     pad, device = int(tokenizer.pad_token_id), next(model.parameters()).device
     with trained_parts(model, setting, seed) as parts:
-        model.eval()  # no dropout: the same steps from the same seed
         optimizer = torch.optim.AdamW(parts, lr=setting.rate, weight_decay=0.0)
         for step, examples in enumerate(coded, 1):
             batch = collate([vars(e) | {"index": i} for i, e in enumerate(examples)], pad_id=pad)
