@@ -31,11 +31,11 @@ def small(kind: str, tied: bool):
 
 
 @pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("qwen2", True), ("qwen3", False)])
-def test_a_file_in_full_precision_is_the_same_model(kind: str, tied: bool, tmp_path: Path) -> None:
+def test_a_file_in_full_precision_is_the_same_model(kind: str, tied: bool, tmp_path: Path, capfd) -> None:
     model, file = small(kind, tied), tmp_path / "m.gguf"
     gguf_write.write(model, file, "F32")
     again = gguf_write.read_again(file, model)
-    assert type(again) is type(model)
+    assert type(again) is type(model) and capfd.readouterr() == ("", "")
     own = dict(model.named_parameters())
     assert set(own) == {n for n, _ in again.named_parameters()}
     for name, p in again.named_parameters():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from contextlib import redirect_stderr
 from importlib import util
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +73,11 @@ def read_again(file: Path, model: Any) -> nn.Module:
     """A new model with the weights in ``file``, in fp32, that is otherwise like ``model``, from which it was written."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with redirect_stderr(StringIO()):  # a progress bar that has no switch
         found = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, config=copy.deepcopy(model.config), dtype=torch.float32
         )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     found.generation_config = copy.deepcopy(model.generation_config)
     result: nn.Module = found.to(next(model.parameters()).device).eval()
     return result
