@@ -48,7 +48,7 @@ def hand_written(method, steps=3):
     combine = copy.deepcopy(method.combine)
     if isinstance(combine, PrimalDual):
         combine = combine.settle(steps, lambda _: 1.0)
-    multiplier = combine.multiplier if isinstance(combine, PrimalDual) else None
+    multiplier, mean = combine.multiplier if isinstance(combine, PrimalDual) else None, 1.0  # that of the start model
     size = sum(p.numel() for p in m.parameters())
     momentum, curvature = torch.zeros(size), torch.zeros(size)
 
@@ -192,10 +192,13 @@ def hand_written(method, steps=3):
         elif isinstance(combine, PrimalDual):
             step = grads[0] + multiplier * grads[1]
             over = values[1].item() - combine.budget
+            assert combine.warmup_steps == 0 or combine.keep is None
             if combine.keep is None:
                 multiplier = max(combine.min_multiplier, multiplier + combine.step_size * over)
-            else:  # forget : retain is 1 : λ above 1, 1/λ : 1 below
-                by = combine.step_size * min(1.0, max(-1.0, over / math.log(1 / combine.keep)))
+            else:  # of a running mean; forget : retain is 1 : λ above 1, 1/λ : 1 below
+                mean = 0.9 * mean + 0.1 * values[1].item()
+                over = (mean - combine.budget) / math.log(1 / combine.keep)
+                by = combine.step_size * min(1.0, max(-1.0, over))
                 forget, retain = max(1.0, 1 / multiplier), max(1.0, multiplier)
                 lean = retain - forget + by
                 multiplier = max(combine.min_multiplier, 1 + lean if lean > 0 else 1 / (1 - lean))

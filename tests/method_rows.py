@@ -17,7 +17,7 @@ STEER = {"layer": 0, "steering_coefficient": 20.0, "trainable": "."}  # the tiny
 PARAMETERS: dict[str, dict] = {
     "pdu": {"budget": 3.0, "warmup": 0.0, "multiplier": 2.0},
     "constrained": {"budget": 3.0},
-    "pdu_level": {"budget": 3.0},
+    "pdu_level": {"budget": 3.0, "multiplier_warmup": 0},
     "task_vector": {"scale": 0.5},
     "rmu": STEER | {"retain_weight": 3.0},
     "blur_rmu": STEER | {"gamma": 0.5},
@@ -27,7 +27,7 @@ ROWS = [(name, PARAMETERS.get(name, {})) for name in entries() if name != "torch
     ("level", {"forget": "divergence"}),
     ("level", {"forget": "wga"}),
     ("blur_level", {"forget": "npo"}),
-    ("pdu_level", {"forget": "margin", "retain": "kl", "budget": 0.1}),
+    ("pdu_level", {"forget": "margin", "retain": "kl", "budget": 0.1, "multiplier_warmup": 0}),
     ("level", {"forget": "gradient_ascent", "retain": "js"}),
     ("blur_npo", {"retain": "kl", "one_sided": True}),
     ("pdu", {"budget": 0.1, "retain": "kl", "warmup": 0.0, "multiplier": 2.0}),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from expunge.errors import InputError
 
+SMOOTH = 0.1  # of the way to a step's retain loss: how fast its running mean follows
 TINY = 1e-30  # a squared gradient norm under this is a zero gradient
 
 
@@ -264,8 +265,9 @@ class PrimalDual(Combiner):
     geometric mean, that may not be lost.  ``multiplier`` is λ at the start, ``step_size`` η, ``max_multiplier`` λ_max.  A
     ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
     With ``keep`` the excess over the budget counts in units of log(1 / keep), at most 1 and at least -1: λ moves by no more
-    than η a step and comes down as fast as it goes up, however far the first steps overshoot.  Below 1 it is 1/λ
-    that moves so: while the budget is kept, forgetting weighs more and more beside the retain loss.
+    than η a step and comes down as fast as it goes up, however far the first steps overshoot.  It is the excess of a running
+    mean, a tenth of the way to each step's loss (from the start model's), since a few rows say little of a twentieth.  Below 1
+    it is 1/λ that moves so: while the budget is kept, forgetting weighs more and more beside the retain loss.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """
@@ -285,6 +287,7 @@ class PrimalDual(Combiner):
         self._lambda: float | Tensor = float(self.multiplier)
         self._steps = 0
         self._start: float | None = None  # the start model's retain loss
+        self._mean: float | Tensor | None = None  # the running mean of the retain loss, with `keep`
         self._at_zero = 0  # logged steps in a row with λ = 0
 
     @property
@@ -304,6 +307,7 @@ class PrimalDual(Combiner):
         warmup = round(self.warmup * steps) if self.warmup_steps is None else self.warmup_steps
         settled = replace(self, budget=budget, warmup_steps=warmup)
         settled._start = start
+        settled._mean = start if self.keep is not None else None
         return settled
 
     def weights(self, losses: Tensor, gram: Tensor | None = None) -> Tensor:
@@ -316,12 +320,15 @@ class PrimalDual(Combiner):
         if self.budget is None or self.warmup_steps is None:
             raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(steps, measure)")
         self._steps += 1
+        loss, now = losses[1].float(), self._value(losses.device)
+        if self.keep is not None:
+            self._mean = loss if self._mean is None else self._mean + SMOOTH * (loss - self._mean)
         if self._steps > self.warmup_steps:
-            over, now = losses[1].float() - self.budget, self._value(losses.device)
             if self.keep is None:
-                moved = now + self.step_size * over
+                moved = now + self.step_size * (loss - self.budget)
             else:
-                moved = _moved(now, self.step_size * (over / -math.log(self.keep)).clamp(-1, 1))
+                over = (self._mean - self.budget) / -math.log(self.keep)
+                moved = _moved(now, self.step_size * over.clamp(-1, 1))
             self._lambda = moved.clamp(self.min_multiplier, self.max_multiplier)
 
     def facts(self) -> Mapping[str, Tensor]:
@@ -367,12 +374,13 @@ class PrimalDual(Combiner):
             "steps": self._steps,
             "budget": self.budget,
             "warmup_steps": self.warmup_steps,
-        }
+        } | ({} if self._mean is None else {"mean": float(self._mean)})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """λ, the step count and the budget of a checkpoint."""
         self._lambda, self._steps = state["multiplier"], state["steps"]
         self.budget, self.warmup_steps = state["budget"], state["warmup_steps"]
+        self._mean = state.get("mean")
 
     def _value(self, device: torch.device | None = None) -> Tensor:
         if isinstance(self._lambda, Tensor):

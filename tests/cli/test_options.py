@@ -202,7 +202,7 @@ def test_a_dry_run_says_what_is_wrong(place, command, said):
 
 
 def test_a_run_as_json(place):
-    done = call("run", *DATA, *FAST, "--json", "--limit", "2")
+    done = call("run", *DATA, *FAST, "--method", "pdu", "--json", "--limit", "2")
     assert done.exit_code == 0, done.output
     value = json.loads(done.stdout)
     log = json.loads((place / "unlearned" / "run.json").read_text())
@@ -210,10 +210,10 @@ def test_a_run_as_json(place):
 
 
 def test_a_quiet_run_says_nothing_but_warnings(place):
-    done = call("run", *DATA, *FAST, "--quiet", "--out", "quiet")
+    done = call("run", *DATA, *FAST, "--method", "pdu", "--quiet", "--out", "quiet")
     assert done.exit_code == 0 and not done.stdout and (place / "quiet" / "report.html").exists()
     assert all("warning" in line for line in done.stderr.splitlines()), done.stderr
-    assert "unlearning" in call("run", *DATA, *FAST, "--out", "loud").stderr  # the bar
+    assert "unlearning" in call("run", *DATA, *FAST, "--method", "pdu", "--out", "loud").stderr  # the bar
 
 
 def test_bars_come_back(capsys):
@@ -241,7 +241,7 @@ def test_a_release_over_weights_in_bfloat16_is_what_its_adapter_does_to_them(pla
 
 
 def test_frozen_weights_in_bfloat16(place):
-    done = call("run", *DATA, *FAST, "max_steps=3", "--dtype", "bfloat16", "--adapter", "lora", "--json")
+    done = call("run", *DATA, *FAST, "--method", "pdu", "max_steps=3", "--dtype", "bfloat16", "--adapter", "lora", "--json")
     assert done.exit_code == 0, (done.output, done.exception)
     value = json.loads(done.stdout)
     assert value["model"]["dtype"] == "bfloat16" and value["after"]["forget"]["nll"] > 0

@@ -19,7 +19,7 @@ from expunge.training.trainer import UnlearningTrainer
 from expunge.unlearning import run as unlearning
 
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "use_cpu=true", "max_steps=2"]
-RUN += ["fluency_rows=0"]
+RUN += ["fluency_rows=0", "--method", "pdu"]
 
 
 def call(*args):

@@ -78,6 +78,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(workplace, monkeypatch):
 @pytest.mark.parametrize("adapter", [None, "lora"])
 def test_a_learning_rate_far_too_high(workplace, adapter):
     args = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "lr=1e6", "use_cpu=true"]
+    args += ["--method", "pdu"]
     done = CliRunner().invoke(app, [*args, "max_steps=4", *(["--adapter", "lora"] if adapter else [])])
     assert done.exit_code == 1, done.output
     assert "not finite" in done.stderr and "lower learning_rate, which was 1e+06" in done.stderr

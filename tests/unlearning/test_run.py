@@ -237,7 +237,7 @@ def test_display_names_stand_in_place_of_paths(workplace):
     paths = {k: str(v) for k, v in given.items()}
     names = {"model_name": "Tiny", "data_name": "people", "out": str(workplace / "out")}
     made = unlearning_run.run(
-        recipe.make(paths | names | {"training": TRAINING, "fluency_rows": 0}),
+        recipe.make(paths | names | {"method": "pdu", "training": TRAINING, "fluency_rows": 0}),
         command=f"expunge run --model {paths['model']} --out {names['out']}",
     )
     assert made.record["command"] == "expunge run --model Tiny --out out" and made.record["model"]["source"] == "Tiny"

@@ -71,7 +71,7 @@ def blur_level(
     return _method(forget, retain, bilevel(gamma, False, one_sided, retain))
 
 
-@method(paper="arXiv:2506.05314", search={"max_multiplier": None}, published="pdu")
+@method(paper="arXiv:2506.05314", search={"max_multiplier": None, "multiplier_warmup": None}, published="pdu")
 def pdu_level(
     *,
     forget: Forget = "distance",
@@ -79,17 +79,19 @@ def pdu_level(
     budget: Positive | None = None,
     step_size: NonNegative = 0.5,
     multiplier: NonNegative = 1.0,
-    min_multiplier: NonNegative = 0.02,
+    min_multiplier: NonNegative = 0.2,
     max_multiplier: Positive = 1000.0,
+    multiplier_warmup: Annotated[int, Field(ge=0)] = WARMUP,
     retain: Retain = "nll",
 ) -> Method:
     """PDU with an end: forget answers are drawn to where a model that never saw them is, subject to a retain budget.
 
     A method of this library; the constraint is of Entesari et al. 2025 (``pdu``), ``forget`` as in ``level``.  The budget,
     if not given, is the start model's retain loss + log(1 / ``keep``): that share of the probability of retain tokens (their
-    geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways, once the learning rate is warm.
-    While the budget is kept λ falls below 1, where it is 1/λ that moves: forgetting then weighs more, down to
-    ``min_multiplier``, for a fixed weight of the retain loss would hold the forget rows short of their level.
+    geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways, after ``multiplier_warmup`` steps,
+    when the learning rate is warm.  While the budget is kept λ falls below 1, where it is 1/λ that moves: forgetting then
+    weighs more, down to ``min_multiplier``, for a fixed weight of the retain loss would hold the forget rows short of their
+    level.
     """
     combine = PrimalDual(
         budget,
@@ -98,6 +100,6 @@ def pdu_level(
         multiplier=multiplier,
         min_multiplier=min_multiplier,
         max_multiplier=max_multiplier,
-        warmup_steps=WARMUP,
+        warmup_steps=multiplier_warmup,
     )
     return _method(forget, retain, combine)

@@ -35,7 +35,7 @@ def unlearn(
     *,
     forget: Any,
     retain: Any = None,
-    method: str | Method = "pdu",
+    method: str | Method = "pdu_level",
     out: str | Path = "unlearned",
     adapter: str | None = None,
     tokenizer: Any = None,

@@ -107,7 +107,7 @@ class Recipe(BaseModel):
         description="With keep: rows of the probe; if not given, one in five retain rows, taken away from training.",
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
-    method: str = Field("pdu", description="One of `expunge methods`, or FILE.py:NAME.")
+    method: str = Field("pdu_level", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
     as_published: bool = Field(
         False,
