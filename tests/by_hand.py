@@ -40,15 +40,18 @@ def sampled_curvature(m, method, window, step):
     return len(values) * torch.cat([g.flatten() for g in got]) ** 2
 
 
-def hand_written(method, steps=3):
-    """The same steps in a plain loop: padded logits, masks, autograd, a deep copy as reference, flat gradients."""
+def hand_written(method, steps=3, start=1.0):
+    """The same steps in a plain loop: padded logits, masks, autograd, a deep copy as reference, flat gradients.
+
+    ``start``: the start model's retain loss.
+    """
     m, ref, never = tiny.model(), tiny.model().eval(), tiny.never_taught().eval()
     data = tiny.paired()
     rows = [data[k] for k in range(4 * steps)]
     combine = copy.deepcopy(method.combine)
     if isinstance(combine, PrimalDual):
-        combine = combine.settle(steps, lambda _: 1.0)
-    multiplier, mean = combine.multiplier if isinstance(combine, PrimalDual) else None, 1.0  # that of the start model
+        combine = combine.settle(steps, lambda _: start)
+    multiplier, mean = combine.multiplier if isinstance(combine, PrimalDual) else None, start
     size = sum(p.numel() for p in m.parameters())
     momentum, curvature = torch.zeros(size), torch.zeros(size)
 

@@ -292,8 +292,8 @@ class PrimalDual(Combiner):
 
     @property
     def needs_start(self) -> bool:
-        """A budget that was given is only compared with the start model's loss."""
-        return self.budget is None
+        """A budget that was given is only compared with the start model's loss, unless a running mean begins there."""
+        return self.budget is None or self.keep is not None
 
     def settle(self, steps: int, measure: Callable[[int], float]) -> PrimalDual:
         """A copy with every number known: the budget and the warm-up in optimizer steps."""
