@@ -13,10 +13,16 @@ from expunge.audit.measure import Array
 from expunge.audit.policy import Policy
 from expunge.audit.settings import GROUPS, Audit
 from expunge.audit.verdict import Finding, finding
+from expunge.data.example import Row
 from expunge.errors import InputError, nearest
 from expunge.stats import Estimate, cross_chosen, excess_recovery, recovery, steps_to
 
-SAID = ("asking", "sampling")  # families that judge what a model says; others its probabilities
+SCALES = {
+    "relearning": "probability",
+    "weights": "probability",
+    "asking": "asked",
+}  # of families; others have their own
+CHEAP = ("prefill", "pruning", "quantisation", "merging")  # the beginnings of the names of `quick`
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Attacked:
 def available() -> dict[str, Attack]:
     """The attacks by name."""
     try:
-        from expunge.attacks import ATTACKS
+        from expunge.attacks.registry import ATTACKS
     except ImportError:
         return {}
     return dict(ATTACKS)
@@ -42,7 +48,8 @@ def chosen(settings: Audit, known: Mapping[str, Attack] | None = None) -> list[A
     known = available() if known is None else known
     names = settings.attack_names
     if names[0] in GROUPS and len(names) == 1:
-        return [a for a in known.values() if names[0] == "all" or (names[0] == "quick" and not a.trains)]
+        quick = [a for a in known.values() if not a.trains and a.name.startswith(CHEAP)]
+        return {"none": [], "quick": quick, "all": list(known.values())}[names[0]]
     for name in names:
         if name not in known:
             listed = ", ".join([*GROUPS, *known])
@@ -99,12 +106,12 @@ def summarised(
 ) -> tuple[list[dict[str, Any]], list[Finding]]:
     """What the record says of each attack, and the findings.
 
-    ``knows``: role -> ``probability`` and ``recall`` (n,) before any attack.
+    ``knows``: role -> ``probability`` and ``asked`` (n,) before any attack.
     """
     out, findings = [], []
     for one in attacked:
         attack = one.attack
-        scale = "recall" if attack.family in SAID else "probability"
+        scale = scale_of(attack)
         said: dict[str, Any] = {
             "name": attack.name, "family": attack.family, "summary": attack.summary, "unit": attack.unit,
             "trains": attack.trains, "scale": scale, "problem": one.problem, "curve": [], "recovery": None, "excess": None,
@@ -113,9 +120,13 @@ def summarised(
         out.append(said)
         if one.problem or not one.points.get("unlearned"):
             continue
-        before = {role: _before(one.points[role], knows[role][scale]) for role in one.points}
-        target, strengths = knows["target"][scale], [p.strength for p in one.points["unlearned"]]
         values = {role: cross_chosen([p.known for p in points]) for role, points in one.points.items()}
+        target = knows["target"].get(scale, values.get("target"))
+        if target is None:
+            said["problem"] = "it could not be carried out on the target, which it is measured against"
+            continue
+        before = {role: _before(p, knows[role].get(scale)) for role, p in one.points.items() if role != "target"}
+        strengths = [p.strength for p in one.points["unlearned"]]
         u, f = before["unlearned"], target
         rho = recovery(values["unlearned"], u, f, seed=seed)
         said |= {"recovery": _said(rho, policy), "n": rho.n}
@@ -140,10 +151,29 @@ def summarised(
     return out, findings
 
 
-def _before(points: Sequence[Point], known: Array) -> Array:
+def scale_of(attack: Attack) -> str:
+    """What an attack is measured in: ``probability`` of the answer, what is ``asked`` (the words of the answer that the
+    question does not hold), or its ``own``, which it then has to be carried out on the target for.
+    """
+    return "own" if attack.name == "multiple-choice" else SCALES.get(attack.family, "own")
+
+
+def asked_scores(rows: Sequence[Row], said: Mapping[int, str]) -> Array:
+    """(n,) what answers ``said`` to the questions as they are score as in attacks that ask; 0 where there is none."""
+    from expunge.attacks.variants import plain
+
+    out = np.zeros(len(rows))
+    for one in plain(Subject(None, None, rows)):
+        out[one.index] = one.score(said.get(one.index, ""))
+    return out
+
+
+def _before(points: Sequence[Point], known: Array | None) -> Array:
     """What is known before the attack: its own point of strength 0 where it has one, else ``known``."""
     zero = next((p.known for p in points if p.strength == 0), None)
-    return known if zero is None else np.asarray(zero)
+    if zero is not None:
+        return np.asarray(zero)
+    return np.asarray(points[0].known if known is None else known)
 
 
 def _rho(attacked: Array, before: Array, target: Array) -> float:
@@ -153,10 +183,10 @@ def _rho(attacked: Array, before: Array, target: Array) -> float:
 def _curve(points: Mapping[str, Sequence[Point]]) -> list[dict[str, Any]]:
     """A line a strength: what each model knows there on average."""
     out = []
-    control = {p.label: float(np.mean(p.known)) for p in points.get("control", ())}
+    control = {p.strength: float(np.mean(p.known)) for p in points.get("control", ())}
     for p in points["unlearned"]:
         out.append({"strength": p.strength, "label": p.label, "unlearned": float(np.mean(p.known)),
-                    "control": control.get(p.label)})  # fmt: skip
+                    "control": control.get(p.strength)})  # fmt: skip
     return out
 
 

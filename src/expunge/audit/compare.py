@@ -33,6 +33,7 @@ NAMES = {
     "preference": "preference for right over wrong answers",
 }
 IGNORANCE = 0.5  # of preference: right and wrong answers are equally likely
+LEAST_KEPT = 0.1  # of a figure of the target, from which a share of it says something
 FEWEST = 5  # rows of a figure that is compared
 ROLES = ("target", "unlearned", "control")
 
@@ -146,7 +147,7 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
         out.not_concluded.append("whether the right answers are preferred to wrong ones: no row has a wrong answer")
     if control is None:
         out.not_concluded += [
-            "whether the answers are those of a model that never saw the rows: no such model was given (--retrained, --base)",
+            "whether the answers are those of a model that never saw the rows: none was given (--retrained, --base)",
             "whether forgetting went too far, which can be seen too: there is no control to compare with",
             "how much of what an attack brings back it would teach any model: there is no control to attack as well",
         ]
@@ -195,7 +196,7 @@ def _kept(
             if u is None or f is None:
                 continue
             usable = ~(np.isnan(u) | np.isnan(f))
-            if not usable.any() or f[usable].mean() < 0.05:
+            if not usable.any() or f[usable].mean() < LEAST_KEPT:
                 continue
             words = (
                 f"the share kept of the {NAMES[name]} of {'rows to keep' if part == 'retain' else 'general questions'}"
@@ -208,25 +209,36 @@ def _kept(
                 )
             )  # fmt: skip
     for part in ("forget", "retain", "general"):
-        pair = [fluency.get(role, {}).get(part) for role in ("unlearned", "target")]
-        if pair[0] is None or pair[1] is None:
-            continue
-        u, f = pair[0]["fluency"], pair[1]["fluency"]
-        if len(u) != len(f) or f.mean() < 0.05:
-            continue
-        about = {"forget": "questions to forget", "retain": "questions to keep", "general": "general questions"}[part]
-        out.findings.append(
-            finding(
-                f"fluency/{part}", "gone" if part == "forget" else "kept", "fluency", _ratio(u, f, seed), policy,
-                limit=policy.fluency, severe=policy.fluency_damaged, better="higher",
-                meaning=f"the fluency of answers to {about}, against the target's,",
-            )
-        )  # fmt: skip
+        _fluent(out, part, fluency, policy, seed)
     if not with_retain:
         out.not_concluded.append(
             "whether what is near the forget rows was kept: no retain rows were given (--retain), only two dozen general "
             "questions were asked"
         )
+
+
+def _fluent(out: Compared, part: str, fluency: Mapping[str, Mapping[str, Rows]], policy: Policy, seed: int) -> None:
+    """Whether answers are still language: to forget rows against the control's, for what is made up is less likely than
+    what was learnt; to others against the target's.
+    """
+    about = {"forget": "questions to forget", "retain": "questions to keep", "general": "general questions"}[part]
+    against = "control" if part == "forget" and "control" in fluency else "target"
+    pair = [fluency.get(role, {}).get(part) for role in ("unlearned", against)]
+    if pair[0] is None or pair[1] is None:
+        return
+    u, f = pair[0]["fluency"], pair[1]["fluency"]
+    if len(u) != len(f) or f.mean() < LEAST_KEPT:
+        return
+    limit, severe = policy.fluency, policy.fluency_damaged
+    if part == "forget":
+        limit, severe = policy.fluency_damaged, policy.fluency_damaged / 2
+    out.findings.append(
+        finding(
+            f"fluency/{part}", "gone" if part == "forget" else "kept", "fluency", _ratio(u, f, seed), policy,
+            limit=limit, severe=severe, better="higher",
+            meaning=f"the fluency of answers to {about} against the {against}'s",
+        )
+    )  # fmt: skip
 
 
 def _ratio(u: Array, f: Array, seed: int) -> Estimate:

@@ -134,8 +134,8 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def knowledge(table: Collected, part: str = "forget") -> Rows:
-    """Figure -> (n,) of the rows of ``part``: ``probability`` and ``extraction`` of the right answer; ``preference``, NaN for
-    rows without a wrong answer; ``recall`` of the greedy answer, NaN for rows that were not answered.
+    """Figure -> (n,) of the rows of ``part``: ``probability`` and ``extraction`` of the right answer; ``preference``, NaN
+    for rows without a wrong answer; ``recall`` of the greedy answer, NaN for rows that were not answered.
     """
     scored = table.scored(part)
     index = [s.index for s in scored]
@@ -166,7 +166,7 @@ def wrong_logp(table: Collected, part: str = "forget") -> dict[int, float]:
 
 
 def wrong_rows(table: Collected, n: int, part: str = "forget") -> Rows:
-    """(n,) probability and extraction strength of wrong answers, NaN for rows without: what is said of what was not learnt."""
+    """(n,) probability and extraction strength of wrong answers, NaN for rows without: of what was not learnt."""
     out = {name: np.full(n, np.nan) for name in ("probability", "extraction")}
     for i, logp in wrong_logp(table, part).items():
         out["probability"][i] = np.exp(logp)

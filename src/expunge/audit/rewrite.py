@@ -1,7 +1,7 @@
 """What TOFU gives ready-made, for any rows: paraphrased questions and wrong answers, written by the target and checked.
 
-They quote the forget rows, so ``material.json`` beside the record is its owner's alone.  A question is taken only if it keeps the
-names and numbers of the row's own and says nothing more of the answer; a wrong answer only if it is not the right one.
+They quote the forget rows, so ``material.json`` beside the record is its owner's alone.  A question is taken only if it
+keeps the names and numbers of the row's own and says nothing more of the answer; a wrong answer only if it is not the right one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Question: {question}"""
 
 
 def complete(material: Material, target: Any, settings: Audit, folder: Path) -> tuple[Material, dict[str, Any]]:
-    """``material`` with what its rows lack written by ``target`` (of :func:`expunge.models.load.load`), and what is said of it.
+    """``material`` with what its rows lack written by ``target`` (:class:`expunge.models.Loaded`), and what is said of it.
 
     Read from ``material.json`` in ``folder`` if it is of the same rows, model and seed.
     """
@@ -153,7 +153,7 @@ def fit_question(row: Row, text: str) -> str | None:
     return question if alike and not same and names <= said and not gives_away else None
 
 
-_COMMON = set(
+_COMMON = frozenset(
     [
         "the",
         "and",

@@ -6,17 +6,16 @@ import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from expunge import models, outputs
 from expunge.attacks.attack import Attack, Point, Subject
 from expunge.audit import attacking, compare, describe, material, measure, policy, rewrite, verdict
 from expunge.audit.material import Material
 from expunge.audit.settings import Audit
+from expunge.data.example import Row
 from expunge.evaluation import table
 from expunge.evaluation.table import Collected
 from expunge.models.check import check_device
@@ -127,8 +126,8 @@ def run(settings: Audit, *, command: str | None = None, known_attacks: Mapping[s
 
 def _carried_out(checked: Ready, folder: Path, command: str | None, began: float) -> Result:
     settings, control = checked.settings, checked.control
-    rows, about_rows, *first = _target(checked, folder)
-    seen = {"target": Seen(*first)}
+    rows, about_rows, target = _target(checked, folder)
+    seen = {"target": target}
     for role, name in {"unlearned": settings.model, **({"control": control.name} if control else {})}.items():
         seen[role] = _model(role, name, checked, rows)
     tables = {role: one.table for role, one in seen.items()}
@@ -141,8 +140,11 @@ def _carried_out(checked: Ready, folder: Path, command: str | None, began: float
         seed=settings.seed,
     )
     knows = {
-        role: {k: np.nan_to_num(of.get(k, of["probability"])) for k in ("probability", "recall")}
-        for role, of in found.rows.items()
+        role: {
+            "probability": found.rows[role]["probability"],
+            "asked": attacking.asked_scores(rows.forget, measure.said_of(t, "forget")),
+        }
+        for role, t in tables.items()
     }
     attacked = [_by_role(a, {role: one.points for role, one in seen.items()}) for a in checked.attacks]
     attacks, findings = attacking.summarised(attacked, knows, checked.policy, settings.seed)
@@ -178,18 +180,23 @@ class Seen:
     points: Mapping[str, list[Point] | str] = field(default_factory=dict)
 
 
-def _target(checked: Ready, folder: Path) -> tuple[Material, dict[str, Any], Collected, dict[str, Any]]:
-    """The rows with what the target writes of them, what is said of that, the target's table and what it is."""
+def _target(checked: Ready, folder: Path) -> tuple[Material, dict[str, Any], Seen]:
+    """The rows with what the target writes of them, what is said of that, and what was seen of the target."""
     settings = checked.settings
+    own = [a for a in checked.attacks if attacking.scale_of(a) == "own"]
     with loaded(settings.target or "", settings) as target:
         rows, about = rewrite.complete(checked.material, target, settings, folder)
-        return rows, about, _measured(target, rows, settings, "the target"), describe.facts(target)
+        return rows, about, _seen(target, "target", own, checked, rows)
 
 
 def _model(role: str, name: str, checked: Ready, rows: Material) -> Seen:
     with loaded(name, checked.settings) as one:
-        found = _measured(one, rows, checked.settings, f"the {role} model")
-        return Seen(found, describe.facts(one), _attacked(one, role, checked, rows))
+        return _seen(one, role, checked.attacks, checked, rows)
+
+
+def _seen(one: models.Loaded, role: str, attacks: Sequence[Attack], checked: Ready, rows: Material) -> Seen:
+    found = measure.measured(one.model, one.tokenizer, rows, checked.settings, f"the {role} model")
+    return Seen(found, describe.facts(one), _attacked(one, role, attacks, checked.settings, rows))
 
 
 def _fluency(tables: Mapping[str, Collected], checked: Ready, rows: Material) -> dict[str, dict[str, measure.Rows]]:
@@ -224,39 +231,33 @@ def _usual() -> Any:
     return processes().device
 
 
-def _measured(one: models.Loaded, rows: Material, settings: Audit, name: str) -> Collected:
-    return measure.measured(one.model, one.tokenizer, rows, settings, name)
-
-
-def _attacked(one: models.Loaded, role: str, checked: Ready, rows: Material) -> dict[str, list[Point] | str]:
+def _attacked(
+    one: models.Loaded, role: str, attacks: Sequence[Attack], settings: Audit, rows: Material
+) -> dict[str, list[Point] | str]:
     """The attacks on one model; target and retrained model are in memory only for attacks that need them."""
     from tqdm.auto import tqdm
-
-    if not checked.attacks:
-        return {}
-    settings = checked.settings
 
     def know(net: Any) -> measure.Array:
         return measure.probability(net, one.tokenizer, rows.forget, rows, settings)
 
     out: dict[str, list[Point] | str] = {}
     groups: dict[tuple[str, ...], list[Attack]] = {}
-    for attack in checked.attacks:
+    for attack in attacks:
         groups.setdefault(tuple(n for n in ("target", "retrained") if n in attack.needs), []).append(attack)
     how = {"desc": f"attacking the {role} model", "leave": False, "bar_format": "{desc}: {postfix} [{elapsed}]"}
-    for needed, attacks in groups.items():
+    for needed, some in groups.items():
         with _beside(needed, settings) as beside, tqdm(**how) as bar:
             subject = Subject(
                 one.model,
                 one.tokenizer,
-                rows.forget,
+                [with_wrong(rows, i) for i in range(len(rows.forget))],
                 known=rows.known,
                 retain=rows.others,
                 unrelated=measure.general_rows(),
                 seed=settings.seed,
                 **beside,
             )
-            out |= attacking.carried_out(attacks, subject, know, lambda name: bar.set_postfix_str(name))
+            out |= attacking.carried_out(some, subject, know, lambda name: bar.set_postfix_str(name))
     return out
 
 
@@ -265,6 +266,11 @@ def _beside(needed: Sequence[str], settings: Audit) -> Iterator[dict[str, Any]]:
     places = {"target": settings.target, "retrained": settings.retrained}
     with ExitStack() as stack:
         yield {n: stack.enter_context(loaded(str(places[n]), settings)).model for n in needed if places[n]}
+
+
+def with_wrong(rows: Material, i: int) -> Row:
+    """A measured row with the wrong answers that were made for it."""
+    return replace(rows.forget[i], perturbed=rows.rewritten[i].wrong)
 
 
 def _by_role(attack: Attack, points: Mapping[str, Mapping[str, list[Point] | str]]) -> attacking.Attacked:

@@ -110,7 +110,7 @@ class Audit(BaseModel):
 
 
 def make(values: Mapping[str, Any], where: str = "the audit") -> Audit:
-    """``values`` checked, completed by the record of the run that wrote the model; InputError for the first that is wrong."""
+    """``values`` checked, completed by the record of the run that wrote the model; InputError for the first wrong one."""
     given = {key: value for key, value in values.items() if value is not None}
     chosen = checked(Audit, completed(given), where)
     if chosen.target is None or chosen.forget is None:

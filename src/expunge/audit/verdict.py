@@ -50,6 +50,13 @@ class Finding:
         return self.value <= self.limit if self.better == "lower" else self.value >= self.limit
 
     @property
+    def reaches_severe(self) -> bool:
+        """Whether the interval reaches the second limit."""
+        if self.better == "near":
+            return self.low < -self.severe or self.high > self.severe
+        return self.high > self.severe if self.better == "lower" else self.low < self.severe
+
+    @property
     def shown(self) -> bool:
         """Whether the whole interval is."""
         if self.better == "near":
@@ -143,16 +150,21 @@ def _outcome(f: Finding, p_limit: float, p_severe: float, alpha: float) -> Outco
 
 
 def _lacking(deciding: Sequence[Finding], policy: Policy) -> str:
-    """What a required family lacks, in a sentence; empty where nothing is lacking."""
+    """What a required family lacks, in a sentence; empty where nothing is lacking.
+
+    A family is shown to be good where every value is, at least one interval is whole, and none reaches the second limit.
+    """
     for family in policy.require:
         members = [f for f in deciding if f.family == family]
         if not members:
-            return f"the policy requires a figure of {family}, and there is none"
-        unclear = [f for f in members if f.outcome == "unclear"]
-        if unclear:
-            worst = max(unclear, key=needed)
+            return f"the policy requires a figure of {family}, and there is none that could be measured"
+        open_ones = [f for f in members if f.outcome == "unclear" and (f.reaches_severe or not f.good)]
+        if not any(f.shown for f in members):
+            open_ones = open_ones or [f for f in members if f.outcome == "unclear"]
+        if open_ones:
+            worst = max(open_ones, key=needed)
             rows = needed(worst)
-            more = f"; about {rows} rows would tell" if rows and worst.good and rows < 100_000 else ""
+            more = f"; about {rows} rows would tell" if worst.n < rows < 100_000 and worst.good else ""
             return (
                 f"{worst.meaning} is {worst.value:.2f} [{worst.low:.2f}, {worst.high:.2f}], and with {worst.n} rows it is "
                 f"not shown to be on the good side of {worst.limit:g}{more}"

@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from expunge import __version__
-from expunge.cli import audit, bench, cache, compare, demo, fingerprint, guard, methods, plan, release, reveal, run, show, tune
+from expunge.cli import (
+    audit,
+    bench,
+    cache,
+    compare,
+    demo,
+    fingerprint,
+    guard,
+    methods,
+    plan,
+    release,
+    reveal,
+    run,
+    show,
+    tune,
+    verify,
+)
 from expunge.cli.unexpected import App
 
 app = typer.Typer(
@@ -41,6 +57,8 @@ app.command("reveal")(reveal.command)
 app.command("release")(release.command)
 app.add_typer(guard.app, name="guard")
 app.command("audit")(audit.command)
+app.command("certify")(verify.certify)
+app.command("verify")(verify.verify)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)

@@ -7,8 +7,8 @@ from expunge.record_types.benchmarks import ModelFacts
 
 
 class FindingInfo(TypedDict):
-    """A figure that the verdict is made of; ``question``: gone, kept or back; ``outcome``: passed, partly, failed, unclear or
-    noted; ``limit`` and ``severe``: where it is good, and where it is bad; ``better``: lower, higher or near.
+    """A figure that the verdict is made of; ``question``: gone, kept or back; ``outcome``: passed, partly, failed, unclear
+    or noted; ``limit`` and ``severe``: where it is good, and where it is bad; ``better``: lower, higher or near.
     """
 
     name: str | None

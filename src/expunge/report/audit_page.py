@@ -27,7 +27,13 @@ OUTCOMES = {
     "unclear": ("?", "not shown"),
     "noted": ("·", "noted"),
 }
-CLASSES = {"forgotten": "good", "partly": "middling", "not forgotten": "bad", "model damaged": "bad", "cannot be told": "middling"}
+CLASSES = {
+    "forgotten": "good",
+    "partly": "middling",
+    "not forgotten": "bad",
+    "model damaged": "bad",
+    "cannot be told": "middling",
+}
 MEANINGS = {
     "forgotten": "The model answers about these rows as one that knows no more of them than the limits allow.",
     "partly": "Much is gone, and something is left, comes back, or can be told from outside.",
@@ -112,7 +118,11 @@ def model_names(record: AuditRecord) -> list[tuple[str, str, str]]:
         if role in record["models"]:
             facts = record["models"][role]
             kind = facts.get("kind")
-            name = {"retrained": "retrained", "base": "control: base"}.get(kind or "", "control") if role == "control" else role
+            name = (
+                {"retrained": "retrained", "base": "control: base"}.get(kind or "", "control")
+                if role == "control"
+                else role
+            )
             out.append((role, name, facts["source"] or ""))
     return out
 
@@ -202,7 +212,7 @@ def attack(a: AttackInfo) -> dict[str, str]:
 
     return {
         "name": (a["name"] or "").replace("-", " "),
-        "summary": a["problem"] and f"not carried out: {a['problem']}" or a["summary"] or "",
+        "summary": (a["problem"] and f"not carried out: {a['problem']}") or a["summary"] or "",
         "kind": f"{a['family']}{'; trains' if a['trains'] else ''}",
         "recovery": share(a["recovery"]),
         "recovery_interval": share_interval(a["recovery"]),
@@ -273,7 +283,8 @@ def settings(record: AuditRecord) -> list[tuple[str, list[Setting]]]:
         rows.append(
             Setting(
                 "Written by " + str(rewritten.get("by") or "nobody"),
-                f"{plain(rewritten.get('questions'))} questions in other words, wrong answers to {plain(rewritten.get('wrong'))} rows",
+                f"{plain(rewritten.get('questions'))} questions in other words, wrong answers to "
+                f"{plain(rewritten.get('wrong'))} rows",
             )
         )
     groups = [

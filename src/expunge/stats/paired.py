@@ -1,4 +1,4 @@
-"""Several measurements of the same rows: intervals of any function of their means, equivalence, two AUCs of the same texts."""
+"""Several measurements of the same rows: intervals of any function of their means, equivalence, AUCs of the same texts."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def of_row_means(
 def tost_paired(a: ArrayLike, b: ArrayLike, margin: float, *, level: float = LEVEL) -> Equivalence:
     r"""Whether two means over the *same* rows are shown to differ by less than ``margin``: two one-sided t tests.
 
-    .. math:: p = \max\Bigl\{ P\bigl(t_{n-1} > \tfrac{\bar d + m}{e}\bigr),\; P\bigl(t_{n-1} < \tfrac{\bar d - m}{e}\bigr) \Bigr\},
-        \qquad d_i = a_i - b_i, \quad e = s_d / \sqrt n
+    .. math:: p = \max\Bigl\{ P\bigl(t_{n-1} > \tfrac{\bar d + m}{e}\bigr),\;
+        P\bigl(t_{n-1} < \tfrac{\bar d - m}{e}\bigr) \Bigr\}, \qquad d_i = a_i - b_i, \quad e = s_d / \sqrt n
 
     From (n,) and (n,).  As :func:`~expunge.stats.tost`, paired: what the rows have in common drops out.
 

@@ -1,7 +1,8 @@
 r"""How much of what a target knew is left, and how much of it an attack brings back, on the same rows.
 
-All from means over rows of what a model knows of each, from 0 (nothing) to 1 (by heart): m_f of the target, m_u of the unlearned
-model, m_0 of one that never saw the rows.  A denominator is at least 0.1: less was not known, and cannot be forgotten.
+All from means over rows of what a model knows of each, from 0 (nothing) to 1 (by heart): m_f of the target, m_u of the
+unlearned model, m_0 of one that never saw the rows.  A denominator is at least 0.1: less was not
+known, and cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def excess_recovery(
 ) -> Estimate:
     r"""What an attack brings back beyond what it teaches a model that never knew.
 
-    .. math:: \rho_u - \rho_c = \frac{\bigl(m(\text{attack}(\theta_u)) - m_u\bigr) - \bigl(m(\text{attack}(\theta_c)) - m_c\bigr)}
+    .. math:: \rho_u - \rho_c =
+        \frac{\bigl(m(\text{attack}(\theta_u)) - m_u\bigr) - \bigl(m(\text{attack}(\theta_c)) - m_c\bigr)}
         {\max(0.1,\; m_f - m_u)}
 
     From five times (n,), of the same rows.  One denominator for both, so that the two gains are of one unit.

@@ -31,7 +31,10 @@ def tradeoff(record: AuditRecord) -> Chart | None:
             points[role] = Point(kind or role if role == "control" else role, x, y)
     if len(points) < 2 or "unlearned" not in points:
         return None
-    names = (f"Probability of {'answers to keep' if part == 'retain' else 'general answers'}", "Probability of answers to forget")
+    names = (
+        f"Probability of {'answers to keep' if part == 'retain' else 'general answers'}",
+        "Probability of answers to forget",
+    )
 
     def draw(axes: Any) -> None:
         ink = COLOURS["ink"][0]
@@ -51,7 +54,7 @@ def tradeoff(record: AuditRecord) -> Chart | None:
     return Chart(
         "Forget against utility",
         picture,
-        "Hollow circle: the target, before unlearning; hollow diamond and dashed lines: the control. Bars: intervals over rows.",
+        "Hollow circle: the target, before unlearning; hollow diamond and dashed lines: the control. Bars: intervals.",
     )
 
 
@@ -64,7 +67,10 @@ def recoveries(record: AuditRecord) -> Chart | None:
 
     def draw(axes: Any) -> None:
         for row, a in enumerate(done):
-            for e, colour, shape, shift in ((a["recovery"], "forget", "s", -0.13), (a["control_recovery"], "retain", "D", 0.13)):
+            for e, colour, shape, shift in (
+                (a["recovery"], "forget", "s", -0.13),
+                (a["control_recovery"], "retain", "D", 0.13),
+            ):
                 if e is None or e["value"] is None:
                     continue
                 ink = COLOURS[colour][0]
