@@ -1,7 +1,8 @@
 """What TOFU gives ready-made, for any rows: paraphrased questions and wrong answers, written by the target and checked.
 
 They quote the forget rows, so ``material.json`` beside the record is its owner's alone.  A question is taken only if it
-keeps the names and numbers of the row's own and says nothing more of the answer; a wrong answer only if it is not the right one.
+keeps the names and numbers of the row's own and says nothing more of the answer; a wrong answer only if it is not the
+right one.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Estimate:
 def expanded_tail(n: int, level: float) -> float:
     """The lower percentile of :meth:`Estimate.interval`; 0 for a single row.
 
-    Hand-worked: 10 rows at 95 %: t₉ = 2.262, times √(10/9) is 2.385, and Φ(-2.385) = 0.0085 in place of 0.025.
+    Hand-worked: 10 rows at 95 %: t₉ = 2.262, times √(10/9) is 2.385, and Φ(-2.385) = 0.00855 in place of 0.025.
     """
     if n < 2:
         return 0.0
@@ -66,11 +66,12 @@ def of_row_means(
 
     .. math:: T\bigl(\bar a, \bar b, \dots\bigr), \qquad a, b, \dots \in [0, 1]^n
 
-    From any number of (n,), entry i of all being row i; ``statistic`` takes their means, and arrays of means as well.  A
-    measurement with one value over and over does not vary between resamples; the interval then reaches to the statistic
-    of that mean's ends by :func:`~expunge.stats.bounded_mean`.
+    From any number of (n,), entry i of all being row i; ``statistic`` takes their means, and arrays of means as well.  If the
+    *first* measurement has one value over and over, it does not vary between resamples; the interval then reaches to the
+    statistic of that mean's ends by :func:`~expunge.stats.bounded_mean`.
 
-    Hand-worked: the difference of (1, 0) and (0, 0) is resampled to 0, 1/2, 1; that of (0, 0) has the end 1 - 0.025^(1/2).
+    Hand-worked: the difference of (1, 0) and (0, 0) is resampled to 0, 1/2, 1; that of (0, 0) and (0, 0) has the ends 0 and
+    1 - 0.025^(1/2) = 0.842.
     """
     arrays = [sample(s, f"sample {i + 1}") for i, s in enumerate(samples)]
     if not arrays or len({len(a) for a in arrays}) > 1:
@@ -80,11 +81,10 @@ def of_row_means(
     means = np.concatenate([stacked[:, p[0]].mean(axis=2) for p in picks([stacked.shape[1]], resamples, seed)], axis=1)
     value = [a.mean() for a in arrays]
     ends: list[float] = []
-    for i, a in enumerate(arrays):
-        if (a == a[0]).all() and 0 <= a[0] <= 1:
-            bounds = bounded_mean(a)
-            others = [[*value[:i], end, *value[i + 1 :]] for end in (bounds.low, bounds.high)]
-            ends += [float(statistic(*map(np.float64, v))) for v in others]
+    first = arrays[0]
+    if (first == first[0]).all() and 0 <= first[0] <= 1:
+        bounds = bounded_mean(first)
+        ends = [float(statistic(*map(np.float64, [end, *value[1:]]))) for end in (bounds.low, bounds.high)]
     found = np.asarray(statistic(*means), dtype=np.float64)
     return Estimate(float(statistic(*value)), stacked.shape[1], np.sort(found), tuple(ends))
 
