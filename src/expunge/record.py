@@ -40,6 +40,7 @@ LAYOUT = Layout(
         "alternates.json",
         "steps/",
         "made.json",
+        "audit/",
     ),
     evidence=("made.json", "alternates.json", "steps/[0-9]*.json", "*/checkpoint-*/trainer_state.json"),
 )

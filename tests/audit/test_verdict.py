@@ -21,7 +21,8 @@ def of(name: str, value: float, spread: float = 0.02, n: int = 40, **changes: ob
     rows = rng.normal(size=n)
     rows = value + spread * np.sqrt(n) * (rows - rows.mean()) / rows.std()
     limits = {
-        "remaining": ("gone", 0.2, 0.5, "lower"), "kept": ("kept", 0.9, 0.6, "higher"), "fluency": ("kept", 0.8, 0.5, "higher"),
+        "remaining": ("gone", 0.2, 0.5, "lower"), "kept": ("kept", 0.9, 0.6, "higher"),
+        "fluency": ("kept", 0.8, 0.5, "higher"),
         "back": ("back", 0.2, 0.5, "lower"), "membership": ("gone", 0.15, 0.3, "near"),
     }  # fmt: skip
     question, limit, severe, better = limits[family]
@@ -32,7 +33,12 @@ def of(name: str, value: float, spread: float = 0.02, n: int = 40, **changes: ob
     return replace(made, **changes)
 
 
-GOOD = [of("remaining/recall", 0.05), of("remaining/probability", 0.0), of("kept/retain/probability", 0.98), of("back/toy", 0.02)]
+GOOD = [
+    of("remaining/recall", 0.05),
+    of("remaining/probability", 0.0),
+    of("kept/retain/probability", 0.98),
+    of("back/toy", 0.02),
+]
 WITHOUT = {
     "forgotten": [],
     "not forgotten": [of("remaining/extraction", 0.8)],
@@ -61,7 +67,10 @@ def test_an_attack_decides_by_whether_it_trains():
 
 
 def test_what_does_not_decide_changes_nothing():
-    assert decide([*GOOD, of("remaining/x", 0.9, decides=False), of("membership/x", 0.5, decides=False)], POLICY).word == "forgotten"
+    assert (
+        decide([*GOOD, of("remaining/x", 0.9, decides=False), of("membership/x", 0.5, decides=False)], POLICY).word
+        == "forgotten"
+    )
 
 
 @pytest.mark.parametrize("side", [1, -1])

@@ -74,7 +74,7 @@ def compare(
         out.figures += [figure(part, "fluency", role, f["fluency"]) for part, f in parts.items()]
     _gone(out, tables, policy, control, seed)
     _equivalent(out, policy, control)
-    _kept(out, fluency, policy, seed, bool(material.retain))
+    _kept(out, fluency, policy, seed, bool(material.retain), material.trained_on)
     _membership(out, tables, material, policy, control, seed)
     return out
 
@@ -187,7 +187,12 @@ def _equivalent(out: Compared, policy: Policy, control: str | None) -> None:
 
 # -- is the rest still there? ---------------------------------------------------------------------------------------------
 def _kept(
-    out: Compared, fluency: Mapping[str, Mapping[str, Rows]], policy: Policy, seed: int, with_retain: bool
+    out: Compared,
+    fluency: Mapping[str, Mapping[str, Rows]],
+    policy: Policy,
+    seed: int,
+    with_retain: bool,
+    trained_on: bool | None,
 ) -> None:
     """What of the target's knowledge of other rows is kept, and whether answers are still language."""
     for part in out.kept:
@@ -210,6 +215,11 @@ def _kept(
             )  # fmt: skip
     for part in ("forget", "retain", "general"):
         _fluent(out, part, fluency, policy, seed)
+    if trained_on:
+        out.not_concluded.append(
+            "whether rows near those it was told to keep were kept: the run trained on the retain rows measured here; give "
+            "others (--retain), or let runs keep some apart (--keep 0.95)"
+        )
     if not with_retain:
         out.not_concluded.append(
             "whether what is near the forget rows was kept: no retain rows were given (--retain), only two dozen general "

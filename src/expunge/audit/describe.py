@@ -18,6 +18,7 @@ from expunge.audit.settings import Audit
 from expunge.audit.verdict import Verdict
 from expunge.data import sources
 from expunge.data.chat import question
+from expunge.errors import InputError
 from expunge.evaluation.table import Collected
 from expunge.files import sha256_file, sha256_folder
 from expunge.models.locate import resolve
@@ -174,7 +175,9 @@ def read(path: files.PathLike) -> dict[str, Any]:
     place = files.expanded(path)
     file = place / FILE if place.is_dir() else place
     found = files.read_json(file, description="record of an audit", remedy=f"give an audit's folder or its {FILE}")
-    return record.check_schema(found, file)
+    if found.get("kind") != KIND:
+        raise InputError(f"{file} is no record of an audit; give an audit's folder or its {FILE}")
+    return dict(record.check_schema(found, file))
 
 
 def _finding(of: dict[str, Any]) -> dict[str, Any]:

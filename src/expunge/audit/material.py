@@ -88,7 +88,7 @@ def read(settings: Audit, *, apart: bool = False) -> Material:
         raise InputError(
             f"the forget set has {len(given['forget'])} row(s), of which {len(forget)} would be measured; give at least 2"
         )
-    retain, others, trained_on, said = _retain(given.get("retain", []), settings)
+    retain, others, trained_on = _retain(given.get("retain", []), settings)
     asked = given_questions(settings)
     rewritten = [
         Rewritten(asked.get(i), wrong := given["forget"][i].perturbed, bool(wrong or asked.get(i))) for i in forget
@@ -102,7 +102,7 @@ def read(settings: Audit, *, apart: bool = False) -> Material:
         evenly(given.get("holdout", []), settings.rows),
         rewritten,
         given,
-        [*dict.fromkeys([*warnings, *said])],
+        list(dict.fromkeys(warnings)),
         trained_on,
         min(most, settings.max_length),
     )
@@ -126,13 +126,13 @@ def split(n: int, rows: int, known: float) -> tuple[list[int], list[int]]:
     return evenly(rest, rows), aside
 
 
-def _retain(rows: list[Row], settings: Audit) -> tuple[list[Row], list[Row], bool | None, list[str]]:
-    """(measured, others, whether the run trained on them, warnings) of the retain rows.
+def _retain(rows: list[Row], settings: Audit) -> tuple[list[Row], list[Row], bool | None]:
+    """(measured, others, whether the run trained on them) of the retain rows.
 
     Of a run with ``keep`` and no rows for it the measured ones are those that it took away from training.
     """
     if not rows:
-        return [], [], None, []
+        return [], [], None
     said = record.read(settings.run) if settings.run else {}
     data = said.get("data") or {}
     same = (data.get("retain") or {}).get("source") == str(settings.retain)
@@ -142,20 +142,16 @@ def _retain(rows: list[Row], settings: Audit) -> tuple[list[Row], list[Row], boo
 
         trained, apart = utility.split(len(rows), said.get("seed") or 0)
         measured = evenly(apart, settings.rows)
-        return [rows[i] for i in measured], [rows[i] for i in trained], False, []
+        return [rows[i] for i in measured], [rows[i] for i in trained], False
     taken = evenly(range(len(rows)), settings.rows)
     others = [rows[i] for i in range(len(rows)) if i not in set(taken)]
     measured_rows = [rows[i] for i in taken]
     if not same:
-        return measured_rows, others, None, []
+        return measured_rows, others, None
     return (
         measured_rows,
         others,
         True,
-        [
-            "the run trained on the retain rows that are measured here, so what was kept is what it was told to keep; give "
-            "others with --retain, or let runs keep some apart (--keep 0.95)"
-        ],
     )
 
 
@@ -172,12 +168,12 @@ def given_questions(settings: Audit) -> dict[int, str]:
     return out
 
 
-def with_question(row: Row, question: str) -> Row:
-    """``row`` with ``question`` as the last thing the user says."""
+def with_question(row: Row, text: str) -> Row:
+    """``row`` with ``text`` as the last thing the user says."""
     if row.prompt is None or isinstance(row.prompt, str):
-        return replace(row, prompt=question)
+        return replace(row, prompt=text)
     last = max(i for i, m in enumerate(row.prompt) if m["role"] == "user")
-    prompt = tuple({**m, "content": question} if i == last else m for i, m in enumerate(row.prompt))
+    prompt = tuple({**m, "content": text} if i == last else m for i, m in enumerate(row.prompt))
     return replace(row, prompt=prompt)
 
 

@@ -134,7 +134,7 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
         return out
     said = record.read(folder)
     data, output = said.get("data") or {}, said.get("output") or {}
-    if (folder / record.FILE).exists() and Path(str(out["model"])).expanduser().resolve() == folder.resolve():
+    if files.expanded(out["model"]).resolve() == folder.resolve():
         out["model"] = str(folder / str(output.get("path") or "model"))
     out["run"] = str(folder)
     source = (said.get("model") or {}).get("source")
@@ -157,11 +157,12 @@ def run_folder(model: Any) -> Path | None:
     if not isinstance(model, str) or not model.strip():
         return None
     try:
-        place = files.expanded(model).resolve()
-        for folder in (place, place.parent):
+        place = files.expanded(model)
+        around = place.parent if place.parent != place else place.resolve().parent
+        for folder in (place, around):
             if (folder / record.FILE).is_file() and place.is_dir():
                 path = (record.read(folder).get("output") or {}).get("path")
-                if folder == place or path == place.name:
+                if folder == place or path == place.resolve().name:
                     return folder
     except (OSError, ValueError):
         return None

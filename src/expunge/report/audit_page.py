@@ -311,7 +311,7 @@ def limits(record: AuditRecord) -> list[str]:
     ]
     if not any(a["trains"] and not a["problem"] for a in record["attacks"]):
         out.append("What comes back when the model is trained again: no attack that trains was carried out.")
-    if (record["models"].get("control") or {}).get("kind") != "retrained":
+    if drawing.name_of(record, "control") != "retrained":
         out.append("What a model retrained without the rows would answer: none was there to compare with.")
     return out
 

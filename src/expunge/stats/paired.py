@@ -66,9 +66,9 @@ def of_row_means(
 
     .. math:: T\bigl(\bar a, \bar b, \dots\bigr), \qquad a, b, \dots \in [0, 1]^n
 
-    From any number of (n,), entry i of all being row i; ``statistic`` takes their means, and arrays of means as well.  If the
-    *first* measurement has one value over and over, it does not vary between resamples; the interval then reaches to the
-    statistic of that mean's ends by :func:`~expunge.stats.bounded_mean`.
+    From any number of (n,), entry i of all being row i; ``statistic`` takes their means, and arrays of means as well.
+    If the *first* measurement has one value over and over, it does not vary between resamples; the interval then reaches to
+    the statistic of that mean's ends by :func:`~expunge.stats.bounded_mean`.
 
     Hand-worked: the difference of (1, 0) and (0, 0) is resampled to 0, 1/2, 1; that of (0, 0) and (0, 0) has the ends 0 and
     1 - 0.025^(1/2) = 0.842.

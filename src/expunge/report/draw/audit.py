@@ -20,6 +20,12 @@ def _figure(record: AuditRecord, part: str, name: str, role: str) -> tuple[float
     return None
 
 
+def name_of(record: AuditRecord, role: str) -> str:
+    """What a model is called: its role, and of the control what kind it is."""
+    kind = record["models"][role].get("kind") if role in record["models"] else None
+    return kind or role if role == "control" else role
+
+
 def tradeoff(record: AuditRecord) -> Chart | None:
     """Probability of the answers to forget against that of the answers to keep, each model a mark with its intervals."""
     part = "retain" if any(f["part"] == "retain" for f in record["figures"]) else "general"
@@ -27,8 +33,7 @@ def tradeoff(record: AuditRecord) -> Chart | None:
     for role in ("target", "unlearned", "control"):
         y, x = _figure(record, "forget", "probability", role), _figure(record, part, "probability", role)
         if y and x:
-            kind = (record["models"].get(role) or {}).get("kind")
-            points[role] = Point(kind or role if role == "control" else role, x, y)
+            points[role] = Point(name_of(record, role), x, y)
     if len(points) < 2 or "unlearned" not in points:
         return None
     names = (
