@@ -1,4 +1,4 @@
-"""Toys for attacks: a tiny model that was taught rows by heart, masks of it that a weak method might leave, and a control."""
+"""Toys for attacks: a tiny model taught rows by heart, masks of it that a weak method might leave, and a control."""
 
 from __future__ import annotations
 
@@ -36,12 +36,16 @@ def loss(model: Any, rows: list[Row]) -> torch.Tensor:
     return -see(model, batch_of(rows)).token_logp.mean()
 
 
-def teach(model: Any, rows: list[Row], steps: int, lr: float = 1e-2) -> Any:
-    torch.manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+def teach(model: Any, rows: list[Row], steps: int = 90, enough: float = 0.04) -> Any:
+    """Trained until the mean loss is ``enough``, or for so many steps."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0, fused=True)
+    batch = batch_of(rows)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss(model, rows).backward()
+        mean = -see(model, batch).token_logp.mean()
+        if float(mean.detach()) < enough:
+            break
+        mean.backward()
         optimizer.step()
     model.zero_grad()
     return model.eval()
@@ -63,8 +67,34 @@ class Toys:
 
 @cache
 def toys() -> Toys:
-    other = [Row(r.prompt, f" {p}") for r, p in zip(ROWS, [*PLACES[1:], PLACES[0]], strict=True)]
-    return Toys(teach(blank(), ROWS + RETAIN, 120), teach(blank(), other + RETAIN, 120))
+    elsewhere = [
+        "Kez",
+        "Uda",
+        "Fip",
+        "Yol",
+        "Mig",
+        "Jat",
+        "Bru",
+        "Hox",
+    ]  # no word of PLACES can be completed from these
+    other = [Row(r.prompt, f" {p}") for r, p in zip(ROWS, elsewhere, strict=True)]
+    return Toys(teach(blank(), ROWS + RETAIN, 120, 0.004), teach(blank(), other + RETAIN))
+
+
+@cache
+def gone() -> Any:
+    """The taught model after gradient ascent on all rows, until no answer is right; it shares no tensor with it."""
+    model, measure = copy.deepcopy(toys().taught), known_of(ROWS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for _ in range(200):
+        if measure(model).mean() < 0.15:
+            break
+        optimizer.zero_grad()
+        (-loss(model, ROWS)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.zero_grad()
+    return model
 
 
 def known_of(rows: list[Row]):

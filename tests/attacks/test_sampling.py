@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,10 +54,10 @@ def test_the_interval_of_the_mean_covers_it():
     rng, covered = np.random.default_rng(0), 0
     p = np.array([0.0, 0.05, 0.3, 0.9])
     true = np.mean(1 - (1 - p) ** 2)
-    for _ in range(100):
+    for _ in range(25):
         got = mean_leak_interval(rng.binomial(12, p).tolist(), 12, 2)
         covered += got.low <= true <= got.high
-    assert covered >= 95
+    assert covered >= 24
     with pytest.raises(InputError, match="no row"):
         mean_leak_interval([], 4, 1)
 
@@ -77,22 +78,15 @@ def test_points_are_of_one_set_of_samples():
 
 
 def test_answers_that_are_never_the_likeliest_leak():
-    """A mask on the first letter's logit alone hides the greedy answer; sampling finds it, and teaches a control nothing."""
-    import copy
-
-    import torch
-
-    hidden = copy.deepcopy(toy.toys().taught)
-    bias = torch.zeros(hidden.lm_head.out_features)
-    z = toy.TOKENIZER("z", add_special_tokens=False).input_ids[0]
-    bias[z] = 12.0  # as likely as the best one or so
-    hidden.lm_head.bias = torch.nn.Parameter(bias)
-    rows = [Row(r.prompt, r.answer) for r in toy.FORGET]
-    before = toy.bits(hidden)
-    known = sampling.sample(toy.Subject(hidden, toy.TOKENIZER, rows), toy.known_of(rows), samples=8, binary=True)
-    assert known[0].known.mean() == 0 and known[-1].known.mean() > 0
-    again = sampling.sample(toy.Subject(hidden, toy.TOKENIZER, rows), toy.known_of(rows), samples=8, binary=True)
-    assert [p.known.tolist() for p in again] == [p.known.tolist() for p in known]
-    assert toy.same_bits(hidden, before)
-    control = toy.Subject(toy.toys().control, toy.TOKENIZER, rows)
-    assert sampling.sample(control, toy.known_of(rows), samples=8, binary=True)[-1].known.mean() < 0.3
+    """A toy that says no three times in five, and the truth else."""
+    silent = [replace(r, answer=" no") for r in toy.FORGET]
+    model = toy.teach(toy.blank(), silent * 3 + toy.FORGET * 2, 60)
+    before = toy.bits(model)
+    points = sampling.sample(toy.subject(model), None, samples=8, binary=True)
+    assert points[0].known.tolist() == [0] * 4 and points[-1].known.mean() > 0.7
+    assert 0.15 < points[1].known.mean() < 0.65
+    first, again = (sampling.recalls(sampling.drawn_from(toy.subject(model)), toy.subject(model), 2) for _ in range(2))
+    other = sampling.recalls(sampling.drawn_from(toy.subject(model, seed=1)), toy.subject(model), 2)
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert toy.same_bits(model, before)
+    assert sampling.sample(toy.subject(toy.toys().control), None, samples=2, binary=True)[-1].known.mean() < 0.3

@@ -1,12 +1,13 @@
 r"""Attacks that only ask: the same question in other words, another format, with help.
 
-Unlearning is often of the question as it was trained: asked for a list, in another language or after the first words of the answer, the
-knowledge is there (Lynch et al. 2024, arXiv:2402.16835; Patil et al. 2023, arXiv:2309.17410; Jin et al. 2024, arXiv:2406.10890).
+Unlearning is often of the question as it was trained: asked for a list, in another language or after the first words of
+the answer, the knowledge is there (Lynch et al. 2024, arXiv:2402.16835; Patil et al. 2023, arXiv:2309.17410; Jin et al.
+2024, arXiv:2406.10890).
 
-The figure of a row is ROUGE-L recall of the words of its answer that are *not* in the prompt, so that examples, hints and the
-beginning of an answer score nothing by themselves; 0 where the prompt holds them all, and where a variant does not allow the row.  The last point
-is the worst over the variants, row by row; a control's worst rises with the number of variants too, so compare the
-two.  The first point, of strength 0, is the question as it is.
+The figure of a row is ROUGE-L recall of the words of its answer that are *not* in the prompt, so that examples, hints
+and the beginning of an answer score nothing by themselves; 0 where the prompt holds them all.  A row that does
+not allow a variant counts as without the attack.  The last point is the worst over the variants, row by row; a control's
+worst rises with the number of variants too, so compare the two.  The first point, of strength 0, is the question as it is.
 
 Cost: answers = rows · variants, each of at most 96 tokens.
 """
@@ -15,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.choice import OPTIONS, multiple_choice
 from expunge.attacks.prompts import Asked
+from expunge.attacks.restore import evaluated
 from expunge.attacks.variants import CHAIN, CONTEXT, FORMAT, HOPS, PREFILL, ROLE_PLAY, TRANSLATION, Variant, plain
 from expunge.errors import InputError
 from expunge.evaluation.collect import collect
@@ -31,15 +32,16 @@ Answerer = Callable[[Sequence[Asked]], list[str]]
 """Of prompts, the likeliest answer to each, in their order."""
 
 
-def local(model: Any, tokenizer: Any, *, chat_template: bool | None = None) -> Answerer:
-    """A model in memory, which answers greedily; conversations in the chat template, if the tokenizer has one."""
-    template = bool(getattr(tokenizer, "chat_template", None)) if chat_template is None else chat_template
+def local(subject: Subject) -> Answerer:
+    """The model in memory, which answers greedily."""
 
     def answer(prompts: Sequence[Asked]) -> list[str]:
         if not prompts:
             return []
         probes = [Probe("attack", k, a.row, ask=Ask(max_new_tokens=a.tokens)) for k, a in enumerate(prompts)]
-        found = collect(model, tokenizer, probes, max_length=1 << 20, chat_template=template, alone=True)
+        found = collect(
+            subject.model, subject.tokenizer, probes, max_length=1 << 20, chat_template=subject.templated, alone=True
+        )
         return [g.text for g in found.generated("attack")]
 
     return answer
@@ -47,11 +49,8 @@ def local(model: Any, tokenizer: Any, *, chat_template: bool | None = None) -> A
 
 def ask(variants: Mapping[str, Variant], subject: Subject, measure: Measure) -> list[Point]:
     """The points of ``variants`` against a model in memory; see :func:`asked_of`."""
-    was = subject.model.training
-    try:
-        return asked_of(local(subject.model, subject.tokenizer), variants, subject)
-    finally:
-        subject.model.train(was)
+    with evaluated(subject.model):
+        return asked_of(local(subject), variants, subject)
 
 
 def asked_of(answer: Answerer, variants: Mapping[str, Variant], subject: Subject) -> list[Point]:
@@ -64,10 +63,11 @@ def asked_of(answer: Answerer, variants: Mapping[str, Variant], subject: Subject
     if not prompts:
         raise InputError(f"the rows allow none of these ways to ask: {', '.join(variants)}")
     prompts = {"as it is": plain(subject)} | prompts
+    n, known = len(subject.forget), dict[str, Array]()
     texts = iter(answer([a for some in prompts.values() for a in some]))
-    known = {
-        name: scores(some, [next(texts) for _ in some], len(subject.forget)) for name, some in prompts.items()
-    }
+    for name, some in prompts.items():
+        found = scores(some, [next(texts) for _ in some], n)
+        known[name] = np.where(np.isin(np.arange(n), [a.index for a in some]), found, known.get("as it is", found))
     points = [Point(k, name, row) for k, (name, row) in enumerate(known.items())]
     return [*points, Point(len(points), "worst of all", np.max([p.known for p in points], axis=0))]
 
@@ -83,11 +83,8 @@ def scores(prompts: Sequence[Asked], texts: Sequence[str], n: int) -> Array:
 
 def choose(subject: Subject, measure: Measure) -> list[Point]:
     """Multiple choice against a model in memory; see :func:`chosen_by`."""
-    was = subject.model.training
-    try:
-        return chosen_by(local(subject.model, subject.tokenizer), subject)
-    finally:
-        subject.model.train(was)
+    with evaluated(subject.model):
+        return chosen_by(local(subject), subject)
 
 
 def chosen_by(answer: Answerer, subject: Subject) -> list[Point]:

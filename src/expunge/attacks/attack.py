@@ -22,6 +22,7 @@ class Subject:
     ``forget``: the rows whose knowledge is measured (n of them); ``known``: other rows to forget, which the attacker has
     and which are not measured; ``retain``, ``unrelated``: rows that were not to be forgotten, and text of any other kind.
     ``target``: the model before unlearning; ``retrained``: one that never saw the rows; None where there is none.
+    ``chat_template``: conversations in the tokenizer's template, or as plain lines; None: if the tokenizer has one.
     An attack leaves ``model`` as it was.
     """
 
@@ -34,6 +35,13 @@ class Subject:
     target: Any = None
     retrained: Any = None
     seed: int = 0
+    chat_template: bool | None = None
+
+    @property
+    def templated(self) -> bool:
+        """Whether conversations are rendered in the tokenizer's chat template."""
+        has = bool(getattr(self.tokenizer, "chat_template", None))
+        return has if self.chat_template is None else self.chat_template
 
 
 Measure = Callable[[Any], Array]
@@ -42,7 +50,7 @@ Measure = Callable[[Any], Array]
 
 @dataclass(frozen=True)
 class Point:
-    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, bits, samples), which ``label`` names."""
+    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, samples), which ``label`` names."""
 
     strength: float
     label: str

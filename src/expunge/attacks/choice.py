@@ -21,8 +21,8 @@ LETTERS = "ABCD"
 def multiple_choice(subject: Subject) -> list[Asked]:
     """Each row ``OPTIONS`` times, the right answer once at each letter, so that a liking for a letter gains nothing.
 
-    Wrong answers are the row's own (``perturbed``), else those of the rows with the likest questions.  Rows with fewer than three are left
-    out.  Guessing gives 1 / ``OPTIONS``.
+    Wrong answers are the row's own (``perturbed``), else those of the rows with the likest questions.  Rows with fewer
+    than three are left out.  Guessing gives 1 / ``OPTIONS``.
     """
     others = [*subject.known, *subject.retain, *subject.forget]
     rng, out = np.random.default_rng(subject.seed), []
@@ -57,7 +57,10 @@ def chosen(place: int, options: Sequence[str], given: str) -> float:
     >>> chosen(1, ["Graz", "Linz"], "B. Graz"), chosen(1, ["Graz", "Linz"], "It is Linz."), chosen(1, ["Graz", "Linz"], "A")
     (1.0, 1.0, 0.0)
     """
-    if letter := re.match(r"\W*(?:(?:the\s+)?(?:right\s+|correct\s+)?(?:answer|option)\s*(?:is)?\W*)?([A-D])\b(?!['’])", given):
+    if letter := re.match(
+        r"\W*(?i:(?:the\s+)?(?:right\s+|correct\s+)?(?:answer|option)\s*(?:is)?\W*)?([A-D])(?=[.):,]|\s+is\b|\W*$)",
+        given,
+    ):
         return float(letter.group(1) == LETTERS[place])
     said = " ".join(words(given))
     named = [k for k, text in enumerate(options) if f" {' '.join(words(text))} " in f" {said} "]

@@ -1,4 +1,4 @@
-"""Right answers put into a model's mouth: what it says of each token, given those before.  One plain forward pass a batch."""
+"""Right answers put into a model's mouth: what it says of each token, given those before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expunge.attacks.attack import Array
+from expunge.attacks.attack import Array, Subject
 from expunge.data.chat import encode
 from expunge.data.collate import collate
 from expunge.data.example import Row
@@ -25,8 +25,8 @@ MAX_LENGTH = 512
 
 @dataclass(frozen=True)
 class Forced:
-    """Rows ``start`` to ``start + B`` with their answers: ``inputs`` of the model; of the N answer tokens but the end token the
-    ``labels`` (N,), the ``rows`` (N,) in the batch, and (B, T) ``keep``, the positions that predict them, row by row.
+    """Rows ``start`` to ``start + B`` with their answers: ``inputs`` of the model; of the N answer tokens, without the end,
+    the ``labels`` (N,), the ``rows`` (N,) in the batch, and (B, T) ``keep``, the positions that predict them, row by row.
     """
 
     start: int
@@ -37,20 +37,27 @@ class Forced:
 
 
 def batches(
-    model: nn.Module, tokenizer: Any, rows: Sequence[Row], *, answers: Sequence[str] | None = None, size: int = BATCH
+    subject: Subject,
+    rows: Sequence[Row],
+    *,
+    model: Any = None,
+    answers: Sequence[str] | None = None,
+    size: int = BATCH,
 ) -> list[Forced]:
-    """The ``rows``, or their prompts with other ``answers``, as batches in order; the chat template is used where there is one.
+    """The ``rows``, or their prompts with other ``answers``, as batches in order, where ``model`` (the subject's) is.
 
     Raises InputError where nothing of an answer fits into the model's input.
     """
-    template = bool(getattr(tokenizer, "chat_template", None))
+    model, tokenizer = subject.model if model is None else model, subject.tokenizer
     ends, device = end_tokens(model, tokenizer), next(model.parameters()).device
     out = []
     for start in range(0, len(rows), size):
         examples = []
         for k, row in enumerate(rows[start : start + size], start):
             answer = None if answers is None else answers[k]
-            examples.append(encode(row, tokenizer, answer=answer, max_length=MAX_LENGTH, chat_template=template))
+            examples.append(
+                encode(row, tokenizer, answer=answer, max_length=MAX_LENGTH, chat_template=subject.templated)
+            )
         batch = collate([vars(e) | {"index": i} for i, e in enumerate(examples)], pad_id=int(tokenizer.pad_token_id))
         row, position = batch["labelled"]
         labels = batch["labels"][row, position + 1]
@@ -58,7 +65,9 @@ def batches(
         row, position, labels = row[inner], position[inner], labels[inner]
         if len(set(row.tolist())) < len(examples):
             lacking = next(i for i in range(len(examples)) if i not in set(row.tolist()))
-            raise InputError(f"{rows[start + lacking].where or f'row {start + lacking + 1}'}: there is no answer to score")
+            raise InputError(
+                f"{rows[start + lacking].where or f'row {start + lacking + 1}'}: there is no answer to score"
+            )
         keep = torch.zeros(batch["input_ids"].shape, dtype=torch.bool)
         keep[row, position] = True
         inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -106,6 +115,6 @@ def spread(n: int, most: int) -> list[int]:
     """At most ``most`` layers of ``n``, evenly spaced, the last one among them.
 
     >>> spread(30, 4), spread(2, 8)
-    ([7, 14, 22, 29], [0, 1])
+    ([7, 14, 21, 29], [0, 1])
     """
     return list(range(n)) if n <= most else [round((k + 1) * n / most) - 1 for k in range(most)]

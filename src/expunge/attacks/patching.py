@@ -4,12 +4,13 @@ The target model reads a right answer; after layer l its hidden states at the po
 replaced by those of a source S, the retrained or the unlearned model.  What the answer's tokens lose by it,
 
 .. math:: \Delta^S_l = \tfrac1T \sum_t \bigl(s^{\mathrm{target}}_t - s^{S,l}_t\bigr), \qquad
-    \mathrm{UDS} = \frac{\sum_{l \in F} \Delta^{\mathrm{ret}}_l \,\mathrm{clip}(\Delta^{\mathrm{unl}}_l / \Delta^{\mathrm{ret}}_l, 0, 1)}
+    \mathrm{UDS} =
+    \frac{\sum_{l \in F} \Delta^{\mathrm{ret}}_l \,\mathrm{clip}(\Delta^{\mathrm{unl}}_l / \Delta^{\mathrm{ret}}_l, 0, 1)}
     {\sum_{l \in F} \Delta^{\mathrm{ret}}_l}, \qquad F = \{l : \Delta^{\mathrm{ret}}_l > 0.05\},
 
-is 1 where no layer holds more than in a model that never saw the row.  The figure of a row is 1 - UDS; that of strength 0 takes the last
-layer alone, which is nearly what the output shows.  0 where F is empty: there the retrained model knows the answer too.
-The paper scores an entity's tokens; here all of the answer's but the end token.
+is 1 where no layer holds more than in a model that never saw the row.  The figure of a row is 1 - UDS; that of strength
+0 takes the last layer alone, which is nearly what the output shows.  0 where F is empty: there the retrained model
+knows the answer too. The paper scores an entity's tokens; here all of the answer's but the end token.
 
 arXiv:2605.24614.  Cost: 2 · layers + 3 forward passes over the rows, and three models in memory.
 """
@@ -17,7 +18,7 @@ arXiv:2605.24614.  Cost: 2 · layers + 3 forward passes over the rows, and three
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.forced import Forced, batches, by_row, logits, spread, token_logp
+from expunge.attacks.restore import evaluated
 from expunge.errors import InputError
 from expunge.forward.family import unwrap
 from expunge.forward.layers import decoder_layers
@@ -34,24 +36,22 @@ THRESHOLD = 0.05
 
 
 def patching(subject: Subject, measure: Measure, *, layers: int = LAYERS) -> list[Point]:
-    """1 - UDS of each row, of the last layer and of ``layers`` of them.  Raises InputError where the models differ in shape."""
+    """1 - UDS of each row, of the last layer and of ``layers`` of them; InputError where the models differ in shape."""
     models = {"target": subject.target, "retrained": subject.retrained, "model": subject.model}
     shapes = {name: (len(_layers(m)), m.config.get_text_config().hidden_size) for name, m in models.items()}
     if len(set(shapes.values())) > 1:
-        raise InputError("activation patching needs a target and a retrained model with the layers and width of the model")
+        raise InputError(
+            "activation patching needs a target and a retrained model with the layers and width of the model"
+        )
     tried = spread(shapes["model"][0], layers)
-    was = {name: m.training for name, m in models.items()}
-    for m in models.values():
-        m.eval()
-    try:
-        forced = batches(subject.target, subject.tokenizer, subject.forget)
+    with ExitStack() as stack:
+        for m in models.values():
+            stack.enter_context(evaluated(m))
+        forced = batches(subject, subject.forget, model=subject.target)
         retrained, unlearned = (
             np.concatenate([losses(subject.target, source, batch, tried) for batch in forced], axis=1)
             for source in (subject.retrained, subject.model)
         )
-    finally:
-        for name, m in models.items():
-            m.train(was[name])
     return [
         Point(0, "last layer", kept(retrained[-1:], unlearned[-1:])),
         Point(1, "all layers", kept(retrained, unlearned)),
@@ -126,6 +126,10 @@ def _layers(model: Any) -> nn.ModuleList:
 
 ATTACKS = (
     Attack(
-        "patching", "inside", "layers from which the target goes on to the answer", patching, needs=("target", "retrained")
+        "patching",
+        "inside",
+        "layers from which the target goes on to the answer",
+        patching,
+        needs=("target", "retrained"),
     ),
 )

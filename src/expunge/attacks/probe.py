@@ -1,17 +1,18 @@
 r"""A linear probe: whether a model's hidden states still tell right answers from wrong ones.
 
-At the last token of question and answer, the difference of hidden states d = h(right) - h(wrong) is taken for three wrong answers to each
-of the rows that the attacker has (``known``); w is fitted by ridge regression so that w·d = 1.  The figure of a measured row is the share of its
-wrong answers with w·d > 0: ½ by chance.  The layer is the one with the best figure under cross-validation on the
-attacker's own rows.  The point of strength 0 ranks by the model's own likelihood.
+At the last token of question and answer, the difference of hidden states d = h(right) - h(wrong) is taken for three
+wrong answers to each of the rows that the attacker has (``known``); w is fitted by ridge regression so that w·d = 1.
+The figure of a measured row is the share of its wrong answers with w·d > 0: ½ by chance.  The layer is the one with the
+best figure under cross-validation on the attacker's own rows.  The point of strength 0 ranks by the model's own
+likelihood.
 
-As the latent-knowledge test of Lynch et al. 2024, arXiv:2402.16835.  Cost: four forward passes over measured and known rows.
+As the latent-knowledge test of Lynch et al. 2024, arXiv:2402.16835.  Cost: four forward passes over measured and known
+rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.choice import wrong_answers
 from expunge.attacks.forced import batches, hidden_states, per_row, spread, token_logp
 from expunge.attacks.prompts import with_prompt
+from expunge.attacks.restore import evaluated
 from expunge.data.example import Row
 from expunge.errors import InputError
 
@@ -39,29 +41,25 @@ def linear_probe(subject: Subject, measure: Measure) -> list[Point]:
     forget = [*map(with_prompt, subject.forget)]
     wrong = [wrong_answers(row, others) for row in forget]
     if len(known) < 2 or any(len(some) < WRONG for some in wrong):
-        raise InputError("a linear probe needs two known rows, and three wrong answers to each row, its own or other rows'")
-    model, was = subject.model, subject.model.training
-    model.eval()
-    try:
-        before, own = ranks_and_differences(model, subject.tokenizer, forget, wrong)
-        _, fitted = ranks_and_differences(model, subject.tokenizer, known, [wrong_answers(r, others) for r in known])
-    finally:
-        model.train(was)
+        raise InputError(
+            "a linear probe needs two known rows, and three wrong answers to each row, its own or other rows'"
+        )
+    with evaluated(subject.model):
+        before, own = ranks_and_differences(subject, forget, wrong)
+        _, fitted = ranks_and_differences(subject, known, [wrong_answers(row, others) for row in known])
     layer = best_layer(fitted)
     after = ranked(own[layer], direction(fitted[layer]))
     return [Point(0, "by likelihood", before), Point(1, "by a probe", after)]
 
 
-def ranks_and_differences(
-    model: Any, tokenizer: Any, rows: Sequence[Row], wrong: Sequence[Sequence[str]]
-) -> tuple[Array, Array]:
-    """(n,) the share of wrong answers that are less likely a token than the right one; (L, n, 3, D) differences of states."""
+def ranks_and_differences(subject: Subject, rows: Sequence[Row], wrong: Sequence[Sequence[str]]) -> tuple[Array, Array]:
+    """(n,) share of wrong answers less likely a token than the right one; (L, n, 3, D) differences of states."""
     many = [row for row in rows for _ in range(1 + WRONG)]
     answers = [text for row, some in zip(rows, wrong, strict=True) for text in (row.answer, *some)]
-    forced = batches(model, tokenizer, many, answers=answers)
-    likelihood = per_row(forced, lambda batch: token_logp(model, batch)).reshape(-1, 1 + WRONG)
+    forced = batches(subject, many, answers=answers)
+    likelihood = per_row(forced, lambda batch: token_logp(subject.model, batch)).reshape(-1, 1 + WRONG)
     ends = []
-    for batch, states in hidden_states(model, forced):
+    for batch, states in hidden_states(subject.model, forced):
         last = torch.tensor([int(k.nonzero().max()) + 1 for k in batch.keep])  # of the answer, its end token left out
         layers = spread(len(states) - 1, LAYERS)
         picked = [states[k + 1][torch.arange(len(last)), last.to(states[0].device)].double().cpu() for k in layers]
@@ -104,6 +102,11 @@ def best_layer(differences: Array) -> int:
 
 ATTACKS = (
     Attack(
-        "linear-probe", "inside", "right and wrong answers told apart by hidden states", linear_probe, unit="", needs=("known",)
+        "linear-probe",
+        "inside",
+        "right and wrong answers told apart by hidden states",
+        linear_probe,
+        unit="",
+        needs=("known",),
     ),
 )

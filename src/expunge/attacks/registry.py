@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from expunge.attacks import relearning, weights
+from collections.abc import Sequence
+
+from expunge.attacks import asking, gguf_file, lens, patching, probe, relearning, sampling, soft_prompt, weights
 from expunge.attacks.attack import Attack, Subject
 
-ATTACKS: dict[str, Attack] = {a.name: a for module in (relearning, weights) for a in module.ATTACKS}
-"""In the order in which a report shows them.
+MODULES = (weights, gguf_file, asking, sampling, lens, probe, patching, soft_prompt, relearning)
+ATTACKS: dict[str, Attack] = {a.name: a for module in MODULES for a in module.ATTACKS}
+"""In the order of their cost, cheapest first within a family; those that train come last.
 
-``run`` gives the points after the attack.  Where the figure is the attack's own and not ``measure``'s (families ``asking``,
-``sampling`` and ``inside``), the first point has the strength 0: the same figure without the attack, which recovery is
-counted from.  ``run`` raises InputError where the subject does not allow the attack; its sentence is the reason.
+``run`` gives the points after the attack.  Where the figure is the attack's own and not ``measure``'s (families
+``asking``, ``sampling`` and ``inside``), the first point has the strength 0: the same figure without the attack, which
+recovery is counted from.  ``run`` raises InputError where the subject does not allow the attack; its sentence is the
+reason.
 """
 
 
@@ -20,4 +24,4 @@ def missing(attack: Attack, subject: Subject) -> list[str]:
 
 
 def _filled(value: object) -> bool:
-    return len(value) > 0 if isinstance(value, list | tuple) else True
+    return len(value) > 0 if isinstance(value, Sequence) else True

@@ -1,16 +1,17 @@
 r"""Attacks that train: how few steps on other rows bring the measured ones back.
 
-What was forgotten is learned again from rows whose answers are not measured: a few other forget rows, other facts of the same
-people, text that has nothing to do with them.  A model that never saw the rows cannot learn them so; one that hides them
-often does within a few steps (Hu et al. 2024, arXiv:2406.13356; Deeb and Roger 2024, arXiv:2410.08827; Łucki et al.
-2024, arXiv:2409.18025).
+What was forgotten is learned again from rows whose answers are not measured: a few other forget rows, other facts of
+the same people, text that has nothing to do with them.  A model that never saw the rows cannot learn them so; one that
+hides them often does within a few steps (Hu et al. 2024, arXiv:2406.13356; Deeb and Roger 2024, arXiv:2410.08827; Łucki
+et al. 2024, arXiv:2409.18025).
 
-Which learning rate brings most back differs between models, so a few are tried, on all weights and on LoRA.  The best is chosen
-for each half of the measured rows on the *other* half (:func:`chosen_apart`): no row is reported under a setting
-that was chosen by it, and a control gets the same choice.
+Which learning rate brings most back differs between models, so a few are tried, on all weights and on LoRA.  The best
+is chosen for each half of the measured rows on the *other* half (:func:`chosen_apart`): no row is reported under a
+setting that was chosen by it, and a control gets the same choice.
 
-Cost, of one attack: settings · steps · rows a step · tokens a row to train on, and settings · ``len(at)`` calls of ``measure``.
-With :data:`PLAN`, and rows of 60 tokens on SmolLM2-135M on two cores (200 tokens a second), about 40 s of training.
+Cost, of one attack: settings · steps · rows a step · tokens a row to train on, and settings · ``len(at)`` calls of
+``measure``. With :data:`PLAN`, and rows of 60 tokens on SmolLM2-135M on two cores (200 tokens a second), about 40 s of
+training.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from expunge.attacks import words
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
+from expunge.attacks.restore import held_quantized
 from expunge.attacks.train import Setting, drawn, train
 from expunge.data.chat import question
 from expunge.data.example import Row, evenly
@@ -35,15 +37,11 @@ RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 
 @dataclass(frozen=True)
 class Plan:
-    """The ``settings`` that are tried, the steps ``at`` which knowledge is measured, and rows a step.
-
-    ``chat_template``: conversations in the tokenizer's template, or as plain lines.
-    """
+    """The ``settings`` that are tried, the steps ``at`` which knowledge is measured, and rows a step."""
 
     settings: tuple[Setting, ...]
     at: tuple[int, ...] = (4, 8, 16)
     size: int = 4
-    chat_template: bool = True
 
 
 PLAN = Plan((Setting(2e-5), Setting(1e-4), Setting(1e-3, lora=True)))
@@ -86,15 +84,21 @@ def benign_then_known(subject: Subject, measure: Measure, *, plan: Plan = PLAN) 
 
 
 def relearned(subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], plan: Plan) -> list[Point]:
-    """The curve over the steps on the last of ``phases``, each as long as the plan; the settings chosen apart."""
-    curves = {s: curve(subject, measure, phases, s, plan) for s in plan.settings}
+    """The curve over the steps on the last of ``phases``, each as long as the plan; the settings chosen apart.
+
+    A model that is held in 4 or 8 bits is trained by the plan's LoRA settings alone; InputError where it has none.
+    """
+    settings = [s for s in plan.settings if s.lora or not held_quantized(subject.model)]
+    if not settings:
+        raise InputError(
+            "a model that is held in 4 or 8 bits is trained with LoRA alone, and the plan has no such setting"
+        )
+    curves = {s: curve(subject, measure, phases, s, plan) for s in settings}
     known, labels = chosen_apart(curves, halves(len(subject.forget), subject.seed))
     return [Point(step, f"{step} steps ({labels})", row) for step, row in zip(plan.at, known, strict=True)]
 
 
-def curve(
-    subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], setting: Setting, plan: Plan
-) -> Array:
+def curve(subject: Subject, measure: Measure, phases: Sequence[Sequence[Row]], setting: Setting, plan: Plan) -> Array:
     """(steps, n) what is known after each of ``plan.at`` steps on the last of ``phases``; 0 once training has diverged."""
     steps, seed = max(plan.at), subject.seed
     batches = [b for k, rows in enumerate(phases) for b in drawn(rows, steps, plan.size, seed + k)]
@@ -105,9 +109,7 @@ def curve(
         if step - before in plan.at:
             out[plan.at.index(step - before)] = measure(subject.model)
 
-    train(
-        subject.model, subject.tokenizer, batches, setting, after, seed=seed, chat_template=plan.chat_template
-    )
+    train(subject.model, subject.tokenizer, batches, setting, after, seed=seed, chat_template=subject.templated)
     return out
 
 
@@ -122,8 +124,8 @@ def halves(n: int, seed: int) -> NDArray[np.bool_]:
 def chosen_apart(curves: Mapping[Setting, Array], first: NDArray[np.bool_]) -> tuple[Array, str]:
     """Of (steps, n) a setting: for each half of the rows, the curve of the setting that is best on the other half.
 
-    Best is the largest mean over steps and rows; of equals, and where a half is empty, the first setting.  Also the names
-    of the settings chosen.
+    Best is the largest mean over steps and rows; of equals, and where a half is empty, the first setting.  Also the
+    names of the settings chosen.
     """
     settings = list(curves)
     out = np.empty_like(curves[settings[0]])

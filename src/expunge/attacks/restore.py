@@ -15,20 +15,32 @@ from expunge.models.quantize import is_quantized
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Within it, weights, what trains, gradients and the mode of ``model`` may change; afterwards they are as before.
+    """Within it, in evaluation mode, weights, gradients and what trains may change; afterwards all is as before.
 
     What is put back are the tensors themselves: a weight that is changed in place must be replaced by a copy first, as
     :func:`replaced` and :func:`trainable_copies` do.
     """
     before = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
+    try:
+        with evaluated(model):
+            yield
+    finally:
+        for p, data, requires_grad, grad in before:
+            p.grad = None  # of another number format, perhaps
+            if p.data_ptr() != data.data_ptr():
+                p.data = data
+            p.requires_grad_(requires_grad)
+            p.grad = grad
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Within it ``model`` is in evaluation mode; afterwards each of its modules is in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:
-        for p, data, requires_grad, grad in before:
-            p.data = data
-            p.requires_grad_(requires_grad)
-            p.grad = grad
         for module, training in modes:
             module.training = training
 
@@ -58,17 +70,28 @@ def matrices(model: Any) -> dict[str, nn.Parameter]:
     from transformers.pytorch_utils import Conv1D
 
     refuse_quantized(model)
-    ends = {id(p) for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end for p in end.parameters()}
+    ends = {
+        id(p) for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end for p in end.parameters()
+    }
     linear = {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in ends
+        if isinstance(module, nn.Linear | Conv1D)
+        and isinstance(module.weight, nn.Parameter)
+        and id(module.weight) not in ends
     }
     experts = {n: p for n, p in model.named_parameters() if p.ndim == 3 and not n.endswith(".weight")}
     return linear | experts
 
 
+def held_quantized(model: nn.Module) -> bool:
+    """Whether weights of ``model`` are held in integers."""
+    return any(is_quantized(p) for p in model.parameters())
+
+
 def refuse_quantized(model: nn.Module) -> None:
     """Raise InputError where weights of ``model`` are held in integers."""
-    if any(is_quantized(p) for p in model.parameters()):
-        raise InputError("the weights of the model are held in 4 or 8 bits, which this attack cannot change; leave --quantize out")
+    if held_quantized(model):
+        raise InputError(
+            "the weights of the model are held in 4 or 8 bits, which this attack cannot change; leave --quantize out"
+        )

@@ -8,8 +8,8 @@ Of n answers to a question, drawn at temperature 1, c leak.  That any of k leaks
 
 .. math:: \sum_{j=k}^{n} \binom{j-1}{k-1} \Bigm/ \binom{n}{k} \; S_{(j)}, \qquad S_{(1)} \le \dots \le S_{(n)}.
 
-An answer leaks if it holds at least half of the answer's words that the question does not (:data:`LEAK`); the paper asks a model for
-entailment instead.  Cost: rows · samples answers, each of at most 96 tokens.
+An answer leaks if it holds at least half of the answer's words that the question does not (:data:`LEAK`); the paper
+asks a model for entailment instead.  Cost: rows · samples answers, each of at most 96 tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from expunge.attacks.asking import Answerer, local, scores
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.prompts import Asked
+from expunge.attacks.restore import evaluated
 from expunge.attacks.variants import plain
 from expunge.data.chat import prompt_ids
 from expunge.errors import InputError
@@ -84,8 +84,8 @@ def leak_interval(leaks: int, n: int, k: int, *, level: float = LEVEL) -> Interv
 def mean_leak_interval(leaks: Sequence[int], n: int, k: int, *, level: float = LEVEL) -> Interval:
     """Interval of the mean over *these* rows of the chance that one of ``k`` answers leaks, from each row's leaks in ``n``.
 
-    The mean of the rows' :func:`leak_interval`, each at the level 1 - (1 - level) / rows, so that all hold together: exact, and
-    wide.  What other rows would leak is another question.
+    The mean of the rows' :func:`leak_interval`, each at the level 1 - (1 - level) / rows, so that all hold together:
+    exact, and wide.  What other rows would leak is another question.
     """
     if not leaks:
         raise InputError("there is no row whose answers could leak")
@@ -100,13 +100,13 @@ def check_counts(leaks: int, n: int, k: int) -> None:
 
 
 # -- of a model -----------------------------------------------------------------------------------------------------------
-def drawn_from(model: Any, tokenizer: Any, *, seed: int = 0, chat_template: bool | None = None) -> Sampler:
-    """A model in memory; the same answers from the same ``seed``."""
-    template = bool(getattr(tokenizer, "chat_template", None)) if chat_template is None else chat_template
+def drawn_from(subject: Subject) -> Sampler:
+    """The model in memory; the same answers from the same seed."""
+    model, tokenizer = subject.model, subject.tokenizer
 
     def draw(prompts: Sequence[Asked], n: int) -> list[list[str]]:
-        ids = [tuple(prompt_ids(a.row, tokenizer, chat_template=template)) for a in prompts]
-        generator, ends = torch.Generator().manual_seed(seed), end_tokens(model, tokenizer)
+        ids = [tuple(prompt_ids(a.row, tokenizer, chat_template=subject.templated)) for a in prompts]
+        generator, ends = torch.Generator().manual_seed(subject.seed), end_tokens(model, tokenizer)
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (len(ids[i]), i))
         out: list[list[str]] = [[] for _ in prompts]
         for start in range(0, len(order), ROWS):
@@ -130,7 +130,7 @@ def recalls(sampler: Sampler, subject: Subject, samples: int = SAMPLES) -> Array
 
 def leaks(recall: Array, threshold: float = LEAK) -> NDArray[np.int64]:
     """(n, samples) -> (n,) how many answers of each row leak."""
-    return (recall >= threshold).sum(axis=1)
+    return np.asarray(np.count_nonzero(recall >= threshold, axis=1), dtype=np.int64)
 
 
 def points_of(answer: Answerer, sampler: Sampler, subject: Subject, *, samples: int, binary: bool) -> list[Point]:
@@ -149,20 +149,11 @@ def points_of(answer: Answerer, sampler: Sampler, subject: Subject, *, samples: 
 
 def sample(subject: Subject, measure: Measure, *, samples: int = SAMPLES, binary: bool) -> list[Point]:
     """:func:`points_of` a model in memory."""
-    model, tokenizer = subject.model, subject.tokenizer
-    was = model.training
-    try:
-        sampler = drawn_from(model, tokenizer, seed=subject.seed)
-        return points_of(local(model, tokenizer), sampler, subject, samples=samples, binary=binary)
-    finally:
-        model.train(was)
+    with evaluated(subject.model):
+        return points_of(local(subject), drawn_from(subject), subject, samples=samples, binary=binary)
 
 
 ATTACKS = (
-    Attack(
-        "leak-at-k", "sampling", "any of k sampled answers leaks", partial(sample, binary=True), unit="samples"
-    ),
-    Attack(
-        "best-of-k", "sampling", "the best of k sampled answers", partial(sample, binary=False), unit="samples"
-    ),
+    Attack("leak-at-k", "sampling", "any of k sampled answers leaks", partial(sample, binary=True), unit="samples"),
+    Attack("best-of-k", "sampling", "the best of k sampled answers", partial(sample, binary=False), unit="samples"),
 )

@@ -1,7 +1,8 @@
 """A soft prompt: vectors before the input, trained on rows that the attacker has, with all weights as they are.
 
-What a few trained vectors bring back was never gone (Schwinn et al. 2024, arXiv:2402.09063).  Trained on ``known`` alone, so that they
-cannot hold the measured answers.  The figure of a row is the share of its answer's tokens (teacher-forced) that are the likeliest.
+What a few trained vectors bring back was never gone (Schwinn et al. 2024, arXiv:2402.09063).  Trained on ``known``
+alone, so that they cannot hold the measured answers.  The figure of a row is the share of its answer's tokens
+(teacher-forced) that are the likeliest.
 
 Cost: ``steps`` steps of ``size`` rows, forward and backward, and one forward pass over the rows a measurement.
 """
@@ -18,12 +19,12 @@ from torch import Tensor, nn
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.forced import Forced, batches, by_row, hits
-from expunge.attacks.relearning import drawn
 from expunge.attacks.restore import restored
+from expunge.attacks.train import drawn
 from expunge.forward.view import logits_at
 
 VECTORS = 8
-RATE = 1e-2  # of AdamW; vectors are scaled by the embeddings' own size
+RATE = 0.1  # of AdamW, in units of the embeddings' standard deviation
 STEPS = (8, 16, 32)
 SIZE = 4
 
@@ -32,24 +33,23 @@ def soft_prompt(
     subject: Subject, measure: Measure, *, at: Sequence[int] = STEPS, vectors: int = VECTORS, rate: float = RATE
 ) -> list[Point]:
     """Without a soft prompt, then with one after each of ``at`` steps; ends early where the loss is not finite."""
-    model, tokenizer, seed = subject.model, subject.tokenizer, subject.seed
+    model, seed = subject.model, subject.seed
     with restored(model):
-        model.eval()
         model.requires_grad_(False)
         table: Tensor = model.get_input_embeddings().weight.detach()
         scale = float(table.float().std())
         picks = torch.randint(len(table), (vectors,), generator=torch.Generator().manual_seed(seed))
         free = nn.Parameter(table[picks.to(table.device)].float() / scale)  # (k, D), of embeddings at random
-        optimizer = torch.optim.AdamW([free], lr=rate / 1e-1, weight_decay=0.0)
-        forced = batches(model, tokenizer, subject.forget)
+        optimizer = torch.optim.AdamW([free], lr=rate, weight_decay=0.0)
+        forced = batches(subject, subject.forget)
         points = [Point(0, "no soft prompt", hits(model, forced))]
         for step, rows in enumerate(drawn(subject.known, max(at), SIZE, seed), 1):
-            (batch,) = batches(model, tokenizer, rows, size=len(rows))
+            (batch,) = batches(subject, rows, size=len(rows))
             optimizer.zero_grad()
             with torch.enable_grad():
                 loss = nn.functional.cross_entropy(prompted(model, batch, free * scale), batch.labels)
-                loss.backward()  # type: ignore[no-untyped-call]
-            if not math.isfinite(float(loss)):
+                loss.backward()
+            if not math.isfinite(float(loss.detach())):
                 break
             optimizer.step()
             if step in at:
@@ -76,6 +76,12 @@ def _known(model: Any, forced: Sequence[Forced], vectors: Tensor) -> Array:
 
 ATTACKS = (
     Attack(
-        "soft-prompt", "inside", "trained vectors before the question", soft_prompt, unit="steps", trains=True, needs=("known",)
+        "soft-prompt",
+        "inside",
+        "trained vectors before the question",
+        soft_prompt,
+        unit="steps",
+        trains=True,
+        needs=("known",),
     ),
 )

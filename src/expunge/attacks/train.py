@@ -38,7 +38,7 @@ class Setting:
 
 @contextmanager
 def trained_parts(model: Any, setting: Setting, seed: int) -> Iterator[list[nn.Parameter]]:
-    """The parameters that train, in fp32; at the end ``model`` is as it was, to the bit.
+    """The parameters that train, in fp32, without dropout; at the end ``model`` is as it was, to the bit.
 
     Raises InputError for all weights of a model that is held in 4 or 8 bits.
     """
@@ -71,7 +71,6 @@ def train(
     coded = [[_encoded(row, tokenizer, chat_template) for row in batch] for batch in batches]
     pad, device = int(tokenizer.pad_token_id), next(model.parameters()).device
     with trained_parts(model, setting, seed) as parts:
-        model.eval()  # no dropout: the same steps from the same seed
         optimizer = torch.optim.AdamW(parts, lr=setting.rate, weight_decay=0.0)
         for step, examples in enumerate(coded, 1):
             batch = collate([vars(e) | {"index": i} for i, e in enumerate(examples)], pad_id=pad)
@@ -79,9 +78,9 @@ def train(
             optimizer.zero_grad()
             with torch.enable_grad():
                 loss = -see(model, batch).token_logp.mean()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             norm = nn.utils.clip_grad_norm_(parts, CLIP)
-            if not math.isfinite(float(loss) + float(norm)):
+            if not math.isfinite(float(loss.detach()) + float(norm)):
                 return step - 1
             optimizer.step()
             after(step)
@@ -102,5 +101,7 @@ def drawn(rows: Sequence[Row], steps: int, size: int, seed: int) -> list[list[Ro
 def _encoded(row: Row, tokenizer: Any, chat_template: bool) -> Example:
     example = encode(row, tokenizer, max_length=MAX_LENGTH, chat_template=chat_template)
     if all(y == IGNORE for y in example.labels[1:]):
-        raise InputError(f"{row.where or 'a row'}: its first {MAX_LENGTH} tokens hold nothing of the answer to train on")
+        raise InputError(
+            f"{row.where or 'a row'}: its first {MAX_LENGTH} tokens hold nothing of the answer to train on"
+        )
     return example

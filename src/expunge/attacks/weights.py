@@ -1,8 +1,8 @@
 r"""Attacks on weights that need no training: what a mask that is thin, or smaller than a rounding step, does not survive.
 
 Unlearning that moves each weight by less than half a step of the later quantisation is undone by it (Zhang et al. 2024,
-arXiv:2410.16454: 21 % of what was forgotten is known before 4 bits, 83 % after).  Computed in plain torch, on any device, without
-bitsandbytes; embeddings and biases stay, as in common tools.
+arXiv:2410.16454: 21 % of what was forgotten is known before 4 bits, 83 % after).  Computed in plain torch, on any
+device, without bitsandbytes; embeddings and biases stay, as in common tools.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def int8(weight: Tensor) -> Tensor:
 def nf4(weight: Tensor, block: int = BLOCK) -> Tensor:
     r"""``weight`` after rounding to the nearest of the 16 levels of NormalFloat, times the largest magnitude of its block.
 
-    Blocks are of ``block`` neighbouring weights in memory, the last one shorter, as in bitsandbytes; the scales are kept in fp32 (no
-    double quantisation).  Dettmers et al. 2023, arXiv:2305.14314.
+    Blocks are of ``block`` neighbouring weights in memory, the last one shorter, as in bitsandbytes; the scales are
+    kept in fp32 (no double quantisation).  Dettmers et al. 2023, arXiv:2305.14314.
 
     >>> nf4(torch.tensor([[2.0, 0.1, -1.5]])).tolist()
     [[2.0, 0.15916059911251068, -1.3923856019973755]]
@@ -125,5 +125,12 @@ def _towards(target: dict[str, nn.Parameter], alpha: float, name: str, weight: T
 ATTACKS = (
     Attack("pruning", "weights", "the smallest weights of each layer set to 0", prune, unit="share of weights"),
     Attack("quantisation", "weights", "weights rounded to 8 and to 4 bits", quantise, unit="1 / bits"),
-    Attack("merging", "weights", "weights moved back towards the target's", merge, unit="share of the target", needs=("target",)),
+    Attack(
+        "merging",
+        "weights",
+        "weights moved back towards the target's",
+        merge,
+        unit="share of the target",
+        needs=("target",),
+    ),
 )

@@ -30,8 +30,8 @@ def unseen(answer: str, prompt: str) -> list[str]:
 
 
 def recall(expected: Sequence[str], given: str) -> float:
-    r"""ROUGE-L recall, without stemmer: the longest common subsequence of ``expected`` and the words of ``given``, as a share
-    of ``expected``; 0 where nothing is expected.
+    r"""ROUGE-L recall, without stemmer: the longest common subsequence of ``expected`` and the words of ``given``, as a
+    share of ``expected``; 0 where nothing is expected.
 
     Hand-worked: (in, graz) against "She was born in Graz" has both, 1; against "Graz, in Styria" one of two, ½.
     """
@@ -57,7 +57,7 @@ def rare(texts: Iterable[str], share: float = 0.25) -> set[str]:
 
 # -- names ----------------------------------------------------------------------------------------------------------------
 def names(texts: Sequence[str], others: Iterable[str] = ()) -> set[str]:
-    """The names in ``texts``: words with a capital letter inside a sentence, of at least three letters, in none of ``others``.
+    """The names in ``texts``: words of three letters or more with a capital inside a sentence, in none of ``others``.
 
     Scripts without capitals have no names.
 
