@@ -1,4 +1,4 @@
-"""The quick form of an audit, with which ``expunge run`` ends: a few rows, nothing written by the target, nothing trained."""
+"""The quick form of an audit, with which ``expunge run`` ends: a few rows, nothing rewritten, nothing trained."""
 
 from __future__ import annotations
 

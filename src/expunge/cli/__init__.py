@@ -18,6 +18,7 @@ from expunge.cli import (
     methods,
     plan,
     release,
+    report,
     reveal,
     run,
     show,
@@ -64,6 +65,7 @@ app.command("show")(show.command)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.command)
 app.command("tune")(tune.command)
+app.command("report")(report.command)
 app.command("rescore")(bench.rescore)
 app.command("fingerprint")(fingerprint.command)
 app.command("demo")(demo.command)

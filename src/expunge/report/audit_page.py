@@ -331,13 +331,22 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def share(e: EstimateInfo | None) -> str:
-    return DASH if e is None or e["value"] is None else f"{100 * e['value']:.0f} %".replace("-", "−")
+    return DASH if e is None or e["value"] is None else f"{whole(e['value'])} %"
 
 
 def share_interval(e: EstimateInfo | None) -> str:
     if e is None or e["low"] is None or e["high"] is None:
         return ""
-    return f"{100 * e['low']:.0f} to {100 * e['high']:.0f} %".replace("-", "−")
+    return f"{whole(e['low'])} to {whole(e['high'])} %"
+
+
+def whole(share: float) -> str:
+    """A share as a whole number of per cent.
+
+    >>> whole(0.256), whole(-0.001), whole(-0.2)
+    ('26', '0', '−20')
+    """
+    return f"{round(100 * share)}".replace("-", "−")
 
 
 def upper(text: str | None) -> str:

@@ -44,6 +44,7 @@ def tradeoff(record: AuditRecord) -> Chart | None:
     def draw(axes: Any) -> None:
         ink = COLOURS["ink"][0]
         frame(axes, list(points.values()), names, True)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.grid(color=COLOURS["grid"][0], linewidth=0.8)
         if control := points.get("control"):
             axes.axvline(control.x[0], color=ink, linewidth=0.8, dashes=(4, 3), zorder=1.5)
