@@ -156,7 +156,7 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "versions": record.versions(),
         "platform": platform.platform(),
     }
-    stamped = files.strict(stamped)
+    stamped = dict(files.strict(stamped))
     write_page(stamped, folder / "report.html")
     files.replace_text(folder / "summary.md", summary.markdown(stamped))
     files.replace_text(folder / "junit.xml", summary.junit(stamped))
