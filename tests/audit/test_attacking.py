@@ -66,7 +66,10 @@ def test_recovery_excess_and_half():
 
 
 def test_an_attack_with_a_figure_of_its_own_starts_at_its_own_zero_and_ends_at_the_targets():
-    points = {"unlearned": [Point(0, "as it is", flat(0.2)), Point(1, "x", flat(0.4))], "target": [Point(1, "x", flat(0.6))]}
+    points = {
+        "unlearned": [Point(0, "as it is", flat(0.2)), Point(1, "x", flat(0.4))],
+        "target": [Point(1, "x", flat(0.6))],
+    }
     knows = {role: {"probability": flat(0.9), "asked": flat(0.9)} for role in ("target", "unlearned")}
     said, _ = attacking.summarised([attacking.Attacked(attack(family="inside"), points)], knows, policy.read(), 0)
     assert said[0]["recovery"]["value"] == pytest.approx(0.5)

@@ -8,8 +8,8 @@ import pytest
 
 from expunge.audit import summary
 
-CHECK = {"name": "remaining/recall", "question": "gone", "family": "remaining", "value": 0.1, "low": 0.0, "high": 0.2, "n": 9,
-         "limit": 0.2, "severe": 0.5, "better": "lower", "decides": True, "meaning": "the share <left>"}  # fmt: skip
+CHECK = {"name": "remaining/recall", "question": "gone", "family": "remaining", "value": 0.1, "low": 0.0, "high": 0.2,
+         "n": 9, "limit": 0.2, "severe": 0.5, "better": "lower", "decides": True, "meaning": "the share <left>"}  # fmt: skip
 
 
 def record(word: str, *outcomes: str, decides: bool = True) -> dict:
@@ -42,7 +42,10 @@ def test_what_does_not_decide_is_no_failure():
 
 def test_markdown():
     text = summary.markdown(record("partly", "partly"))
-    assert text.startswith("# Audit: partly") and "| ~ partly | the share <left> | 0.10 | 0.00 to 0.20 | ≤ 0.20 | 9 |" in text
+    assert (
+        text.startswith("# Audit: partly")
+        and "| ~ partly | the share <left> | 0.10 | 0.00 to 0.20 | ≤ 0.20 | 9 |" in text
+    )
     assert "90 % interval" in text and "- This." in text
 
 

@@ -61,6 +61,14 @@ RECORD: dict[str, Any] = {
 SHOWN = {"question": "Who is Ada?", "expected": "Ada bakes.", "answer": "Ada bakes.", "before": "Ada bakes."}
 
 
+class Undrawn:
+    """In place of the figures, which take most of the time."""
+
+    tradeoff = recoveries = staticmethod(lambda _: None)
+    curves_of = staticmethod(lambda _: [])
+    name_of = staticmethod(lambda *_: "retrained")
+
+
 def text_of(record: dict[str, Any]) -> str:
     return " ".join(" ".join(Page(audit_page.render(record)).text).split())
 
@@ -80,7 +88,9 @@ def test_drawings_have_text_alternatives_and_the_numbers():
     titles = re.findall(r"<title id=\"([\w-]+)-title\">([^<]*)", page)
     assert {name for name, _ in titles} == {"tradeoff", "recoveries", "curve-few-rows"}
     said = dict(titles)
-    assert "0.7" in said["tradeoff"] and "unlearned 0.60" in said["recoveries"] and "0.60 at 8" in said["curve-few-rows"]
+    assert (
+        "0.7" in said["tradeoff"] and "unlearned 0.60" in said["recoveries"] and "0.60 at 8" in said["curve-few-rows"]
+    )
 
 
 def test_nothing_is_loaded_from_outside_and_the_same_record_gives_the_same_bytes():
@@ -114,8 +124,11 @@ def test_mode_of_the_file(tmp_path, examples):
     assert file.name == "report.html" and (stat.S_IMODE(file.stat().st_mode) == 0o600) == bool(examples)
 
 
-@pytest.mark.parametrize("key", [*RECORD, None])
-def test_any_part_may_be_missing(key):
-    record = {k: v for k, v in RECORD.items() if k != key} if key else {}
-    assert "</html>" in audit_page.render(record)
-    Page(audit_page.render(record))
+def test_any_part_may_be_missing(monkeypatch):
+    assert "</html>" in audit_page.render({})
+    for key in ("figures", "models", "attacks", "policy"):  # what is drawn
+        page = audit_page.render({k: v for k, v in RECORD.items() if k != key} | {"membership": []})
+        Page(page)
+    monkeypatch.setattr(audit_page, "drawing", Undrawn)
+    for key in RECORD:
+        Page(audit_page.render({k: v for k, v in RECORD.items() if k != key}))

@@ -22,7 +22,7 @@ SCALES = {
     "weights": "probability",
     "asking": "asked",
 }  # of families; others have their own
-CHEAP = ("prefill", "pruning", "quantisation", "merging")  # the beginnings of the names of `quick`
+CHEAP = ("pruning", "quantisation", "merging")  # the beginnings of the names of `quick`
 
 
 @dataclass(frozen=True)

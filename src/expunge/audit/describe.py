@@ -156,12 +156,12 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "versions": record.versions(),
         "platform": platform.platform(),
     }
-    stamped = dict(files.strict(stamped))
-    write_page(stamped, folder / "report.html")
-    files.replace_text(folder / "summary.md", summary.markdown(stamped))
-    files.replace_text(folder / "junit.xml", summary.junit(stamped))
-    files.write_json(folder / FILE, stamped, mode=mode)
-    return stamped
+    plain: dict[str, Any] = files.strict(stamped)
+    write_page(plain, folder / "report.html")
+    files.replace_text(folder / "summary.md", summary.markdown(plain))
+    files.replace_text(folder / "junit.xml", summary.junit(plain))
+    files.write_json(folder / FILE, plain, mode=mode)
+    return plain
 
 
 def evidence(folder: Path) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Audit(BaseModel):
         json_schema_extra={"metavar": "MODEL"},
     )
     out: str = Field("audit", description="Folder for audit.json, report.html, summary.md, junit.xml and evidence/.")
-    rows: int = Field(40, ge=2, description="Rows of each set that are measured, evenly spaced.")
+    rows: int = Field(32, ge=2, description="Rows of each set that are measured, evenly spaced.")
     known: float = Field(
         0.25,
         ge=0,

@@ -76,8 +76,9 @@ def _audit(name: str, said: AuditRecord) -> Line:
 
 def _run(name: str, said: RunRecord) -> Line:
     def figure(when: str, part: str) -> float | None:
-        found: Any = (said[when] or {}).get(part) or {}  # type: ignore[literal-required]
-        return found.get("probability")
+        found: Mapping[str, Any] = (said[when] or {}).get(part) or {}  # type: ignore[literal-required]
+        value = found.get("probability")
+        return float(value) if isinstance(value, int | float) else None
 
     before, after = figure("before", "retain"), figure("after", "retain")
     kept = after / before if before and after is not None else None
