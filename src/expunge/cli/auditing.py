@@ -43,7 +43,7 @@ def check(wanted: bool, fail_unless: str | None, settings: Any) -> None:
         raise InputError(f"--fail-unless needs the audit after the run, which there is not: {why}")
 
 
-def after(settings: Any, folder: Path, fail_unless: str | None) -> Audited | None:
+def after(settings: Any, folder: Path) -> Audited | None:
     """The quick audit of a run that wrote ``folder``; None where there is none to carry out."""
     from expunge.audit import quick
 

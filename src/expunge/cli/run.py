@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -66,7 +67,8 @@ def command(
         auditing.check(audit, fail_unless, chosen)
         plan = planned(chosen) | taken(chosen, as_json=as_json) if dry_run else None
         done = None if dry_run else run(chosen, command=result.command_line())
-        audited = auditing.after(chosen, done.folder, fail_unless) if done and audit else None
+        done = done and replace(done, model=None, tokenizer=None)  # so that there is room for the models of the audit
+        audited = auditing.after(chosen, done.folder) if done and audit else None
     if plan:
         result.show_plan({"command": "run", **plan}, as_json=as_json)
     elif done:
