@@ -10,8 +10,8 @@ is chosen for each half of the measured rows on the *other* half (:func:`chosen_
 setting that was chosen by it, and a control gets the same choice.
 
 Cost, of one attack: settings · steps · rows a step · tokens a row to train on, and settings · ``len(at)`` calls of
-``measure``. With :data:`PLAN`, and rows of 60 tokens on SmolLM2-135M on two cores (200 tokens a second), about 40 s of
-training.
+``measure``.  With :data:`PLAN`, and TOFU's rows of 92 tokens on SmolLM2-135M on two cores (120 tokens a second), about
+50 s of training.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class Plan:
     """The ``settings`` that are tried, the steps ``at`` which knowledge is measured, and rows a step."""
 
     settings: tuple[Setting, ...]
-    at: tuple[int, ...] = (4, 8, 16)
+    at: tuple[int, ...] = (2, 4, 8)
     size: int = 4
 
 
-PLAN = Plan((Setting(2e-5), Setting(1e-4), Setting(1e-3, lora=True)))
+PLAN = Plan((Setting(1e-4), Setting(1e-3, lora=True)))
+"""The quick one: 2 settings, 8 steps."""
 SWEEP = Plan(tuple(Setting(rate, lora) for lora in (False, True) for rate in RATES), at=(1, 2, 4, 8, 16, 32, 64, 128))
 """The thorough one: 8 settings, 128 steps."""
 
