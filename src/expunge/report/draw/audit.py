@@ -137,7 +137,7 @@ def _curve(a: AttackInfo, target: tuple[float, float | None, float | None] | Non
         for k, (role, (pairs, ink)) in enumerate(lines.items()):
             y = pairs[-1][1]
             axes.annotate(role, (1.01, y), xycoords=("axes fraction", "data"), color=ink, fontsize=11, va="center",
-                          xytext=(0, 4 if k == 0 else -4), textcoords="offset points")  # fmt: skip
+                          xytext=(0, 6 if k == 0 else -6), textcoords="offset points")  # fmt: skip
 
     name = (a["name"] or "").replace("-", " ")
     text = f"{name}: " + "; ".join(
