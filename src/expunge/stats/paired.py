@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
 from expunge.errors import InputError
 from expunge.stats.ranks import Equivalence, auc
-from expunge.stats.resampling import RESAMPLES, bounded_mean, picks, resampled_aucs
+from expunge.stats.resampling import BLOCK, RESAMPLES, bounded_mean, picks, resampled_aucs
 from expunge.stats.samples import LEVEL, Array, Interval, check_level, sample
 
 
@@ -78,7 +79,9 @@ def of_row_means(
         raise InputError("paired samples must be of one length, at least one: an entry a row")
     check_level(LEVEL, resamples)
     stacked = np.stack(arrays)  # (k, n)
-    means = np.concatenate([stacked[:, p[0]].mean(axis=2) for p in picks([stacked.shape[1]], resamples, seed)], axis=1)
+    means = np.concatenate(
+        [stacked[:, p[0]].mean(axis=2) for p in _picks((stacked.shape[1],), resamples, seed)], axis=1
+    )
     value = [a.mean() for a in arrays]
     ends: list[float] = []
     first = arrays[0]
@@ -137,8 +140,8 @@ def auc_estimate(
         sets.append((sample(control[0], "the control's members"), sample(control[1], "the control's non-members")))
         if [len(s) for s in sets[0]] != [len(s) for s in sets[1]]:
             raise InputError("the control's scores must be of the same texts")
-    sizes = [len(s) for s in sets[0]]
-    parts = [[resampled_aucs(*scores, *drawn) for scores in sets] for drawn in picks(sizes, resamples, seed)]
+    sizes = tuple(len(s) for s in sets[0])
+    parts = [[resampled_aucs(*scores, *drawn) for scores in sets] for drawn in _picks(sizes, resamples, seed)]
     first = np.concatenate([p[0] for p in parts])
     found = first if control is None else first - np.concatenate([p[1] for p in parts])
     values = [auc(*scores) for scores in sets]
@@ -148,3 +151,13 @@ def auc_estimate(
         bounds = bounded_mean([value] * min(sizes))
         ends = (bounds.low, bounds.high)
     return Estimate(value, min(sizes), np.sort(found), ends)
+
+
+def _picks(sizes: tuple[int, ...], resamples: int, seed: int) -> Iterable[list[NDArray[np.int64]]]:
+    """:func:`~expunge.stats.resampling.picks`, kept for the next figure of as many rows where they are few."""
+    return _kept_picks(sizes, resamples, seed) if sum(sizes) * resamples <= BLOCK else picks(sizes, resamples, seed)
+
+
+@lru_cache(maxsize=8)
+def _kept_picks(sizes: tuple[int, ...], resamples: int, seed: int) -> list[list[NDArray[np.int64]]]:
+    return list(picks(sizes, resamples, seed))
