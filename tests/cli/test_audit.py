@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from expunge.cli import app
+from expunge.errors import InputError
 
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--method", "grad_diff",
        "--out", "o", "max_steps=1", "use_cpu=true", "batch_size=2", "--fluency-rows=0", "--save-every=never"]  # fmt: skip
@@ -52,6 +53,18 @@ def test_what_goes_wrong_with_the_audit_is_a_warning_and_the_run_is_whole(workpl
     done = call(*RUN)
     assert done.exit_code == 0 and (workplace / "o" / "run.json").exists()
     assert "the run is whole, its audit is not: no memory left; try expunge audit --model o" in done.stderr
+
+
+def test_without_the_packages_of_an_audit_a_run_ends_as_it_did(audits, monkeypatch, tmp_path):
+    import importlib.util
+
+    from expunge.cli import auditing
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scipy" else find(name))
+    assert auditing.after(None, tmp_path) is None
+    with pytest.raises(InputError, match=r"expunge\[audit\]"):
+        auditing.check(True, "forgotten", None)
 
 
 def test_what_is_wanted_of_no_audit_is_refused_before_the_run(workplace):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ SETTINGS = {"rows": ROWS, "attacks": "none", "rewrite": False, "max_new_tokens":
 
 def impossible(settings: Recipe) -> str | None:
     """Why a run of ``settings`` cannot end with an audit; None where it can."""
-    if importlib.util.find_spec("rouge_score") is None or importlib.util.find_spec("scipy") is None:
-        return "it needs pip install 'expunge[bench]'"
     if processes.count() > 1:
         return "it is carried out by one process"
     if settings.quantize:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from expunge.audit import attacking, compare, describe, material, measure, polic
 from expunge.audit.material import Material
 from expunge.audit.settings import Audit
 from expunge.data.example import Row
+from expunge.errors import InputError
 from expunge.evaluation import table
 from expunge.evaluation.table import Collected
 from expunge.models.check import check_device
@@ -69,6 +71,8 @@ class Ready:
 
 def ready(settings: Audit, known_attacks: Mapping[str, Attack] | None = None) -> Ready:
     """All that needs no model, checked; raises InputError for what a person has to mend, and writes nothing."""
+    if importlib.util.find_spec("rouge_score") is None:
+        raise InputError("an audit needs the package rouge-score: pip install 'expunge[audit]'")
     thresholds = policy.read(settings.policy)
     attacks = attacking.chosen(settings, known_attacks)
     outputs.check(settings.out, describe.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
