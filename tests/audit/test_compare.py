@@ -31,7 +31,7 @@ def model(
     spread = np.linspace(0.97, 1.03, N)
     scores = [scored("forget", i, min(0.99, forget * spread[i])) for i in range(N)]
     scores += [scored("forget", i, min(0.99, wrong * spread[i]), "wrong0") for i in range(N)]
-    scores += [scored("retain", i, min(0.99, retain * spread[i])) for i in range(N)]
+    scores += [scored("retain", i, min(0.99, retain * spread[i])) for i in range(N) if retain]
     scores += [scored("general", i, 0.5) for i in range(4)]
     scores += [scored("holdout", i, holdout * spread[i]) for i in range(N)]
     answers = [Generated("forget", i, "answer", WORDS[i], WORDS[i] if says else "nothing") for i in range(N)]
@@ -100,7 +100,7 @@ def test_what_was_kept():
     found = compared(tables, "retrained")
     assert of(found, "kept/retain/probability").value == pytest.approx(0.5, abs=0.01)
     assert not of(found, "kept/general/probability").decides
-    without = compared(tables, "retrained", retain=False)
+    without = compared({r: model(0.9 if r == "target" else 0.1, retain=0) for r in tables}, "retrained", retain=False)
     assert of(without, "kept/general/probability").decides and not any(
         f.name.startswith("kept/retain") for f in without.findings
     )

@@ -64,14 +64,18 @@ def compare(
     """Figures and findings of ``tables`` (roles :data:`ROLES`); ``control``: the control's kind, None without one."""
     n = len(material.forget)
     rows = {role: measure.knowledge(t) | {"otherwise": measure.otherwise(t, n)} for role, t in tables.items()}
-    kept = {part: {role: measure.knowledge(t, part) for role, t in tables.items()}
-            for part in ("retain", "general") if part == "general" or material.retain}  # fmt: skip
+    scored = {s.part for s in tables["target"].scores}
+    kept = {
+        part: {role: measure.knowledge(t, part) for role, t in tables.items()}
+        for part in ("retain", "general")
+        if part in scored
+    }
     out = Compared(rows, kept)
     for part, of in {"forget": rows, **kept}.items():
         for role, figures in of.items():
             out.figures += [figure(part, name, role, values) for name, values in figures.items() if _usable(values)]
-    for role, parts in fluency.items():
-        out.figures += [figure(part, "fluency", role, f["fluency"]) for part, f in parts.items()]
+    for role, judged in fluency.items():
+        out.figures += [figure(part, "fluency", role, f["fluency"]) for part, f in judged.items()]
     _gone(out, tables, policy, control, seed)
     _equivalent(out, policy, control)
     _kept(out, fluency, policy, seed, bool(material.retain), material.trained_on)

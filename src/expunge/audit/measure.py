@@ -61,7 +61,7 @@ def probes(material: Material, settings: Audit) -> list[Probe]:
     out += [Probe(OTHERWISE, i, row, ask=ask) for i, row in material.asked_otherwise().items()]
     for i, row in enumerate(material.retain):
         out += _probes("retain", i, row, {"answer": row.answer}, ask if i % FEWER == 0 else None)
-    for i, row in enumerate(general_rows()):
+    for i, row in enumerate(general_rows() if settings.general else ()):
         out += _probes("general", i, row, {"answer": row.answer}, Ask(min(24, settings.max_new_tokens)))
     for i, row in enumerate(material.holdout):
         out += _probes("holdout", i, row, {"answer": row.answer}, None, norm)

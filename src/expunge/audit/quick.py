@@ -39,6 +39,7 @@ def values(settings: Recipe, folder: Path) -> dict[str, Any]:
         "target": settings.model,
         "forget": settings.forget,
         "retain": settings.retain,
+        "general": settings.retain is None,
         "holdout": settings.holdout,
         "retrained": settings.level or settings.compare_with,
         "out": str(folder / FOLDER),

@@ -68,6 +68,7 @@ class Audit(BaseModel):
     rewrite: bool = Field(
         True, description="Let the target write paraphrased questions and wrong answers where rows bring none."
     )
+    general: bool = Field(True, description="Ask two dozen general questions, besides the rows to keep.")
     max_new_tokens: int = Field(48, ge=1, description="Tokens of an answer.")
     gradient: bool = Field(
         False, description="With holdout rows: membership by gradient norm too (a backward pass a row)."
