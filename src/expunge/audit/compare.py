@@ -65,7 +65,7 @@ def compare(
     n = len(material.forget)
     rows = {role: measure.knowledge(t) | {"otherwise": measure.otherwise(t, n)} for role, t in tables.items()}
     scored = {s.part for s in tables["target"].scores}
-    kept = {
+    kept: dict[str, dict[str, Rows]] = {
         part: {role: measure.knowledge(t, part) for role, t in tables.items()}
         for part in ("retain", "general")
         if part in scored
