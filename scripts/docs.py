@@ -1,6 +1,6 @@
 r"""Write the generated parts of the documentation, or check them: tables in README.md and the pages under docs/.
 
-python scripts/docs.py           # write README.md's tables, docs/methods.md, docs/benchmarks.md and docs/metrics.md
+python scripts/docs.py           # write README.md's tables, docs/methods.md, benchmarks.md, metrics.md, options of audit.md
 python scripts/docs.py --check   # fail if they are stale
 """
 
@@ -14,8 +14,10 @@ from pathlib import Path
 from types import ModuleType
 
 from expunge import stats
+from expunge.audit.settings import Audit
 from expunge.benchmarks import BENCHMARKS
 from expunge.cli.formulas import for_markdown
+from expunge.cli.options import described
 from expunge.cli.show import markdown
 from expunge.evaluation.benchmark import DataSet
 from expunge.evaluation.metrics import fluency, lume, privacy, repetition, rouge, scores
@@ -121,6 +123,15 @@ def between(text: str, name: str, made: str) -> str:
     return f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
 
 
+def audit_options() -> str:
+    """The options of ``expunge audit`` in Markdown, from the settings that they are made of."""
+    rows = ["| option | default | what it is |", "|---|---|---|"]
+    for name, field in described(Audit).items():
+        default = "" if field.is_required() or field.default in (None, {}, False) else f"`{field.default}`".lower()
+        rows.append(f"| `--{name.replace('_', '-')}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
 def readme(text: str) -> str:
     """``text`` with its tables made anew."""
     return between(between(text, "methods", method_table()), "benchmarks", benchmark_table())
@@ -135,6 +146,8 @@ def main() -> int:
     }
     wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text())}
     wanted |= {ROOT / "docs" / name: make() for name, make in pages.items()}
+    audit = ROOT / "docs" / "audit.md"
+    wanted[audit] = between(audit.read_text(), "audit options", audit_options())
     stale = [f for f, text in wanted.items() if not f.exists() or f.read_text() != text]
     if "--check" in sys.argv:
         for file in stale:

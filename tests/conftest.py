@@ -59,6 +59,18 @@ def _charts(request, monkeypatch) -> None:
         monkeypatch.setattr(curves, "_drawn", lambda *_: Blank())
 
 
+@pytest.fixture
+def audits() -> None:
+    """A test that takes it has `expunge run` end with its audit."""
+
+
+@pytest.fixture(autouse=True)
+def _audits(request, monkeypatch) -> None:
+    """An audit takes longer than a small run: elsewhere runs end without."""
+    if "audits" not in request.fixturenames:
+        monkeypatch.setattr("expunge.cli.auditing.after", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def _curves():
     from expunge.report.draw import curves

@@ -31,7 +31,15 @@ IGNORED = (
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}(\.old|\.tmp)?")  # of files.replacing and files.replacing_file
 OF_WEIGHTS = ("model", "target", "retrained")  # folders that are replaced whole
 WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.tiktoken", "*.py", "merges.txt", "vocab.txt", "spiece.*")
-RECORDS = ("run.json", "figures.json", "compare.json", "tune.json", "reveal.json", "guard.json")  # of finished results
+RECORDS = (
+    "run.json",
+    "figures.json",
+    "compare.json",
+    "tune.json",
+    "reveal.json",
+    "guard.json",
+    "audit.json",
+)  # of finished results
 OF_A_RECORD = {"schema", "expunge", "figures", "made_of", "settings", "best_model_checkpoint"}
 ELSEWHERE = "choose another output folder"
 

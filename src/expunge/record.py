@@ -41,6 +41,7 @@ LAYOUT = Layout(
         "self_retain.json",
         "steps/",
         "made.json",
+        "audit/",
     ),
     evidence=(
         "made.json",

@@ -10,9 +10,9 @@ import pytest
 
 from expunge import record
 from expunge.record import complete
-from expunge.record_types import CompareRecord, FiguresRecord, RunRecord, TuneRecord
+from expunge.record_types import AuditRecord, CompareRecord, FiguresRecord, RunRecord, TuneRecord
 
-KINDS = (RunRecord, FiguresRecord, CompareRecord, TuneRecord)
+KINDS = (RunRecord, FiguresRecord, CompareRecord, TuneRecord, AuditRecord)
 
 
 def test_doctests():

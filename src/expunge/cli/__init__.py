@@ -7,7 +7,24 @@ from typing import Annotated
 import typer
 
 from expunge import __version__
-from expunge.cli import bench, cache, compare, demo, fingerprint, guard, methods, plan, release, reveal, run, show, tune
+from expunge.cli import (
+    audit,
+    bench,
+    cache,
+    compare,
+    demo,
+    fingerprint,
+    guard,
+    methods,
+    plan,
+    release,
+    report,
+    reveal,
+    run,
+    show,
+    tune,
+    verify,
+)
 from expunge.cli.unexpected import App
 
 app = typer.Typer(
@@ -40,11 +57,15 @@ app.command("plan")(plan.command)
 app.command("reveal")(reveal.command)
 app.command("release")(release.command)
 app.add_typer(guard.app, name="guard")
+app.command("audit")(audit.command)
+app.command("certify")(verify.certify)
+app.command("verify")(verify.verify)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.command)
 app.command("tune")(tune.command)
+app.command("report")(report.command)
 app.command("rescore")(bench.rescore)
 app.command("fingerprint")(fingerprint.command)
 app.command("demo")(demo.command)

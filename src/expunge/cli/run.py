@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from expunge.cli import result
+from expunge.cli import auditing, result
+from expunge.cli.audit import end, print_result
 from expunge.cli.errors import running
 from expunge.cli.launching import several
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
@@ -30,13 +32,23 @@ def command(
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the method."),
     ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit/--no-audit", help="End with a quick audit of what came out, in audit/.")
+    ] = True,
+    fail_unless: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-unless", metavar="VERDICT", help="Exit with 1 unless the audit's verdict is forgotten (or partly)."
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a model forget a set of rows and keep another.
 
-    Writes run.json (what was done, step by step), model/ (loads in transformers or PEFT) and report.html.
+    Writes run.json (what was done, step by step), model/ (loads in transformers or PEFT), report.html, and in audit/ a quick
+    audit of what came out.
     """
     with running(as_json=as_json, quiet=quiet):
         from expunge.settings import recipe_first
@@ -52,19 +64,28 @@ def command(
 
         hush()
         writes_to(chosen.out)
+        auditing.check(audit, fail_unless, chosen)
         plan = planned(chosen) | memory_plan(chosen, as_json=as_json) if dry_run else None
         done = None if dry_run else run(chosen, command=result.command_line())
+        done = done and replace(done, model=None, tokenizer=None)  # so that there is room for the models of the audit
+        audited = auditing.after(chosen, done.folder) if done and audit else None
     if plan:
         result.show_plan({"command": "run", **plan}, as_json=as_json)
     elif done:
-        log = done.record
-        value = log | {"out": str(done.folder)}
+        log, folder = done.record, done.folder
+        value = log | {"out": str(folder)} | ({"audit": audited.value} if audited else {})
         result.show(
-            value, lambda: _print_result(log, done.folder), as_json=as_json, quiet=quiet, warnings=log["warnings"]
+            value,
+            lambda: _print_result(log, folder, audited),
+            as_json=as_json,
+            quiet=quiet,
+            warnings=[*log["warnings"], *(audited.warnings if audited else ())],
         )
+        if fail_unless:
+            end(audited.word if audited else "cannot be told", fail_unless)
 
 
-def _print_result(log: dict[str, Any], folder: Any) -> None:
+def _print_result(log: dict[str, Any], folder: Any, audited: auditing.Audited | None = None) -> None:
     from expunge.report.run_page import summary
     from expunge.unlearning import describe
 
@@ -74,3 +95,6 @@ def _print_result(log: dict[str, Any], folder: Any) -> None:
     for line in describe.sets(log):
         typer.echo(f"  {line}")
     result.files(folder, "run.json", "model", "report.html")
+    if audited and audited.log:
+        print_result(audited.log)
+        result.files(folder, "audit/report.html")

@@ -4,6 +4,7 @@ A page reads ``record.complete(RunRecord, …)`` by index, ``record["steps"]``, 
 ``NotRequired`` says that not every writer has a key.
 """
 
+from expunge.record_types.audit import AttackInfo, AuditFigure, AuditModel, AuditRecord, FindingInfo, VerdictInfo
 from expunge.record_types.benchmarks import (
     BenchData,
     ComparedMethod,
@@ -44,6 +45,10 @@ from expunge.record_types.tuning import TunedMethod, TunedModel, TunedRun, TuneR
 
 __all__ = [
     "AlternatesRecord",
+    "AttackInfo",
+    "AuditFigure",
+    "AuditModel",
+    "AuditRecord",
     "BenchData",
     "Budget",
     "CompareRecord",
@@ -56,6 +61,7 @@ __all__ = [
     "FigureInfo",
     "Figures",
     "FiguresRecord",
+    "FindingInfo",
     "GuardRecord",
     "Halving",
     "KeepInfo",
@@ -83,4 +89,5 @@ __all__ = [
     "TunedModel",
     "TunedRun",
     "UnlearningInfo",
+    "VerdictInfo",
 ]

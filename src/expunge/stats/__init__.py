@@ -8,7 +8,10 @@ Scores of membership inference are *higher for non-members*, as in OpenUnlearnin
 """
 
 from expunge.stats.exact import clopper_pearson, wilson
+from expunge.stats.multiple import holm
+from expunge.stats.paired import Estimate, auc_estimate, of_row_means, tost_paired
 from expunge.stats.ranks import Equivalence, auc, ks_two_sample, tost, tpr_at_fpr
+from expunge.stats.recovery import cross_chosen, excess_recovery, recovery, remaining_share, steps_to
 from expunge.stats.resampling import (
     RESAMPLES,
     auc_interval,
@@ -26,21 +29,31 @@ __all__ = [
     "RESAMPLES",
     "Array",
     "Equivalence",
+    "Estimate",
     "Interval",
     "auc",
+    "auc_estimate",
     "auc_interval",
     "bootstrap",
     "bootstrap_mean",
     "bootstrap_of_means",
     "bounded_mean",
     "clopper_pearson",
+    "cross_chosen",
+    "excess_recovery",
     "harmonic_mean",
+    "holm",
     "ks_two_sample",
+    "of_row_means",
     "paired_bootstrap",
     "ratio",
     "ratio_bootstrap",
+    "recovery",
+    "remaining_share",
     "sample",
+    "steps_to",
     "tost",
+    "tost_paired",
     "tpr_at_fpr",
     "wilson",
 ]

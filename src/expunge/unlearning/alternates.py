@@ -52,16 +52,17 @@ def generated(
     seed: int,
     chat_template: bool = True,
     max_new_tokens: int = TOKENS,
+    rounds: int = ROUNDS,
 ) -> list[str]:
     """One alternate answer to each of ``forget``, a function of the model and ``seed``; "" where none came out.
 
-    An alternate that is empty, or is the forget answer itself, is drawn again, four times in all.
+    An alternate that is empty, or is the forget answer itself, is drawn again, ``rounds`` times in all.
     """
     sampling = generate.Sampling(1.0, 1.0, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)
     template = chat_template and bool(getattr(tokenizer, "chat_template", None))
     out = [""] * len(forget)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         open_rows = [i for i, text in enumerate(out) if not text]
         if not open_rows:
             break
