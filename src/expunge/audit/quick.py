@@ -12,8 +12,8 @@ from expunge.audit.settings import make
 from expunge.unlearning.settings import Recipe
 
 FOLDER = "audit"  # beside run.json
-ROWS = 16
-SETTINGS = {"rows": ROWS, "attacks": "none", "rewrite": False, "max_new_tokens": 32}
+ROWS = 12
+SETTINGS = {"rows": ROWS, "attacks": "none", "rewrite": False, "max_new_tokens": 24}
 
 
 def impossible(settings: Recipe) -> str | None:
