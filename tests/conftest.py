@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 def pytest_collection() -> None:
     """Not called in xdist's controller."""
     import shortcuts  # noqa: F401
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines
+    settings.load_profile("busy")
 
 
 def pytest_collection_finish() -> None:

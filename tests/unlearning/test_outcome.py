@@ -15,6 +15,7 @@ from expunge import unlearn
 from expunge.cli import app
 from expunge.errors import InputError, RunFailed
 from expunge.training.trainer import UnlearningTrainer
+from expunge.unlearning import run as unlearning_run
 
 FAST = {"max_steps": 6, "use_cpu": True, "disable_tqdm": True, "method": "grad_diff"}
 
@@ -60,6 +61,21 @@ def test_nothing_is_saved_where_nothing_was_good(workplace, monkeypatch):
     tiny.break_loss(monkeypatch, at=1)
     with pytest.raises(RunFailed, match="no step before it was good, so nothing is saved"):
         go()
+    assert not (workplace / "unlearned").exists()
+
+
+def test_a_run_that_cannot_be_measured_leaves_nothing_to_go_on_from(workplace, monkeypatch):
+    own, calls = unlearning_run.measure, []
+
+    def measure(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 1:  # that of the target is there
+            raise InputError("the log-probabilities are no numbers")
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(unlearning_run, "measure", measure)
+    with pytest.raises(RunFailed, match="no step before it was good, so nothing is saved"):
+        go(max_steps=1, save_every=0, fluency_rows=0)
     assert not (workplace / "unlearned").exists()
 
 

@@ -12,16 +12,16 @@ from expunge.errors import InputError, RunFailed
 WORSE = 1.5  # times the loss of a guess among all tokens: no model that writes anything of sense is there
 
 
-def measured(trainer: Any, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``look`` says of the model that ``trainer`` trained, or of its last good weights where it broke down.
+def measured(trainer: Any, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``measure`` says of the model that ``trainer`` trained, or of its last good weights where it broke down.
 
     Raises RunFailed where no step was good: nothing is saved then.
     """
     if not trainer.health.diverged:
-        if found := _finite(look):
+        if found := _finite(measure):
             return found
         trainer.go_back("a figure of the model that came out")
-    if trainer.health.diverged.good and (found := _finite(look)):
+    if trainer.health.diverged.good and (found := _finite(measure)):
         return found
     raise RunFailed(
         f"{trainer.health.diverged.sentence}, and no step before it was good, so nothing is saved and the model is as it "
@@ -54,10 +54,10 @@ def remedy(trainer: Any) -> str:
     return f"lower learning_rate, which was {trainer.args.learning_rate:g}, or choose another method"
 
 
-def _finite(look: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """What ``look`` says, None where a figure is not finite or cannot be had."""
+def _finite(measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """What ``measure`` says, None where a figure is not finite or cannot be had."""
     try:
-        found = look()
+        found = measure()
     except InputError:  # the model's probabilities are not finite
         return None
     return found if _all_finite(found["figures"]) else None
