@@ -266,8 +266,8 @@ class PrimalDual(Combiner):
     ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
     With ``keep`` the excess over the budget counts in units of log(1 / keep), at most 1 and at least -1: λ moves by no more
     than η a step and comes down as fast as it goes up, however far the first steps overshoot.  It is the excess of a running
-    mean, a tenth of the way to each step's loss (from the start model's), since a few rows say little of a twentieth.  Below 1
-    it is 1/λ that moves so: while the budget is kept, forgetting weighs more and more beside the retain loss.
+    mean, a tenth of the way to each step's loss (from the start model's), since a few rows say little of a twentieth.  Below
+    1 it is 1/λ that moves so: while the budget is kept, forgetting weighs more and more beside the retain loss.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.
     """
@@ -321,13 +321,14 @@ class PrimalDual(Combiner):
             raise RuntimeError("a PrimalDual without a budget must be settled first: combine.settle(steps, measure)")
         self._steps += 1
         loss, now = losses[1].float(), self._value(losses.device)
+        mean = loss if self._mean is None else self._mean + SMOOTH * (loss - self._mean)
         if self.keep is not None:
-            self._mean = loss if self._mean is None else self._mean + SMOOTH * (loss - self._mean)
+            self._mean = mean
         if self._steps > self.warmup_steps:
             if self.keep is None:
                 moved = now + self.step_size * (loss - self.budget)
             else:
-                over = (self._mean - self.budget) / -math.log(self.keep)
+                over = (mean - self.budget) / -math.log(self.keep)
                 moved = _moved(now, self.step_size * over.clamp(-1, 1))
             self._lambda = moved.clamp(self.min_multiplier, self.max_multiplier)
 

@@ -241,7 +241,9 @@ def test_a_release_over_weights_in_bfloat16_is_what_its_adapter_does_to_them(pla
 
 
 def test_frozen_weights_in_bfloat16(place):
-    done = call("run", *DATA, *FAST, "--method", "pdu", "max_steps=3", "--dtype", "bfloat16", "--adapter", "lora", "--json")
+    done = call(
+        "run", *DATA, *FAST, "--method", "pdu", "max_steps=3", "--dtype", "bfloat16", "--adapter", "lora", "--json"
+    )
     assert done.exit_code == 0, (done.output, done.exception)
     value = json.loads(done.stdout)
     assert value["model"]["dtype"] == "bfloat16" and value["after"]["forget"]["nll"] > 0
