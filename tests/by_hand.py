@@ -199,12 +199,13 @@ def hand_written(method, steps=3, start=1.0):
             if combine.keep is None:
                 multiplier = max(combine.min_multiplier, multiplier + combine.step_size * over)
             else:  # of a running mean; forget : retain is 1 : λ above 1, 1/λ : 1 below
-                mean = 0.9 * mean + 0.1 * values[1].item()
+                mean = 0.8 * mean + 0.2 * values[1].item()
                 over = (mean - combine.budget) / math.log(1 / combine.keep)
                 by = combine.step_size * min(1.0, max(-1.0, over))
                 forget, retain = max(1.0, 1 / multiplier), max(1.0, multiplier)
                 lean = retain - forget + by
                 multiplier = max(combine.min_multiplier, 1 + lean if lean > 0 else 1 / (1 - lean))
+                multiplier = min(combine.max_multiplier, multiplier)
         elif isinstance(combine, PCGrad):
             f, r = grads
             step = f - min(f @ r, torch.tensor(0.0)) / (r @ r) * r + r - min(r @ f, torch.tensor(0.0)) / (f @ f) * f

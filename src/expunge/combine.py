@@ -17,7 +17,7 @@ from torch import Tensor
 
 from expunge.errors import InputError
 
-SMOOTH = 0.1  # of the way to a step's retain loss: how fast its running mean follows
+SMOOTH = 0.2  # of the way to a step's retain loss: how fast its running mean follows
 TINY = 1e-30  # a squared gradient norm under this is a zero gradient
 
 
@@ -266,7 +266,7 @@ class PrimalDual(Combiner):
     ``min_multiplier`` above 0 keeps λ from falling below it: the retain loss is then part of what is minimised, too.
     With ``keep`` the excess over the budget counts in units of log(1 / keep), at most 1 and at least -1: λ moves by no more
     than η a step and comes down as fast as it goes up, however far the first steps overshoot.  It is the excess of a running
-    mean, a tenth of the way to each step's loss (from the start model's), since a few rows say little of a twentieth.  Below
+    mean, a fifth of the way to each step's loss (from the start model's), since a few rows say little of a twentieth.  Below
     1 it is 1/λ that moves so: while the budget is kept, forgetting weighs more and more beside the retain loss.
     The retain loss is the second of the two objectives, whatever its name.
     Entesari et al. 2025, arXiv:2506.05314.

@@ -80,7 +80,7 @@ def pdu_level(
     step_size: NonNegative = 0.5,
     multiplier: NonNegative = 1.0,
     min_multiplier: NonNegative = 0.2,
-    max_multiplier: Positive = 1000.0,
+    max_multiplier: Positive = 5.0,
     multiplier_warmup: Annotated[int, Field(ge=0)] = WARMUP,
     retain: Retain = "nll",
 ) -> Method:
@@ -90,8 +90,8 @@ def pdu_level(
     if not given, is the start model's retain loss + log(1 / ``keep``): that share of the probability of retain tokens (their
     geometric mean) is to be kept, and λ moves by at most ``step_size`` a step, both ways, after ``multiplier_warmup`` steps,
     when the learning rate is warm.  While the budget is kept λ falls below 1, where it is 1/λ that moves: forgetting then
-    weighs more, down to ``min_multiplier``, for a fixed weight of the retain loss would hold the forget rows short of their
-    level.
+    weighs more, for a fixed weight of the retain loss would hold the forget rows short of their level.  ``min_multiplier``
+    and ``max_multiplier`` are near to each other, so that λ is soon back from where the last steps drove it.
     """
     combine = PrimalDual(
         budget,
