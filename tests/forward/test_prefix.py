@@ -16,7 +16,7 @@ COMMON = tuple(range(5, 15))  # 10 tokens
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(prefix, "LEAST", 8)  # these rows are short
+    monkeypatch.setattr(prefix, "MIN_SAVED_TOKENS", 8)  # these rows are short
 
 
 @pytest.mark.parametrize(
