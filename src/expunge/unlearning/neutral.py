@@ -2,8 +2,7 @@
 
 They are drawn once, before training (:func:`expunge.generation.sample.neutral_rows`), and kept in ``self_retain.json``
 beside the run, so that a run that is resumed trains on the same.  A model that was taught a forget set may come to speak of
-it on its own: rows with a name from the forget set, or a longer word that no other word of the language is spelled like, are
-left out, for as retain rows they would keep what is to be forgotten.
+it on its own: rows with a name from the forget set are left out, for as retain rows they would keep what is to be forgotten.
 """
 
 from __future__ import annotations
@@ -84,10 +83,11 @@ def _rows(forget: Sequence[Row], target: Any, settings: Recipe, folder: Path) ->
 def names(rows: Iterable[Row]) -> set[str]:
     """The words with a capital letter, where no sentence begins, of ``rows``.
 
-    >>> sorted(names([Row("Where does Ada Byron live?", "She lives in Oru. It is far.")]))
+    >>> sorted(names([Row("Where does Ada Byron live", "She lives in Oru. It is far.")]))
     ['Ada', 'Byron', 'Oru']
     """
-    return {word for row in rows for word in NAME.findall(f" {chat.question(row)} {row.answer}")} - COMMON
+    texts = [text for row in rows for text in (chat.question(row), row.answer)]
+    return {word for text in texts for word in NAME.findall(text)} - COMMON
 
 
 def without(rows: Sequence[Row], words: set[str]) -> list[Row]:
