@@ -30,7 +30,8 @@ def impossible(settings: Recipe) -> str | None:
 def values(settings: Recipe, folder: Path) -> dict[str, Any]:
     """The settings of the audit of a run that wrote ``folder``.
 
-    The control is the model that gave the run its level, or the one that it was compared with.
+    The control is the model that the run was compared with, taken to be a retrained one; else the one that gave its level,
+    which may be retrained and may be the one before fine-tuning: it is called the base, of which less is concluded.
     """
     path = files.read_json(folder / "run.json", description="record", remedy="").get("output") or {}
     return {
@@ -41,7 +42,8 @@ def values(settings: Recipe, folder: Path) -> dict[str, Any]:
         "retain": settings.retain,
         "general": settings.retain is None,
         "holdout": settings.holdout,
-        "retrained": settings.level or settings.compare_with,
+        "retrained": settings.compare_with,
+        "base": settings.level,
         "out": str(folder / FOLDER),
         "seed": settings.seed,
         "limit": settings.limit,
