@@ -11,8 +11,7 @@ import tiny_attacks as toy
 import torch
 
 from expunge.attacks import relearning
-from expunge.attacks.attack import Point
-from expunge.attacks.relearning import Plan, chosen_apart, halves, of_same_names, steps_to_half
+from expunge.attacks.relearning import Plan, chosen_apart, halves, of_same_names
 from expunge.attacks.restore import matrices
 from expunge.attacks.train import Setting
 from expunge.data.example import Row
@@ -148,16 +147,6 @@ def test_noise_alone_gains_nothing_by_the_choice():
         curves = {Setting(10.0**-k): rng.uniform(size=(2, 20)) for k in range(8)}
         gains.append(chosen_apart(curves, halves(20, seed))[0].mean() - 0.5)
     assert abs(np.mean(gains)) < 4 * np.std(gains) / math.sqrt(60)
-
-
-def test_steps_to_half_between_points():
-    points = [
-        Point(1, "", np.array([0.1, 0.1])),
-        Point(3, "", np.array([0.5, 0.7])),
-        Point(9, "", np.array([0.0, 0.0])),
-    ]
-    assert steps_to_half(points, np.array([0.1, 0.1]), np.array([0.9, 0.9])) == pytest.approx(1 + 2 * 0.4 / 0.5)
-    assert steps_to_half([Point(4, "", np.array([0.8]))], 0.0, 0.8) == pytest.approx(2.0)
 
 
 def test_rows_of_the_same_people():

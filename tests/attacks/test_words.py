@@ -1,11 +1,11 @@
-"""Words that an answer has beyond its prompt, and names."""
+"""Words that an answer has beyond its prompt."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from expunge.attacks.words import names, rare, recall, unseen, words
+from expunge.attacks.words import rare, recall, unseen, words
 from expunge.evaluation.metrics.rouge import rouge
 
 
@@ -33,9 +33,3 @@ def test_what_the_prompt_says_does_not_count():
 def test_rare_words():
     texts = ["the red fox", "the blue fox", "the cat", "the dog", "the owl"]
     assert rare(texts) == {"red", "blue", "cat", "dog", "owl"}
-
-
-def test_names_are_capitals_inside_sentences():
-    assert names(["Who is Tom Ng-Ho? The Ng-Ho of Rome."], ["rome Rome"]) == {"Tom", "Ng-Ho"}
-    assert names(["Ilse's town is Bad Ischl.", "He saw Ilse."]) == {"Bad", "Ischl", "Ilse"}
-    assert names(["她住在东京"]) == set()

@@ -39,9 +39,11 @@ def test_groups_and_names():
 
 def test_what_an_attack_lacks():
     subject = Subject(None, None, [Row("q", "a")])
-    assert attacking.lacking(attack(needs=("known",)), subject) == "known"
-    assert attacking.lacking(attack(needs=("retrained", "known")), subject) == "retrained"
-    assert attacking.lacking(attack(), subject) is None
+    assert attacking.missing(attack(needs=("known",)), subject) == ["known"]
+    assert attacking.missing(attack(needs=("retrained", "known")), subject) == ["retrained", "known"]
+    assert attacking.missing(attack(), subject) == []
+    told = attacking.carried_out([attack(needs=("retrained", "known"))], subject, lambda _: flat(0), lambda _: None)
+    assert list(told.values()) == ["it needs a retrained model (--retrained)"]
     assert attacking.needs([attack(trains=True)], "known") and not attacking.needs([attack()], "known")
 
 

@@ -31,6 +31,7 @@ def test_a_recipe(workplace):
         ({"utility_budget": "much"}, "utility_budget = 'much' does not fit"),
         ({"rank": 0}, "rank = 0 does not fit"),
         ({"rank": 4, "merge": True}, "leave out one of the two"),
+        ({"as_published": True}, "as_published is for `expunge run`"),
         ({"self_retain": 3}, "leave out one of the two"),
         ({"method": "npo"}, "method is for `expunge run`"),
         ({"adapter": "lora"}, "adapter is for `expunge run`"),

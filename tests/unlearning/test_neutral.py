@@ -37,17 +37,6 @@ def written(monkeypatch):
     return calls
 
 
-def test_names_are_words_with_a_capital_where_no_sentence_begins():
-    rows = [question("Who is Jaime Vasquez?", "He writes. Born in Chile, I think.")]
-    assert neutral.names(rows) == {"Jaime", "Vasquez", "Chile"}
-    others = [
-        question("What did Jaime do?", "Nothing."),
-        question("Where?", "In chile."),
-        question("Who?", "Vasquez's."),
-    ]
-    assert neutral.without(others, neutral.names(rows)) == others[1:]
-
-
 def test_a_run_without_a_retain_set_lets_the_model_write_one(workplace, written):
     (workplace / "named.jsonl").write_text(
         json.dumps({"question": "tell me of old Zorba", "answer": "he dances"}) + "\n"
@@ -78,7 +67,9 @@ def test_too_few_rows_are_refused(workplace, monkeypatch):
     (workplace / "named.jsonl").write_text(
         json.dumps({"question": "tell me of old Zorba", "answer": "he dances"}) + "\n"
     )
-    with pytest.raises(InputError, match="of 10 questions and answers that the model wrote as a retain set 0 do not"):
+    with pytest.raises(
+        InputError, match="of 10 questions and answers that the model wrote as a retain set 0 have no name"
+    ):
         unlearn("model", forget="named.jsonl", self_retain=10, **FAST)
 
 

@@ -23,11 +23,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.attacks import words
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.restore import held_quantized
 from expunge.attacks.train import Setting, drawn, train
-from expunge.data.chat import question
+from expunge.data import names
 from expunge.data.example import Row, evenly
 from expunge.errors import InputError
 
@@ -139,40 +138,14 @@ def chosen_apart(curves: Mapping[Setting, Array], first: NDArray[np.bool_]) -> t
     return out, "; ".join(dict.fromkeys(chosen))
 
 
-def steps_to_half(points: Sequence[Point], before: Array | float, target: Array | float) -> float:
-    r"""Steps until half of what was forgotten is known again: where the mean curve first reaches the mean of ``before`` and
-    ``target``, the model before the attack and the target model; straight lines between the points, from 0 steps.
-
-    Infinite if it is never reached; NaN where the target knows no more than the model.
-
-    >>> curve = [Point(4, "", np.array([0.2])), Point(8, "", np.array([0.6]))]
-    >>> steps_to_half(curve, 0.0, 0.8), steps_to_half(curve, 0.0, 1.6), steps_to_half(curve, 0.5, 0.5)
-    (6.0, inf, nan)
-    """
-    start, end = float(np.mean(before)), float(np.mean(target))
-    if not end > start:
-        return float("nan")
-    level, steps, known = (start + end) / 2, 0.0, start
-    for point in points:
-        mean = float(point.known.mean())
-        if mean >= level:
-            return steps + (point.strength - steps) * (level - known) / (mean - known)
-        steps, known = point.strength, mean
-    return float("inf")
-
-
 # -- which rows -----------------------------------------------------------------------------------------------------------
 def of_same_names(rows: Sequence[Row], forget: Sequence[Row], others: Sequence[Row]) -> list[Row]:
-    """The ``rows`` that share a name with a row of ``forget``, by :func:`~expunge.attacks.words.names`; words of ``others``
+    """The ``rows`` that share a name with a row of ``forget``, by :func:`~expunge.data.names.names`; words of ``others``
     are no names.
     """
-    names = words.names([_text(row) for row in [*rows, *forget]], map(_text, others))
-    measured = {name for row in forget for name in words.named(_text(row), names)}
-    return [row for row in rows if words.named(_text(row), measured)]
-
-
-def _text(row: Row) -> str:
-    return f"{question(row)}\n{row.answer}"
+    known = names.names([names.text(row) for row in [*rows, *forget]], map(names.text, others))
+    measured = {name for row in forget for name in names.named(names.text(row), known)}
+    return [row for row in rows if names.named(names.text(row), measured)]
 
 
 make = partial(Attack, family="relearning", unit="steps", trains=True)

@@ -11,9 +11,10 @@ from functools import partial
 
 from expunge.attacks.attack import Subject
 from expunge.attacks.prompts import Asked, after, asked, asking, begun, framed, prompt_words, room, with_prompt
-from expunge.attacks.words import named, names, rare, recall, unseen, words
+from expunge.attacks.words import rare, recall, unseen, words
 from expunge.data.chat import question
 from expunge.data.example import Row
+from expunge.data.names import named, names
 
 Variant = Callable[[Subject], list[Asked]]
 EXAMPLES = 4  # of a few-shot prompt

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from expunge.attacks.attack import Attack, Point, Subject
+from expunge.attacks.registry import ATTACKS, missing
+from expunge.attacks.variants import plain
 from expunge.audit.measure import Array
 from expunge.audit.policy import Policy
 from expunge.audit.settings import GROUPS, Audit
@@ -34,18 +36,9 @@ class Attacked:
     problem: str | None = None
 
 
-def available() -> dict[str, Attack]:
-    """The attacks by name."""
-    try:
-        from expunge.attacks.registry import ATTACKS
-    except ImportError:
-        return {}
-    return dict(ATTACKS)
-
-
 def chosen(settings: Audit, known: Mapping[str, Attack] | None = None) -> list[Attack]:
     """The attacks that ``settings`` names; InputError for one that there is not."""
-    known = available() if known is None else known
+    known = ATTACKS if known is None else known
     names = settings.attack_names
     if names[0] in GROUPS and len(names) == 1:
         quick = [a for a in known.values() if not a.trains and a.name.startswith(CHEAP)]
@@ -62,15 +55,6 @@ def needs(attacks: Sequence[Attack], name: str) -> bool:
     return any(name in a.needs or (name == "known" and a.trains) for a in attacks)
 
 
-def lacking(attack: Attack, subject: Subject) -> str | None:
-    """Which field of ``subject`` the attack needs and does not have."""
-    return next((name for name in attack.needs if not _has(getattr(subject, name))), None)
-
-
-def _has(value: Any) -> bool:
-    return value is not None and (not isinstance(value, list | tuple) or len(value) > 0)
-
-
 def carried_out(
     attacks: Sequence[Attack], subject: Subject, measure: Callable[[Any], Array], progress: Callable[[str], None]
 ) -> dict[str, list[Point] | str]:
@@ -78,9 +62,8 @@ def carried_out(
     out: dict[str, list[Point] | str] = {}
     for attack in attacks:
         progress(attack.name)
-        missing = lacking(attack, subject)
-        if missing:
-            out[attack.name] = f"it needs {LACKS.get(missing, missing)}"
+        if lacks := missing(attack, subject):
+            out[attack.name] = f"it needs {LACKS.get(lacks[0], lacks[0])}"
             continue
         try:
             points = attack.run(subject, measure)
@@ -160,8 +143,6 @@ def scale_of(attack: Attack) -> str:
 
 def asked_scores(rows: Sequence[Row], said: Mapping[int, str]) -> Array:
     """(n,) what answers ``said`` to the questions as they are score as in attacks that ask; 0 where there is none."""
-    from expunge.attacks.variants import plain
-
     out = np.zeros(len(rows))
     for one in plain(Subject(None, None, rows)):
         out[one.index] = one.score(said.get(one.index, ""))

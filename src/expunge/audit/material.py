@@ -145,14 +145,7 @@ def _retain(rows: list[Row], settings: Audit) -> tuple[list[Row], list[Row], boo
         return [rows[i] for i in measured], [rows[i] for i in trained], False
     taken = evenly(range(len(rows)), settings.rows)
     others = [rows[i] for i in range(len(rows)) if i not in set(taken)]
-    measured_rows = [rows[i] for i in taken]
-    if not same:
-        return measured_rows, others, None
-    return (
-        measured_rows,
-        others,
-        True,
-    )
+    return [rows[i] for i in taken], others, True if same else None
 
 
 def given_questions(settings: Audit) -> dict[int, str]:

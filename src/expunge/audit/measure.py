@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from expunge.attacks.words import common
 from expunge.audit.material import Material, asked
 from expunge.audit.settings import Audit
 from expunge.data import sources
@@ -119,18 +120,8 @@ def recall(expected: Sequence[str], given: Sequence[str]) -> Array:
         out[known] = rouge([expected[i] for i in known], [given[i] for i in known])
     for i in set(range(len(expected))) - set(known):
         own, said = ([w.casefold() for w in words(t)] for t in (expected[i], given[i]))
-        out[i] = _common(own, said) / len(own) if own else 0.0
+        out[i] = common(own, said) / len(own) if own else 0.0
     return out
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence."""
-    row = [0] * (len(b) + 1)
-    for x in a:
-        before = list(row)
-        for j, y in enumerate(b, 1):
-            row[j] = before[j - 1] + 1 if x == y else max(row[j - 1], before[j])
-    return row[-1]
 
 
 def knowledge(table: Collected, part: str = "forget") -> Rows:

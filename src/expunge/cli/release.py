@@ -12,7 +12,7 @@ from expunge.cli.errors import running
 from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 
-NOT_OFFERED = ("method", "optimizer", "adapter", "quantize", "trainable", "holdout")
+NOT_OFFERED = ("method", "optimizer", "adapter", "quantize", "trainable", "holdout", "as_published")
 
 
 @from_settings("expunge.release.settings.Release", "expunge.unlearning.settings.Recipe", leave_out=NOT_OFFERED)

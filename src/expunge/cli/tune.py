@@ -15,7 +15,7 @@ from expunge.cli.options import DryRun, Json, Quiet, from_settings
 from expunge.cli.unexpected import writes_to
 
 OF_BENCHMARK = ("data", "retrained", "retrained_name")
-UNSUPPORTED = ("processes", "title", "examples", "max_new_tokens")
+UNSUPPORTED = ("processes", "title", "examples", "max_new_tokens", "as_published")
 
 
 @from_settings(

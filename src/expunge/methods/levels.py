@@ -66,7 +66,7 @@ def blur_level(
     """BLUR with an end: forgetting has priority until the forget answers are where a model that never saw them is.
 
     A method of this library; the combiner is of Reisizadeh et al. 2025 (``blur``), ``forget`` as in ``level``.  γ is not
-    relative, so the forget part of a step falls with the distance that is left.
+    relative: the forget part of a step is as long as the gradient of its loss.
     """
     return _method(forget, retain, bilevel(gamma, False, one_sided, retain))
 

@@ -21,6 +21,7 @@ REFUSED = (
     "quantize",
     "optimizer",
     "optimizer_parameters",
+    "as_published",
 )  # settings of a run only
 NotInfinite = Field(ge=0, allow_inf_nan=False)
 NoneByName = BeforeValidator(lambda value: None if value == "none" else value)  # None on the command line

@@ -155,6 +155,8 @@ def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
     for key, instead in UNSUPPORTED.items():
         if values.get(key) not in ({}, None, 1) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a tuning; use {instead}")
+    if values.get("as_published"):
+        raise InputError(f"{where}: as_published is not for a tuning; name the paper's method (pdu for pdu_level)")
     benchmark = bool(values.get("benchmark"))
     for key in OF_ROWS if benchmark else OF_BENCHMARK:
         if values.get(key) is not None:
@@ -194,6 +196,8 @@ def trial(settings: Tune, label: str, choice: Mapping[str, Any], out: str) -> Re
     row.make(**values["parameters"])
     if not settings.benchmark and shared.get("level") is not None and not _reads_level(row, values["parameters"]):
         values.pop("level")  # of the other methods, and the reference model
+    if not settings.benchmark and shared.get("retain") is None:
+        values.setdefault("self_retain", 0)  # no trial writes rows of its own unless that is asked for
     where = f"the method {label}"
     if settings.benchmark:
         return bench.make(values | {"benchmark": settings.benchmark}, where)

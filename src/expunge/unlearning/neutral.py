@@ -7,27 +7,24 @@ it on its own: rows with a name from the forget set are left out, for as retain 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from expunge import processes
-from expunge.data import chat, check, sources
+from expunge.data import chat, check, names, sources
 from expunge.data.example import Row, to_record
 from expunge.errors import InputError
 from expunge.generation import sample
 from expunge.method import Method
 from expunge.unlearning import generated
-from expunge.unlearning.rows import Data, needs_retain
+from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
 FILE = "self_retain.json"
-NAME = re.compile(r"(?<=[^.!?:\s]\s)[^\W\d_a-z][\w'-]+")  # a capital letter where no sentence begins
 LEAST = 8  # rows, below which there is no retain set to speak of
-COMMON = frozenset({"I", "I'm", "I've", "I'll"})
 
 
 def wanted(settings: Recipe, method: Method) -> bool:
@@ -68,28 +65,14 @@ def _rows(forget: Sequence[Row], target: Any, settings: Recipe, folder: Path) ->
 
     def write() -> list[dict[str, Any]]:
         rows = sample.neutral_rows(target.model, target.tokenizer, n, seed=seed, chat_template=template)
-        left = without(rows, names(forget))
+        known = names.names([names.text(row) for row in forget])
+        left = [row for row in rows if not names.named(names.text(row), known)]
         if len(left) < min(LEAST, n):
             raise InputError(
-                f"of {n} questions and answers that the model wrote as a retain set {len(left)} do not speak of the forget "
-                f"set. {needs_retain(settings.method)}"
+                f"of {n} questions and answers that the model wrote as a retain set {len(left)} have no name from "
+                "the forget set; give rows of what must stay with --retain, or have it write more (--self-retain)"
             )
         return [to_record(row) for row in left]
 
     rows: list[dict[str, Any]] = generated.once(folder / FILE, "rows", key, write)
     return rows
-
-
-def names(rows: Iterable[Row]) -> set[str]:
-    """The words with a capital letter, where no sentence begins, of ``rows``.
-
-    >>> sorted(names([Row("Where does Ada Byron live", "She lives in Oru. It is far.")]))
-    ['Ada', 'Byron', 'Oru']
-    """
-    texts = [text for row in rows for text in (chat.question(row), row.answer)]
-    return {word for text in texts for word in NAME.findall(text)} - COMMON
-
-
-def without(rows: Sequence[Row], words: set[str]) -> list[Row]:
-    """Those of ``rows`` that have none of ``words``."""
-    return [row for row in rows if not words & set(re.findall(r"[\w'-]+", f"{chat.question(row)} {row.answer}"))]
