@@ -1,4 +1,4 @@
-"""What a tuning takes of a run: not the paper's method in place of another, and no retain set that each trial writes anew."""
+"""What a tuning takes of a run: not the paper's method in place of another, and no retain set that trials write unasked."""
 
 from __future__ import annotations
 
