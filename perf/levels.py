@@ -144,10 +144,15 @@ def main() -> None:
         note("base", compared(rows_of(kept["base"]), truth) | over_tokens(kept["base"], kept["retrained"]))
     if asked.base and asked.holdout:
         unseen_by = token_nll(loaded.model, loaded.tokenizer, encoded(load_rows(asked.holdout), loaded.tokenizer))
-        scale = rows_of(kept["holdout"]).mean() / rows_of(unseen_by).mean()
-        kept["base, scaled"] = [v * scale for v in kept["base"]]
-        tokens = over_tokens(kept["base, scaled"], kept["retrained"])
-        note("base, scaled", compared(rows_of(kept["base, scaled"]), truth) | tokens)
+        mean = rows_of(kept["holdout"]).mean()
+        scale = mean / rows_of(unseen_by).mean()
+        shift = unseen.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
+        for name, estimate in (
+            ("scaled", [v * scale for v in kept["base"]]),
+            ("calibrated", [-unseen.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]]),
+        ):
+            kept[f"base, {name}"] = estimate
+            note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))
     if asked.out:
         Path(asked.out).write_text(
             json.dumps({"figures": said, "tokens": {k: [v.tolist() for v in of] for k, of in kept.items()}})

@@ -152,7 +152,10 @@ def hand_written(method, steps=3, start=1.0):
             squares = [(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)]
             if fn is losses.level_divergence:
                 return token_mean(squares)
-            return torch.stack([(s.mean() + 1e-4).sqrt() - 0.01 for s in squares]).mean()
+            apart = [(a - b).abs() for a, b in logits]
+            huber = [torch.where(d < 1, d * d / 2, d - 0.5) for d in apart]
+            per_row = [(s + 0.1 * h).mean() for s, h in zip(squares, huber, strict=True)]
+            return torch.stack([(r + 1e-4).sqrt() - 0.01 for r in per_row]).mean()
         beta = kw["beta"]
         if fn is losses.wga:
             return token_mean([(lp.detach().exp() ** beta) * lp for lp, _, _ in own])

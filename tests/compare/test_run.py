@@ -248,6 +248,12 @@ def test_a_grid_makes_a_run_of_every_choice(place):
     assert found[2].shown == "npo_low learning_rate=0.01"
 
 
+def test_a_level_is_left_to_the_methods_that_read_it(place):
+    values = compare.read_file("r.toml") | {"methods": {"npo": {}, "ends": {"method": "level"}}, "level": "other"}
+    npo, ends = compare.trials(compare.make(values))
+    assert "level" not in npo.settings.run and ends.settings.run["level"] == "other"
+
+
 def test_the_rows_of_a_grid_are_read_and_checked_once(place, monkeypatch):
     text = RECIPE.replace("seeds = [0]", "seeds = [0, 1]").replace(PDU, f"{GRID}step_size = [1.0, 5.0]")
     (place / "r.toml").write_text(text)

@@ -102,7 +102,7 @@ def test_holdout_rows_scale_what_a_model_says(tmp_path):
     held, warnings = level.loader(
         made, methods.level(), lambda name: SimpleNamespace(model=loaded[name]), data, target, tmp_path
     )
-    expected = unseen.scaled(loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0)
+    expected = unseen.calibrated(loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0)
     assert warnings == [] and held.rows["forget"].keys() == expected.keys() == {0, 1, 2}
     assert all(torch.equal(held.rows["forget"][i], values) for i, values in expected.items())
 

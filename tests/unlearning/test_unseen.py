@@ -64,12 +64,22 @@ def test_log_probabilities_are_those_of_transformers():
         )
 
 
-def test_holdout_rows_scale_another_model():
-    """c is a ratio of means over rows, not over tokens."""
+def test_another_model_is_calibrated_on_holdout_rows():
+    """The mean that agrees is one over rows, not over tokens; odds of all tokens are divided by one number."""
     model, start = tiny.model(seed=1), tiny.model()
     own, rows = tiny.examples(0, 3), tiny.examples(50, 4)
-    made = unseen.scaled(model, start, own, rows, 0)
-    there, here = (sum(float(v.mean()) for v in unseen.token_logp(m, rows, 0)) / 4 for m in (model, start))
-    assert abs(here / there - 1) > 1e-3
-    for i, values in enumerate(unseen.token_logp(model, own, 0)):
-        torch.testing.assert_close(made[i], values * (here / there))
+    made = unseen.calibrated(model, start, own, rows, 0)
+
+    def odds(logp: list[torch.Tensor]) -> torch.Tensor:
+        p = torch.cat([*logp]).double().exp()
+        return p / (1 - p)
+
+    factors = odds(list(made.values())) / odds(unseen.token_logp(model, own, 0))
+    factor = float(factors.mean())
+    assert abs(factor - 1) > 1e-3
+    torch.testing.assert_close(factors, torch.full_like(factors, factor), rtol=1e-4, atol=0)
+    there, here = (
+        [float((lambda o: o / (1 + o))(odds([v]) * f).log().mean()) for v in unseen.token_logp(m, rows, 0)]
+        for m, f in ((model, factor), (start, 1.0))
+    )
+    assert sum(there) == pytest.approx(sum(here), rel=1e-5)

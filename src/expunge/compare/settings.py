@@ -241,4 +241,5 @@ def _trial(settings: Compare, label: str, choice: dict[str, Any], seed: int, fol
         "out": str(folder / "-".join(parts)),
         "overwrite": True,  # what stands there is checked by `run`
     }
+    values = recipe.without_level(values)
     return Trial("-".join(parts), label, choice, seed, bench.make(values, f"{where}, [methods.{label}]"))

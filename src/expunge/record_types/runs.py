@@ -170,7 +170,7 @@ class KeepInfo(TypedDict):
 class LevelInfo(TypedDict):
     """How far the forget set is from its level, in nats a token: the mean ``difference`` over ``rows`` with its 90 %
     interval, against ``margin``; ``verdict``: short, near, at or beyond.  ``source``: ``model``, what gave the level is
-    ``model``; ``model and holdout``, which was scaled to holdout rows; ``holdout``; or ``alternates``, which the start
+    ``model``; ``model and holdout``, which was calibrated on holdout rows; ``holdout``; or ``alternates``, which the start
     model made up.  It was tested ``every`` so many steps; the weights lie ``share_of_last_steps`` of the way from the test
     before to the last step, and keep the share ``kept`` of the probability of retain rows.
     """

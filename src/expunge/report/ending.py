@@ -63,7 +63,7 @@ def _hint(step: float | None, kept: float | None, threshold: float, came_out: fl
 
 LEVELS = {  # source of a level -> how it is told
     "holdout": ", as estimated from the holdout rows,",
-    "model and holdout": ", scaled to the holdout rows,",
+    "model and holdout": ", calibrated on the holdout rows,",
     "alternates": ", as estimated from answers that the model made up,",
 }
 

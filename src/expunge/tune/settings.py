@@ -194,8 +194,7 @@ def trial(settings: Tune, label: str, choice: Mapping[str, Any], out: str) -> Re
         "overwrite": True,  # the trial's folder is checked with the whole
     }
     row.make(**values["parameters"])
-    if not settings.benchmark and shared.get("level") is not None and not _reads_level(row, values["parameters"]):
-        values.pop("level")  # of the other methods, and the reference model
+    values = recipe.without_level(values)
     if not settings.benchmark and shared.get("retain") is None:
         values.setdefault("self_retain", 0)  # no trial writes rows of its own unless that is asked for
     where = f"the method {label}"
@@ -207,10 +206,6 @@ def trial(settings: Tune, label: str, choice: Mapping[str, Any], out: str) -> Re
 def how_of(settings: Tune) -> dict[str, Any]:
     """How the models of a benchmark's tuning are asked, as far as the user says."""
     return {k: v for k, v in settings.shared.items() if k in EVALUATION_OPTIONS}
-
-
-def _reads_level(row: Entry, parameters: Mapping[str, Any]) -> bool:
-    return row.make(**dict(parameters)).reads_level
 
 
 def _tables(values: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:

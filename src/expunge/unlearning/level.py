@@ -1,7 +1,7 @@
 """What gives the level at which some methods end, that of a model that never saw the forget rows.
 
-In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows, which
-also scale what a model says; answers that the start model makes up itself (:mod:`expunge.unlearning.unseen`).
+In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows, on
+which a model is calibrated; answers that the start model makes up itself (:mod:`expunge.unlearning.unseen`).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def loader(
     warnings: list[str] = []
     own, pad = data.examples["forget"], target.tokenizer.pad_token_id
     if source == "model and holdout":
-        levels = unseen.scaled(load(str(name)).model, target.model, own, data.examples["holdout"], pad)
+        levels = unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad)
     else:
         rows = data.examples.get("holdout")
         if rows is None:

@@ -291,6 +291,16 @@ def _check_quantized(made: Recipe, where: str) -> None:
         )
 
 
+def without_level(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` of one of several runs, less the ``level`` that they share where its own method reads none."""
+    from expunge.method import entry
+
+    out = dict(values)
+    if out.get("level") is not None and not entry(out["method"]).make(**out.get("parameters", {})).reads_level:
+        out.pop("level")
+    return out
+
+
 def with_training(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """``values`` with the training arguments beside the recipe's keys moved into the table ``training``, by full names."""
     out = full_names(values, where)

@@ -11,11 +11,12 @@ with :math:`\bar\ell` the mean over all of them.  The kind κ is whether the tok
 in the text before, and in what share of the *other* unseen answers it is.  It reads token ids alone, so no language and no
 tokenizer is special.
 
-What another model says of a token is nearer than that, but for its scale: a model before fine-tuning is less certain of
-everything, right or wrong.  Holdout rows H give the scale,
+What another model says of a token is nearer than that, but for its confidence: a model before fine-tuning is less certain
+of everything, right or wrong.  So its odds of a token are divided by one number, at which the mean over holdout rows H is
+what it is under the start model,
 
-.. math:: \ell_{i,t} = c\, \log \pi_{\mathrm{level}}(y_{i,t} \mid x_i, y_{i,<t}), \qquad
-    c = \mathrm{nll}_{\mathrm{start}}(H) / \mathrm{nll}_{\mathrm{level}}(H).
+.. math:: \ell_{i,t} = \log\sigma\bigl(\operatorname{logit}\pi_{\mathrm{level}}(y_{i,t} \mid x_i, y_{i,<t}) - s\bigr), \qquad
+    s: \; \mathrm{nll}_s(H) = \mathrm{nll}_{\mathrm{start}}(H).
 
 How near each is to a retrained model: ``python -m perf.levels``.
 """
@@ -49,6 +50,8 @@ SHARES = (
     0.3,
 )  # between kinds: in none of the other answers, in fewer than a tenth, than three tenths, in more
 BATCH = 8  # rows of a forward pass
+ROUNDING = 1e-7  # of 1 - p, at least: what float32 tells from 1
+WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
 
@@ -63,12 +66,37 @@ def levels(own: Sequence[Example], unseen: Sequence[Example], logp: Sequence[Ten
     return {i: torch.tensor([table[kind] for kind in kinds(e, found, len(unseen))]) for i, e in enumerate(own)}
 
 
-def scaled(
+def calibrated(
     model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
 ) -> dict[int, Tensor]:
-    """Row number -> (|y_i|,) what ``model`` says of the labelled tokens of ``own``, times the scale c of the module."""
-    theirs, here = (_mean(token_logp(of, unseen, pad_id)) for of in (model, start))
-    return {i: logp * (here / theirs) for i, logp in enumerate(token_logp(model, own, pad_id))}
+    """Row number -> (|y_i|,) what ``model`` says of the labelled tokens of ``own``, its logits moved by the module's s."""
+    theirs, here = (token_logp(of, unseen, pad_id) for of in (model, start))
+    shift = logit_shift(theirs, _mean(here))
+    return {i: moved(logp, shift) for i, logp in enumerate(token_logp(model, own, pad_id))}
+
+
+def moved(logp: Tensor, shift: float) -> Tensor:
+    """log σ(logit p - ``shift``) of ``logp`` = log p: the odds p / (1 - p) divided by exp(``shift``).
+
+    >>> [round(v, 4) for v in moved(torch.tensor([0.5, 0.9]).log(), 1.0986).exp().tolist()]  # ln 3
+    [0.25, 0.75]
+    """
+    wide = logp.double()
+    logit = wide - (-wide.expm1()).clamp(min=ROUNDING).log()
+    return torch.nn.functional.logsigmoid(logit - shift).to(logp.dtype)
+
+
+def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
+    """The shift at which the mean over rows of the mean over tokens is ``mean``; within ±:data:`WIDEST`.
+
+    >>> round(logit_shift([torch.tensor([0.5]).log()], -1.3863), 3)  # from odds of 1 to 1/3, p = 1/4 = exp(-1.3863): ln 3
+    1.099
+    """
+    low, high = -WIDEST, WIDEST  # of two: the mean falls as the shift rises
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _mean([moved(values, middle) for values in logp]) > mean else (low, middle)
+    return (low + high) / 2
 
 
 def made_up(data: Data, target: Any, settings: Recipe, folder: Path) -> tuple[list[Example], list[str]]:
