@@ -36,7 +36,7 @@ from perf import renamed
 
 def token_nll(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[np.ndarray]:
     """Of each example the negative log-likelihoods of its labelled tokens."""
-    return [-values.double().numpy() for values in unseen.token_logp(model, examples, tokenizer.pad_token_id)]
+    return [-values[:, 0].double().numpy() for values in unseen.predictions(model, examples, tokenizer.pad_token_id)]
 
 
 def encoded(rows: Sequence[Row], tokenizer: Any) -> list[Example]:
@@ -116,9 +116,9 @@ def main() -> None:
         examples = encoded(rows, target.tokenizer)
         values = token_nll(target.model, target.tokenizer, examples)
         note(name, compared(rows_of(values), truth, paired=paired))
-        by_kind = unseen.levels(own, examples, [torch.from_numpy(-v) for v in values])
+        by_kind = unseen.levels(own, examples, [torch.from_numpy(-v)[:, None].expand(-1, 2) for v in values])
         kept[name] = values
-        kept[f"{name}, by kind"] = tokens = [-by_kind[i].double().numpy() for i in range(len(own))]
+        kept[f"{name}, by kind"] = tokens = [-by_kind[i][:, 0].double().numpy() for i in range(len(own))]
         note(f"{name}, by kind", compared(rows_of(tokens), truth) | over_tokens(tokens, kept["retrained"]))
 
     loaded = models.load(asked.retrained, dtype=torch.float32)

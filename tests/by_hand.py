@@ -146,7 +146,8 @@ def hand_written(method, steps=3, start=1.0):
             return token_mean([w * a * lp for w, a, (lp, _, _) in zip(weights, above, own, strict=True)])
         if fn in (losses.level_divergence, losses.level_distance):
             with torch.no_grad():
-                level = [lp.exp() for lp, _, _ in stats(never, [w["forget"] for w in window])]
+                there = stats(never, [w["forget"] for w in window])
+            level = [lp.exp() for lp, _, _ in there]
             pairs = [(lp.exp(), q) for (lp, _, _), q in zip(own, level, strict=True)]
             logits = [[(v / (1.0001 - v)).log() for v in pair] for pair in pairs]
             squares = [(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)]
@@ -154,7 +155,11 @@ def hand_written(method, steps=3, start=1.0):
                 return token_mean(squares)
             apart = [(a - b).abs() for a, b in logits]
             huber = [torch.where(d < 1, d * d / 2, d - 0.5) for d in apart]
-            per_row = [(s + 0.1 * h).mean() for s, h in zip(squares, huber, strict=True)]
+            sure, as_sure = ([-(lp.exp() * lp).sum(-1) for _, lp, _ in of] for of in (own, there))
+            surer = [
+                torch.nn.functional.smooth_l1_loss(a, b, reduction="none") for a, b in zip(sure, as_sure, strict=True)
+            ]
+            per_row = [(s + 0.1 * h + 0.3 * d).mean() for s, h, d in zip(squares, huber, surer, strict=True)]
             return torch.stack([(r + 1e-4).sqrt() - 0.01 for r in per_row]).mean()
         beta = kw["beta"]
         if fn is losses.wga:

@@ -140,8 +140,13 @@ def level_view(probabilities, levels):
     own, there = (torch.tensor(p, dtype=torch.float64) for p in (probabilities, levels))
     logits = torch.stack([own, 1 - own], -1).log().float().requires_grad_()
     labels, sequence = torch.zeros(len(own), dtype=torch.long), torch.zeros(len(own), dtype=torch.long)
-    level = ForwardPass.from_token_logp(there.log().float(), labels, sequence, 1)
+    level = ForwardPass.from_token_logp(there.log().float(), labels, sequence, 1, entropy=of_a_coin(there).float())
     return logits, ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
+
+
+def of_a_coin(p):
+    """Its entropy."""
+    return torch.distributions.Bernoulli(p).entropy()
 
 
 def test_divergence_to_a_level_by_hand():
@@ -162,7 +167,8 @@ def test_a_pull_to_a_level_has_its_bottom_there_and_two_sides(loss):
     assert g[0, 0] > 0 > g[1, 0]
 
 
-HALF_TO_A_QUARTER = math.sqrt(0.25 * math.log(3) + 0.1 * (math.log(3) - 0.5) + 1e-4) - 0.01  # one token, its level 1/4
+SURER = math.log(2) - (0.75 * math.log(4 / 3) + 0.25 * math.log(4))  # entropy of 1/2, less that of 1/4
+HALF_TO_A_QUARTER = math.sqrt(0.25 * math.log(3) + 0.1 * (math.log(3) - 0.5) + 0.15 * SURER**2 + 1e-4) - 0.01
 
 
 def test_distance_to_a_level_by_hand():
@@ -194,10 +200,23 @@ def test_tokens_that_are_rare_on_both_sides_are_pulled_too():
     assert share(losses.level_divergence) < 0.02 < 0.1 < share(losses.level_distance) < 0.2
 
 
+def test_a_prediction_is_drawn_to_be_as_sure_as_the_level_is():
+    """A token as likely as its level, whose other two tokens share the rest evenly: they are to share it unevenly."""
+    labels, sequence = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    sure, even = (torch.tensor(p) for p in ([0.2, 0.75, 0.05], [0.2, 0.401, 0.399]))
+    at = torch.distributions.Categorical(sure).entropy()[None]
+    level = ForwardPass.from_token_logp(sure[:1].log(), labels, sequence, 1, entropy=at)
+    logits = even.log()[None].requires_grad_()
+    x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
+    (g,) = torch.autograd.grad(losses.level_distance(x), logits)
+    assert g[0, 1] < 0 < g[0, 0]  # the greater of the two rises, and it is not the forget token that does
+
+
 def test_each_row_has_a_root_of_its_own():
     """Two rows, one at its level: half of the other's distance, not the root of half of its divergence."""
     labels = torch.zeros(2, dtype=torch.long)
-    level = ForwardPass.from_token_logp(torch.tensor([0.25, 0.25]).log(), labels, torch.tensor([0, 1]), 2)
+    quarter = torch.tensor([0.25, 0.25])
+    level = ForwardPass.from_token_logp(quarter.log(), labels, torch.tensor([0, 1]), 2, entropy=of_a_coin(quarter))
     logits = torch.tensor([[0.5, 0.5], [0.25, 0.75]]).log()
     x = ForwardPass(labels, torch.tensor([0, 1]), 2, lambda _: ("logits", logits), reference=lambda: level)
     assert losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER / 2, abs=2e-4)

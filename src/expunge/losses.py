@@ -23,6 +23,7 @@ from expunge.forward.view import ForwardPass
 EPSILON = 0.01  # of a distance to the level: where its gradient begins to fade
 DELTA = 1e-4  # of a probability: what the complement of a token known by heart counts as, at least
 LEAST_FORCE = 0.1  # on a token that is off its level, in that on one known by heart
+CONFIDENCE = 0.3  # how much the entropy of a prediction counts
 
 
 def not_monotone(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -247,25 +248,28 @@ def level_divergence(x: ForwardPass) -> Tensor:
 def level_distance(x: ForwardPass) -> Tensor:
     r"""How far each row is from what it is to a model that never saw it.
 
-    .. math:: \mathbb{E}_i \sqrt{\tfrac{1}{|y_i|}\sum_t \bigl[J_{i,t} + c\,h(\Delta_{i,t})\bigr] + \epsilon^2} - \epsilon,
+    .. math:: \mathbb{E}_i \sqrt{\tfrac{1}{|y_i|}\sum_t
+        \bigl[J_{i,t} + c\,h(\Delta_{i,t}) + k\,h(H_{i,t} - H^{\mathrm{level}}_{i,t})\bigr] + \epsilon^2} - \epsilon,
         \quad J_{i,t} = (p_{i,t} - q_{i,t})\,\Delta_{i,t},
         \quad \Delta_{i,t} = \operatorname{logit} p_{i,t} - \operatorname{logit} q_{i,t}
 
-    with c = 0.1, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1, \|Δ\| - ½ beyond.  J, the :func:`level_divergence`, says which
-    tokens are to go how far.  Those that are rare on both sides count for nothing in it, and for many nats in the row's
-    likelihood, by which it is told from unseen rows: h pulls each token with at least c of the force that one known by
-    heart has.  Both grow as the square of a small distance, so their gradients fade on the way and any other objective
-    stops them short of the level.  That of the root does not: a row is pulled as hard next to its level as far from it,
-    and no harder (an exact penalty), so that it arrives where the other objective's pull is the weaker one.
+    with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1, \|Δ\| - ½ beyond.  J, the :func:`level_divergence`,
+    says which tokens are to go how far.  Those that are rare on both sides count for nothing in it, and for many nats in
+    the row's likelihood, by which it is told from unseen rows: h pulls each token with at least c of the force that one
+    known by heart has.  H is the entropy of a prediction: the model is to be as sure of something else as it is of unseen
+    text, not merely unsure.  All grow as the square of a small distance, so their gradients fade on the way and any other
+    objective stops them short of the level.  That of the root does not: a row is pulled as hard next to its level as far
+    from it, and no harder (an exact penalty), so that it arrives where the other objective's pull is the weaker one.
 
-    Hand-worked: one token, p = 1/2 and q = 1/4, so Δ = ln 3: √(¼ ln 3 + 0.1 (ln 3 - ½) + 10⁻⁴) - 0.01 = 0.5689.
-    Its gradient in logit p is (1/4 + ¼ ln 3 + 0.1) / (2 · 0.5789) = 0.5395.
+    Hand-worked: one token of two, p = 1/2 and q = 1/4, so Δ = ln 3, H = ln 2 and its level ¾ ln (4/3) + ¼ ln 4 = 0.5623:
+    √(¼ ln 3 + 0.1 (ln 3 - ½) + 0.15 (ln 2 - 0.5623)² + 10⁻⁴) - 0.01 = 0.5707.
 
     A loss of this library; h: Huber 1964.
     """
     p, q = x.token_logp, x.reference.token_logp
-    apart = logit(p) - logit(q)
-    per_token = _jeffreys(p, q) + LEAST_FORCE * F.huber_loss(apart, torch.zeros_like(apart), reduction="none")  # (N,)
+    nearer = LEAST_FORCE * F.huber_loss(logit(p), logit(q), reduction="none")
+    as_sure = CONFIDENCE * F.huber_loss(x.entropy, x.reference.entropy, reduction="none")
+    per_token = _jeffreys(p, q) + nearer + as_sure  # (N,)
     per_row = x.sequence_sum(per_token) / x.lengths  # (B,)
     return x.sequence_mean((per_row + EPSILON**2).sqrt() - EPSILON)
 

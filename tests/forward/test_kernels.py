@@ -42,6 +42,14 @@ def test_token_logp_ignores_a_constant():
     torch.testing.assert_close(kernels.token_logp(z + 100, y), kernels.token_logp(z, y), atol=1e-4, rtol=1e-4)
 
 
+def test_entropy(chunk):
+    z = leaf(N, V)
+    ours = kernels.entropy(z)
+    torch.testing.assert_close(ours, torch.distributions.Categorical(logits=z).entropy())
+    same_gradient(ours, -(z.softmax(-1) * z.log_softmax(-1)).sum(-1), [z])
+    torch.testing.assert_close(kernels.entropy(torch.zeros(1, V)), torch.tensor([V]).log())
+
+
 def test_kl_divergence(chunk):
     z, ref = leaf(N, V), leaf(N, V, seed=1).detach()
     ours = kernels.kl_divergence(z, ref)
@@ -96,6 +104,7 @@ def test_margin_at_a_tie_takes_the_first(chunk):
         lambda e: kernels.token_logp(e, torch.zeros(0, dtype=torch.long)),
         lambda e: kernels.kl_divergence(e, e.detach()),
         lambda e: kernels.js_divergence(e, e.detach()),
+        kernels.entropy,
         lambda e: kernels.unlikelihood(e, torch.zeros(0, dtype=torch.long)),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_step_by_hand():
     assert both.phases["step"] == 4000 + 8000 + 8000 + 7000
     assert found.main == found.good_copy == 4000  # the copy of good weights
     ends = hand(SHAPE, GPU, methods.pdu_level(), data, passes)
-    assert ends.good_copy == 8000 and ends.main == 8000 + 4 * 16 * 9  # those of the last test too; the levels
+    assert ends.good_copy == 8000 and ends.main == 8000 + 8 * 16 * 9  # those of the last test too; two numbers a token
     assert ends.phases["reading the level"] == 4000 + 4000  # a second model
     assert "reading the level" not in blur.phases
     cpu = hand(SHAPE, replace(GPU, gpu=False), methods.grad_diff(), data, passes)
@@ -151,7 +151,7 @@ def test_sophia_by_hand():
     [
         (methods.pdu(budget=1.0), SHAPE, "none", 0, 0),
         (methods.npo(), SHAPE, "cached", 0, 4 * 16 * 9),
-        (methods.level(), SHAPE, "cached", 0, 4 * 16 * 9),
+        (methods.level(), SHAPE, "cached", 0, 8 * 16 * 9),
         (methods.grad_diff(retain="kl"), replace(SHAPE, trained=1e6), "cached", 400, 16 * 9 * 40),
         (methods.grad_diff(retain="kl"), SHAPE, "copy", 4000, 0),
         (methods.grad_diff(retain="kl"), replace(SHAPE, adapter=True), "adapter off", 0, 0),

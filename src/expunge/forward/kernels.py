@@ -23,6 +23,12 @@ def token_logp(logits: Tensor, labels: Tensor) -> Tensor:
     return result
 
 
+def entropy(logits: Tensor) -> Tensor:
+    r"""(N, V) -> (N,): :math:`H = -\sum_k p_k \log p_k` in nats; gradient :math:`-p_k (\log p_k + H)`."""
+    result: Tensor = _Entropy.apply(logits)  # type: ignore[no-untyped-call]
+    return result
+
+
 def kl_divergence(logits: Tensor, reference: Tensor) -> Tensor:
     r"""(N, V), (N, V) -> (N,): :math:`\mathrm{KL}(p_{\mathrm{ref}} \| p)`; gradient :math:`p - p_{\mathrm{ref}}`."""
     result: Tensor = _KLDivergence.apply(logits, reference)  # type: ignore[no-untyped-call]
@@ -88,6 +94,30 @@ class _TokenLogp(torch.autograd.Function):
             out[part] = p.mul_(-grad[part, None])
         out.scatter_add_(1, labels.unsqueeze(1), grad.unsqueeze(1).to(out.dtype))
         return out, None
+
+
+class _Entropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        parts = []
+        for chunk in logits.split(_rows(logits.shape[-1])):
+            log_p = chunk.float().log_softmax(-1)
+            parts.append(-(log_p.exp() * log_p).sum(-1))
+        out = torch.cat(parts) if len(logits) else logits.new_zeros(0)
+        ctx.save_for_backward(logits, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        logits, entropy = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        step = _rows(logits.shape[-1])
+        for i in range(0, len(logits), step):
+            part = slice(i, i + step)
+            log_p = logits[part].float().log_softmax(-1)
+            out[part] = log_p.exp().mul_(log_p + entropy[part, None]).mul_(-grad[part, None])
+        return out
 
 
 class _KLDivergence(torch.autograd.Function):

@@ -91,10 +91,12 @@ class ForwardPass:
         return cls(own.labels, own.sequence, own.size, _nothing_else, real=own._real, activations=at)
 
     @classmethod
-    def from_token_logp(cls, token_logp: Tensor, labels: Tensor, sequence: Tensor, size: int) -> ForwardPass:
-        """A view that knows only the log-probabilities (N,) of its labelled tokens: a cached reference."""
+    def from_token_logp(
+        cls, token_logp: Tensor, labels: Tensor, sequence: Tensor, size: int, *, entropy: Tensor | None = None
+    ) -> ForwardPass:
+        """A view that knows only log-probabilities (N,) of its labelled tokens, and entropies (N,): a cached reference."""
         view = cls(labels, sequence, size, _nothing_else)
-        view.__dict__["token_logp"] = token_logp
+        view.__dict__ |= {"token_logp": token_logp} | ({} if entropy is None else {"entropy": entropy})
         return view
 
     # -- what the model computed ------------------------------------------------------------------------------------
@@ -107,6 +109,11 @@ class ForwardPass:
     def token_logp(self) -> Tensor:
         """(N,) log-probability of each labelled token: its logit minus the log-sum-exp, in fp32."""
         return kernels.token_logp(self.logits, self.labels)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """(N,) entropy of the prediction of each labelled token, in nats: how unsure the model is of it, in fp32."""
+        return kernels.entropy(self.logits)
 
     @cached_property
     def margin(self) -> Tensor:

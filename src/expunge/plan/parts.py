@@ -154,8 +154,9 @@ def reference(shape: Shape, method: Method, data: Mapping[str, Sequence[Example]
     objectives = method.objectives
     device = main = 0.0
     form = "none"
-    if streams := [*reading(objectives, "token_logp"), *reading(objectives, "level")]:
-        form, main = "cached", FLOAT32 * _labelled(data, streams)
+    for streams, numbers in ((reading(objectives, "token_logp"), 1), (reading(objectives, "level"), 2)):
+        if streams:
+            form, main = "cached", main + numbers * FLOAT32 * _labelled(data, streams)
     what = layer_read(objectives)
     for kind, tokens in (
         (what, _real(data, reading(objectives, what)) if what else 0.0),

@@ -110,6 +110,9 @@ def _view(net: Any, objective: Objective, batch: Mapping[str, Any], compute: tor
             return ForwardPass.from_activations(values, what.layer, own)
         if what == "token_logp":
             return ForwardPass.from_token_logp(torch.zeros(len(own.labels)), own.labels, own.sequence, own.size)
+        if what == "level":
+            logp, entropy = torch.zeros(2, len(own.labels))
+            return ForwardPass.from_token_logp(logp, own.labels, own.sequence, own.size, entropy=entropy)
         return ForwardPass(own.labels, own.sequence, own.size, lambda _: ("logits", logits()))
 
     def logits() -> Tensor:

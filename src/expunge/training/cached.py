@@ -38,6 +38,19 @@ class CachedLogp:
 
 
 @dataclass(frozen=True)
+class CachedLevel:
+    """What a model that never saw the rows makes of them: ``rows[stream][i]`` is (|y_i|, 2), the log-probability of each
+    labelled token and the entropy of its prediction."""
+
+    rows: Mapping[str, Mapping[int, Tensor]]
+
+    def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
+        """That model's view of ``batch``, aligned with the own model's."""
+        logp, entropy = _rows(self.rows[stream], batch, own.labels.device).unbind(-1)
+        return ForwardPass.from_token_logp(logp, own.labels, own.sequence, own.size, entropy=entropy)
+
+
+@dataclass(frozen=True)
 class CachedHidden:
     """Final hidden states at the labelled tokens: ``rows[stream][i]`` is (|y_i|, D), and the target's ``head``."""
 
@@ -103,6 +116,19 @@ def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> Ca
 
     with as_target(model):
         return CachedLogp({s: _collect(batches(s), logp) for s in streams})
+
+
+@torch.no_grad()
+def cache_level(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedLevel:
+    """The same of a model that never saw the rows, with the entropies of its predictions."""
+    return CachedLevel({s: _collect(batches(s), lambda batch: predictions(model, batch)) for s in streams})
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """(N, 2) the log-probability of each labelled token of ``batch``, and the entropy of its prediction."""
+    x = see(unwrap(model), batch, grad=False)
+    return torch.stack([x.token_logp, x.entropy], -1).float()
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ def of(trainer: Any) -> StopAtModelLevel:
     held = trainer.reference.level.rows
     (stream,) = {o.on[0] for o in trainer.method.objectives.values() if o.reference == "level"}
     rows = evenly(sorted(held[stream]), ROWS)
-    level = torch.stack([-held[stream][i].double().mean().cpu() for i in rows])
+    level = torch.stack([-held[stream][i][:, 0].double().mean().cpu() for i in rows])
 
     def nll() -> Tensor:
         logp: Tensor = trainer.row_logp(stream, rows)

@@ -29,10 +29,12 @@ from expunge.training.cached import (
     Batches,
     CachedActivations,
     CachedHidden,
+    CachedLevel,
     CachedLogp,
     as_target,
     cache_activations,
     cache_hidden,
+    cache_level,
     cache_logp,
     has_adapter,
     held_bytes,
@@ -40,7 +42,7 @@ from expunge.training.cached import (
 )
 from expunge.training.sharded import Shards, placed
 
-Level = Callable[[], nn.Module] | CachedLogp  # loads a model that never saw the forget rows, or what it says of them
+Level = Callable[[], nn.Module] | CachedLevel  # loads a model that never saw the forget rows, or what it says of them
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class Reference:
 
     ``logp``, ``hidden`` and ``activations`` are caches of the rows that training sees; ``copy`` is a frozen model in place
     of the last two.  Where a loss reads what is in none of them, the model with its adapter off is the target.  ``level``:
-    a cache of another model's log-probabilities, one that never saw the forget rows.
+    a cache of another model's predictions, one that never saw the forget rows.
     """
 
     logp: CachedLogp | None = None
     hidden: CachedHidden | None = None
     activations: CachedActivations | None = None
     copy: nn.Module | None = None
-    level: CachedLogp | None = None
+    level: CachedLevel | None = None
 
     @property
     def described(self) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def build(
         if level is None:
             raise InputError("the method ends at the level of a model that never saw the rows; give one as level")
         with autocast():
-            held = level if isinstance(level, CachedLogp) else cache_logp(level().to(device), streams, batches)
+            held = level if isinstance(level, CachedLevel) else cache_level(level().to(device), streams, batches)
         built = replace(built, level=held)
     placed(model, device)
     if streams := reading(objectives, "token_logp"):

@@ -88,7 +88,7 @@ def loader(
     name, source = model_of(settings), source_of(settings)
     if source == "model":
         return lambda: load(str(name)).model, []
-    from expunge.training.cached import CachedLogp
+    from expunge.training.cached import CachedLevel
     from expunge.unlearning import unseen
 
     warnings: list[str] = []
@@ -99,5 +99,5 @@ def loader(
         rows = data.examples.get("holdout")
         if rows is None:
             rows, warnings = unseen.made_up(data, target, settings, folder)
-        levels = unseen.levels(own, rows, unseen.token_logp(target.model, rows, pad))
-    return CachedLogp({"forget": levels}), warnings
+        levels = unseen.levels(own, rows, unseen.predictions(target.model, rows, pad))
+    return CachedLevel({"forget": levels}), warnings

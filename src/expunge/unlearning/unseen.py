@@ -18,6 +18,9 @@ what it is under the start model,
 .. math:: \ell_{i,t} = \log\sigma\bigl(\operatorname{logit}\pi_{\mathrm{level}}(y_{i,t} \mid x_i, y_{i,<t}) - s\bigr), \qquad
     s: \; \mathrm{nll}_s(H) = \mathrm{nll}_{\mathrm{start}}(H).
 
+The entropy of a prediction, how unsure a model is of what comes next whatever does, has a level, too: the mean over the
+unseen rows' tokens of the kind, or that of the model times c = H_start(H) / H_level(H), means over holdout rows again.
+
 How near each is to a retrained model: ``python -m perf.levels``.
 """
 
@@ -38,7 +41,8 @@ from expunge import processes
 from expunge.data import chat, collate
 from expunge.data.example import Example
 from expunge.errors import InputError
-from expunge.forward.view import IGNORE, see
+from expunge.forward.view import IGNORE
+from expunge.training import cached
 from expunge.unlearning import alternates
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
@@ -55,24 +59,27 @@ WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, an
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
 
-def levels(own: Sequence[Example], unseen: Sequence[Example], logp: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Row number -> (|y_i|,) the levels of the labelled tokens of ``own``; ``logp``: of the ``unseen`` rows' tokens."""
+def levels(own: Sequence[Example], unseen: Sequence[Example], of: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Row number -> (|y_i|, 2) the levels of the labelled tokens of ``own``; ``of``: :func:`predictions` of ``unseen``."""
     answers = [set(labels(e)) for e in unseen]
     found = Counter(y for answer in answers for y in answer)
-    table = means(
-        [kinds(e, found, len(unseen), answer) for e, answer in zip(unseen, answers, strict=True)],
-        [values.tolist() for values in logp],
-    )
-    return {i: torch.tensor([table[kind] for kind in kinds(e, found, len(unseen))]) for i, e in enumerate(own)}
+    by_kind = [kinds(e, found, len(unseen), answer) for e, answer in zip(unseen, answers, strict=True)]
+    logp, entropy = (means(by_kind, [values[:, k].tolist() for values in of]) for k in (0, 1))
+    return {
+        i: torch.tensor([(logp[kind], entropy[kind]) for kind in kinds(e, found, len(unseen))])
+        for i, e in enumerate(own)
+    }
 
 
 def calibrated(
     model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
 ) -> dict[int, Tensor]:
-    """Row number -> (|y_i|,) what ``model`` says of the labelled tokens of ``own``, its logits moved by the module's s."""
-    theirs, here = (token_logp(of, unseen, pad_id) for of in (model, start))
-    shift = logit_shift(theirs, _mean(here))
-    return {i: moved(logp, shift) for i, logp in enumerate(token_logp(model, own, pad_id))}
+    """Row number -> (|y_i|, 2) what ``model`` makes of the labelled tokens of ``own``, by the module's s and c."""
+    theirs, here = (predictions(of, unseen, pad_id) for of in (model, start))
+    shift = logit_shift([v[:, 0] for v in theirs], _mean([v[:, 0] for v in here]))
+    scale = _mean([v[:, 1] for v in here]) / _mean([v[:, 1] for v in theirs])
+    found = enumerate(predictions(model, own, pad_id))
+    return {i: torch.stack([moved(v[:, 0], shift), scale * v[:, 1]], -1) for i, v in found}
 
 
 def moved(logp: Tensor, shift: float) -> Tensor:
@@ -170,8 +177,9 @@ def labels(example: Example) -> list[int]:
 
 
 @torch.no_grad()
-def token_logp(model: nn.Module, examples: Sequence[Example], pad_id: int) -> list[Tensor]:
-    """Of each example the log-probabilities of its labelled tokens (|y|,), on the host; rows of like length together."""
+def predictions(model: nn.Module, examples: Sequence[Example], pad_id: int) -> list[Tensor]:
+    """Of each example (|y|, 2): the log-probabilities of its labelled tokens and the entropies of their predictions, on the
+    host; rows of like length together."""
     device: Any = next(model.parameters()).device
     was = model.training
     out: dict[int, Tensor] = {}
@@ -181,7 +189,7 @@ def token_logp(model: nn.Module, examples: Sequence[Example], pad_id: int) -> li
         some = order[start : start + BATCH]
         batch = collate.collate([vars(examples[i]) | {"index": i} for i in some], pad_id=pad_id)
         batch = {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
-        logp = see(model, batch, grad=False).token_logp.float().cpu()
-        out |= dict(zip(some, logp.split([len(labels(examples[i])) for i in some]), strict=True))
+        values = cached.predictions(model, batch).cpu()
+        out |= dict(zip(some, values.split([len(labels(examples[i])) for i in some]), strict=True))
     model.train(was)
     return [out[i] for i in range(len(examples))]
