@@ -15,6 +15,7 @@ import accelerate.utils.imports
 import accelerate.utils.memory
 import torch
 import typer.testing
+from transformers import LlamaConfig
 
 torch.set_num_threads(1)  # tiny models drown in thread hand-over
 # Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
@@ -26,6 +27,10 @@ accelerate.utils.memory.gc = SimpleNamespace(collect=int)
 # Every command line that a test types begins with the table of all commands.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 
+
+# Every layer reads dozens of settings, each by a search for its other names, of which a Llama has none.
+if not LlamaConfig.attribute_map:
+    LlamaConfig.__getattribute__ = object.__getattribute__
 
 # The disk takes 4 to 12 ms to hold a file, for thousands of files of which no test asks for more than that it was called.
 _fsync = os.fsync
