@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def pytest_collection() -> None:
     """Not called in xdist's controller."""
+    gc.disable()  # what is imported stays
     import shortcuts  # noqa: F401
     from hypothesis import HealthCheck, settings
 
@@ -31,6 +32,7 @@ def pytest_collection_finish() -> None:
     """The libraries' objects live to the end: the collector, which every run calls, need not walk them each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

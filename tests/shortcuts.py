@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
+import stat
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
+
+os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # a thread for each weight takes longer than a tiny weight
 
 import accelerate.utils.imports
 import accelerate.utils.memory
 import torch
 import typer.testing
+from transformers import LlamaConfig
 
 torch.set_num_threads(1)  # tiny models drown in thread hand-over
 # Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
@@ -19,3 +26,40 @@ accelerate.utils.memory.gc = SimpleNamespace(collect=int)
 
 # Every command line that a test types begins with the table of all commands.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
+# Every layer reads dozens of settings, each by a search for its other names, of which a Llama has none.
+if not LlamaConfig.attribute_map:
+    LlamaConfig.__getattribute__ = object.__getattribute__
+
+# The disk takes 4 to 12 ms to hold a file, for thousands of files of which no test asks for more than that it was called.
+_fsync = os.fsync
+
+
+def _flushed(file: Any) -> None:
+    """As ``os.fsync``, but what is on a disk may stay in memory."""
+    mode = os.fstat(file if isinstance(file, int) else file.fileno()).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        _fsync(file)
+
+
+os.fsync = _flushed  # type: ignore[assignment]
+
+# A seed for a device that is not there waits for it with a whole traceback.
+for _device in (torch.cuda, torch.xpu):
+    if not _device.is_available():
+        _device.manual_seed_all = lambda seed: None
+
+
+def _if_stored(fill: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A weight without storage has no values; torch finds that out slowly."""
+
+    @functools.wraps(fill)
+    def filled(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return tensor if tensor.is_meta else fill(tensor, *args, **kwargs)
+
+    return filled
+
+
+for _name in ("normal_", "uniform_", "kaiming_uniform_"):
+    setattr(torch.nn.init, _name, _if_stored(getattr(torch.nn.init, _name)))

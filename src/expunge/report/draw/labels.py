@@ -53,30 +53,37 @@ def place(labels: Sequence[Label], marks: Sequence[Spot], bars: Sequence[tuple[S
     >>> place([one], [(50, 50)], [], (0, 0, 75, 100))  # no room on the right
     [(30.0, 50.0)]
     """
+    around_marks = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in marks]
+    around_bars = [_padded(a, b) for a, b in bars]
     occupied: list[Box] = []
     out = []
     for label in labels:
-        spots = [(label.beside(ring, angle), ring) for ring in RINGS for angle in ANGLES]
-        position = min(spots, key=lambda s: _cost(label, s[0], occupied, marks, bars, inside) + 0.5 * s[1])[0]
+        position = _cheapest(label, occupied, around_marks, around_bars, inside)
         occupied.append(label.box(position, 1.0))
         out.append((round(position[0], 6), round(position[1], 6)))
     return out
 
 
+def _cheapest(label: Label, occupied: Sequence[Box], marks: Sequence[Box], bars: Sequence[Box], inside: Box) -> Spot:
+    """The middle of a name whose overlap and distance from its mark cost least: the first of several, ring by ring."""
+    best, least = label.anchor, math.inf
+    for ring in RINGS:
+        if least <= 0.5 * ring:  # no spot further away can cost less
+            break
+        for angle in ANGLES:
+            middle = label.beside(ring, angle)
+            if (cost := _cost(label, middle, occupied, marks, bars, inside) + 0.5 * ring) < least:
+                best, least = middle, cost
+    return best
+
+
 def _cost(
-    label: Label,
-    middle: Spot,
-    occupied: Sequence[Box],
-    marks: Sequence[Spot],
-    bars: Sequence[tuple[Spot, Spot]],
-    inside: Box,
+    label: Label, middle: Spot, occupied: Sequence[Box], marks: Sequence[Box], bars: Sequence[Box], inside: Box
 ) -> float:
     """The weighted overlap of a name at ``middle``, in square points."""
     box = label.box(middle, 1.0)
     outside = (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, inside)
-    on_names = sum(_shared(box, other) for other in occupied)
-    on_marks = sum(_shared(box, (x - MARK, y - MARK, x + MARK, y + MARK)) for x, y in marks)
-    on_bars = sum(_shared(box, _padded(a, b)) for a, b in bars)
+    on_names, on_marks, on_bars = (sum(_shared(box, other) for other in some) for some in (occupied, marks, bars))
     return 20 * outside + 10 * on_names + 6 * on_marks + 0.5 * on_bars
 
 
