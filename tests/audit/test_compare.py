@@ -132,7 +132,9 @@ def test_the_verdict_of_a_retrained_model_does_not_hang_on_the_control(control, 
     assert verdict.decide(found.findings, POLICY, basis=found.basis).word == word
 
 
-@pytest.mark.parametrize(("control", "kind", "word"), [(BASE, "base", "partly"), (RETRAINED, "retrained", "not forgotten")])
+@pytest.mark.parametrize(
+    ("control", "kind", "word"), [(BASE, "base", "partly"), (RETRAINED, "retrained", "not forgotten")]
+)
 def test_a_preference_as_strong_as_the_targets_counts_with_either(control, kind, word):
     found = compared({"target": TARGET, "unlearned": model(0.036, 0.001, holdout=0.036), "control": control}, kind)
     assert verdict.decide(found.findings, POLICY, basis=found.basis).word == word

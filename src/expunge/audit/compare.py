@@ -132,7 +132,9 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
             if not np.isnan(own).any():
                 control_knows.append(remaining_share(zero, f, own, seed=seed).value)
         share = remaining_share(u, f, zero, seed=seed)
-        limit, severe = limits(policy.remaining, policy.remaining_failed, 1.0, lenient=name in OF_TRAINING, control=control)
+        limit, severe = limits(
+            policy.remaining, policy.remaining_failed, 1.0, lenient=name in OF_TRAINING, control=control
+        )
         out.findings.append(
             finding(
                 f"remaining/{name}", "gone", "remaining", share, policy, limit=limit, severe=severe, better="lower",
@@ -159,16 +161,14 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
         ]
     elif control != "retrained":
         out.not_concluded += [
-            f"whether it is as if retrained: the control is the {control}, which lacks the rest of the training data as well",
-            "whether right answers are preferred more, and rows told from unseen ones better, than training on the other rows "
-            f"explains: by these figures a retrained model differs from the {control} too, so only what is beyond the second "
-            "limit counts",
+            f"whether it is as if retrained: the control is the {control}, which lacks the rest of the training data too",
+            "whether right answers are preferred more, and rows told from unseen ones better, than training on the other "
+            f"rows explains: a retrained model differs from the {control} as well, so only what is beyond the second limit "
+            "counts",
         ]
 
 
-def limits(
-    limit: float, severe: float, beyond: float, *, lenient: bool, control: str | None
-) -> tuple[float, float]:
+def limits(limit: float, severe: float, beyond: float, *, lenient: bool, control: str | None) -> tuple[float, float]:
     """(limit, second limit) of a figure: (``severe``, ``beyond``) where it is ``lenient`` and no retrained model is the
     control.
 
