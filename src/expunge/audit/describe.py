@@ -66,8 +66,10 @@ def record_of(
 ) -> dict[str, Any]:
     """The record, but for the stamp of :func:`write`."""
     rows = results.material
-    models = {role: one.facts | ({"kind": control.kind} if role == "control" and control else {})
-              for role, one in results.models.items()}  # fmt: skip
+    called = naming.model_names(settings, control)
+    models = {role: one.facts | {"source": called[role]} for role, one in results.models.items()}
+    if control:
+        models["control"]["kind"] = control.kind
     log = {
         "kind": KIND,
         "command": command,

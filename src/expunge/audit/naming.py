@@ -19,9 +19,9 @@ def model_names(settings: Audit, control: Control | None) -> dict[str, str]:
     places = {"target": settings.target or "", "unlearned": settings.model} | (
         {"control": control.name} if control else {}
     )
-    if not settings.named:
+    name = settings.model_name
+    if not name:
         return places
-    name = settings.model_name or "the unlearned model"
     own = {
         "unlearned": name,
         "target": settings.target_name or f"{name}, before unlearning",
@@ -32,7 +32,7 @@ def model_names(settings: Audit, control: Control | None) -> dict[str, str]:
 
 def data_name(settings: Audit, name: str, source: str) -> str:
     """What the record calls the set ``name`` that was read from ``source``: of named models the file alone."""
-    if not settings.named:
+    if not settings.model_name:
         return source
     file = os.path.basename(os.path.normpath(source))
     return f"{settings.data_name}/{file}" if settings.data_name else file
@@ -40,7 +40,7 @@ def data_name(settings: Audit, name: str, source: str) -> str:
 
 def names(settings: Audit, control: Control | None) -> dict[str, str]:
     """Path -> what the record calls it; empty where ``settings`` name no model, which leaves paths as they are."""
-    if not settings.named:
+    if not settings.model_name:
         return {}
     models = model_names(settings, control)
     out = {settings.model: models["unlearned"], str(settings.target): models["target"]}

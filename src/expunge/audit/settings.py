@@ -115,11 +115,6 @@ class Audit(BaseModel):
     run: str | None = None  # the folder of the run that wrote the model
 
     @property
-    def named(self) -> bool:
-        """Whether models are called by names, and no path is written."""
-        return any((self.model_name, self.target_name, self.control_name, self.data_name))
-
-    @property
     def attack_names(self) -> list[str]:
         """The names in ``attacks``."""
         return [name.strip() for name in self.attacks.split(",") if name.strip()]
@@ -137,6 +132,11 @@ def make(values: Mapping[str, Any], where: str = "the audit") -> Audit:
         )
     if chosen.dtype not in DTYPES:
         raise InputError(f"{where}: dtype must be {', '.join(DTYPES)}, not {chosen.dtype!r}")
+    for name in ("target_name", "control_name", "data_name"):
+        if getattr(chosen, name) and not chosen.model_name:
+            raise InputError(
+                f"{where}: {name} does nothing without model_name; say what the record calls the model too"
+            )
     if not chosen.attack_names:
         raise InputError(f"{where}: attacks is empty; say none, quick, all, or names with commas")
     return chosen
