@@ -52,6 +52,21 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def device() -> Any:
+    """Where this process runs models unless told otherwise: its accelerator, else the CPU."""
+    return state().device
+
+
+def state() -> Any:
+    """Accelerate's ``PartialState`` of what a launcher started.  It has to be told that there is no accelerator, or takes
+    each for the only one.
+    """
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def check_one(what: str, instead: str = "start it without a launcher") -> None:
     """Raise InputError where ``what``, which runs in one process, was started in several."""
     if count() > 1:

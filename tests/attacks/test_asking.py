@@ -98,3 +98,24 @@ def test_rows_that_allow_no_variant_are_refused():
 def test_multiple_choice_counts_guessing():
     points = asking.chosen_by(lambda prompts: ["A"] * len(prompts), SUBJECT)
     assert [p.known.tolist() for p in points] == [[0.25] * 2] * 2
+
+
+def test_nothing_is_asked_twice_of_one_subject(monkeypatch):
+    """The plain questions of two attacks are answered once; another subject asks anew."""
+    from expunge.evaluation.table import Collected, Generated
+
+    asked = []
+
+    def collect(model, tokenizer, probes, **_):
+        asked.append(len(probes))
+        return Collected((), tuple(Generated("attack", p.index, "answer", "", f"{p.row.prompt}") for p in probes))
+
+    monkeypatch.setattr(asking, "collect", collect)
+    subject = Subject(None, toy.TOKENIZER, ROWS)
+    first = asking.asked_of(asking.local(subject), {"agreeing": variants.PREFILL["agreeing"]}, subject)
+    again = asking.asked_of(asking.local(subject), {"list": variants.FORMAT["list"]}, subject)
+    assert asked == [8, 4] and [p.known.tolist() for p in first[:1]] == [p.known.tolist() for p in again[:1]]
+    asking.local(subject)(variants.plain(subject))
+    assert asked == [8, 4]
+    asking.local(Subject(None, toy.TOKENIZER, ROWS))(variants.plain(subject))
+    assert asked == [8, 4, 4]

@@ -88,5 +88,10 @@ def test_answers_that_are_never_the_likeliest_leak():
     first, again = (sampling.recalls(sampling.drawn_from(toy.subject(model)), toy.subject(model), 2) for _ in range(2))
     other = sampling.recalls(sampling.drawn_from(toy.subject(model, seed=1)), toy.subject(model), 2)
     assert first.tolist() == again.tolist() != other.tolist()
+    subject = toy.subject(model)
+    drawn = sampling.drawn_from(subject)
+    texts = drawn(sampling.plain(subject), 1)
+    assert drawn(sampling.plain(subject), 1) is texts  # drawn once for all attacks on a subject
+    assert sampling.drawn_from(replace(subject, seed=1))(sampling.plain(subject), 1) is not texts
     assert toy.same_bits(model, before)
     assert sampling.sample(toy.subject(toy.toys().control), None, samples=2, binary=True)[-1].known.mean() < 0.3

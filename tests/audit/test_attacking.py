@@ -84,3 +84,27 @@ def test_points_that_are_no_numbers_are_no_points():
     bad = Attack("bad", "weights", "s", lambda s, m: [Point(1, "x", np.full(1, np.nan)), Point(2, "y", np.ones(3))])
     found = attacking.carried_out([bad], Subject(None, None, [Row("q", "a")]), lambda _: np.ones(1), lambda _: None)
     assert found == {"bad": "it gave no numbers"}
+
+
+def test_a_random_attack_is_carried_out_with_each_seed():
+    """Seeds 5, 6, 7 give 0.15, 0.20, 0.25 of what is known in the end; one that is not random has one seed."""
+
+    def run(subject: Subject, _: object) -> list[Point]:
+        return [Point(4, "4", flat(0.15 + 0.05 * (subject.seed - 5)))]
+
+    subject = Subject(None, None, [Row("q", "a")] * ROWS, seed=5)
+    attacks = [Attack("drawn", "weights", "s", run, random=True), Attack("plain", "weights", "s", run)]
+    found = attacking.carried_out(attacks, subject, lambda _: flat(0), lambda _: None, seeds=3)
+    assert found["drawn"][0].known == pytest.approx(flat(0.2)) and found["drawn"][0].by_seed.shape == (3, ROWS)
+    assert found["plain"][0].known == pytest.approx(flat(0.15)) and found["plain"][0].by_seed is None
+    points = {"unlearned": found["drawn"], "control": [Point(4, "4", flat(0.1), by_seed=np.stack([flat(0.1)] * 3))]}
+    knows = {role: {"probability": flat(v)} for role, v in (("target", 0.9), ("unlearned", 0.1), ("control", 0.1))}
+    said, _ = attacking.summarised([attacking.Attacked(attacks[0], points)], knows, policy.read(), 5)
+    assert [line["seed"] for line in said[0]["seeds"]] == [5, 6, 7]
+    assert [line["recovery"] for line in said[0]["seeds"]] == pytest.approx([0.0625, 0.125, 0.1875])
+    assert [line["excess"] for line in said[0]["seeds"]] == pytest.approx([0.0625, 0.125, 0.1875])
+    assert said[0]["recovery"]["value"] == pytest.approx(0.125)
+    alone, _ = attacking.summarised(
+        [attacking.Attacked(attacks[1], {"unlearned": found["plain"]})], knows, policy.read(), 5
+    )
+    assert alone[0]["seeds"] == []

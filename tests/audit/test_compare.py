@@ -112,3 +112,47 @@ def test_a_difference_is_paired_and_tested_for_equivalence():
     assert line["value"] == pytest.approx(0.02, abs=1e-3) and line["equivalent"] and line["high"] - line["low"] < 0.01
     far = next(d for d in found.differences if (d["name"], d["from"]) == ("probability", "target"))
     assert far["value"] == pytest.approx(-0.78, abs=0.01) and not far["equivalent"]
+
+
+BASE = model(0.06, 0.03, holdout=0.06)  # preference 0.67, as a model that was taught none of the rows
+RETRAINED = model(0.036, 0.012, holdout=0.036)  # 0.75: taught the other rows
+
+
+@pytest.mark.parametrize(("control", "kind"), [(BASE, "base"), (RETRAINED, "retrained")])
+@pytest.mark.parametrize(
+    ("unlearned", "word"),
+    [
+        (RETRAINED, "forgotten"),
+        (TARGET, "not forgotten"),
+        (model(0.036, 0.012, retain=0.3, holdout=0.036), "model damaged"),
+    ],
+)
+def test_the_verdict_of_a_retrained_model_does_not_hang_on_the_control(control, kind, unlearned, word):
+    found = compared({"target": TARGET, "unlearned": unlearned, "control": control}, kind)
+    assert verdict.decide(found.findings, POLICY, basis=found.basis).word == word
+
+
+@pytest.mark.parametrize(
+    ("control", "kind", "word"), [(BASE, "base", "partly"), (RETRAINED, "retrained", "not forgotten")]
+)
+def test_a_preference_as_strong_as_the_targets_counts_with_either(control, kind, word):
+    found = compared({"target": TARGET, "unlearned": model(0.036, 0.001, holdout=0.036), "control": control}, kind)
+    assert verdict.decide(found.findings, POLICY, basis=found.basis).word == word
+
+
+def test_against_a_base_what_training_on_the_other_rows_changes_counts_from_the_second_limit():
+    tables = {"target": TARGET, "unlearned": RETRAINED, "control": BASE}
+    by_base, by_retrained = (compared(tables, kind) for kind in ("base", "retrained"))
+    assert of(by_base, "remaining/preference").value > POLICY.remaining  # what a retrained model is above a base
+    for name, base, retrained in (
+        ("remaining/preference", 0.5, 0.2), ("membership/loss", 0.3, 0.15), ("remaining/probability", 0.2, 0.2),
+    ):  # fmt: skip
+        assert (of(by_base, name).limit, of(by_retrained, name).limit) == (base, retrained)
+    assert any("second limit" in line for line in by_base.not_concluded)
+    required = POLICY.model_copy(update={"require": ("remaining", "equivalence")})
+    material_ = material()
+    decides = {
+        kind: {f.decides for f in compare.compare(tables, {}, material_, required, control=kind).findings
+               if f.family == "equivalence"} for kind in ("base", "retrained")
+    }  # fmt: skip
+    assert decides == {"base": {False}, "retrained": {True}}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from expunge.audit import quick
-from expunge.audit.run import control_of
+from expunge.audit.control import control_of
 from expunge.audit.settings import make
 from expunge.unlearning.settings import Recipe
 

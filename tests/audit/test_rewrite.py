@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from types import SimpleNamespace
 
 from expunge.audit import material, rewrite, settings
@@ -68,3 +69,21 @@ def test_written_once_and_read_again(tmp_path, monkeypatch):
     assert len(drawn) == 8 and other.rewritten == done.rewritten
     none, about = rewrite.complete(given, target, chosen.model_copy(update={"rewrite": False}), tmp_path)
     assert none.rewritten == rewritten and about["by"] is None
+
+
+def test_wrong_answers_to_the_attackers_rows_too(tmp_path, monkeypatch):
+    """Those that bring none get one; nothing is wanted, and so no model, where all rows bring theirs."""
+    known = [row("Where does Eda live?", "Eda lives in Oru."), row("Where does Flo live?", "Flo lives in Oru.")]
+    known[1] = replace(known[1], perturbed=("Flo lives in Zug.",))
+    given = [material.Rewritten("What is the place of Ada?", ("Ada lives in Zug.",), True)]
+    rows = material.Material([row("Where does Ada live?", "Ada lives in Oru.")], known, [], [], [], given, {})
+    chosen = settings.Audit(model="m", target="t", forget="f")
+    assert [(w.key, w.kinds) for w in rewrite.wanted(rows, chosen)] == [("known 0", ("wrong",))]
+    monkeypatch.setattr(
+        rewrite, "_drawn", lambda kind, some, *_: [f"{r.answer.split()[0]} lives in Tar." for r in some]
+    )
+    target = SimpleNamespace(fingerprint="f", model=None, tokenizer=None)
+    done, _ = rewrite.complete(rows, target, chosen, tmp_path)
+    assert [r.perturbed for r in done.known] == [("Eda lives in Tar.",), ("Flo lives in Zug.",)]
+    alone = replace(rows, known=known[1:])
+    assert rewrite.wanted(alone, chosen) == [] and rewrite.complete(alone, None, chosen, tmp_path)[0].known == known[1:]

@@ -8,7 +8,7 @@ import stat
 import numpy as np
 import pytest
 
-from expunge import record
+from expunge import models, record
 from expunge.audit import describe, measure, run, settings
 from expunge.errors import InputError
 from expunge.evaluation import table
@@ -97,7 +97,7 @@ def test_attacks_run_on_both_models_and_one_that_fails_is_named(audited):
     ],
 )
 def test_refused_before_a_model_is_loaded(chosen, changes, said, monkeypatch):
-    monkeypatch.setattr(run.models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(InputError, match=said):
         run.run(settings.make(chosen | {"out": "elsewhere", "attacks": "none"} | changes))
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
 from expunge.attacks.choice import OPTIONS, multiple_choice
-from expunge.attacks.prompts import Asked
+from expunge.attacks.prompts import Asked, key
 from expunge.attacks.restore import evaluated
 from expunge.attacks.variants import CHAIN, CONTEXT, FORMAT, HOPS, PREFILL, ROLE_PLAY, TRANSLATION, Variant, plain
 from expunge.errors import InputError
@@ -33,16 +33,23 @@ Answerer = Callable[[Sequence[Asked]], list[str]]
 
 
 def local(subject: Subject) -> Answerer:
-    """The model in memory, which answers greedily."""
+    """The model in memory, which answers greedily; what it was asked by an earlier attack on ``subject`` it is not again."""
 
     def answer(prompts: Sequence[Asked]) -> list[str]:
-        if not prompts:
-            return []
-        probes = [Probe("attack", k, a.row, ask=Ask(max_new_tokens=a.tokens)) for k, a in enumerate(prompts)]
-        found = collect(
-            subject.model, subject.tokenizer, probes, max_length=1 << 20, chat_template=subject.templated, alone=True
-        )
-        return [g.text for g in found.generated("attack")]
+        keys = [key(a) for a in prompts]
+        new = {k: a for k, a in zip(keys, prompts, strict=True) if k not in subject.answers}
+        if new:
+            probes = [Probe("attack", i, a.row, ask=Ask(max_new_tokens=a.tokens)) for i, a in enumerate(new.values())]
+            found = collect(
+                subject.model,
+                subject.tokenizer,
+                probes,
+                max_length=1 << 20,
+                chat_template=subject.templated,
+                alone=True,
+            )
+            subject.answers.update(zip(new, (g.text for g in found.generated("attack")), strict=True))
+        return [subject.answers[k] for k in keys]
 
     return answer
 
@@ -116,5 +123,5 @@ ATTACKS = (
         Attack(name, "asking", summary, partial(ask, variants), unit="variant", needs=needs)
         for name, (summary, variants, needs) in GROUPS.items()
     ),
-    Attack("multiple-choice", "asking", "the right answer among three wrong ones", choose, unit="variant"),
+    Attack("multiple-choice", "asking", "the right answer among three wrong ones", choose, unit="variant", random=True),
 )

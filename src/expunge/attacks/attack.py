@@ -23,6 +23,7 @@ class Subject:
     and which are not measured; ``retain``, ``unrelated``: rows that were not to be forgotten, and text of any other kind.
     ``target``: the model before unlearning; ``retrained``: one that never saw the rows; None where there is none.
     ``chat_template``: conversations in the tokenizer's template, or as plain lines; None: if the tokenizer has one.
+    ``answers``: what ``model`` answered already, by prompt, so that attacks on one subject ask nothing twice.
     An attack leaves ``model`` as it was.
     """
 
@@ -36,6 +37,7 @@ class Subject:
     retrained: Any = None
     seed: int = 0
     chat_template: bool | None = None
+    answers: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def templated(self) -> bool:
@@ -50,17 +52,21 @@ Measure = Callable[[Any], Array]
 
 @dataclass(frozen=True)
 class Point:
-    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, samples), which ``label`` names."""
+    """What is known (n,) at one ``strength`` of an attack (steps, share of weights, samples), which ``label`` names.
+
+    ``by_seed`` (seeds, n): of a random attack with several seeds, whose mean ``known`` is.
+    """
 
     strength: float
     label: str
     known: Array = field(repr=False)
+    by_seed: Array | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Attack:
     """A named attack.  ``unit`` is that of the strength; ``trains``: weights are trained, which takes its time;
-    ``needs``: fields of the subject without which it cannot be run.
+    ``needs``: fields of the subject without which it cannot be run; ``random``: another seed gives other points.
     """
 
     name: str
@@ -70,3 +76,4 @@ class Attack:
     unit: str = ""
     trains: bool = False
     needs: tuple[str, ...] = ()
+    random: bool = False

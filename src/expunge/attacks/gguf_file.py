@@ -1,6 +1,7 @@
 r"""A real GGUF round trip: the model is exported, quantised as llama.cpp does it, and loaded again.
 
-The same attack as :func:`~expunge.attacks.weights.quantise`, by the format in which models are passed on.  Cost: a file
+The same attack as :func:`~expunge.attacks.weights.quantise`, by the format in which models are passed on, tokenizer
+included where it can be written (byte-level BPE that llama.cpp has a name for; else the weights alone).  Cost: a file
 of the model's size in the temporary folder, a second model in memory, and two calls of ``measure``.
 """
 
@@ -27,7 +28,7 @@ def round_trip(subject: Subject, measure: Measure) -> list[Point]:
     for kind, bits in BITS.items():
         with tempfile.TemporaryDirectory(prefix="expunge-gguf-") as folder:
             file = Path(folder) / "model.gguf"
-            gguf_write.write(subject.model, file, kind)
+            gguf_write.write(subject.model, file, kind, subject.tokenizer)
             points.append(Point(1 / bits, f"GGUF {kind}", measure(gguf_write.read_again(file, subject.model))))
     return points
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,11 @@ class Asked:
     row: Row
     score: Score
     tokens: int
+
+
+def key(of: Asked) -> str:
+    """What decides a greedy answer to a prompt, as a text."""
+    return json.dumps([of.row.prompt, of.row.tools, of.row.begun, of.tokens], sort_keys=True, default=str)
 
 
 def asked(index: int, row: Row, prompt: Row) -> Asked:

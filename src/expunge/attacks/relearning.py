@@ -148,7 +148,7 @@ def of_same_names(rows: Sequence[Row], forget: Sequence[Row], others: Sequence[R
     return [row for row in rows if names.named(names.text(row), measured)]
 
 
-make = partial(Attack, family="relearning", unit="steps", trains=True)
+make = partial(Attack, family="relearning", unit="steps", trains=True, random=True)
 ATTACKS = (
     make("relearning-few", summary="trained on a few other forget rows", run=few, needs=("known",)),
     make("relearning-facts", summary="trained on other facts of the same people", run=facts, needs=("known",)),

@@ -14,6 +14,7 @@ asks a model for entailment instead.  Cost: rows · samples answers, each of at 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from expunge.attacks.asking import Answerer, local, scores
 from expunge.attacks.attack import Array, Attack, Measure, Point, Subject
-from expunge.attacks.prompts import Asked
+from expunge.attacks.prompts import Asked, key
 from expunge.attacks.restore import evaluated
 from expunge.attacks.variants import plain
 from expunge.data.chat import prompt_ids
@@ -101,10 +102,17 @@ def check_counts(leaks: int, n: int, k: int) -> None:
 
 # -- of a model -----------------------------------------------------------------------------------------------------------
 def drawn_from(subject: Subject) -> Sampler:
-    """The model in memory; the same answers from the same seed."""
+    """The model in memory; the same answers from the same seed, which are drawn once for all attacks on ``subject``."""
     model, tokenizer = subject.model, subject.tokenizer
 
     def draw(prompts: Sequence[Asked], n: int) -> list[list[str]]:
+        place = json.dumps([[key(a) for a in prompts], n, subject.seed])
+        if place not in subject.answers:
+            subject.answers[place] = drawn(prompts, n)
+        found: list[list[str]] = subject.answers[place]
+        return found
+
+    def drawn(prompts: Sequence[Asked], n: int) -> list[list[str]]:
         ids = [tuple(prompt_ids(a.row, tokenizer, chat_template=subject.templated)) for a in prompts]
         generator, ends = torch.Generator().manual_seed(subject.seed), end_tokens(model, tokenizer)
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (len(ids[i]), i))
@@ -154,6 +162,20 @@ def sample(subject: Subject, measure: Measure, *, samples: int = SAMPLES, binary
 
 
 ATTACKS = (
-    Attack("leak-at-k", "sampling", "any of k sampled answers leaks", partial(sample, binary=True), unit="samples"),
-    Attack("best-of-k", "sampling", "the best of k sampled answers", partial(sample, binary=False), unit="samples"),
+    Attack(
+        "leak-at-k",
+        "sampling",
+        "any of k sampled answers leaks",
+        partial(sample, binary=True),
+        unit="samples",
+        random=True,
+    ),
+    Attack(
+        "best-of-k",
+        "sampling",
+        "the best of k sampled answers",
+        partial(sample, binary=False),
+        unit="samples",
+        random=True,
+    ),
 )

@@ -83,5 +83,6 @@ ATTACKS = (
         unit="steps",
         trains=True,
         needs=("known",),
+        random=True,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,17 @@ def needs(attacks: Sequence[Attack], name: str) -> bool:
 
 
 def carried_out(
-    attacks: Sequence[Attack], subject: Subject, measure: Callable[[Any], Array], progress: Callable[[str], None]
+    attacks: Sequence[Attack],
+    subject: Subject,
+    measure: Callable[[Any], Array],
+    progress: Callable[[str], None],
+    *,
+    seeds: int = 1,
 ) -> dict[str, list[Point] | str]:
-    """Attack name -> its points on ``subject``, or why there are none; one that fails does not end the audit."""
+    """Attack name -> its points on ``subject``, or why there are none; one that fails does not end the audit.
+
+    A random attack is carried out with each of ``seeds`` seeds, from the subject's on; a point has the mean over them.
+    """
     out: dict[str, list[Point] | str] = {}
     for attack in attacks:
         progress(attack.name)
@@ -66,13 +74,26 @@ def carried_out(
             out[attack.name] = f"it needs {LACKS.get(lacks[0], lacks[0])}"
             continue
         try:
-            points = attack.run(subject, measure)
+            runs = [attack.run(replace(subject, seed=subject.seed + k), measure)
+                    for k in range(seeds if attack.random else 1)]  # fmt: skip
         except InputError as error:
             out[attack.name] = str(error)
             continue
+        points = over_seeds(runs)
         good = [p for p in points if len(p.known) == len(subject.forget) and np.isfinite(p.known).all()]
         out[attack.name] = good or "it gave no numbers"
     return out
+
+
+def over_seeds(runs: Sequence[Sequence[Point]]) -> list[Point]:
+    """The points of one attack with several seeds: each is the mean, and holds what each seed gave."""
+    if len(runs) == 1:
+        return list(runs[0])
+    return [
+        replace(points[0], known=np.mean(each, axis=0), by_seed=np.stack(each))
+        for points in zip(*runs, strict=True)
+        for each in [[p.known for p in points]]
+    ]
 
 
 LACKS = {
@@ -93,45 +114,77 @@ def summarised(
     """
     out, findings = [], []
     for one in attacked:
-        attack = one.attack
-        scale = scale_of(attack)
-        said: dict[str, Any] = {
-            "name": attack.name, "family": attack.family, "summary": attack.summary, "unit": attack.unit,
-            "trains": attack.trains, "scale": scale, "problem": one.problem, "curve": [], "recovery": None, "excess": None,
-            "control_recovery": None, "half": None, "control_half": None, "n": None,
-        }  # fmt: skip
+        said = described(one)
         out.append(said)
         if one.problem or not one.points.get("unlearned"):
             continue
-        values = {role: cross_chosen([p.known for p in points]) for role, points in one.points.items()}
-        target = knows["target"].get(scale, values.get("target"))
+        scale = scale_of(one.attack)
+        target = knows["target"].get(scale)
+        if target is None and "target" in one.points:
+            target = cross_chosen([p.known for p in one.points["target"]])
         if target is None:
             said["problem"] = "it could not be carried out on the target, which it is measured against"
             continue
         before = {role: _before(p, knows[role].get(scale)) for role, p in one.points.items() if role != "target"}
-        strengths = [p.strength for p in one.points["unlearned"]]
-        u, f = before["unlearned"], target
-        rho = recovery(values["unlearned"], u, f, seed=seed)
-        said |= {"recovery": _said(rho, policy), "n": rho.n}
-        said["curve"] = _curve(one.points)
-        gains = [_rho(p.known, u, f) for p in one.points["unlearned"]]
-        said["half"] = steps_to(strengths, gains) if len(strengths) > 1 else None
-        deciding: Estimate = rho
-        if "control" in values:
-            c = before["control"]
-            deciding = excess_recovery(values["unlearned"], u, f, values["control"], c, seed=seed)
-            said["excess"] = _said(deciding, policy)
-            said["control_recovery"] = _said(recovery(values["control"], c, f, seed=seed), policy)
-            control_gains = [_rho(p.known, c, f) for p in one.points["control"]]
-            said["control_half"] = steps_to([p.strength for p in one.points["control"]], control_gains)
-        beyond = " beyond the control" if "control" in values else ""
+        figures, deciding = recovered(one.points, before, target, policy, seed)
+        said |= figures
+        beyond = " beyond the control" if "control" in one.points else ""
         findings.append(
             finding(
-                f"back/{attack.name}", "back", "back", deciding, policy, limit=policy.recovery, severe=policy.recovered,
-                better="lower", meaning=f"what the attack {attack.name} brings back{beyond}", hidden=not attack.trains,
+                f"back/{one.attack.name}", "back", "back", deciding, policy, limit=policy.recovery,
+                severe=policy.recovered, better="lower", meaning=f"what the attack {one.attack.name} brings back{beyond}",
+                hidden=not one.attack.trains,
             )
         )  # fmt: skip
     return out, findings
+
+
+def described(one: Attacked) -> dict[str, Any]:
+    """What the record says of an attack that gave no figures."""
+    attack = one.attack
+    return {
+        "name": attack.name, "family": attack.family, "summary": attack.summary, "unit": attack.unit,
+        "trains": attack.trains, "scale": scale_of(attack), "problem": one.problem, "curve": [], "recovery": None,
+        "excess": None, "control_recovery": None, "half": None, "control_half": None, "n": None, "seeds": [],
+    }  # fmt: skip
+
+
+def recovered(
+    points: Mapping[str, Sequence[Point]], before: Mapping[str, Array], target: Array, policy: Policy, seed: int
+) -> tuple[dict[str, Any], Estimate]:
+    """What the record says of what an attack brings back, and the estimate that decides: with a control the excess."""
+    u, attacked = before["unlearned"], cross_chosen([p.known for p in points["unlearned"]])
+    rho = recovery(attacked, u, target, seed=seed)
+    said: dict[str, Any] = {"recovery": _said(rho, policy), "n": rho.n, "curve": _curve(points)}
+    said["half"] = _half(points["unlearned"], u, target)
+    said["seeds"] = by_seed(points, before, target, seed)
+    if "control" not in points:
+        return said, rho
+    c, control = before["control"], cross_chosen([p.known for p in points["control"]])
+    excess = excess_recovery(attacked, u, target, control, c, seed=seed)
+    said["excess"] = _said(excess, policy)
+    said["control_recovery"] = _said(recovery(control, c, target, seed=seed), policy)
+    said["control_half"] = _half(points["control"], c, target)
+    return said, excess
+
+
+def by_seed(
+    points: Mapping[str, Sequence[Point]], before: Mapping[str, Array], target: Array, seed: int
+) -> list[dict[str, Any]]:
+    """A line a seed of a random attack: recovery, and with a control the excess; none where there was one seed alone."""
+    several = {role: np.stack([p.by_seed for p in some], axis=1) for role, some in points.items()
+               if all(p.by_seed is not None for p in some)}  # fmt: skip
+    if "unlearned" not in several:
+        return []
+    u, out = before["unlearned"], []
+    for k, curve in enumerate(several["unlearned"]):
+        attacked = cross_chosen(curve)
+        line = {"seed": seed + k, "recovery": recovery(attacked, u, target, seed=seed).value, "excess": None}
+        if "control" in several:
+            control = cross_chosen(several["control"][k])
+            line["excess"] = excess_recovery(attacked, u, target, control, before["control"], seed=seed).value
+        out.append(line)
+    return out
 
 
 def scale_of(attack: Attack) -> str:
@@ -159,6 +212,13 @@ def _before(points: Sequence[Point], known: Array | None) -> Array:
 
 def _rho(attacked: Array, before: Array, target: Array) -> float:
     return float((attacked.mean() - before.mean()) / max(0.1, target.mean() - before.mean()))
+
+
+def _half(points: Sequence[Point], before: Array, target: Array) -> float | None:
+    """The strength that brings back half; None of a single one."""
+    if len(points) < 2:
+        return None
+    return steps_to([p.strength for p in points], [_rho(p.known, before, target) for p in points])
 
 
 def _curve(points: Mapping[str, Sequence[Point]]) -> list[dict[str, Any]]:

@@ -157,11 +157,15 @@ def statement_of(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     said = complete(AuditRecord, log)
     verdict = said["verdict"]
     names = [describe.FILE, *describe.PAGES, *said["evidence"]]
-    models = {}
-    for role, m in said["models"].items():
-        models[role] = {k: m.get(k) for k in ("source", "kind", "fingerprint", "files")} | {
-            "place": _place(m["source"])
-        }
+    named = bool(said["settings"].get("model_name"))  # then sources are names, and no path is written
+
+    def place(source: str | None) -> str | None:
+        return None if named else _place(source)
+
+    models = {
+        role: {k: m.get(k) for k in ("source", "kind", "fingerprint", "files")} | {"place": place(m["source"])}
+        for role, m in said["models"].items()
+    }
     return {
         "statement": STATEMENT,
         "expunge": __version__,
@@ -171,7 +175,7 @@ def statement_of(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "scope": {
             "data": {
                 n: {k: d.get(k) for k in ("source", "rows", "measured", "fingerprint", "file")}
-                | {"place": _place(d["source"])}
+                | {"place": place(d["source"])}
                 for n, d in said["data"].items()
             },
             "models": models,

@@ -33,6 +33,7 @@ NAMES = {
     "preference": "preference for right over wrong answers",
 }
 IGNORANCE = 0.5  # of preference: right and wrong answers are equally likely
+OF_TRAINING = ("preference",)  # figures that training on the other rows alone raises above those of a base
 LEAST_KEPT = 0.1  # of a figure of the target, from which a share of it says something
 FEWEST = 5  # rows of a figure that is compared
 ROLES = ("target", "unlearned", "control")
@@ -131,10 +132,13 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
             if not np.isnan(own).any():
                 control_knows.append(remaining_share(zero, f, own, seed=seed).value)
         share = remaining_share(u, f, zero, seed=seed)
+        limit, severe = limits(
+            policy.remaining, policy.remaining_failed, 1.0, lenient=name in OF_TRAINING, control=control
+        )
         out.findings.append(
             finding(
-                f"remaining/{name}", "gone", "remaining", share, policy, limit=policy.remaining,
-                severe=policy.remaining_failed, better="lower", meaning=f"the share left of the {said}",
+                f"remaining/{name}", "gone", "remaining", share, policy, limit=limit, severe=severe, better="lower",
+                meaning=f"the share left of the {said}",
             )
         )  # fmt: skip
     if not known:
@@ -156,9 +160,24 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
             "how much of what an attack brings back it would teach any model: there is no control to attack as well",
         ]
     elif control != "retrained":
-        out.not_concluded.append(
-            f"whether it is as if retrained: the control is the {control}, which lacks the rest of the training data as well"
-        )
+        out.not_concluded += [
+            f"whether it is as if retrained: the control is the {control}, which lacks the rest of the training data too",
+            "whether right answers are preferred more, and rows told from unseen ones better, than training on the other "
+            f"rows explains: a retrained model differs from the {control} as well, so only what is beyond the second limit "
+            "counts",
+        ]
+
+
+def limits(limit: float, severe: float, beyond: float, *, lenient: bool, control: str | None) -> tuple[float, float]:
+    """(limit, second limit) of a figure: (``severe``, ``beyond``) where it is ``lenient`` and no retrained model is the
+    control.
+
+    A base was not taught the other rows either, so a retrained model differs from it as well; by how much is not known.
+
+    >>> limits(0.2, 0.5, 1.0, lenient=True, control="base"), limits(0.2, 0.5, 1.0, lenient=True, control="retrained")
+    ((0.5, 1.0), (0.2, 0.5))
+    """
+    return (severe, beyond) if lenient and control != "retrained" else (limit, severe)
 
 
 def _equivalent(out: Compared, policy: Policy, control: str | None) -> None:
@@ -184,7 +203,7 @@ def _equivalent(out: Compared, policy: Policy, control: str | None) -> None:
                 found = finding(
                     f"equivalence/{name}", "gone", "equivalence", spread, policy, limit=margin, severe=2 * margin,
                     better="near", meaning=f"the difference of the {said} from the control's",
-                    decides="equivalence" in policy.require,
+                    decides="equivalence" in policy.require and control == "retrained",
                 )  # fmt: skip
                 out.findings.append(found)
 
@@ -290,10 +309,11 @@ def _membership(
         spread = auc_estimate(members, others, against, seed=seed)
         distance = spread if against is not None else _from_half(spread)
         from_ = "the control's" if against is not None else "one half"
+        margin = policy.membership_margin
+        limit, severe = limits(margin, 2 * margin, 3 * margin, lenient=True, control=control)
         out.findings.append(
             finding(
-                f"membership/{name}", "gone", "membership", distance, policy, limit=policy.membership_margin,
-                severe=2 * policy.membership_margin, better="near",
+                f"membership/{name}", "gone", "membership", distance, policy, limit=limit, severe=severe, better="near",
                 meaning=f"the distance of the {name.replace('_', '-')} attack's AUC from {from_}",
                 decides=against is not None,
             )

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from expunge import __version__, files, models, record
+from expunge.audit import naming
 from expunge.audit.compare import Compared
+from expunge.audit.control import Control
 from expunge.audit.material import Material, asked, data_source
 from expunge.audit.measure import said_of
 from expunge.audit.policy import Policy
+from expunge.audit.results import Results
 from expunge.audit.settings import Audit
 from expunge.audit.verdict import Verdict
 from expunge.data import sources
@@ -51,20 +54,23 @@ def hash_of(source: str) -> str | None:
 
 def record_of(
     settings: Audit,
-    rows: Material,
-    about: Mapping[str, Mapping[str, Any]],
-    control: str | None,
+    results: Results,
+    control: Control | None,
     found: Compared,
     attacks: Sequence[Mapping[str, Any]],
     decided: Verdict,
     policy: Policy,
-    rewritten: Mapping[str, Any],
     *,
     command: str | None,
     seconds: float,
 ) -> dict[str, Any]:
     """The record, but for the stamp of :func:`write`."""
-    return {
+    rows = results.material
+    called = naming.model_names(settings, control)
+    models = {role: one.facts | {"source": called[role]} for role, one in results.models.items()}
+    if control:
+        models["control"]["kind"] = control.kind
+    log = {
         "kind": KIND,
         "command": command,
         "title": settings.title,
@@ -76,13 +82,14 @@ def record_of(
             "findings": [_finding(asdict(f)) for f in decided.findings],
             "not_concluded": list(dict.fromkeys(found.not_concluded)),
         },
-        "models": {role: dict(of) | ({"kind": control} if role == "control" else {}) for role, of in about.items()},
+        "models": models,
         "data": data(settings, rows),
-        "rewritten": dict(rewritten),
+        "rewritten": dict(results.rewritten),
         "figures": found.figures,
         "differences": found.differences,
         "membership": found.membership,
         "attacks": [dict(a) for a in attacks],
+        "worst": worst(rows, results.tables, found, settings),
         "examples": settings.examples,
         "policy": policy.model_dump(),
         "settings": _settings(settings),
@@ -92,6 +99,7 @@ def record_of(
         "warnings": [*rows.warnings, *(f"the attack {a['name']} was not carried out: {a['problem']}"
                                        for a in attacks if a["problem"])],
     }  # fmt: skip
+    return naming.without_paths(log, naming.names(settings, control))
 
 
 def data(settings: Audit, rows: Material) -> dict[str, Any]:
@@ -187,7 +195,7 @@ def _finding(of: dict[str, Any]) -> dict[str, Any]:
 def _settings(settings: Audit) -> dict[str, Any]:
     """The settings that are no file, model or text of the user's."""
     left_out = {"model", "target", "forget", "retain", "holdout", "retrained", "base", "out", "title", "request", "operator",
-                "overwrite", "run", "examples", "seed"}  # fmt: skip
+                "overwrite", "run", "examples", "seed", "target_name", "control_name", "data_name"}  # fmt: skip
     return settings.model_dump(exclude=left_out)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,13 +16,11 @@ from expunge.audit.material import Material, asked
 from expunge.audit.settings import Audit
 from expunge.data import sources
 from expunge.data.example import Row
-from expunge.evaluation import fluency
-from expunge.evaluation.benchmark import texts
 from expunge.evaluation.metrics import likelihood, membership
 from expunge.evaluation.metrics.fluency import words
 from expunge.evaluation.metrics.rouge import readable, rouge
 from expunge.evaluation.probe import Ask, Probe
-from expunge.evaluation.table import Collected, Generated
+from expunge.evaluation.table import Collected
 
 Array = NDArray[np.float64]
 Rows = dict[str, Array]  # figure -> one value a row
@@ -30,15 +28,6 @@ ANSWERED = ("forget", "retain", "general")  # parts whose questions are answered
 OTHERWISE = "asked otherwise"  # the part of paraphrased questions
 COUNTERFACTUAL = "wrong answers"  # the part of non-members without holdout rows
 FEWER = 2  # of how many retain rows one is answered; all are scored
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A model's table, and where it came from."""
-
-    table: Collected
-    source: str
-    fingerprint: str
 
 
 @cache
@@ -57,7 +46,7 @@ def probes(material: Material, settings: Audit) -> list[Probe]:
     out: list[Probe] = []
     for i, row in enumerate(material.forget):
         rewritten = material.rewritten[i]
-        said = texts(replace(row, perturbed=())) | {f"wrong{k}": text for k, text in enumerate(rewritten.wrong)}
+        said = {"answer": row.answer} | {f"wrong{k}": t for k, t in enumerate(rewritten.wrong[: settings.wrong])}
         out += _probes("forget", i, row, said, ask, norm)
     out += [Probe(OTHERWISE, i, row, ask=ask) for i, row in material.asked_otherwise().items()]
     for i, row in enumerate(material.retain):
@@ -195,7 +184,7 @@ def _preference(right: float, wrong: float) -> float:
     return float(1 / (1 + np.exp(np.clip(wrong - right, -700, 700))))
 
 
-# -- membership and fluency -----------------------------------------------------------------------------------------------
+# -- membership ----------------------------------------------------------------------------------------------------------
 def member_scores(table: Collected, non_members: str, reference: Collected | None) -> Mapping[str, tuple[Array, Array]]:
     """Score -> (of the forget rows, of ``non_members``), higher for what was not seen."""
     own, beside = (counterfactual(t) if t is not None else None for t in (table, reference))
@@ -221,30 +210,3 @@ def _only(table: Collected, rows: set[int]) -> Collected:
 def said_of(table: Collected, part: str) -> dict[int, str]:
     """Row number -> the greedy answer."""
     return {a.index: a.text for a in table.answers if (a.part, a.variant) == (part, "answer")}
-
-
-def judged(
-    tables: Mapping[str, Collected], judge: Any, tokenizer: Any, material: Material, settings: Audit
-) -> dict[str, dict[str, Rows]]:
-    """Role -> part -> (n,) ``fluency`` of the answers under the model ``judge``, by row number."""
-    from expunge.evaluation.collect import judge as judging
-    from expunge.evaluation.collect.one_pass import collect
-
-    rows = {"forget": asked(material.forget), "retain": asked(material.retain), "general": list(general_rows())}
-    known: Callable[[str], bool] = judging.known_words([r for of in rows.values() for r in of], tokenizer)
-    out: dict[str, dict[str, Rows]] = {}
-    for role, table in tables.items():
-        out[role] = {}
-        for part in ANSWERED:
-            said = said_of(table, part)
-            if not said:
-                continue
-            wanted = judging.probes(part, dict(enumerate(rows[part])), said, known)
-            scored = collect(
-                judge, tokenizer, wanted, max_length=material.max_length, chat_template=settings.chat_template, alone=True
-            ).scores if wanted else ()  # fmt: skip
-            answers = tuple(Generated(part, i, "answer", rows[part][i].answer, text) for i, text in said.items())
-            found = fluency.answers(Collected(tuple(scored), answers), part)
-            if found is not None:
-                out[role][part] = {"fluency": found.fluency, "index": np.array(found.index, dtype=np.float64)}
-    return out

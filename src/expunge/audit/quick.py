@@ -13,7 +13,7 @@ from expunge.unlearning.settings import Recipe
 
 FOLDER = "audit"  # beside run.json
 ROWS = 12
-SETTINGS = {"rows": ROWS, "attacks": "none", "rewrite": False, "max_new_tokens": 24}
+SETTINGS = {"rows": ROWS, "attacks": "none", "rewrite": False, "wrong": 3, "max_new_tokens": 24}
 
 
 def impossible(settings: Recipe) -> str | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from expunge import files, record
-from expunge.audit.material import Material, Rewritten
+from expunge.audit.material import Material
 from expunge.audit.settings import Audit
 from expunge.data import chat, sources
 from expunge.data.example import Row
@@ -33,46 +33,71 @@ question and nothing else.
 Question: {question}"""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A row that lacks a question in other words, a wrong answer, or both; ``key``: its name in ``material.json``."""
+
+    key: str
+    row: Row
+    kinds: tuple[str, ...]
+
+
+def wanted(material: Material, settings: Audit) -> list[Wanted]:
+    """What has to be written: of measured forget rows what they lack, of the attacker's a wrong answer; of plain texts,
+    and without ``rewrite``, nothing.
+    """
+    if not settings.rewrite:
+        return []
+    kinds = [("question",) * (r.question is None) + ("wrong",) * (not r.wrong) for r in material.rewritten]
+    out = [Wanted(str(i), row, some) for i, (row, some) in enumerate(zip(material.forget, kinds, strict=True))]
+    out += [Wanted(f"known {i}", row, ("wrong",) * (not row.perturbed)) for i, row in enumerate(material.known)]
+    return [w for w in out if w.kinds and isinstance(w.row.prompt, tuple)]
+
+
 def complete(material: Material, target: Any, settings: Audit, folder: Path) -> tuple[Material, dict[str, Any]]:
-    """``material`` with what its rows lack written by ``target`` (:class:`expunge.models.Loaded`), and what is said of it.
+    """``material`` with what its rows lack written by ``target`` (:class:`expunge.models.Loaded`, None where
+    :func:`wanted` says that nothing is), and what is said of that.
 
     Read from ``material.json`` in ``folder`` if it is of the same rows, model and seed.
     """
-    lacking = [i for i, r in enumerate(material.rewritten) if r.question is None or not r.wrong]
-    usable = [i for i in lacking if isinstance(material.forget[i].prompt, tuple)]
-    out, warnings = list(material.rewritten), []
-    if settings.rewrite and usable:
+    lacking = wanted(material, settings)
+    texts: dict[str, dict[str, Any]] = {}
+    if lacking:
         key = _key(material, target, settings)
-        made = _read(folder / FILE, key)
-        if made is None:
-            made = _written(material, usable, target, settings)
-            said = {"schema": record.SCHEMA, "made_of": key, "rows": made}
+        texts = _read(folder / FILE, key) or {}
+        if not texts:
+            texts = _written(lacking, target, settings)
+            said = {"schema": record.SCHEMA, "made_of": key, "rows": texts}
             files.write_json(folder / FILE, said, mode=files.PRIVATE)
-        for i in usable:
-            text = made.get(str(i), {})
-            out[i] = Rewritten(out[i].question or text.get("question"), out[i].wrong or tuple(text.get("wrong", ())))
-    done = replace(material, rewritten=out)
+    rewritten = [
+        replace(r, question=r.question or of.get("question"), wrong=r.wrong or tuple(of.get("wrong", ())))
+        for r, of in ((r, texts.get(str(i), {})) for i, r in enumerate(material.rewritten))
+    ]
+    known = [
+        replace(row, perturbed=row.perturbed or tuple(texts.get(f"known {i}", {}).get("wrong", ())))
+        for i, row in enumerate(material.known)
+    ]
+    done = replace(material, rewritten=rewritten, known=known)
+    given = [r.given for r in material.rewritten]
     about = {
-        "questions": sum(r.question is not None for r in out),
-        "wrong": sum(bool(r.wrong) for r in out),
-        "given": sum(r.given for r in material.rewritten),
-        "by": "the user"
-        if all(r.given for r in material.rewritten)
-        else "the target model"
-        if settings.rewrite
-        else None,
+        "questions": sum(r.question is not None for r in rewritten),
+        "wrong": sum(bool(r.wrong) for r in rewritten),
+        "given": sum(given),
+        "by": "the user" if all(given) else "the target model" if settings.rewrite else None,
     }
-    if usable and settings.rewrite and not done.wrong:
+    warnings = list(material.warnings)
+    if lacking and not done.wrong:
         warnings.append(
-            f"the target wrote a fit wrong answer to {about['wrong']} of {len(out)} rows, too few for figures of them; give "
-            "some in a column perturbed_answer"
+            f"the target wrote a fit wrong answer to {about['wrong']} of {len(rewritten)} rows, too few for figures of "
+            "them; give some in a column perturbed_answer"
         )
-    return replace(done, warnings=[*material.warnings, *warnings]), about
+    return replace(done, warnings=warnings), about
 
 
 def _key(material: Material, target: Any, settings: Audit) -> dict[str, Any]:
     return {
         "forget": sources.fingerprint(material.forget),
+        "known": sources.fingerprint(material.known) if material.known else None,
         "model": target.fingerprint,
         "seed": settings.seed,
         "chat_template": settings.chat_template,
@@ -90,24 +115,19 @@ def _read(file: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     return said["rows"] if said.get("made_of") == key and isinstance(said.get("rows"), dict) else None
 
 
-def _written(material: Material, numbers: Sequence[int], target: Any, settings: Audit) -> dict[str, dict[str, Any]]:
-    """Row number -> what the target wrote of it and what passed the checks."""
-    rows = {i: material.forget[i] for i in numbers}
-    out: dict[str, dict[str, Any]] = {str(i): {} for i in numbers}
-    wanted = {
-        "question": [i for i in numbers if material.rewritten[i].question is None],
-        "wrong": [i for i in numbers if not material.rewritten[i].wrong],
-    }
-    for kind, left in wanted.items():
+def _written(lacking: Sequence[Wanted], target: Any, settings: Audit) -> dict[str, dict[str, Any]]:
+    """Key -> what the target wrote of that row and what passed the checks."""
+    out: dict[str, dict[str, Any]] = {w.key: {} for w in lacking}
+    for kind in ("question", "wrong"):
         for turn in range(ROUNDS):
-            left = [i for i in left if kind not in out[str(i)]]
+            left = [w for w in lacking if kind in w.kinds and kind not in out[w.key]]
             if not left:
                 break
-            for i, text in zip(left, _drawn(kind, [rows[i] for i in left], target, settings, turn), strict=True):
-                if kind == "question" and (question := fit_question(rows[i], text)):
-                    out[str(i)]["question"] = question
-                elif kind == "wrong" and fit_wrong(rows[i], text):
-                    out[str(i)]["wrong"] = [text]
+            for w, text in zip(left, _drawn(kind, [w.row for w in left], target, settings, turn), strict=True):
+                if kind == "question" and (question := fit_question(w.row, text)):
+                    out[w.key]["question"] = question
+                elif kind == "wrong" and fit_wrong(w.row, text):
+                    out[w.key]["wrong"] = [text]
     return out
 
 

@@ -68,6 +68,7 @@ class Audit(BaseModel):
     rewrite: bool = Field(
         True, description="Let the target write paraphrased questions and wrong answers where rows bring none."
     )
+    wrong: int = Field(5, ge=1, description="Wrong answers of a row that are compared with the right one, at most.")
     general: bool = Field(True, description="Ask two dozen general questions, besides the rows to keep.")
     max_new_tokens: int = Field(48, ge=1, description="Tokens of an answer.")
     gradient: bool = Field(
@@ -83,7 +84,16 @@ class Audit(BaseModel):
     request: str | None = Field(None, description="Id of the erasure request, for the page.")
     operator: str | None = Field(None, description="Who carries the audit out, for the page.")
     title: str | None = Field(None, description="Title of the page.")
+    model_name: str | None = Field(
+        None, description="What record, pages and certificate call the unlearned model; then they name no path at all."
+    )
+    target_name: str | None = Field(None, description="What they call the target; with model_name.")
+    control_name: str | None = Field(None, description="What they call the control; with model_name.")
+    data_name: str | None = Field(None, description="What they call the folder of the data files; with model_name.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of resampling, sampling and attacks.")
+    seeds: int = Field(
+        1, ge=1, description="Seeds of attacks that are random: figures are means over them, beside each seed's."
+    )
     limit: int | None = Field(None, ge=1, description="Only the first rows of each set.")
     max_length: int = Field(512, gt=1, description="Tokens of a row at most.")
     chat_template: bool = Field(True, description="Ask in the tokenizer's chat template, or as plain text.")
@@ -122,6 +132,11 @@ def make(values: Mapping[str, Any], where: str = "the audit") -> Audit:
         )
     if chosen.dtype not in DTYPES:
         raise InputError(f"{where}: dtype must be {', '.join(DTYPES)}, not {chosen.dtype!r}")
+    for name in ("target_name", "control_name", "data_name"):
+        if getattr(chosen, name) and not chosen.model_name:
+            raise InputError(
+                f"{where}: {name} does nothing without model_name; say what the record calls the model too"
+            )
     if not chosen.attack_names:
         raise InputError(f"{where}: attacks is empty; say none, quick, all, or names with commas")
     return chosen

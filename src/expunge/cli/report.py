@@ -18,6 +18,14 @@ def command(
     out: Annotated[
         str | None, typer.Option("--out", help="File of the page.  [default: report.html in the folder]")
     ] = None,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--figure",
+            metavar="FILE.svg|.png",
+            help="Of audits: what is left, and what the worst attack brings back, as a figure; more than once for both.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the page of a run or an audit again, or compare several: verdict, what is left and what was kept."""
@@ -30,7 +38,8 @@ def command(
         found = several_page.lines(folders)
         target = files_check(out) if out is not None else None
         written: Path | None = None
-        if len(folders) == 1:
+        drawn = draw(folders, figure) if figure else []
+        if len(folders) == 1 and not drawn:
             kind, said = several_page.read(folders[0])
             place = outputs.path_of(folders[0])
             default = place / "report.html" if place.is_dir() else place.parent / "report.html"
@@ -51,8 +60,17 @@ def command(
     for f in found:
         table.add_row(f.name, *(value for value, _ in f.cells[:-1]))
     Console().print(table)
-    if written:
-        typer.echo(f"  {written}")
+    for file in [*drawn, *([written] if written else [])]:
+        typer.echo(f"  {file}")
+
+
+def draw(folders: list[str], figures: list[str]) -> list[Path]:
+    """The figure of the audits in ``folders``, as each of the files ``figures``."""
+    from expunge.report import several_page
+    from expunge.report.draw import stays
+
+    named = several_page.audits(folders)
+    return [stays.write(named, files_check(figure)) for figure in figures]
 
 
 def files_check(out: str) -> Path:

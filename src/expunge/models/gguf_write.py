@@ -1,4 +1,4 @@
-"""Models to GGUF files, with the weights alone: what llama.cpp's rounding makes of them, to be loaded again."""
+"""Models to GGUF files, as llama.cpp quantises them, with the tokenizer where it can be written; to be loaded again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from expunge.errors import InputError
+from expunge.models import gguf_tokenizer
 
 KINDS = ("Q8_0", "Q4_0", "F32")  # 8.5, 4.5 and 32 bits a weight; the first two in blocks of 32
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # of which transformers reads all weights as they were
@@ -29,8 +30,8 @@ def check(model: Any) -> None:
         raise InputError(f"a {kind} model cannot be written as GGUF here; {', '.join(ARCHITECTURES)} models can")
 
 
-def write(model: Any, file: Path, kind: str) -> None:
-    """Write the weights of ``model`` to ``file``: matrices as ``kind``, vectors in fp32; without a tokenizer.
+def write(model: Any, file: Path, kind: str, tokenizer: Any = None) -> str | None:
+    """Write ``model`` to ``file``: matrices as ``kind``, vectors in fp32, and ``tokenizer``; returns why not the last.
 
     Embeddings, in and out, are Q8_0 in a Q4_0 file, near llama.cpp's own choice (Q6_K).  A matrix whose rows are no
     multiple of 32 long stays in fp32.  Raises InputError as :func:`check`, and for a weight that GGUF has no name for.
@@ -54,6 +55,9 @@ def write(model: Any, file: Path, kind: str) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    why = gguf_tokenizer.problem(tokenizer) if tokenizer is not None else "none was given"
+    if why is None:
+        gguf_tokenizer.add(writer, tokenizer, model.get_input_embeddings().num_embeddings)
     ends = {id(p) for end in (model.get_input_embeddings(), model.get_output_embeddings()) for p in end.parameters()}
     for parameter, p in model.named_parameters():
         stored = known.get_name(parameter, try_suffixes=(".weight", ".bias"))
@@ -67,6 +71,7 @@ def write(model: Any, file: Path, kind: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return why
 
 
 def read_again(file: Path, model: Any) -> nn.Module:

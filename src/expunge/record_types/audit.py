@@ -98,9 +98,18 @@ class CurvePoint(TypedDict):
     control: float | None
 
 
+class SeedInfo(TypedDict):
+    """What a random attack brings back with one seed."""
+
+    seed: int | None
+    recovery: float | None
+    excess: float | None
+
+
 class AttackInfo(TypedDict):
     """An attack: its curve, what it brings back of what was lost, and of that what it does not bring to the control;
-    ``half``: the strength that brings back half.  ``problem``: why it was not carried out.
+    ``half``: the strength that brings back half.  ``problem``: why it was not carried out.  ``seeds``: of a random attack
+    with several seeds, whose means the figures are.
     """
 
     name: str | None
@@ -117,6 +126,7 @@ class AttackInfo(TypedDict):
     half: float | None
     control_half: float | None
     n: float | None
+    seeds: list[SeedInfo]
 
 
 class AuditModel(ModelFacts):

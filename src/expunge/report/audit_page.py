@@ -5,7 +5,7 @@ Pure functions from that record, any part of which may be missing; ``draw.audit`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,7 @@ def attack(a: AttackInfo) -> dict[str, str]:
         "kind": f"{a['family']}{'; trains' if a['trains'] else ''}",
         "recovery": share(a["recovery"]),
         "recovery_interval": share_interval(a["recovery"]),
+        "seeds": of_seeds([s["recovery"] for s in a["seeds"] if s["recovery"] is not None]),
         "control": share(a["control_recovery"]),
         "control_interval": share_interval(a["control_recovery"]),
         "excess": share(a["excess"]),
@@ -338,6 +339,15 @@ def share_interval(e: EstimateInfo | None) -> str:
     if e is None or e["low"] is None or e["high"] is None:
         return ""
     return f"{whole(e['low'])} to {whole(e['high'])} %"
+
+
+def of_seeds(values: Sequence[float]) -> str:
+    """The least and the greatest over seeds; empty for a single one.
+
+    >>> of_seeds([0.1, 0.25, 0.2]), of_seeds([0.1])
+    ('3 seeds: 10 to 25 %', '')
+    """
+    return f"{len(values)} seeds: {whole(min(values))} to {whole(max(values))} %" if len(values) > 1 else ""
 
 
 def whole(share: float) -> str:

@@ -93,16 +93,27 @@ def _run(name: str, said: RunRecord) -> Line:
     return Line(name, cells)
 
 
+def read_last(path: files.PathLike) -> tuple[str, dict[str, Any]]:
+    """As :func:`read`; of a run that ended with an audit that of the audit."""
+    kind, said = read(path)
+    inside = files.expanded(path) / "audit"
+    return read(inside) if kind == "run" and (inside / "audit.json").is_file() else (kind, said)
+
+
 def lines(paths: Sequence[files.PathLike]) -> list[Line]:
-    """A line for each of ``paths``, in their order; of a run that ended with an audit that of the audit."""
-    found = []
+    """A line for each of ``paths``, in their order."""
+    return [line(os.fspath(p), *read_last(p)) for p in paths]
+
+
+def audits(paths: Sequence[files.PathLike]) -> list[tuple[str, dict[str, Any]]]:
+    """The last part of each of ``paths`` and the record of its audit; InputError for a run without one."""
+    out = []
     for p in paths:
-        kind, said = read(p)
-        inside = files.expanded(p) / "audit"
-        if kind == "run" and (inside / "audit.json").is_file():
-            kind, said = read(inside)
-        found.append(line(os.fspath(p), kind, said))
-    return found
+        kind, said = read_last(p)
+        if kind != "audit":
+            raise InputError(f"{os.fspath(p)} is a run without an audit; try expunge audit --model {os.fspath(p)}")
+        out.append((os.path.basename(os.path.normpath(os.fspath(p))).removesuffix(".json"), said))
+    return out
 
 
 def render(found: Sequence[Line]) -> str:

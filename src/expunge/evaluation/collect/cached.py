@@ -29,6 +29,7 @@ from expunge.evaluation.probe import EvaluationOptions, Probe, fingerprint
 from expunge.files import cache_folder
 from expunge.models.check import check_attention, check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
+from expunge.processes import device
 
 logger = logging.getLogger(__name__)
 REMEDY = "set EXPUNGE_CACHE to another folder"
@@ -40,7 +41,7 @@ def load(name: str, how: EvaluationOptions) -> models.Loaded:
     loaded = models.load(
         name,
         dtype=getattr(torch, how.dtype),
-        device=how.device or processes().device,
+        device=how.device or device(),
         trust_remote_code=how.trust_remote_code,
         attn=how.attn,
         quantize=how.quantize,

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from expunge.generation import cache as caches
 from expunge.generation import decode
 from expunge.generation import greedy as generate
 from expunge.models.check import check_ids
+from expunge.processes import state as processes
 
 BATCH_TOKENS = 4096  # prompt and answer tokens of a batch, padding included
 SHARED = 4  # times as many where prompts are run apart from texts, which are batched again by their own length
@@ -83,11 +83,6 @@ def coded_of(probes: Iterable[Probe], tokenizer: Any, *, max_length: int, chat_t
     """The tokens of ``probes``; raises InputError as :func:`collect`."""
     options: dict[str, Any] = {"max_length": max_length, "chat_template": chat_template}
     return [c for p in probes for c in code(p, tokenizer, options)]
-
-
-def processes() -> PartialState:
-    """What a launcher started.  Accelerate has to be told that there is no accelerator, or takes each for the only one."""
-    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def code(probe: Probe, tokenizer: Any, options: dict[str, Any]) -> list[Coded]:
