@@ -20,7 +20,10 @@ from expunge.errors import InputError, nearest, shortened
 from expunge.training import optimizers
 
 _EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
-_UPLOAD = "nothing is uploaded; leave it out, and upload OUT/model with `hf upload`"
+_UPLOAD = (
+    "the model is pushed by the run itself, once and whole: push_to_hub, hub_model_id, hub_private_repo, hub_token and "
+    "hub_revision stand beside model and out, not under training; or `expunge push OUT --to user/name`"
+)
 _ORDER = "rows come in an order that --seed decides; leave it out"
 _COLUMNS = "batches are made of the forget and the retain rows by expunge; leave it out"
 _FORWARD = "the losses are computed inside the model's own forward pass, which it would replace; leave it out"
