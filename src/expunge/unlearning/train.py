@@ -124,12 +124,13 @@ def train(
     first: Callable[[Any], float | None] | None = None,
     settings: Recipe | None = None,
     level: Any = None,
+    progress: str = "unlearning",
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
     ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
     first step, gives ``start_loss``.  ``settings``: of a run with a utility guard.
-    ``level()``: loads a model that never saw the forget rows; or the values of such a one.
+    ``level()``: loads a model that never saw the forget rows; or the values of such a one.  ``progress``: what the bar says.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -151,7 +152,7 @@ def train(
         holdout=None if method.reads_level else data.examples.get("holdout"),
         keep=_keep(data, settings) if settings else None,
         level=level,
-        callbacks=[ProgressLine(), *callbacks],
+        callbacks=[ProgressLine(progress), *callbacks],
         plan=plan,
     )
     for noisy in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is another in a notebook
