@@ -41,6 +41,14 @@ def command(
             "--fail-unless", metavar="VERDICT", help="Exit with 1 unless the audit's verdict is forgotten (or partly)."
         ),
     ] = None,
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            "--report-to",
+            metavar="NAME,…",
+            help="Trackers that get every step's figures: wandb, trackio, tensorboard, mlflow, …; their files are in OUT/logs.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -56,6 +64,7 @@ def command(
 
         values, pairs, where = recipe_first(settings, recipe.read, "the run")
         pairs += [f"method.{p}" for p in parameter or []]
+        pairs += [f"report_to={report_to}"] if report_to is not None else []
         chosen = recipe.make(recipe.override(values | given, pairs), where)
         several(chosen.processes, chosen.training)
         from expunge import hub

@@ -102,7 +102,7 @@ HABITS = {
     "generation_max_length": "answers of --examples have max_new_tokens",
     "no_cuda": "it is use_cpu=true",
     "use_mps_device": "it is --device mps",
-    "logging_dir": "trackers write where they are told by their own environment variables; leave it out",
+    "logging_dir": "trackers write into OUT/logs, or where their own environment variables say; leave it out",
     "overwrite_output_dir": "it is --overwrite",
     "save_safetensors": "weights are always saved as safetensors; leave it out",
     "include_inputs_for_metrics": _EVALUATION,
