@@ -15,6 +15,7 @@ WHOLE = {
     "readme",
     "real_records",
     "recipes",
+    "release_script",
     "results",
 }  # of the repository, not of one module
 

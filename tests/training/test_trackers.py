@@ -33,8 +33,9 @@ def board(monkeypatch):
 
 
 def test_every_steps_figures_reach_a_tracker_and_its_files_lie_in_the_runs_folder(workplace, board):
-    unlearn("model", forget="forget.jsonl", retain="retain.jsonl", method="pdu", max_steps=2, use_cpu=True, disable_tqdm=True,
-            fluency_rows=0, report_to="tensorboard", out="out")  # fmt: skip
+    quick = {"max_steps": 2, "use_cpu": True, "disable_tqdm": True, "fluency_rows": 0}
+    sets = {"forget": "forget.jsonl", "retain": "retain.jsonl"}
+    unlearn("model", **sets, **quick, method="pdu", report_to="tensorboard", out="out")
     assert board.last.place == str(workplace / "out" / "logs" / "tensorboard")
     wanted = {
         "train/loss/forget",

@@ -46,7 +46,7 @@ def command(
         typer.Option(
             "--report-to",
             metavar="NAME,…",
-            help="Trackers that get every step's figures: wandb, trackio, tensorboard, mlflow, …; their files are in OUT/logs.",
+            help="Trackers of every step's figures: wandb, trackio, tensorboard, mlflow, …; their files are in OUT/logs.",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -1,4 +1,4 @@
-"""The trainer from rows and a tokenizer, as TRL's trainers are made: what is missing for a :class:`PairedDataset` is made here.
+"""The trainer from rows and a tokenizer, as TRL's trainers are made: what a :class:`PairedDataset` needs is made here.
 
 ``UnlearningTrainer(model, args, train_dataset={"forget": rows, "retain": rows}, processing_class=tokenizer, method="npo")``.
 """
@@ -70,7 +70,8 @@ def _with_rows(
     """Data set, collator, tokenizer and arguments."""
     if method.alternate or method.reads_level:
         raise InputError(
-            f"{method.name} needs more than forget and retain rows; use expunge.unlearn, which makes it, or a method such as npo"
+            f"{method.name} needs more than forget and retain rows; use expunge.unlearn, which makes it, or a method "
+            "such as npo"
         )
     if missing := [stream for stream in method.streams if stream not in dataset]:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Trackers that ``report_to`` names (W&B, trackio, TensorBoard, MLflow, …): their files lie in the run's folder and nowhere else.
+"""Trackers that ``report_to`` names (W&B, trackio, TensorBoard, MLflow, …): their files lie in the run's folder.
 
-They are transformers' own callbacks, and get every log line: the objectives' losses and weights, the multiplier, the gradients'
-norms and cosine.  Where their files go they read from the environment; what the user set there stays.
+They are transformers' own callbacks, and get every log line: the objectives' losses and weights, the multiplier, the
+gradients' norms and cosine.  Where their files go they read from the environment; what the user set there stays.
 """
 
 from __future__ import annotations
