@@ -23,7 +23,7 @@ NEEDED = (  # files of the wheel without which something breaks
     "expunge/py.typed",
     "expunge/demo/forget.jsonl",
     "expunge/demo/adapters/target/adapter_model.safetensors",
-    "expunge/report/run.html.j2",
+    "expunge/report/base.html.j2",
 )
 HEADING = re.compile(r"^## (?P<version>\S+) - (?P<when>\S+)", re.MULTILINE)
 BUILD = "import setuptools.build_meta as b, sys; getattr(b, sys.argv[1])(sys.argv[2])"  # one hook a process, as PEP 517 says

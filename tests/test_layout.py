@@ -9,9 +9,11 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "expunge"
 WHOLE = {
     "bad_inputs",
+    "containers",
     "contract",
     "examples",
     "layout",
+    "notebooks",
     "readme",
     "real_records",
     "recipes",
