@@ -6,7 +6,7 @@ LOWEST_PYTHON ?= python3.11
 LOWEST := .venv-lowest
 export PYTHONDONTWRITEBYTECODE =  # empty: the tests start Python often, and what it compiled once it need not again
 
-.PHONY: setup demo test coverage test-slow test-lowest check docs bench lock clean
+.PHONY: setup demo test coverage test-slow test-lowest check docs bench lock release clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -60,6 +60,9 @@ lock: setup  ## Write requirements-dev.lock, keeping its versions; LOCK='--upgra
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --group dev $(LOCK) \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
 		--output-file requirements-dev.lock pyproject.toml
+
+release: check  ## Do version, changelog, citation and tag agree? Then wheel and sdist in dist/, with their sizes; uploads nothing
+	$(BIN)/python scripts/release.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist demo-run .pytest_cache .mypy_cache .ruff_cache

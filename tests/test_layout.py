@@ -9,12 +9,15 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "expunge"
 WHOLE = {
     "bad_inputs",
+    "containers",
     "contract",
     "examples",
     "layout",
+    "notebooks",
     "readme",
     "real_records",
     "recipes",
+    "release_script",
     "results",
 }  # of the repository, not of one module
 

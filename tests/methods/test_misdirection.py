@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from expunge.errors import InputError
+from expunge.forward.layers import hidden_after
+from expunge.forward.view import ForwardPass, see
 from expunge.method import build, fitted
 from expunge.methods.misdirection import FACTOR, median_length, outputs
 
@@ -70,3 +72,43 @@ def test_an_unknown_family_is_asked_for_its_weights():
 def test_the_trainer_fits_a_method_that_was_not():
     trainer = tiny.trainer(build("rmu"))
     assert trainer.method.chosen["layer"] == 0 and trainer.method.fit is None
+
+
+def test_the_positions_of_the_public_code_are_the_labelled_tokens():
+    """By hand, from transformers' hidden states: both losses over all real tokens, and over the labelled ones alone."""
+    model, other = tiny.model().eval(), tiny.model(seed=1).eval()
+    rows = [tiny.example(0), tiny.example(1)]
+    batch = tiny.batch(rows)
+
+    def hidden(of, row):
+        return of(input_ids=torch.tensor([row.input_ids]), output_hidden_states=True).hidden_states[1][0]
+
+    for positions in ("all", "answer_unshifted"):
+        made = build("rmu", {"layer": 0, "steering_coefficient": 2.0, "positions": positions})
+        steer, match = made.objectives["forget"], made.objectives["retain"]
+        x = see(model, batch, positions=steer.positions, reference=lambda: None)
+        ref = ForwardPass.from_activations(hidden_after(other, batch, 0), 0, x)
+        x._reference = lambda ref=ref: ref
+        u = torch.rand(16, generator=torch.Generator().manual_seed(0))
+        target = 2.0 * u / u.norm()
+        steered, matched = [], []
+        for row in rows:
+            kept = [i for i, y in enumerate(row.labels) if positions == "all" or y != -100]
+            assert positions == "all" or 0 < len(kept) < len(row.input_ids)
+            h, r = hidden(model, row)[kept], hidden(other, row)[kept]
+            steered.append((h - target).square().mean())
+            matched.append((h - r).square().mean())
+        assert float(steer.loss(x).detach()) == pytest.approx(float(sum(steered).detach() / 2), rel=1e-5)
+        assert float(match.loss(x).detach()) == pytest.approx(float(sum(matched).detach() / 2), rel=1e-5)
+
+
+def test_training_takes_those_positions_too():
+    """With the reference's activations from the cache: the first step's loss is that of the labelled tokens."""
+    found = {}
+    for positions in ("all", "answer_unshifted"):
+        made = build("rmu", {"layer": 0, "steering_coefficient": 2.0, "positions": positions})
+        trainer = tiny.trainer(made, max_steps=2)
+        trainer.train()
+        found[positions] = [s["loss/retain"] for s in trainer.state.log_history if "loss/retain" in s]
+    assert found["all"][0] == found["answer_unshifted"][0] == 0.0  # nothing has moved yet
+    assert 0 < found["all"][1] != found["answer_unshifted"][1] > 0

@@ -95,7 +95,9 @@ def test_module_training_is_short_unless_told_otherwise(workplace):
     many = modules.arguments(chosen, "forget", 1, 5000, workplace)
     assert many.num_train_epochs == 2 and many.learning_rate == pytest.approx(2e-4)
     few = modules.arguments(chosen, "forget", 1, 16, workplace)
-    assert few.num_train_epochs == 25  # 2 optimizer steps an epoch: 50 in all
+    assert few.num_train_epochs == 10  # 2 optimizer steps an epoch: no row more often than ten times
+    assert modules.arguments(chosen, "forget", 1, 3, workplace).num_train_epochs == 16  # but 16 steps at least
+    assert modules.arguments(chosen, "forget", 1, 64, workplace).num_train_epochs == 7  # of 8 steps: 50 and a few
     assert few.seed != modules.arguments(chosen, "forget", 2, 16, workplace).seed
     explicit = make({"model": "m", "forget": [], "training": {"use_cpu": True, "num_train_epochs": 1}})
     assert modules.arguments(explicit, "forget", 1, 16, workplace).num_train_epochs == 1

@@ -210,9 +210,11 @@ def test_a_record_of_nonsense_still_gives_a_page(record):
 
 def test_the_files_are_whole_the_same_each_time_and_need_no_torch(record, tmp_path):
     compared.write_report(record, tmp_path)
-    first = {name: (tmp_path / name).read_bytes() for name in ("report.html", "tradeoff.svg", "tradeoff.png")}
+    first = {
+        name: (tmp_path / name).read_bytes() for name in ("report.html", "tradeoff.svg", "tradeoff.png", "tradeoff.pdf")
+    }
     compared.write_report(record, tmp_path)
-    assert first == {name: (tmp_path / name).read_bytes() for name in first} and len(list(tmp_path.iterdir())) == 3
+    assert first == {name: (tmp_path / name).read_bytes() for name in first} and len(list(tmp_path.iterdir())) == 4
     compared.write_report(record | {"runs": []}, tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["report.html"]  # no figure of an earlier time
     root = ElementTree.fromstring(first["tradeoff.svg"])

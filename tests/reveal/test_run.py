@@ -149,7 +149,7 @@ def test_a_topic_has_beginnings_too():
     assert not any(seed.endswith((".", "?")) for seed in beginnings.seeds)
 
 
-@pytest.mark.parametrize("chooser", ["random", "linear"])
+@pytest.mark.parametrize("chooser", ["random", "bandit"])
 def test_random_search_asks_as_many(settings, workplace, chooser):
     result = reveal("model", **(settings | {"chooser": chooser}))
     assert result.record["queries"] == 4

@@ -30,7 +30,12 @@ def text_of(folder):
 def test_a_run_writes_a_record_a_model_and_a_report(workplace):
     result = go(method=methods.blur_npo(beta=0.2), fluency_rows=4)
     log = record.read(workplace / "unlearned")
-    assert sorted(f.name for f in (workplace / "unlearned").iterdir()) == ["model", "report.html", "run.json"]
+    assert sorted(f.name for f in (workplace / "unlearned").iterdir()) == [
+        "README.md",
+        "model",
+        "report.html",
+        "run.json",
+    ]
     assert log["method"]["name"] == "blur_npo" and log["method"]["parameters"]["beta"] == 0.2
     assert log["method"]["objectives"] == {"forget": "npo", "retain": "nll"}
     assert [s["step"] for s in log["steps"]] == [1, 2, 3, 4]

@@ -163,7 +163,12 @@ def test_a_run_that_was_killed_while_saving_is_swept_by_the_next(workplace):
     left = [p.name for p in (workplace / "unlearned").iterdir()]
     assert any(name.startswith(".model.") for name in left) and ".expunge.lock" in left
     go()
-    assert sorted(p.name for p in (workplace / "unlearned").iterdir()) == ["model", "report.html", "run.json"]
+    assert sorted(p.name for p in (workplace / "unlearned").iterdir()) == [
+        "README.md",
+        "model",
+        "report.html",
+        "run.json",
+    ]
 
 
 # -- what is saved is what was trained ------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_the_weights_and_figures_are_those_of_one_process(place, tmp_path, monke
 
 
 def test_one_process_writes_and_prints(place):
-    assert sorted(os.listdir(place / "run")) == ["model", "report.html", "run.json"]
+    assert sorted(os.listdir(place / "run")) == ["README.md", "model", "report.html", "run.json"]
     (out, err), (other_out, other_err) = printed(place, "run")
     assert "run/run.json" in out and "unlearning" in err and "not been destroyed" not in err
     assert other_out == other_err == ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from expunge import hub
 from expunge.errors import InputError
 from expunge.evaluation.custom import HELP, Names
 from expunge.evaluation.probe import EvaluationOptions
@@ -88,6 +89,7 @@ def override(values: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
 def make(values: Mapping[str, Any], where: str = "the benchmark run") -> Bench:
     """``values`` checked; the first thing that is wrong is one sentence."""
     values = recipe.with_training(values, where)
+    hub.refuse(values, where)
     for key in values:
         if key in SET_BY_BENCHMARK:
             raise InputError(f"{where}: {key} is the benchmark's to say; leave it out, or use `expunge run`")

@@ -17,6 +17,7 @@ from expunge.cli import (
     guard,
     methods,
     plan,
+    push,
     release,
     report,
     reveal,
@@ -60,6 +61,7 @@ app.add_typer(guard.app, name="guard")
 app.command("audit")(audit.command)
 app.command("certify")(verify.certify)
 app.command("verify")(verify.verify)
+app.command("push")(push.command)
 app.command("methods")(methods.command)
 app.command("show")(show.command)
 app.command("bench")(bench.bench)

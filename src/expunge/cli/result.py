@@ -14,10 +14,27 @@ import typer
 from expunge import processes
 from expunge.cli import warned
 
+TOKENS = ("--hub-token", "--token", "hub_token")  # options whose value is a secret
+
 
 def command_line() -> str:
     """The command as it was typed, for the record."""
-    return shlex.join(["expunge", *sys.argv[1:]])
+    return shlex.join(["expunge", *without_token(sys.argv[1:])])
+
+
+def without_token(typed: Iterable[str]) -> list[str]:
+    """The words of a command with ``…`` in place of a token for the Hub.
+
+    >>> without_token(["run", "--hub-token", "hf_a", "hub_token=hf_b", "--token=hf_c"])
+    ['run', '--hub-token', '…', 'hub_token=…', '--token=…']
+    """
+    words: list[str] = []
+    for word in typed:
+        name, sign, _ = word.partition("=")
+        if words and words[-1] in TOKENS:
+            word = "…"
+        words.append(f"{name}=…" if sign and name in TOKENS else word)
+    return words
 
 
 def show(

@@ -41,14 +41,22 @@ def command(
             "--fail-unless", metavar="VERDICT", help="Exit with 1 unless the audit's verdict is forgotten (or partly)."
         ),
     ] = None,
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            "--report-to",
+            metavar="NAME,…",
+            help="Trackers of every step's figures: wandb, trackio, tensorboard, mlflow, …; their files are in OUT/logs.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a model forget a set of rows and keep another.
 
-    Writes run.json (what was done, step by step), model/ (loads in transformers or PEFT), report.html, and in audit/ a quick
-    audit of what came out.
+    Writes run.json (what was done, step by step), model/ (loads in transformers or PEFT), report.html, README.md (a model
+    card), and in audit/ a quick audit of what came out.
     """
     with running(as_json=as_json, quiet=quiet):
         from expunge.settings import recipe_first
@@ -56,8 +64,10 @@ def command(
 
         values, pairs, where = recipe_first(settings, recipe.read, "the run")
         pairs += [f"method.{p}" for p in parameter or []]
+        pairs += [f"report_to={report_to}"] if report_to is not None else []
         chosen = recipe.make(recipe.override(values | given, pairs), where)
         several(chosen.processes, chosen.training)
+        from expunge import hub
         from expunge.cli.quiet import quiet as hush
         from expunge.unlearning.ready import planned
         from expunge.unlearning.run import run
@@ -69,14 +79,16 @@ def command(
         done = None if dry_run else run(chosen, command=result.command_line())
         done = done and replace(done, model=None, tokenizer=None)  # so that there is room for the models of the audit
         audited = auditing.after(chosen, done.folder) if done and audit else None
+        pushed = hub.after(chosen, done.folder) if done else None
     if plan:
         result.show_plan({"command": "run", **plan}, as_json=as_json)
     elif done:
         log, folder = done.record, done.folder
         value = log | {"out": str(folder)} | ({"audit": audited.value} if audited else {})
+        value |= {"pushed": pushed} if pushed else {}
         result.show(
             value,
-            lambda: _print_result(log, folder, audited),
+            lambda: _print_result(log, folder, audited, pushed),
             as_json=as_json,
             quiet=quiet,
             warnings=[*log["warnings"], *(audited.warnings if audited else ())],
@@ -85,7 +97,9 @@ def command(
             end(audited.word if audited else "cannot be told", fail_unless)
 
 
-def _print_result(log: dict[str, Any], folder: Any, audited: auditing.Audited | None = None) -> None:
+def _print_result(
+    log: dict[str, Any], folder: Any, audited: auditing.Audited | None = None, pushed: dict[str, Any] | None = None
+) -> None:
     from expunge.report.run_page import summary
     from expunge.unlearning import describe
 
@@ -98,3 +112,5 @@ def _print_result(log: dict[str, Any], folder: Any, audited: auditing.Audited | 
     if audited and audited.log:
         print_result(audited.log)
         result.files(folder, "audit/report.html")
+    if pushed:
+        typer.echo(f"  pushed to {pushed['url']}")

@@ -140,13 +140,13 @@ def stopped(error: signals.Interrupted, typed: Sequence[str]) -> str:
     """The message for a command that a signal ended, with the command that resumes it where something is saved."""
     if error.step is None and not (typed and typed[0] in RESUMABLE):
         return error.sentence
-    again = [word for word in typed if word != "--fresh" and not word.startswith("fresh=")]
+    again = [word for word in result.without_token(typed) if word != "--fresh" and not word.startswith("fresh=")]
     return f"{error.sentence}; go on with: {shlex.join(['expunge', *again])}"
 
 
 def _logged(error: Exception) -> Path | None:
     """The traceback of ``error`` in a file that only its owner reads; None where none can be written."""
-    text = f"{' '.join(map(ascii, sys.argv))}\n{''.join(traceback.format_exception(error))}"
+    text = f"{' '.join(map(ascii, result.without_token(sys.argv)))}\n{''.join(traceback.format_exception(error))}"
     out = _OUT.get()
     inside = [out / LOG] if out and out.is_dir() else []
     for file in (*inside, Path(tempfile.gettempdir()) / f"expunge-{uuid.uuid4().hex[:8]}-{LOG}"):

@@ -32,7 +32,7 @@ FILE = "compare.json"
 LAYOUT = outputs.Layout(
     FILE,
     "an earlier comparison is here",
-    entries=("compare.json", "report.html", "tradeoff.svg", "tradeoff.png", "runs/"),
+    entries=("compare.json", "report.html", "tradeoff.svg", "tradeoff.png", "tradeoff.pdf", "table.*", "runs/"),
     evidence=("runs/*/figures.json", "runs/*/run/made.json", "runs/*/run/run.json"),
 )
 ROWS_PER_PART = 3  # rows of each part that are enough to learn which figures a benchmark has
@@ -55,7 +55,7 @@ def run(
     tell: Callable[[str], Any] | None = None,
     prepare: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
-    """Carry out a comparison, write ``compare.json``, ``tradeoff.svg``, ``tradeoff.png`` and ``report.html`` into
+    """Carry out a comparison, write ``compare.json``, ``tradeoff.svg``, ``.png``, ``.pdf`` and ``report.html`` into
     ``settings.out``, and return the record; ``tell`` hears which run begins and what came of it.
 
     ``prepare()``, which is found by its name, is called in each further process.

@@ -46,6 +46,7 @@ class ForwardPass:
         reference: Callable[[], ForwardPass] | None = None,
         real: Tensor | None = None,
         activations: Callable[[int], Tensor] | None = None,
+        of_real: Tensor | None = None,
         token_count: Tensor | float | None = None,
         sequence_count: Tensor | float | None = None,
     ):
@@ -56,7 +57,8 @@ class ForwardPass:
         self.sequence_count = size if sequence_count is None else sequence_count
         self._run = run
         self._reference = reference
-        self._real = real  # (M,)
+        self._of_real = of_real  # (all real tokens,) which of them M counts; None: all
+        self._real = real if real is None or of_real is None else real[of_real]  # (M,)
         self._activations = activations
 
     @classmethod
@@ -88,7 +90,9 @@ class ForwardPass:
                 raise RuntimeError(f"this reference holds activations after layer {layer}; the loss asked for {asked}")
             return values
 
-        return cls(own.labels, own.sequence, own.size, _nothing_else, real=own._real, activations=at)
+        view = cls(own.labels, own.sequence, own.size, _nothing_else, real=own._real, activations=at)
+        view._of_real = own._of_real
+        return view
 
     @classmethod
     def from_token_logp(
@@ -127,12 +131,16 @@ class ForwardPass:
         return kernels.margin_of_logits(value)
 
     def hidden(self, layer: int) -> Tensor:
-        """(M, D) activations after decoder layer ``layer`` (the first is 0) at the M real tokens; no layer above is run."""
+        """(M, D) activations after decoder layer ``layer`` (the first is 0) at the M real tokens; no layer above is run.
+
+        Under the positions ``answer_unshifted``, which reproduce published numbers, M are the labelled tokens themselves.
+        """
         if self._activations is None:
             raise RuntimeError(
                 "the loss reads activations, but this view was not made of a model that is asked for them"
             )
-        return self._activations(layer)
+        found = self._activations(layer)
+        return found if self._of_real is None else found[self._of_real]
 
     def only(self, kept: Tensor) -> ForwardPass:
         """The view of the labelled tokens where ``kept`` (N,) is true, as if the others had a loss of 0.
@@ -265,14 +273,16 @@ def see(
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             return hidden_after(model, batch, layer)
 
+    real = real_places(batch) if "attention_mask" in batch else None
     return ForwardPass(
         _targets(labels, kept, positions),
         kept[0],
         len(labels),
         run,
         reference=reference,
-        real=real_places(batch)[0] if "attention_mask" in batch else None,
+        real=None if real is None else real[0],
         activations=activations,
+        of_real=labels[real[0], real[1]] != IGNORE if positions == "answer_unshifted" and real is not None else None,
         **dict(counts or {}),
     )
 

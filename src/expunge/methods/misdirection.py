@@ -17,11 +17,13 @@ from expunge import losses
 from expunge.combine import Bilevel, Combiner, WeightedSum
 from expunge.errors import InputError
 from expunge.forward import layers
+from expunge.forward.view import Positions
 from expunge.method import Activations, Method, Objective, method
 from expunge.methods.published import NonNegative, Positive
 
 Auto = Literal["auto"]
 Layer = Annotated[int, Field(ge=0)]
+Steered = Literal["all", "answer_unshifted"]
 
 DEPTH = 7 / 32  # of Zephyr-7B's layers, the published one
 FACTOR = 5.0  # target length over the activations' own, as in Adaptive RMU (arXiv:2408.06223)
@@ -39,6 +41,7 @@ def rmu(
     retain_weight: NonNegative = 1200.0,
     trainable: str | None = None,
     direction_seed: int = 0,
+    positions: Steered = "all",
 ) -> Method:
     """Representation misdirection: steer the forget texts' activations at a layer, keep those of the retain texts.
 
@@ -51,8 +54,13 @@ def rmu(
     Trains what writes the MLPs' output (``down_proj``, ``c_proj``, ``dense_4h_to_h``, experts too) of the layer and the
     two below it, as there; ``trainable`` is another regular expression on weights' names; ``direction_seed`` draws the
     direction.  No layer above is run, forward or backward.
+
+    To reproduce OpenUnlearning: ``positions="answer_unshifted"`` steers and keeps the labelled tokens alone, in place of all
+    real ones.  Its mean over the batch divides by every row's length in turn; here each row is divided by its own, which is
+    the same where the rows of a batch have equally many labelled tokens.
     """
-    return _misdirection(layer, steering_coefficient, trainable, direction_seed, WeightedSum(1.0, retain_weight))
+    combine = WeightedSum(1.0, retain_weight)
+    return _misdirection(layer, steering_coefficient, trainable, direction_seed, combine, positions)
 
 
 @method(paper="arXiv:2506.08164")
@@ -64,35 +72,42 @@ def blur_rmu(
     one_sided: bool = False,
     trainable: str | None = None,
     direction_seed: int = 0,
+    positions: Steered = "all",
 ) -> Method:
     r"""BLUR over RMU's losses: the activation-matching gradient is projected off the steering gradient.
 
     Reisizadeh et al. 2025.  The published WMDP code steps along :math:`g_f + \alpha\,(g_r - \mathrm{proj}_{g_f} g_r)`; up to
     a length, which Adam removes, that is ``gamma = 1/α``, and its α of 800 is the default here.  Learning rate 5e-5; layer,
-    coefficient, the trained matrices and the direction as in :func:`rmu`.  γ is not relative here: the matching
+    coefficient, the trained matrices, the direction and positions as in :func:`rmu`.  γ is not relative here: the matching
     gradient is 0 at the start, and so would be every step.
     """
     combine = Bilevel(gamma, one_sided=one_sided)
-    return _misdirection(layer, steering_coefficient, trainable, direction_seed, combine)
+    return _misdirection(layer, steering_coefficient, trainable, direction_seed, combine, positions)
 
 
 def _misdirection(
-    layer: int | Auto, coefficient: float | Auto, trainable: str | None, seed: int, combine: Combiner
+    layer: int | Auto,
+    coefficient: float | Auto,
+    trainable: str | None,
+    seed: int,
+    combine: Combiner,
+    positions: Steered = "all",
 ) -> Method:
     """The method; what is left to the model is chosen by ``fit``, and no number until then."""
     at = 0 if layer == "auto" else layer
     length = math.nan if coefficient == "auto" else coefficient
     steer = partial(losses.steering, layer=at, steering_coefficient=length, seed=seed)
     match = partial(losses.activation_matching, layer=at)
+    where: Positions = "answer" if positions == "all" else positions  # a view's usual positions are of logits; M is all
     return Method(
         {
-            "forget": Objective(steer, ("forget",)),
-            "retain": Objective(match, ("retain",), reference=Activations(at)),
+            "forget": Objective(steer, ("forget",), positions=where),
+            "retain": Objective(match, ("retain",), reference=Activations(at), positions=where),
         },
         combine,
         learning_rate=5e-5,
         trainable=trainable,
-        fit=partial(_fitted, layer=layer, coefficient=coefficient, trainable=trainable, seed=seed),
+        fit=partial(_fitted, layer=layer, coefficient=coefficient, trainable=trainable, seed=seed, positions=positions),
     )
 
 
@@ -105,6 +120,7 @@ def _fitted(
     coefficient: float | Auto,
     trainable: str | None,
     seed: int,
+    positions: Steered,
 ) -> Method:
     """``made`` with the layer, the coefficient and the weights that suit ``model`` where they were left to it."""
     depth = len(layers.decoder_layers(model)[2])
@@ -112,7 +128,8 @@ def _fitted(
     with layers.up_to(model, at):  # raises for a layer that does not exist
         pass
     length = FACTOR * median_length(model, batches, at) if coefficient == "auto" else coefficient
-    own = _misdirection(at, length, trainable or outputs(model, range(max(0, at - 2), at + 1)), seed, made.combine)
+    moving = trainable or outputs(model, range(max(0, at - 2), at + 1))
+    own = _misdirection(at, length, moving, seed, made.combine, positions)
     chosen = {"layer": at, "steering_coefficient": length}
     return replace(made, objectives=own.objectives, trainable=own.trainable, fit=None, chosen=chosen)
 

@@ -32,7 +32,9 @@ from expunge.unlearning import describe as about_run
 from expunge.unlearning.resumable import train_resumable
 from expunge.unlearning.rows import Data
 
-EPOCHS = 2  # ours, but at least training.MIN_STEPS optimizer steps; 2e-4, 20 times full fine-tuning's, is LoRA's rate
+# Ours: a module takes about training.MIN_STEPS optimizer steps, sees a row at least twice and at most training.EPOCHS times,
+# unless that would be under LEAST steps (twelve teach it little); 2e-4, 20 times full fine-tuning's, is LoRA's rate.
+EPOCHS, LEAST = 2, 16
 Role = Literal["retain", "forget"]
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -59,17 +61,35 @@ def method(pairs: Pairs = (), weight: float = 0.0) -> Method:
 
 
 def arguments(settings: Release, role: Role, index: int, rows: int, folder: Path) -> Any:
-    """The ``TrainingArguments`` of one module: by default 2 epochs but at least 50 optimizer steps, at 2e-4.
+    """The ``TrainingArguments`` of one module, by default sized to its rows: 50 optimizer steps in 2 to 10 epochs, at 2e-4.
+
+    >>> epochs(5000, 32), epochs(64, 8), epochs(16, 8), epochs(3, 3)
+    (2, 7, 10, 16)
 
     Each module has a seed of its own, a function of the run's seed, the step's ``index`` and the role.
     """
     suited = training.defaults(method(), rows, lora=True)
-    per_epoch = math.ceil(
-        math.ceil(rows / suited["per_device_train_batch_size"]) / suited["gradient_accumulation_steps"]
-    )
-    suited["num_train_epochs"] = float(max(EPOCHS, math.ceil(training.MIN_STEPS / per_epoch)))
+    window = suited["per_device_train_batch_size"] * suited["gradient_accumulation_steps"]
+    suited["num_train_epochs"] = float(epochs(rows, window))
     seed = zlib.crc32(f"{settings.run.seed} {index} {role}".encode())
     return training.arguments(settings.run.training, suited, folder / f"{index:02d}-{role}", seed, settings.run.device)
+
+
+def epochs(rows: int, window: int) -> int:
+    """How often a module sees its rows, where an optimizer step has ``window`` of them."""
+    per_epoch = math.ceil(rows / window)
+    wanted, most = math.ceil(training.MIN_STEPS / per_epoch), max(training.EPOCHS, math.ceil(LEAST / per_epoch))
+    return max(EPOCHS, min(wanted, most))
+
+
+def number(settings: Release, role: Role, index: int, *, both: bool) -> str:
+    """What the progress of a module's training says; ``both``: whether a step has a retain module too.
+
+    >>> number(Release(run={"model": "m", "forget": []}), "forget", 2, both=True)
+    'module 4 of 10'
+    """
+    each = 1 + both
+    return f"module {each * index - (both and role == 'retain')} of {each * settings.steps}"
 
 
 def update(
@@ -88,12 +108,16 @@ def update(
     """
     trained: dict[Role, Module] = {}
     frozen = None
-    if "retain" in examples and settings.retain_coefficient:
+    both = bool("retain" in examples and settings.retain_coefficient)
+    named = partial(number, settings, index=index, both=both)
+    if both:
         args = arguments(settings, "retain", index, len(examples["retain"]), folder)
-        trained["retain"] = train(net, tokenizer, examples["retain"], settings, args, key=key)
+        what = named(role="retain")
+        trained["retain"] = train(net, tokenizer, examples["retain"], settings, args, key=key, progress=what)
         frozen = trained["retain"].adapter
     args = arguments(settings, "forget", index, len(examples["forget"]), folder)
-    trained["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen, key=key)
+    what = named(role="forget")
+    trained["forget"] = train(net, tokenizer, examples["forget"], settings, args, frozen, key=key, progress=what)
     change = scaled(trained["forget"].adapter, -settings.forget_coefficient)
     return concatenate(change, scaled(frozen, settings.retain_coefficient)) if frozen else change, trained
 
@@ -107,6 +131,7 @@ def train(
     frozen: Adapter | None = None,
     *,
     key: Mapping[str, Any] = MappingProxyType({}),
+    progress: str = "unlearning",
 ) -> Module:
     """A new module trained on ``rows``, orthogonal to ``frozen`` if that is given; ``net`` is not changed.
 
@@ -126,6 +151,7 @@ def train(
         settings=settings.run,
         decides=key,
         fingerprint=str(key.get("model")),
+        progress=progress,
     )
     trainer = ended.trainer
     with torch.no_grad():

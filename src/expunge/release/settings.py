@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from expunge import hub
 from expunge.errors import InputError
 from expunge.settings import checked, extract_settings
 from expunge.unlearning import settings as recipe
@@ -92,6 +93,7 @@ OWN_FIELDS = set(Release.model_fields) - {"run"}
 
 def make(values: Mapping[str, Any], where: str = "the release") -> Release:
     """``values`` validated; InputError for the first invalid one."""
+    hub.refuse(values, where)
     for key in REFUSED:
         if values.get(key):
             raise InputError(f"{where}: {key} is for `expunge run`; a release trains LoRA modules on the plain loss")

@@ -36,7 +36,7 @@ class Line:
 
 
 def write_report(raw_record: Mapping[str, Any], folder: str | os.PathLike[str]) -> Path:
-    """Write ``report.html``, ``tradeoff.svg`` and ``tradeoff.png`` into the folder of a comparison; no torch."""
+    """Write ``report.html`` and the figure (SVG, PNG, PDF) into the folder of a comparison; no torch."""
     record = complete(CompareRecord, raw_record)
     tradeoff.write(record, names(record), folder)
     return replace_text(Path(folder) / FILE, render(record))

@@ -27,7 +27,8 @@ class Reveal(BaseModel):
 
     The search: ``arms`` soft prompts of ``soft_tokens`` tokens, ``scale`` times as large as the model's embeddings, from a
     Sobol sequence of ``dimension``; each writes an instruction at ``arm_temperature``.  ``chooser``: the choice of the
-    next arm, ``bandit`` (a network), ``linear`` (ridge regression) or ``random``; ``nu``: how much the first two explore.
+    next arm, ``linear`` (ridge regression), ``bandit`` (the paper's network, a hundred times slower) or ``random``; ``nu``:
+    how much the first two explore.
     Answers are drawn at ``temperature`` and ``top_p``.  ``neutral``: number of neutral rows.  ``embeddings``: a
     sentence-transformers model instead of the model's own hidden states.
     The rest are :class:`~expunge.reveal.search.Plan`'s.
@@ -50,7 +51,11 @@ class Reveal(BaseModel):
         "asked in one form.",
     )
     out: str = Field("revealed", description="Folder for revealed.jsonl, neutral.jsonl and the log.")
-    chooser: Literal["bandit", "linear", "random"] = "bandit"
+    chooser: Literal["linear", "bandit", "random"] = Field(
+        "linear",
+        description="What chooses the next instruction: linear (ridge regression), bandit (the paper's network) or random.",
+        json_schema_extra={"metavar": "linear|bandit|random"},
+    )
     arms: int = Field(256, ge=2)
     soft_tokens: int = Field(5, ge=1)
     dimension: int = Field(10, ge=1, le=21201)  # as many as torch's Sobol sequence has

@@ -11,13 +11,14 @@ from transformers import TrainerCallback
 class ProgressLine(TrainerCallback):
     """A bar over optimizer steps that shows each objective's loss and the multiplier; nothing is printed per step."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "unlearning") -> None:
         self.bar: Any = None
+        self.what = what
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar, on one process only."""
         if state.is_world_process_zero and not args.disable_tqdm:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="unlearning", dynamic_ncols=True)
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.what, dynamic_ncols=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step on."""

@@ -20,7 +20,10 @@ from expunge.errors import InputError, nearest, shortened
 from expunge.training import optimizers
 
 _EVALUATION = "figures are measured before and after training (eval_rows says on how many rows); leave it out"
-_UPLOAD = "nothing is uploaded; leave it out, and upload OUT/model with `hf upload`"
+_UPLOAD = (
+    "the model is pushed by the run itself, once and whole: push_to_hub, hub_model_id, hub_private_repo, hub_token and "
+    "hub_revision stand beside model and out, not under training; or `expunge push OUT --to user/name`"
+)
 _ORDER = "rows come in an order that --seed decides; leave it out"
 _COLUMNS = "batches are made of the forget and the retain rows by expunge; leave it out"
 _FORWARD = "the losses are computed inside the model's own forward pass, which it would replace; leave it out"
@@ -99,7 +102,7 @@ HABITS = {
     "generation_max_length": "answers of --examples have max_new_tokens",
     "no_cuda": "it is use_cpu=true",
     "use_mps_device": "it is --device mps",
-    "logging_dir": "trackers write where they are told by their own environment variables; leave it out",
+    "logging_dir": "trackers write into OUT/logs, or where their own environment variables say; leave it out",
     "overwrite_output_dir": "it is --overwrite",
     "save_safetensors": "weights are always saved as safetensors; leave it out",
     "include_inputs_for_metrics": _EVALUATION,

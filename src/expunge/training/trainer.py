@@ -37,6 +37,7 @@ from expunge.training import (
     checkpoints,
     finite,
     levels,
+    like_trl,
     reference,
     sharded,
     stopping,
@@ -55,6 +56,8 @@ from expunge.training.step import SteppingTrainer
 class UnlearningTrainer(SteppingTrainer):
     """Trains a :class:`~expunge.method.Method` on a :class:`~expunge.data.streams.PairedDataset`.
 
+    As a trainer of TRL it takes ``model``, ``args``, ``train_dataset`` (``{"forget": rows, "retain": rows}``),
+    ``processing_class``, ``callbacks`` and ``peft_config``, and the ``method`` by name: :mod:`expunge.training.like_trl`.
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
@@ -70,14 +73,19 @@ class UnlearningTrainer(SteppingTrainer):
     def __init__(
         self,
         *args: Any,
-        method: Method,
+        method: Method | str | None = None,
+        peft_config: Any = None,
+        max_length: int = 512,
+        chat_template: bool = True,
         start_loss: float | None = None,
         holdout: Any = None,
         keep: utility.Keep | None = None,
         level: reference.Level | None = None,
         **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        rows = {"max_length": max_length, "chat_template": chat_template}
+        kwargs, method = like_trl.prepared(like_trl.named(args) | kwargs, method, peft_config, **rows)
+        super().__init__(**kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
         self.args.logging_nan_inf_filter = False  # it would read every loss; what is not finite ends the run
         if self.args.device.type == "cuda" and self.args.dataloader_pin_memory:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from expunge import bench, plugins
+from expunge import bench, hub, plugins
 from expunge.bench.settings import EVALUATION_OPTIONS, Bench
 from expunge.compare.settings import FIGURES, NAME
 from expunge.errors import InputError
@@ -152,6 +152,7 @@ def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
     """``values`` checked as far as that goes without data; the first thing that is wrong is one sentence."""
     values = recipe.with_training(values, where)
     tables = _tables(values, where)
+    hub.refuse(values, where)
     for key, instead in UNSUPPORTED.items():
         if values.get(key) not in ({}, None, 1) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a tuning; use {instead}")

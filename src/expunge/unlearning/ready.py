@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from expunge import outputs, record
+from expunge import hub, outputs, record
 from expunge.errors import InputError
 from expunge.method import Method, build, entry
 from expunge.models import quantize
@@ -27,6 +27,7 @@ def ready(settings: Recipe, method: Method | None = None, inputs: PythonInputs =
     method = method_of(settings, method)
     check_quantized(settings, method, inputs)
     folder = outputs.check(settings.out, record.LAYOUT, inputs=inputs_of(settings), overwrite=settings.overwrite)
+    hub.check_run(settings, folder)
     if settings.compare_with:
         check_files(
             resolve(settings.compare_with),

@@ -20,6 +20,14 @@ class Result:
     record: dict[str, Any]
     folder: Path
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Push the saved model with its card to the Hugging Face Hub; ``more``: fields of :class:`expunge.hub.Push`."""
+        from expunge import hub
+
+        return hub.push_to_hub(self.folder, hub.Push(repo_id, private, token, **more))
+
     def __repr__(self) -> str:
         """The figures before and after, in a line."""
         figures = "; ".join(f"{name} {before} -> {after}" for name, before, after in probabilities(self.record))

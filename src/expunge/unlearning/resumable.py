@@ -36,6 +36,7 @@ def train_resumable(
     settings: Recipe,
     decides: Mapping[str, Any],
     fingerprint: str,
+    progress: str = "unlearning",
 ) -> Ended:
     """Train ``net`` in place, with checkpoints in ``folder``/unfinished as often as ``settings.save_every`` says.
 
@@ -58,6 +59,7 @@ def train_resumable(
             args,
             plan=unfinished.plan(folder, settings, this),
             begin=this.unfinished.place if this.unfinished else None,
+            progress=progress,
         )
     return Ended(trainer, before, trainer.keeper.saved.problem)
 

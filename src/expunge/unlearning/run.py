@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expunge import outputs, processes, record
+from expunge import hub, outputs, processes, record
 from expunge.data import template
 from expunge.errors import InputError, RunFailed
 from expunge.method import Method
@@ -73,8 +73,10 @@ def unlearn(
     values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
     processes.complete_environment()
     processes.leave_at_exit()
+    made = recipe.make(values)
     with one_display(), with_gradients():
-        done = run(recipe.make(values), method=own, inputs=inputs)
+        done = run(made, method=own, inputs=inputs)
+    hub.after(made, done.folder)
     for warning in done.record["warnings"] if processes.is_main() else ():
         logger.warning(warning)
     return done

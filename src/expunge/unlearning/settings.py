@@ -198,6 +198,13 @@ class Recipe(BaseModel):
     )
     fresh: bool = Field(False, description="Start over where the folder holds an unfinished run.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
+    push_to_hub: bool = Field(False, description="Push the model with its card to the Hugging Face Hub in the end.")
+    hub_model_id: str | None = Field(None, description="With push_to_hub: user/name; if not given, the name of out.")
+    hub_private_repo: bool | None = Field(None, description="With push_to_hub: whether a new repository is private.")
+    hub_token: str | None = Field(
+        None, repr=False, description="With push_to_hub: the token, if not that of hf auth login."
+    )
+    hub_revision: str | None = Field(None, description="With push_to_hub: the branch that it goes to.")
 
     @property
     def loaded(self) -> Literal["float32", "bfloat16"]:
@@ -262,6 +269,11 @@ def _check_heeded(made: Recipe, where: str) -> None:
             )
     if made.trainable and "target_modules" in made.lora.model_fields_set:
         raise InputError(f"{where}: trainable and lora.target_modules say the same thing; leave out one of the two")
+    for key in sorted(given & {"hub_model_id", "hub_private_repo", "hub_token", "hub_revision"}):
+        if not made.push_to_hub and getattr(made, key) is not None:
+            raise InputError(
+                f"{where}: {key} does nothing without push_to_hub; say push_to_hub = true (--push-to-hub) too"
+            )
     if made.compare_name and not made.compare_with:
         raise InputError(f"{where}: compare_name does nothing without compare_with, the model that it names")
     if "max_new_tokens" in given and not made.examples:

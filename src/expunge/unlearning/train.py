@@ -124,44 +124,50 @@ def train(
     first: Callable[[Any], float | None] | None = None,
     settings: Recipe | None = None,
     level: Any = None,
+    progress: str = "unlearning",
 ) -> Any:
     """Train ``net`` in place; returns the trainer, whose state holds the log.
 
     ``plan``: checkpoints of the run's own; ``begin``: the one to go on from.  ``first``: called with the trainer before its
     first step, gives ``start_loss``.  ``settings``: of a run with a utility guard.
-    ``level()``: loads a model that never saw the forget rows; or the values of such a one.
+    ``level()``: loads a model that never saw the forget rows; or the values of such a one.  ``progress``: what the bar says.
     """
     from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    from expunge.training import rate
+    from expunge.training import rate, trackers
     from expunge.training.progress import ProgressLine
     from expunge.training.trainer import UnlearningTrainer
 
     window = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     window = min(window, len(data.examples["forget"]))  # an epoch ends a step
     dataset = streams.PairedDataset({s: data.examples[s] for s in method.streams}, seed=args.seed, window=window)
-    trainer = UnlearningTrainer(
-        model=net,
-        args=args,
-        train_dataset=dataset,
-        data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
-        method=method,
-        start_loss=start_loss,
-        holdout=None if method.reads_level else data.examples.get("holdout"),
-        keep=_keep(data, settings) if settings else None,
-        level=level,
-        callbacks=[ProgressLine(), *callbacks],
-        plan=plan,
-    )
-    for noisy in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is another in a notebook
-        trainer.remove_callback(noisy)
-    if first:
-        trainer.start_loss = first(trainer)
-    if settings and rate.is_found(method, args, settings.training):
-        args.learning_rate = rate.suited(trainer) or args.learning_rate
-    trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
-    return trainer
+    with trackers.writing_into(trackers.home(args.output_dir), args):
+        trainer = UnlearningTrainer(
+            model=net,
+            args=args,
+            train_dataset=dataset,
+            data_collator=partial(collate.collate, pad_id=tokenizer.pad_token_id),
+            method=method,
+            start_loss=start_loss,
+            holdout=None if method.reads_level else data.examples.get("holdout"),
+            keep=_keep(data, settings) if settings else None,
+            level=level,
+            callbacks=[ProgressLine(progress), *callbacks],
+            plan=plan,
+        )
+        for noisy in (
+            PrinterCallback,
+            ProgressCallback,
+            DEFAULT_PROGRESS_CALLBACK,
+        ):  # the last is another in a notebook
+            trainer.remove_callback(noisy)
+        if first:
+            trainer.start_loss = first(trainer)
+        if settings and rate.is_found(method, args, settings.training):
+            args.learning_rate = rate.suited(trainer) or args.learning_rate
+        trainer.train(resume_from_checkpoint=begin or args.resume_from_checkpoint)
+        return trainer
 
 
 def _keep(data: Data, settings: Recipe) -> Any:

@@ -32,7 +32,7 @@ FOLDER = "unfinished"
 FREE = {
     "model", "forget", "retain", "holdout", "keep_rows", "out", "title", "compare_name", "model_name", "data_name", "device",
     "overwrite", "trust_remote_code", "save_every", "fresh", "processes", "training", "optimizer", "optimizer_parameters",
-    "method", "parameters",
+    "method", "parameters", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_token", "hub_revision",
 }  # fmt: skip
 # Training arguments that say how much is saved, logged or shown, or how a step's rows are cut up.
 FREE_ARGUMENTS = {

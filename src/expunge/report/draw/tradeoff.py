@@ -15,7 +15,7 @@ from typing import Any
 from expunge.files import replace_text, replacing_file
 from expunge.record import complete
 from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
-from expunge.report.draw.curves import COLOURS, Chart, png, svg
+from expunge.report.draw.curves import COLOURS, Chart, pdf, png, svg
 from expunge.report.draw.labels import Label, place
 
 SIZE = {"width": 912, "height": 560, "left": 52, "right": 16, "top": 34}
@@ -131,11 +131,13 @@ def in_words(raw_record: Any, axes_names: tuple[str, str]) -> str:
 
 
 def write(raw_record: Any, axes_names: tuple[str, str], folder: str | os.PathLike[str]) -> None:
-    """Write ``tradeoff.svg``, which follows the reader into dark mode, and ``tradeoff.png`` on a light page."""
+    """Write ``tradeoff.svg``, which follows the reader into dark mode, ``tradeoff.png`` on a light page, and
+    ``tradeoff.pdf`` for print.
+    """
     record = complete(CompareRecord, raw_record)
     figure = chart(record, axes_names)
     if figure is None:
-        for name in ("tradeoff.svg", "tradeoff.png"):  # left by an earlier call
+        for name in ("tradeoff.svg", "tradeoff.png", "tradeoff.pdf"):  # left by an earlier call
             (Path(folder) / name).unlink(missing_ok=True)
         return
     standalone = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"{figure.svg.removeprefix("<svg")}'
@@ -143,6 +145,8 @@ def write(raw_record: Any, axes_names: tuple[str, str], folder: str | os.PathLik
     replace_text(Path(folder) / "tradeoff.svg", f"{head}{close}<style>{css(alone=True)}</style>{body}\n")
     with replacing_file(Path(folder) / "tradeoff.png") as temporary:
         temporary.write_bytes(png("tradeoff", _painter(record, axes_names), **SIZE))
+    with replacing_file(Path(folder) / "tradeoff.pdf") as temporary:
+        temporary.write_bytes(pdf("tradeoff", _painter(record, axes_names), **SIZE))
 
 
 def css(*, alone: bool = False) -> str:
