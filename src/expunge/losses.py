@@ -255,11 +255,10 @@ def level_distance(x: ForwardPass) -> Tensor:
 
     with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1, \|Δ\| - ½ beyond.  J, the :func:`level_divergence`,
     says which tokens are to go how far.  Those that are rare on both sides count for nothing in it, and for many nats in
-    the row's likelihood, by which it is told from unseen rows: h pulls each token with at least c of the force that one
-    known by heart has.  H is the entropy of a prediction: the model is to be as sure of something else as it is of unseen
-    text, not merely unsure.  All grow as the square of a small distance, so their gradients fade on the way and any other
-    objective stops them short of the level.  That of the root does not: a row is pulled as hard next to its level as far
-    from it, and no harder (an exact penalty), so that it arrives where the other objective's pull is the weaker one.
+    the row's likelihood: h pulls each token with at least c of the force on one known by heart.  H is the entropy of a
+    prediction: the model is to be as sure of something else as it is of unseen text, not merely unsure.  All grow as the
+    square of a small distance; the root pulls a row as hard next to its level as far from it (an exact penalty), so that
+    no other objective holds it short of there.
 
     Hand-worked: one token of two, p = 1/2 and q = 1/4, so Δ = ln 3, H = ln 2 and its level ¾ ln (4/3) + ¼ ln 4 = 0.5623:
     √(¼ ln 3 + 0.1 (ln 3 - ½) + 0.15 (ln 2 - 0.5623)² + 10⁻⁴) - 0.01 = 0.5707.
