@@ -27,13 +27,21 @@ def keys(value):
     return set().union(*map(keys, value)) if isinstance(value, list) else set()
 
 
+def quotable(said):
+    """A record without the word that says which of an audit's three questions a finding answers."""
+    if said.get("kind") != "audit":
+        return said
+    findings = [{k: v for k, v in f.items() if k != "question"} for f in said["verdict"]["findings"]]
+    return said | {"verdict": said["verdict"] | {"findings": findings}}
+
+
 def check_folder(folder):
     """Nothing in it quotes data, names a path, or does not belong there."""
     for file in folder.rglob("*"):
         if file.suffix in (".json", ".html", ".svg", ".toml", ".md"):
             assert not PATH.search(file.read_text(encoding="utf-8")), file
         if file.suffix == ".json":
-            assert not DATA & keys(json.loads(file.read_text(encoding="utf-8"))), file
+            assert not DATA & keys(quotable(json.loads(file.read_text(encoding="utf-8")))), file
         assert file.is_dir() or file.suffix not in (".parquet", ".safetensors", ".jsonl"), file
         assert file.name not in ("scores", "runs"), file
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from expunge.audit import compare, policy, verdict
+from expunge.audit.compared import Compared
 from expunge.audit.material import Material, Rewritten
 from expunge.data.example import Row
 from expunge.evaluation.table import Collected, Generated, Scored
@@ -45,11 +46,11 @@ def material(holdout: bool = True, retain: bool = True) -> Material:
     return Material(rows, [], rows if retain else [], [], rows if holdout else [], rewritten, {})
 
 
-def compared(tables: dict[str, Collected], control: str | None = None, **rows: bool) -> compare.Compared:
+def compared(tables: dict[str, Collected], control: str | None = None, **rows: bool) -> Compared:
     return compare.compare(tables, {}, material(**rows), POLICY, control=control)
 
 
-def of(found: compare.Compared, name: str) -> verdict.Finding:
+def of(found: Compared, name: str) -> verdict.Finding:
     return next(f for f in found.findings if f.name == name)
 
 

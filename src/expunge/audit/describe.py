@@ -11,7 +11,7 @@ from typing import Any
 
 from expunge import __version__, files, models, record
 from expunge.audit import naming
-from expunge.audit.compare import Compared
+from expunge.audit.compared import Compared
 from expunge.audit.control import Control
 from expunge.audit.material import Material, asked, data_source
 from expunge.audit.measure import said_of

@@ -12,6 +12,7 @@ from typing import Any
 from expunge import outputs
 from expunge.attacks.attack import Attack
 from expunge.audit import attacking, compare, describe, material, policy, verdict
+from expunge.audit.compared import Compared
 from expunge.audit.control import Control, control_of
 from expunge.audit.material import Material
 from expunge.audit.measure import Array, said_of
@@ -139,7 +140,7 @@ def _carried_out(checked: Ready, folder: Path, command: str | None, began: float
     return Result(describe.write(log, folder), folder)
 
 
-def known_before(results: Results, found: compare.Compared) -> dict[str, dict[str, Array]]:
+def known_before(results: Results, found: Compared) -> dict[str, dict[str, Array]]:
     """Role -> what is known of each forget row before any attack, in both measures of attacks."""
     rows = results.material.forget
     return {
