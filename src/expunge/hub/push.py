@@ -89,7 +89,7 @@ def write_readme(run: files.PathLike) -> Path | None:
 
 def refuse(values: Mapping[str, Any], where: str) -> None:
     """Raise InputError where settings of many runs say that models are to be pushed."""
-    if values.get("push_to_hub"):
+    if str(values.get("push_to_hub", False)).lower() not in ("false", "none", "0", "no", "off"):
         raise InputError(
             f"{where}: push_to_hub is of one run; push the model that you choose with expunge push RUN --to user/name"
         )
