@@ -183,7 +183,7 @@ def _chosen(model: Path, said: Mapping[str, Any], to: Push) -> tuple[dict[str, b
 
 
 def read_run(run: files.PathLike) -> tuple[Path, Path, dict[str, Any], dict[str, Any] | None]:
-    """A run's folder, its model's folder, its record, and the record of its audit or None."""
+    """A run's folder, its model's folder, its record, and that of its audit or None."""
     folder = files.expanded(run)
     if not (folder / record.FILE).is_file() and (folder.parent / record.FILE).is_file():
         folder = folder.parent  # the model's folder was given
@@ -193,9 +193,19 @@ def read_run(run: files.PathLike) -> tuple[Path, Path, dict[str, Any], dict[str,
         raise InputError(f"{folder} holds no model to push: {model} is not there")
     if said.get("failed"):
         raise InputError(f"the run in {folder} failed; its model is not pushed")
+    return folder, model, said, _audit_of(folder, said)
+
+
+def _audit_of(folder: Path, said: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the audit in a run's folder; None where there is none, or one of an earlier model."""
     file = folder / "audit" / "audit.json"
-    audit = files.read_json(file, description="record of an audit", remedy="audit again") if file.is_file() else None
-    return folder, model, said, audit
+    if not file.is_file():
+        return None
+    audit = files.read_json(file, description="record of an audit", remedy="audit again")
+    of_run = (audit.get("run") or {}).get("record")
+    model = ((audit.get("models") or {}).get("unlearned") or {}).get("fingerprint")
+    ours = model is not None and model == (said.get("output") or {}).get("fingerprint")
+    return audit if ours or of_run == files.sha256_file(folder / record.FILE) else None
 
 
 def _operations(sent: Mapping[str, bytes | Path], text: str, there: Sequence[str]) -> list[Any]:
