@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from expunge import files, processes, record
 from expunge.errors import InputError, RunFailed
 from expunge.hub import card, weights
 
+logger = logging.getLogger(__name__)
 LOGIN = "say `hf auth login`, or set HF_TOKEN, or give --hub-token"
 
 
@@ -67,7 +69,10 @@ def after(settings: Any, folder: Path) -> dict[str, Any] | None:
     to = of_run(settings, folder)
     if not processes.is_main():
         return None
-    write_readme(folder)
+    try:
+        write_readme(folder)
+    except (InputError, OSError) as error:  # the run is whole without it
+        logger.warning("the model card README.md was not written: %s", _short(error))
     if to is None:
         return None
     try:
