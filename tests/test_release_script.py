@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sysconfig
@@ -94,7 +95,7 @@ def test_what_is_built_installs_in_an_empty_environment_and_its_demo_runs(releas
 
     def expunge(*words):
         return subprocess.run(
-            [home / "bin" / "expunge", *words], env=of_this, cwd=tmp_path, capture_output=True, text=True, timeout=1200
+            [home / "bin" / "expunge", *words], env=of_this, cwd=tmp_path, capture_output=True, text=True, timeout=3600
         )
 
     code = "import expunge; print(expunge.__file__)"
@@ -102,7 +103,12 @@ def test_what_is_built_installs_in_an_empty_environment_and_its_demo_runs(releas
     assert found.stdout.startswith(str(home)), found.stdout
     assert expunge("--version").stdout.strip() == f"expunge {release.version_of(ROOT)}"
     assert "pdu_level" in expunge("methods").stdout
-    if kind == "wheel" and locate.wheel_file():
+    if not locate.wheel_file():
+        return
+    planned = expunge("demo", "--dry-run", "--json", "--out", "demo")
+    said = json.loads(planned.stdout)
+    assert said["data"]["forget"] == 16 and said["model"].startswith(str(home)), planned.stderr  # the wheel's own rows
+    if kind == "wheel":
         done = expunge("demo", "--limit", "2", "--out", "demo")
         assert done.returncode == 0, done.stderr
         assert len(list((tmp_path / "demo").glob("*/report.html"))) == 2

@@ -138,3 +138,18 @@ def test_a_push_that_fails_in_the_end_leaves_the_run_and_says_the_command(hub, w
 def test_many_runs_are_not_pushed():
     with pytest.raises(InputError, match="is of one run"):
         room.refuse({"push_to_hub": True}, "the tuning")
+
+
+def test_an_audit_of_an_earlier_model_is_left_out(hub, run_folder):
+    file = run_folder / "run.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"output": {"path": "model", "fingerprint": "sha256:new"}})
+    )
+    push_to_hub(run_folder, Push("me/x"))
+    assert b"No audit was carried out" in hub.repos["me/x"]["README.md"]
+
+
+def test_a_card_that_cannot_be_written_does_not_fail_the_run(workplace, monkeypatch, caplog):
+    monkeypatch.setattr("expunge.hub.card.write_card", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "disk full")))
+    assert unlearn("model", **RUN, out="out").record["schema"] == 1
+    assert "README.md was not written" in caplog.text and not (workplace / "out" / "README.md").exists()

@@ -170,7 +170,7 @@ def test_a_checkpoint_that_could_not_be_written_is_told_in_record_and_exit_code(
     ) as e:
         go(max_steps=2, save_every=0)
     assert "could not be written" in record.read("unlearned")["warnings"][-1] and e.value.result.model
-    assert sorted(p.name for p in Path("unlearned").iterdir()) == ["README.md", "model", "report.html", "run.json"]
+    assert sorted(p.name for p in Path("unlearned").iterdir()) == ["model", "report.html", "run.json"]
 
 
 RUN = ["run", "--model", "model", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--method", "npo"]

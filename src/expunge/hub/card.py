@@ -154,7 +154,7 @@ def unlearning_section(record: Mapping[str, Any], audit: Mapping[str, Any] | Non
     if said.get("failed"):
         parts.append("**The run failed:** training broke down before its end.")
     parts += _audited(complete(AuditRecord, audit)) if audit else ["No audit was carried out on this model."]
-    parts += [_figures(said), _settings(said), _fingerprints(said, audit)]
+    parts += [_figures(said), _settings(said), _fingerprints(said)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -224,17 +224,10 @@ def _settings(said: RunRecord) -> str:
     return "\n".join(["### Settings", "", "| setting | value |", "|---|---|", *lines])
 
 
-def _fingerprints(said: RunRecord, audit: Mapping[str, Any] | None) -> str:
-    """By which records name the models and the rows; `expunge fingerprint` recomputes the first two."""
-    values = {
-        "model before": said["model"]["fingerprint"],
-        "this model": said["output"]["fingerprint"],
-        **{f"{name} rows": of["fingerprint"] for name, of in said["data"].items()},
-    }
+def _fingerprints(said: RunRecord) -> str:
+    """Of the two models, as `expunge fingerprint` prints them; not of the rows, of which it could confirm a guess."""
+    values = {"model before": said["model"]["fingerprint"], "this model": said["output"]["fingerprint"]}
     lines = [_row([k, f"`{v}`"]) for k, v in values.items() if v]
-    of_audit = complete(AuditRecord, audit)["models"].get("unlearned") if audit else None
-    other = of_audit and of_audit["fingerprint"] not in (None, values["this model"])
-    lines += [_row(["model that was audited", f"`{of_audit['fingerprint']}`"])] if of_audit and other else []
     return "\n".join(["### Fingerprints", "", "| of | SHA-256 |", "|---|---|", *lines]) if lines else ""
 
 

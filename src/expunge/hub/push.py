@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from expunge import files, processes, record
 from expunge.errors import InputError, RunFailed
 from expunge.hub import card, weights
 
+logger = logging.getLogger(__name__)
 LOGIN = "say `hf auth login`, or set HF_TOKEN, or give --hub-token"
 
 
@@ -67,7 +69,10 @@ def after(settings: Any, folder: Path) -> dict[str, Any] | None:
     to = of_run(settings, folder)
     if not processes.is_main():
         return None
-    write_readme(folder)
+    try:
+        write_readme(folder)
+    except (InputError, OSError) as error:  # the run is whole without it
+        logger.warning("the model card README.md was not written: %s", _short(error))
     if to is None:
         return None
     try:
@@ -89,7 +94,7 @@ def write_readme(run: files.PathLike) -> Path | None:
 
 def refuse(values: Mapping[str, Any], where: str) -> None:
     """Raise InputError where settings of many runs say that models are to be pushed."""
-    if values.get("push_to_hub"):
+    if str(values.get("push_to_hub", False)).lower() not in ("false", "none", "0", "no", "off"):
         raise InputError(
             f"{where}: push_to_hub is of one run; push the model that you choose with expunge push RUN --to user/name"
         )
@@ -183,7 +188,7 @@ def _chosen(model: Path, said: Mapping[str, Any], to: Push) -> tuple[dict[str, b
 
 
 def read_run(run: files.PathLike) -> tuple[Path, Path, dict[str, Any], dict[str, Any] | None]:
-    """A run's folder, its model's folder, its record, and the record of its audit or None."""
+    """A run's folder, its model's folder, its record, and that of its audit or None."""
     folder = files.expanded(run)
     if not (folder / record.FILE).is_file() and (folder.parent / record.FILE).is_file():
         folder = folder.parent  # the model's folder was given
@@ -193,9 +198,19 @@ def read_run(run: files.PathLike) -> tuple[Path, Path, dict[str, Any], dict[str,
         raise InputError(f"{folder} holds no model to push: {model} is not there")
     if said.get("failed"):
         raise InputError(f"the run in {folder} failed; its model is not pushed")
+    return folder, model, said, _audit_of(folder, said)
+
+
+def _audit_of(folder: Path, said: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the audit in a run's folder; None where there is none, or one of an earlier model."""
     file = folder / "audit" / "audit.json"
-    audit = files.read_json(file, description="record of an audit", remedy="audit again") if file.is_file() else None
-    return folder, model, said, audit
+    if not file.is_file():
+        return None
+    audit = files.read_json(file, description="record of an audit", remedy="audit again")
+    of_run = (audit.get("run") or {}).get("record")
+    model = ((audit.get("models") or {}).get("unlearned") or {}).get("fingerprint")
+    ours = model is not None and model == (said.get("output") or {}).get("fingerprint")
+    return audit if ours or of_run == files.sha256_file(folder / record.FILE) else None
 
 
 def _operations(sent: Mapping[str, bytes | Path], text: str, there: Sequence[str]) -> list[Any]:

@@ -83,8 +83,9 @@ class UnlearningTrainer(SteppingTrainer):
         level: reference.Level | None = None,
         **kwargs: Any,
     ):
+        given = like_trl.named(args) | kwargs
         kwargs, method = like_trl.prepared(
-            like_trl.named(args) | kwargs, method, peft_config, max_length=max_length, chat_template=chat_template
+            given, method, peft_config, max_length=max_length, chat_template=chat_template
         )
         super().__init__(**kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
