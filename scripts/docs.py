@@ -25,7 +25,13 @@ from expunge.evaluation.metrics import likelihood as metrics
 from expunge.method import build, entries
 from expunge.scorers import entities
 
+try:  # as a program, as a module
+    import reference
+except ModuleNotFoundError:
+    from scripts import reference
+
 ROOT = Path(__file__).parent.parent
+BLOB = "https://github.com/expunge/expunge/blob/main"
 
 
 def method_table() -> str:
@@ -47,7 +53,7 @@ def methods_page() -> str:
     parts = []
     for name in entries():
         file = Path(inspect.getsourcefile(inspect.unwrap(entries()[name].make)) or "").relative_to(ROOT)
-        parts.append(f"## {name}\n\n{markdown(name)}\n\nSource: [`{file}`](../{file})\n")
+        parts.append(f"## {name}\n\n{markdown(name)}\n\nSource: [`{file}`]({BLOB}/{file})\n")
     return "\n".join([head, *parts])
 
 
@@ -91,7 +97,7 @@ def benchmarks_page() -> str:
         head_of = "| data set | on the Hub, or its address | in a folder | optional |\n|---|---|---|---|"
         text = inspect.cleandoc(module.__doc__ or "")
         parts.append(
-            f"## {', '.join(names)}\n\n```text\n{text}\n```\n\n{head_of}\n{data}\n\nSource: [`{file}`](../{file})\n"
+            f"## {', '.join(names)}\n\n```text\n{text}\n```\n\n{head_of}\n{data}\n\nSource: [`{file}`]({BLOB}/{file})\n"
         )
     return "\n".join([head, *parts])
 
@@ -103,7 +109,7 @@ def metrics_page() -> str:
     for module in (metrics, rouge, repetition, fluency, entities, lume, privacy, scores, stats):
         file = Path(module.__file__ or "").relative_to(ROOT)
         text = inspect.cleandoc(module.__doc__ or "")
-        parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`](../{file})\n")
+        parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`]({BLOB}/{file})\n")
         for name, f in vars(module).items():
             if inspect.isfunction(f) and _defined_in(f, module) and not name.startswith("_"):
                 text = for_markdown(inspect.cleandoc(f.__doc__ or ""))
@@ -143,6 +149,9 @@ def main() -> int:
         "methods.md": methods_page,
         "benchmarks.md": benchmarks_page,
         "metrics.md": metrics_page,
+        "reference/commands.md": reference.commands_page,
+        "reference/recipes.md": reference.recipes_page,
+        "reference/records.md": reference.records_page,
     }
     wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text())}
     wanted |= {ROOT / "docs" / name: make() for name, make in pages.items()}

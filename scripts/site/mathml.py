@@ -1,0 +1,42 @@
+"""Formulas as MathML in the page: browsers draw it by themselves, without a script, a font or a network.
+
+An extension of Python-Markdown that takes what ``pymdownx.arithmatex`` (``generic``) left between ``\\(…\\)`` and ``\\[…\\]``.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from latex2mathml.converter import convert
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.postprocessors import Postprocessor
+
+INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+SIZES = re.compile(r"\\[bB]ig+[lrm]?(?![A-Za-z])")  # MathML stretches brackets by itself
+
+
+def mathml(latex: str, display: str) -> str:
+    """One formula; ``display`` is inline or block."""
+    made = convert(SIZES.sub("", html.unescape(latex)).strip(), display=display)  # type: ignore[arg-type]
+    return made if display == "inline" else f'<div class="formula">{made}</div>'
+
+
+class Formulas(Postprocessor):
+    """Replaces every formula of a page."""
+
+    def run(self, text: str) -> str:
+        text = INLINE.sub(lambda m: mathml(m[1], "inline"), text)
+        return BLOCK.sub(lambda m: mathml(m[1], "block"), text)
+
+
+class FormulasExtension(Extension):
+    def extendMarkdown(self, md: Markdown) -> None:
+        md.postprocessors.register(Formulas(md), "mathml", 1)
+
+
+def makeExtension(**options: Any) -> FormulasExtension:
+    return FormulasExtension(**options)
