@@ -19,6 +19,7 @@ from expunge.audit.policy import Policy
 from expunge.audit.settings import Audit
 from expunge.bench.settings import Bench
 from expunge.cli import app
+from expunge.cli.formulas import for_markdown
 from expunge.cli.options import _plain
 from expunge.compare.settings import Compare, Entry
 from expunge.release.settings import Release
@@ -52,7 +53,7 @@ def _command(group: Any, path: str, name: str) -> str:
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden and p.name != "help"]
     usage = " ".join([title, *(_takes(p) for p in positional), "[OPTIONS]" if options else ""]).strip()
     head = f"\n## {title}\n\n{_prose(command.help)}\n\n```text\n{usage}\n```\n"
-    rows = [f"| `{_takes(p)}` | {_cell(p.help)} |" for p in positional]
+    rows = [f"| `{_cell(_takes(p))}` | {_cell(p.help)} |" for p in positional]
     rows += [f"| {_option(p)} | {_cell(p.help)} |" for p in options]
     return head + ("\n| | |\n|---|---|\n" + "\n".join(rows) + "\n" if rows else "")
 
@@ -60,7 +61,7 @@ def _command(group: Any, path: str, name: str) -> str:
 def _option(param: Any) -> str:
     """The names of an option, and what it takes."""
     names = [f"`{name}`" for name in (*param.opts, *param.secondary_opts)]
-    return ", ".join(names) + ("" if param.is_flag else f" `{_takes(param)}`")
+    return ", ".join(names) + ("" if param.is_flag else f" `{_cell(_takes(param))}`")
 
 
 def _takes(param: Any) -> str:
@@ -116,9 +117,16 @@ def recipes_page() -> str:
 
 
 def _fields(kind: type[BaseModel]) -> str:
-    rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    """A table of the fields, and the docstring where it explains some that have no description."""
+
+
+    text = for_markdown(inspect.cleandoc(kind.__doc__ or "")) if any(not f.description for f in kind.model_fields.values()) else ""
+    rows = [text, ""] if text else []
+    rows += ["| key | type | default | what it is |", "|---|---|---|---|"]
     for name, field in kind.model_fields.items():
-        rows.append(f"| `{name}` | {_type(field)} | {_default(field)} | {_cell(field.description)} |")
+        table = next((t for t, key in TABLES.items() if key == name), None) if kind is Recipe else None
+        what = field.description or (f"The table `[{table}]`." if table else "")
+        rows.append(f"| `{name}` | {_type(field)} | {_default(field)} | {_cell(what)} |")
     return "\n".join(rows)
 
 
