@@ -12,7 +12,7 @@ WHOLE = {
     "contract",
     "examples",
     "layout",
-    "readme",
+    "snippets",
     "real_records",
     "recipes",
     "results",
