@@ -36,7 +36,7 @@ class Block:
         """The commands of a console, in words."""
         if self.kind != "console":
             return []
-        lines = re.findall(r"^\$ (.*(?:\\\n.*)*)", self.text, re.M)
+        lines = re.findall(r"^\$ ((?:.*\\\n)*.*)", self.text, re.M)
         return [shlex.split(line.replace("\\\n", " "), comments=True) for line in lines]
 
 
