@@ -31,6 +31,7 @@ def place(workplace, monkeypatch):
     import expunge.training.arguments
     from expunge.audit import measure
     from expunge.demo.show import INPUTS
+    from expunge.method import METHODS
     from expunge.unlearning.settings import Recipe
 
     suited = expunge.training.arguments.defaults
@@ -38,7 +39,7 @@ def place(workplace, monkeypatch):
     monkeypatch.setattr(expunge.training.arguments, "defaults", lambda *a, **k: suited(*a, **k) | short)
     rows = measure.general_rows()[:2]
     monkeypatch.setattr(measure, "general_rows", lambda: rows)
-    for key, value in (("method", "pdu"), ("eval_rows", 4)):  # a tiny model knows no row: the default method would refuse
+    for key, value in (("method", "pdu"), ("eval_rows", 4), ("max_new_tokens", 6)):  # a tiny model knows no row: the default method would refuse
         monkeypatch.setattr(Recipe.model_fields[key], "default", value)
     Recipe.model_rebuild(force=True)
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
@@ -47,7 +48,10 @@ def place(workplace, monkeypatch):
     inputs.mkdir(parents=True)
     for name in INPUTS[:2]:
         shutil.copyfile(workplace / name, inputs / name)
+    known = dict(METHODS)
     yield workplace
+    METHODS.clear()
+    METHODS.update(known)
     monkeypatch.undo()
     Recipe.model_rebuild(force=True)
 
