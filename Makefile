@@ -48,9 +48,14 @@ check: setup  ## Lint, format, types, import direction, generated documentation
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/docs.py --check
 
-docs: setup  ## Write the generated parts: the method table in README.md and docs/methods.md
+docs: $(VENV)/.docs  ## Write the generated pages, and build the site: site/index.html
 	$(BIN)/python scripts/docs.py
 	$(BIN)/python scripts/memory.py
+	PYTHONPATH=. $(BIN)/zensical build --strict
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint requirements-dev.lock --group docs
+	touch $@
 
 bench: setup  ## One step against a naive trainer: ratios of time and memory
 	$(BIN)/python -m perf.step
@@ -62,4 +67,4 @@ lock: setup  ## Write requirements-dev.lock, keeping its versions; LOCK='--upgra
 		--output-file requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist demo-run .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist demo-run site .pytest_cache .mypy_cache .ruff_cache

@@ -16,12 +16,14 @@ from markdown.postprocessors import Postprocessor
 
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
-SIZES = re.compile(r"\\[bB]ig+[lrm]?(?![A-Za-z])")  # MathML stretches brackets by itself
+SIZES = re.compile(r"\\[bB]ig+[lrm]?(?=\s*\\)")  # before a bracket that has a name latex2mathml does not read them
+WORDS = re.compile(r"(<mi[^>]*>(?:log|exp|min|max|ln)</mi>)(?=<m[a-z])")  # Chromium sets no space after a function's name
 
 
 def mathml(latex: str, display: str) -> str:
     """One formula; ``display`` is inline or block."""
     made = convert(SIZES.sub("", html.unescape(latex)).strip(), display=display)  # type: ignore[arg-type]
+    made = WORDS.sub(r'\1<mspace width="0.17em"/>', made)
     return made if display == "inline" else f'<div class="formula">{made}</div>'
 
 
