@@ -34,11 +34,11 @@ except ModuleNotFoundError:
 
 ROOT = Path(__file__).parent.parent
 COMPARISON = ROOT / "results" / "tofu-slice-14-methods"
-METHODS_NOTE = """Most take `retain=kl` (stay close to the target model instead of to the retain answers), and all full weights or LoRA
-(`--adapter lora`), any weights by name (`--trainable REGEX`), and any optimizer: those of `TrainingArguments`, or
+METHODS_NOTE = """Most take `retain=kl` (stay close to the target model instead of to the retain answers), and all
+full weights or LoRA (`--adapter lora`), any weights by name (`--trainable REGEX`), and any optimizer: those of `TrainingArguments`, or
 `--optimizer sophia`, SOUL's second order.  The rows from `constrained` on take any forget loss,
-`expunge run --method pcgrad -p forget=simnpo`; a method of your own is [a file or a package](tutorials/own-loss.md).  Where
-each default comes from is in [Papers](papers.md)."""
+`expunge run --method pcgrad -p forget=simnpo`; a method of your own is [a file or a package](tutorials/own-loss.md).
+Where each default comes from is in [Papers](papers.md)."""
 BLOB = "https://github.com/expunge/expunge/blob/main"
 
 
@@ -50,7 +50,12 @@ def method_table() -> str:
         losses = [made.objectives[r].name if r in made.objectives else "none" for r in ("forget", "retain")]
         number = row.paper.removeprefix("arXiv:")
         paper = f"[{number}](https://arxiv.org/abs/{number})" if number else "of this library"
-        cells = [f"[`{row.name}`](#{row.name})", row.summary.replace("``", "`"), *(f"`{v}`" for v in losses), f"`{type(made.combine).__name__}`"]
+        cells = [
+            f"[`{row.name}`](#{row.name})",
+            row.summary.replace("``", "`"),
+            *(f"`{v}`" for v in losses),
+            f"`{type(made.combine).__name__}`",
+        ]
         rows.append("| " + " | ".join([*cells, paper]) + " |")
     return "\n".join(rows)
 
@@ -58,7 +63,8 @@ def method_table() -> str:
 def methods_page() -> str:
     """docs/methods.md: what ``expunge show`` says of every method."""
     head = (
-        "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge methods` lists them, `expunge show NAME` prints one.\n"
+        "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge methods` lists them, "
+        "`expunge show NAME` prints one.\n"
         "A method is a forget loss, a retain loss and how the two meet ([the one idea](concepts/one-idea.md)).\n\n"
         f"{method_table()}\n\n{METHODS_NOTE}\n"
     )

@@ -38,13 +38,28 @@ READ = {
     "dpo": (f"{OU} `configs/trainer`", "β 0.1"),
     "grad_diff": (f"{OU} `configs/trainer`", "α 1, γ 1, retain loss NLL"),
     "wga": (f"{OU} `configs/trainer/WGA.yaml`", "β 1"),
-    "satimp": (f"{OU} `configs/trainer/SatImp.yaml`", "β₁ 5, β₂ 1; its README gives the weights the other way round than its YAML"),
+    "satimp": (
+        f"{OU} `configs/trainer/SatImp.yaml`",
+        "β₁ 5, β₂ 1; its README gives the weights the other way round than its YAML",
+    ),
     "undial": (f"{OU} `configs/trainer/UNDIAL.yaml`", "β 10, α 0, learning rate 1e-4"),
     "ce_u": (f"{OU} `configs/trainer`", "`ignore_first_n` 1"),
-    "pdu": (f"{OU} `community/methods/PDU/run.sh`", "“Final best parameters”: λ₀ 100, dual step 5, budget 0.3, warm-up 5 of 10 epochs (TOFU)"),
-    "blur_npo": ("OptimAI-Lab/BLURLLMUnlearning `TOFU/src/trainer/unlearn/base.py`", "γ 1.0 and lower = True are written into the code; β 0.1, learning rate 1e-5"),
-    "blur_rmu": ("OptimAI-Lab/BLURLLMUnlearning `README.md`, WMDP", "α 800 (the argument's default is 1200); γ = 1/α = 0.00125"),
-    "soul_grad_diff": ("OPTML-Group/SOUL `configs/TOFU/SO_GradDiff.json`", "learning rate 5e-6, weight decay 0.1, γ 2, betas (0.9, 0.95), ρ 0.04"),
+    "pdu": (
+        f"{OU} `community/methods/PDU/run.sh`",
+        "“Final best parameters”: λ₀ 100, dual step 5, budget 0.3, warm-up 5 of 10 epochs (TOFU)",
+    ),
+    "blur_npo": (
+        "OptimAI-Lab/BLURLLMUnlearning `TOFU/src/trainer/unlearn/base.py`",
+        "γ 1.0 and lower = True are written into the code; β 0.1, learning rate 1e-5",
+    ),
+    "blur_rmu": (
+        "OptimAI-Lab/BLURLLMUnlearning `README.md`, WMDP",
+        "α 800 (the argument's default is 1200); γ = 1/α = 0.00125",
+    ),
+    "soul_grad_diff": (
+        "OPTML-Group/SOUL `configs/TOFU/SO_GradDiff.json`",
+        "learning rate 5e-6, weight decay 0.1, γ 2, betas (0.9, 0.95), ρ 0.04",
+    ),
 }
 
 
@@ -55,7 +70,9 @@ def table() -> str:
         by_paper.setdefault(row.paper.removeprefix("arXiv:"), []).append(name)
     parts = []
     for paper, names in by_paper.items():
-        title = f"## {TITLES[paper]}\n\n[arXiv:{paper}](https://arxiv.org/abs/{paper})" if paper else "## Of this library"
+        title = (
+            f"## {TITLES[paper]}\n\n[arXiv:{paper}](https://arxiv.org/abs/{paper})" if paper else "## Of this library"
+        )
         parts.append("\n\n".join([title, *(_method(name) for name in names)]))
     return "\n\n".join(parts)
 

@@ -6,7 +6,18 @@ import inspect
 import re
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, ForwardRef, Literal, NotRequired, Required, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ForwardRef,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import annotated_types
 import typer
@@ -35,8 +46,8 @@ def commands_page() -> str:
     """docs/reference/commands.md: what ``--help`` says of every command."""
     head = "# Commands\n\n" + MADE.format(source="the command line itself")
     intro = (
-        "\n`expunge COMMAND --help` prints the same.  `key=value` settings stand anywhere after the command, a recipe before\n"
-        "them; an option of the command line wins over both.\n"
+        "\n`expunge COMMAND --help` prints the same.  `key=value` settings stand anywhere after the command, a recipe\n"
+        "before them; an option of the command line wins over both.\n"
     )
     group = typer.main.get_command(app)
     return head + intro + "".join(_command(group, "expunge", name) for name in group.commands)  # type: ignore[attr-defined]
@@ -48,20 +59,22 @@ def _command(group: Any, path: str, name: str) -> str:
     command = group.resolve_command(context, [name])[1]
     title = f"{path} {name}"
     if hasattr(command, "commands"):
-        return f"\n## {title}\n\n{_prose(command.help)}\n" + "".join(_command(command, title, n) for n in command.commands)
+        return f"\n## {title}\n\n{_prose(command.help)}\n" + "".join(
+            _command(command, title, n) for n in command.commands
+        )
     positional = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden and p.name != "help"]
     usage = " ".join([title, *(_takes(p) for p in positional), "[OPTIONS]" if options else ""]).strip()
     head = f"\n## {title}\n\n{_prose(command.help)}\n\n```text\n{usage}\n```\n"
-    rows = [f"| `{_cell(_takes(p))}` | {_cell(p.help)} |" for p in positional]
+    rows = [f"| {_code(_takes(p))} | {_cell(p.help)} |" for p in positional]
     rows += [f"| {_option(p)} | {_cell(p.help)} |" for p in options]
-    return head + ("\n| | |\n|---|---|\n" + "\n".join(rows) + "\n" if rows else "")
+    return head + ("\n| option | what it is |\n|---|---|\n" + "\n".join(rows) + "\n" if rows else "")
 
 
 def _option(param: Any) -> str:
     """The names of an option, and what it takes."""
     names = [f"`{name}`" for name in (*param.opts, *param.secondary_opts)]
-    return ", ".join(names) + ("" if param.is_flag else f" `{_cell(_takes(param))}`")
+    return ", ".join(names) + ("" if param.is_flag else f" {_code(_takes(param))}")
 
 
 def _takes(param: Any) -> str:
@@ -73,6 +86,11 @@ def _takes(param: Any) -> str:
     described = getattr(param, "type_descriptor", None)  # Typer's own since 0.29, Click's before
     kind = _plain(described.annotation) if described else {"text": str, "integer": int}.get(param.type.name, float)
     return {str: "TEXT", int: "INTEGER", float: "FLOAT"}.get(kind, "TEXT")
+
+
+def _code(text: str) -> str:
+    """``text`` as code in a cell, where a bar would end the cell."""
+    return f"`{text.replace('|', '/')}`"
 
 
 def _prose(text: str | None) -> str:
@@ -103,9 +121,11 @@ PARTS: tuple[tuple[str, str, type[BaseModel]], ...] = (
 def recipes_page() -> str:
     """docs/reference/recipes.md: every key of every recipe, its type, its default and what it is."""
     head = (
-        "# Recipes\n\n" + MADE.format(source="the settings' models") + "\nA recipe is a TOML or YAML file, `expunge run recipe.toml`; "
-        "settings after it win (`max_steps=20`), and so do options.  A key that does not exist is refused with the nearest one "
-        "that does.  Paths are taken from the folder of the recipe.\n\nTables of `expunge run`: "
+        "# Recipes\n\n"
+        + MADE.format(source="the settings' models")
+        + "\nA recipe is a TOML or YAML file, `expunge run recipe.toml`; "
+        "settings after it win (`max_steps=20`), and so do options.  A key that does not exist is refused with the "
+        "nearest one that does.  Paths are taken from the folder of the recipe.\n\nTables of `expunge run`: "
         + ", ".join(f"`[{table}]`" for table in TABLES)
         + ".  `[method]` holds `name` and the method's [parameters](../methods.md), `[training]` any field of "
         "`transformers.TrainingArguments` (`lr`, `epochs` and `batch_size` are short for three of them), `[optimizer]` "
@@ -119,8 +139,11 @@ def recipes_page() -> str:
 def _fields(kind: type[BaseModel]) -> str:
     """A table of the fields, and the docstring where it explains some that have no description."""
 
-
-    text = for_markdown(inspect.cleandoc(kind.__doc__ or "")) if any(not f.description for f in kind.model_fields.values()) else ""
+    text = (
+        for_markdown(inspect.cleandoc(kind.__doc__ or ""))
+        if any(not f.description for f in kind.model_fields.values())
+        else ""
+    )
     rows = [text, ""] if text else []
     rows += ["| key | type | default | what it is |", "|---|---|---|---|"]
     for name, field in kind.model_fields.items():
@@ -144,7 +167,12 @@ def _type(field: FieldInfo) -> str:
     """The type, with its bounds."""
     bounds = []
     for m in field.metadata:
-        for kind, sign in ((annotated_types.Gt, ">"), (annotated_types.Ge, "≥"), (annotated_types.Lt, "<"), (annotated_types.Le, "≤")):
+        for kind, sign in (
+            (annotated_types.Gt, ">"),
+            (annotated_types.Ge, "≥"),
+            (annotated_types.Lt, "<"),
+            (annotated_types.Le, "≤"),
+        ):
             if isinstance(m, kind):
                 bounds.append(f"{sign} {getattr(m, kind.__name__.lower())}")
     return ", ".join([_named(field.annotation), *bounds])
@@ -185,9 +213,10 @@ FILES = {
 def records_page() -> str:
     """docs/reference/records.md: every key of every file that is read again."""
     head = (
-        "# Records\n\n" + MADE.format(source="`expunge.record_types`") + "\nA record is a JSON file.  `expunge.record.read(PATH)` "
-        "reads one and refuses a schema that it does not know; every value may be null.  Keys marked *sometimes* are not in "
-        "every record.\n"
+        "# Records\n\n"
+        + MADE.format(source="`expunge.record_types`")
+        + "\nA record is a JSON file.  `expunge.record.read(PATH)` "
+        "reads one and refuses a schema that it does not know; every value may be null.\n"
     )
     first = [getattr(record_types, name) for name in FILES if hasattr(record_types, name)]
     order = list(dict.fromkeys([*first, *_inside(first)]))
@@ -216,9 +245,9 @@ def _tables(hint: Any) -> Iterator[Any]:
 
 def _record(kind: Any) -> str:
     title = f"{FILES[kind.__name__]}" if kind.__name__ in FILES else kind.__name__
-    rows = ["| key | type | |", "|---|---|---|"]
+    rows = ["| key | type | in every record |", "|---|---|---|"]
     for key, hint in get_type_hints(kind).items():
-        rows.append(f"| `{key}` | {_in_record(hint)} | {'' if key in kind.__required_keys__ else 'sometimes'} |")
+        rows.append(f"| `{key}` | {_in_record(hint)} | {'yes' if key in kind.__required_keys__ else 'no'} |")
     said = "" if (kind.__doc__ or "").startswith("dict(") else _prose(kind.__doc__)
     return f"\n## {title}\n\n{said}\n\n" + "\n".join(rows) + "\n"
 
@@ -238,4 +267,6 @@ def _in_record(hint: Any) -> str:
         title = FILES.get(hint.__name__, hint.__name__)
         return f"[{title}](#{re.sub('[^a-z0-9_-]', '', title.lower())})"
     words = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any"}
-    return words.get(hint, hint.__forward_arg__ if isinstance(hint, ForwardRef) else getattr(hint, "__name__", str(hint)))
+    return words.get(
+        hint, hint.__forward_arg__ if isinstance(hint, ForwardRef) else getattr(hint, "__name__", str(hint))
+    )

@@ -14,7 +14,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
-    r'(?:<!-- snippet: (?P<mark>\w+) -->\n)?^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.M | re.S
+    r'(?:<!-- snippet: (?P<mark>\w+) -->\n)?^```(?P<kind>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$',
+    re.M | re.S,
 )
 MARKS = {None, "slow", "parse", "processes"}
 REAL = {"expunge-demo/inputs/target": "model", "expunge-demo/inputs/retrained": "model", "smollm2-135m": "model"}

@@ -16,6 +16,7 @@ WHOLE = {
     "real_records",
     "recipes",
     "results",
+    "site",
 }  # of the repository, not of one module
 
 

@@ -16,11 +16,17 @@ from launch import PATH
 from snippets import PAGES, ROOT
 
 BLOCKS = {str(page.relative_to(ROOT)): snippets.blocks(page) for page in PAGES}
-COMMANDS = [(name, part) for name, found in BLOCKS.items() for b in found for c in b.commands for part in snippets.split(c)]
+COMMANDS = [
+    (name, part) for name, found in BLOCKS.items() for b in found for c in b.commands for part in snippets.split(c)
+]
 WRITTEN = ["README.md", "docs/start.md", "docs/deletion-request.md", "docs/concepts/one-idea.md",
            *(name for name in BLOCKS if name.startswith("docs/tutorials/"))]  # fmt: skip
 SEVERAL = [c for b in BLOCKS["docs/processes.md"] if b.mark == "processes" for c in b.commands]
-PROGRAMS = {"expunge": "expunge", "accelerate": "accelerate.commands.accelerate_cli", "torchrun": "torch.distributed.run"}
+PROGRAMS = {
+    "expunge": "expunge",
+    "accelerate": "accelerate.commands.accelerate_cli",
+    "torchrun": "torch.distributed.run",
+}
 
 
 @pytest.fixture
@@ -39,7 +45,11 @@ def place(workplace, monkeypatch):
     monkeypatch.setattr(expunge.training.arguments, "defaults", lambda *a, **k: suited(*a, **k) | short)
     rows = measure.general_rows()[:2]
     monkeypatch.setattr(measure, "general_rows", lambda: rows)
-    for key, value in (("method", "pdu"), ("eval_rows", 4), ("max_new_tokens", 6)):  # a tiny model knows no row: the default method would refuse
+    for key, value in (
+        ("method", "pdu"),
+        ("eval_rows", 4),
+        ("max_new_tokens", 6),
+    ):  # a tiny model knows no row: the default method would refuse
         monkeypatch.setattr(Recipe.model_fields[key], "default", value)
     Recipe.model_rebuild(force=True)
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
@@ -74,7 +84,9 @@ def test_every_command_on_every_page_is_one():
     assert [w for w in wrong if w[1]] == []
 
 
-@pytest.mark.parametrize("words", [["run", "--modle", "m"], ["rnu"], ["guard", "ask", "--modle", "m"], ["report", "--out"]])
+@pytest.mark.parametrize(
+    "words", [["run", "--modle", "m"], ["rnu"], ["guard", "ask", "--modle", "m"], ["report", "--out"]]
+)
 def test_a_command_that_is_none_is_noticed(words):
     assert snippets.parsed(words)
 
@@ -101,7 +113,9 @@ def test_a_page(name, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in WRITTEN if n == "docs/deletion-request.md" or any(b.mark == "slow" for b in BLOCKS[n])])
+@pytest.mark.parametrize(
+    "name", [n for n in WRITTEN if n == "docs/deletion-request.md" or any(b.mark == "slow" for b in BLOCKS[n])]
+)
 def test_a_page_with_what_is_slow(name, place):
     carried_out(name, place, slow=True)
 
@@ -116,7 +130,11 @@ def test_the_readme_counts_what_there_is():
 
 
 def test_links_into_the_repository_lead_somewhere():
-    found = [(name, m[1]) for name in BLOCKS for m in re.finditer(r"expunge/expunge/(?:blob|tree)/main/([^)#\s\"]+)", (ROOT / name).read_text())]
+    found = [
+        (name, m[1])
+        for name in BLOCKS
+        for m in re.finditer(r"expunge/expunge/(?:blob|tree)/main/([^)#\s\"]+)", (ROOT / name).read_text())
+    ]
     assert len(found) > 30
     assert [(name, path) for name, path in found if not (ROOT / path).exists()] == []
 
@@ -129,7 +147,11 @@ def test_links_of_the_readme_lead_somewhere():
 
 def test_every_page_has_its_place_in_the_navigation():
     def places(node):
-        return [node] if isinstance(node, str) else [p for n in (node.values() if isinstance(node, dict) else node) for p in places(n)]
+        return (
+            [node]
+            if isinstance(node, str)
+            else [p for n in (node.values() if isinstance(node, dict) else node) for p in places(n)]
+        )
 
     listed = places(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     assert sorted(listed) == sorted(str(p.relative_to(ROOT / "docs")) for p in PAGES if ROOT / "docs" in p.parents)

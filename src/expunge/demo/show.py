@@ -29,7 +29,8 @@ TRAINING = {"learning_rate": 1e-3, "per_device_train_batch_size": 4}
 def demo(out: str | Path, *, say: bool = True, **options: Any) -> dict[str, Any]:
     """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records.
 
-    ``out/inputs`` then holds the models and the rows, for commands of one's own.  ``options``: fields of :class:`expunge.demo.settings.Demo`.
+    ``out/inputs`` then holds the models and the rows, for commands of one's own.  ``options``: fields of
+    :class:`expunge.demo.settings.Demo`.
     """
     console = Console(quiet=not say)
     measured: dict[str, dict[str, Any]] = {}
