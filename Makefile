@@ -62,7 +62,7 @@ bench: setup  ## One step against a naive trainer: ratios of time and memory
 
 lock: setup  ## Write requirements-dev.lock, keeping its versions; LOCK='--upgrade-package NAME' or LOCK=--upgrade renews them
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --group dev $(LOCK) \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --group dev --group docs $(LOCK) \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
 		--output-file requirements-dev.lock pyproject.toml
 

@@ -27,10 +27,11 @@ from expunge.method import build, entries
 from expunge.scorers import entities
 
 try:  # as a program, as a module
+    import notebooks
     import papers
     import reference
 except ModuleNotFoundError:
-    from scripts import papers, reference
+    from scripts import notebooks, papers, reference
 
 ROOT = Path(__file__).parent.parent
 COMPARISON = ROOT / "results" / "tofu-slice-14-methods"
@@ -188,6 +189,8 @@ def main() -> int:
         "reference/records.md": reference.records_page,
     }
     wanted = {ROOT / "docs" / name: make() for name, make in pages.items()}
+    for name, text in notebooks.pages(ROOT / "examples" / "notebooks", f"{BLOB}/examples").items():
+        wanted[ROOT / "docs" / "notebooks" / f"{name}.md"] = text
     wanted[ROOT / "docs" / "assets" / "tradeoff.svg"] = (COMPARISON / "tradeoff.svg").read_text()
     parts: dict[str, tuple[str, Callable[[], str]]] = {
         "audit.md": ("audit options", audit_options),
@@ -202,6 +205,7 @@ def main() -> int:
             print(f"{file.relative_to(ROOT)} is stale; run `make docs`")
         return 1 if stale else 0
     for file in stale:
+        file.parent.mkdir(exist_ok=True)
         file.write_text(wanted[file])
         print(f"wrote {file.relative_to(ROOT)}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from scripts import papers, reference
+from scripts import notebooks, papers, reference
 from snippets import PAGES, ROOT
 
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?! )([^$\n`]+?)(?<! )\$(?![\w$])", re.S)
@@ -88,6 +89,21 @@ def test_the_index_of_papers_has_every_method_and_its_defaults():
     assert all(f"methods.md#{name})" in text for name in entries()) and METHODS
     assert "**[`pdu`](methods.md#pdu)**: `budget = None`, `tolerance = 0.5`, `step_size = 5.0`" in text
     assert set(papers.READ) <= set(entries())
+
+
+def test_a_notebook_becomes_a_page(tmp_path):
+    cells = [
+        {"cell_type": "markdown", "source": ["# First\n", "Text."]},
+        {"cell_type": "code", "source": "print(1)", "outputs": [{"output_type": "stream", "text": ["1\n"]}]},
+        {"cell_type": "code", "source": "x", "outputs": [{"data": {"text/plain": "<Figure>", "image/png": "aGk=\n"}}]},
+        {"cell_type": "code", "source": "", "outputs": []},
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    (text,) = notebooks.pages(tmp_path, "https://host/blob").values()
+    assert text.startswith(
+        "# First\nText.\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nx\n```\n\n![output](data:image/png;base64,aGk=)"
+    )
+    assert text.endswith(f"(https://host/blob/{tmp_path.name}/a.ipynb).\n")
 
 
 @pytest.mark.slow
