@@ -100,9 +100,8 @@ def test_a_notebook_becomes_a_page(tmp_path):
     ]
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
     (text,) = notebooks.pages(tmp_path, "https://host/blob").values()
-    assert text.startswith(
-        "# First\nText.\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nx\n```\n\n![output](data:image/png;base64,aGk=)"
-    )
+    shown = "```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nx\n```\n\n![output](data:image/png;base64,aGk=)"
+    assert text.startswith(f"# First\nText.\n\n{shown}\n\nMade by")
     assert text.endswith(f"(https://host/blob/{tmp_path.name}/a.ipynb).\n")
 
 
