@@ -37,9 +37,9 @@ ROOT = Path(__file__).parent.parent
 COMPARISON = ROOT / "results" / "tofu-slice-14-methods"
 METHODS_NOTE = """Most take `retain=kl` (stay close to the target model instead of to the retain answers), and all
 full weights or LoRA (`--adapter lora`), any weights by name (`--trainable REGEX`), and any optimizer:
-those of `TrainingArguments`, or `--optimizer sophia`, SOUL's second order.  The rows from `constrained` on take any forget loss,
-`expunge run --method pcgrad -p forget=simnpo`; a method of your own is [a file or a package](tutorials/own-loss.md).
-Where each default comes from is in [Papers](papers.md)."""
+those of `TrainingArguments`, or `--optimizer sophia`, SOUL's second order.  The rows from `constrained` on take any
+forget loss, `expunge run --method pcgrad -p forget=simnpo`; a method of your own is
+[a file or a package](tutorials/own-loss.md).  Where each default comes from is in [Papers](papers.md)."""
 BLOB = "https://github.com/expunge/expunge/blob/main"
 
 
