@@ -48,16 +48,21 @@ check: setup  ## Lint, format, types, import direction, generated documentation
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/docs.py --check
 
-docs: setup  ## Write the generated parts: the method table in README.md and docs/methods.md
+docs: $(VENV)/.docs  ## Write the generated pages, and build the site: site/index.html
 	$(BIN)/python scripts/docs.py
 	$(BIN)/python scripts/memory.py
+	PYTHONPATH=. $(BIN)/zensical build --strict
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint requirements-dev.lock --group docs
+	touch $@
 
 bench: setup  ## One step against a naive trainer: ratios of time and memory
 	$(BIN)/python -m perf.step
 
 lock: setup  ## Write requirements-dev.lock, keeping its versions; LOCK='--upgrade-package NAME' or LOCK=--upgrade renews them
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --group dev $(LOCK) \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --group dev --group docs $(LOCK) \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
 		--output-file requirements-dev.lock pyproject.toml
 
@@ -65,4 +70,4 @@ release: check  ## Do version, changelog, citation and tag agree? Then wheel and
 	$(BIN)/python scripts/release.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist demo-run .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist demo-run site .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
-r"""Write the generated parts of the documentation, or check them: tables in README.md and the pages under docs/.
+r"""Write the generated parts of the documentation, or check them.
 
-python scripts/docs.py           # write README.md's tables, docs/methods.md, benchmarks.md, metrics.md, options of audit.md
+python scripts/docs.py           # methods, metrics, benchmarks, reference/; tables of audit, choosing, papers; the figure
 python scripts/docs.py --check   # fail if they are stale
 """
 
@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from expunge import stats
+from expunge import record, stats
 from expunge.audit.settings import Audit
 from expunge.benchmarks import BENCHMARKS
 from expunge.cli.formulas import for_markdown
@@ -25,7 +26,21 @@ from expunge.evaluation.metrics import likelihood as metrics
 from expunge.method import build, entries
 from expunge.scorers import entities
 
+try:  # as a program, as a module
+    import notebooks
+    import papers
+    import reference
+except ModuleNotFoundError:
+    from scripts import notebooks, papers, reference
+
 ROOT = Path(__file__).parent.parent
+COMPARISON = ROOT / "results" / "tofu-slice-14-methods"
+METHODS_NOTE = """Most take `retain=kl` (stay close to the target model instead of to the retain answers), and all
+full weights or LoRA (`--adapter lora`), any weights by name (`--trainable REGEX`), and any optimizer:
+those of `TrainingArguments`, or `--optimizer sophia`, SOUL's second order.  The rows from `constrained` on take any
+forget loss, `expunge run --method pcgrad -p forget=simnpo`; a method of your own is
+[a file or a package](tutorials/own-loss.md).  Where each default comes from is in [Papers](papers.md)."""
+BLOB = "https://github.com/expunge/expunge/blob/main"
 
 
 def method_table() -> str:
@@ -36,18 +51,28 @@ def method_table() -> str:
         losses = [made.objectives[r].name if r in made.objectives else "none" for r in ("forget", "retain")]
         number = row.paper.removeprefix("arXiv:")
         paper = f"[{number}](https://arxiv.org/abs/{number})" if number else "of this library"
-        cells = [f"`{row.name}`", row.summary, *(f"`{v}`" for v in losses), f"`{type(made.combine).__name__}`"]
+        cells = [
+            f"[`{row.name}`](#{row.name})",
+            row.summary.replace("``", "`"),
+            *(f"`{v}`" for v in losses),
+            f"`{type(made.combine).__name__}`",
+        ]
         rows.append("| " + " | ".join([*cells, paper]) + " |")
     return "\n".join(rows)
 
 
 def methods_page() -> str:
     """docs/methods.md: what ``expunge show`` says of every method."""
-    head = "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge show NAME` prints one of them.\n"
+    head = (
+        "# Methods\n\nMade by `scripts/docs.py` from the docstrings; `expunge methods` lists them, "
+        "`expunge show NAME` prints one.\n"
+        "A method is a forget loss, a retain loss and how the two meet ([the one idea](concepts/one-idea.md)).\n\n"
+        f"{method_table()}\n\n{METHODS_NOTE}\n"
+    )
     parts = []
     for name in entries():
         file = Path(inspect.getsourcefile(inspect.unwrap(entries()[name].make)) or "").relative_to(ROOT)
-        parts.append(f"## {name}\n\n{markdown(name)}\n\nSource: [`{file}`](../{file})\n")
+        parts.append(f"## {name}\n\n{markdown(name)}\n\nSource: [`{file}`]({BLOB}/{file})\n")
     return "\n".join([head, *parts])
 
 
@@ -75,7 +100,7 @@ def benchmarks_page() -> str:
     """docs/benchmarks.md: what the file of each benchmark says, and the data it reads."""
     head = (
         "# Benchmarks\n\nMade by `scripts/docs.py` from the files' docstrings.  `expunge bench NAME --model M` asks a\n"
-        "model, `expunge rescore FOLDER` computes the figures again from what it said.\n"
+        f"model, `expunge rescore FOLDER` computes the figures again from what it said.\n\n{benchmark_table()}\n"
     )
     parts = []
     for module, names in modules().items():
@@ -91,7 +116,7 @@ def benchmarks_page() -> str:
         head_of = "| data set | on the Hub, or its address | in a folder | optional |\n|---|---|---|---|"
         text = inspect.cleandoc(module.__doc__ or "")
         parts.append(
-            f"## {', '.join(names)}\n\n```text\n{text}\n```\n\n{head_of}\n{data}\n\nSource: [`{file}`](../{file})\n"
+            f"## {', '.join(names)}\n\n```text\n{text}\n```\n\n{head_of}\n{data}\n\nSource: [`{file}`]({BLOB}/{file})\n"
         )
     return "\n".join([head, *parts])
 
@@ -103,7 +128,7 @@ def metrics_page() -> str:
     for module in (metrics, rouge, repetition, fluency, entities, lume, privacy, scores, stats):
         file = Path(module.__file__ or "").relative_to(ROOT)
         text = inspect.cleandoc(module.__doc__ or "")
-        parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`](../{file})\n")
+        parts.append(f"## {module.__name__}\n\n{for_markdown(text)}\n\nSource: [`{file}`]({BLOB}/{file})\n")
         for name, f in vars(module).items():
             if inspect.isfunction(f) and _defined_in(f, module) and not name.startswith("_"):
                 text = for_markdown(inspect.cleandoc(f.__doc__ or ""))
@@ -132,9 +157,25 @@ def audit_options() -> str:
     return "\n".join(rows)
 
 
-def readme(text: str) -> str:
-    """``text`` with its tables made anew."""
-    return between(between(text, "methods", method_table()), "benchmarks", benchmark_table())
+def comparison() -> str:
+    """The committed comparison as a table, most forgotten first, beside target and retrained model."""
+    said = record.read(COMPARISON / "compare.json")
+    columns = ("forget/probability", "retain/probability", "forget/extraction_strength", "forget/mia_loss_auc")
+    rows = [
+        "| | forget probability | retain probability | extraction strength | loss AUC | seconds of its steps |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    target, retrained = said["target"] or {}, said["retrained"] or {}
+    runs = [("*target*", target["figures"], None), ("*retrained*", retrained["figures"], None)]
+    runs += [(f"`{r['shown']}`", r["figures"], (r["seconds"] or {})["steps"]) for r in said["runs"]]
+
+    def value(figures: Any, name: str) -> float | None:
+        return next((f["value"] for f in figures if f"{f['part']}/{f['name']}" == name), None)
+
+    for shown, figures, seconds in sorted(runs, key=lambda run: -(value(run[1], columns[0]) or 0)):
+        cells = ["" if (v := value(figures, c)) is None else f"{v:.3f}" for c in columns]
+        rows.append(f"| {shown} | {' | '.join(cells)} | {'' if seconds is None else round(seconds)} |")
+    return "\n".join(rows)
 
 
 def main() -> int:
@@ -143,17 +184,28 @@ def main() -> int:
         "methods.md": methods_page,
         "benchmarks.md": benchmarks_page,
         "metrics.md": metrics_page,
+        "reference/commands.md": reference.commands_page,
+        "reference/recipes.md": reference.recipes_page,
+        "reference/records.md": reference.records_page,
     }
-    wanted = {ROOT / "README.md": readme((ROOT / "README.md").read_text())}
-    wanted |= {ROOT / "docs" / name: make() for name, make in pages.items()}
-    audit = ROOT / "docs" / "audit.md"
-    wanted[audit] = between(audit.read_text(), "audit options", audit_options())
+    wanted = {ROOT / "docs" / name: make() for name, make in pages.items()}
+    for name, text in notebooks.pages(ROOT / "examples" / "notebooks", f"{BLOB}/examples").items():
+        wanted[ROOT / "docs" / "notebooks" / f"{name}.md"] = text
+    wanted[ROOT / "docs" / "assets" / "tradeoff.svg"] = (COMPARISON / "tradeoff.svg").read_text()
+    parts: dict[str, tuple[str, Callable[[], str]]] = {
+        "audit.md": ("audit options", audit_options),
+        "choosing.md": ("comparison", comparison),
+        "papers.md": ("papers", papers.table),
+    }
+    for name, (mark, make) in parts.items():
+        wanted[ROOT / "docs" / name] = between((ROOT / "docs" / name).read_text(), mark, make())
     stale = [f for f, text in wanted.items() if not f.exists() or f.read_text() != text]
     if "--check" in sys.argv:
         for file in stale:
             print(f"{file.relative_to(ROOT)} is stale; run `make docs`")
         return 1 if stale else 0
     for file in stale:
+        file.parent.mkdir(exist_ok=True)
         file.write_text(wanted[file])
         print(f"wrote {file.relative_to(ROOT)}")
     return 0

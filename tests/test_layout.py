@@ -14,11 +14,12 @@ WHOLE = {
     "examples",
     "layout",
     "notebooks",
-    "readme",
+    "snippets",
     "real_records",
     "recipes",
     "release_script",
     "results",
+    "site",
 }  # of the repository, not of one module
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import pytest
 
@@ -10,7 +10,7 @@ from expunge import record
 from expunge.data.check import check
 from expunge.data.sources import load_rows
 from expunge.demo.settings import Demo
-from expunge.demo.show import RUNS, recipe_of
+from expunge.demo.show import RUNS, copied, recipe_of
 
 HERE = files("expunge.demo")
 
@@ -33,6 +33,17 @@ def test_the_options_reach_both_runs():
         made = recipe_of(name, HERE, "out", **options)
         assert (made.seed, made.dtype, made.limit, made.chat_template) == (3, "bfloat16", 2, False)
         assert made.overwrite and made.out == f"out/{name}" and made.adapter == "lora"
+
+
+def test_models_and_rows_are_there_for_commands_of_ones_own(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "forget.jsonl").write_text("mine")
+    with as_file(HERE) as here:
+        folder = copied(here, tmp_path / "inputs")
+        assert (folder / "retain.jsonl").read_bytes() == (here / "retain.jsonl").read_bytes()
+    assert (folder / "forget.jsonl").read_text() == "mine"
+    for name in ("target", "retrained"):
+        assert {f.name for f in (folder / name).iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 @pytest.mark.slow

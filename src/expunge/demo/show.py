@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ RUNS: dict[str, dict[str, Any]] = {
         "training": {"max_steps": 25},
     },
 }
+INPUTS = ("forget.jsonl", "retain.jsonl", "adapters/target", "adapters/retrained")
 TRAINING = {"learning_rate": 1e-3, "per_device_train_batch_size": 4}
 
 
 def demo(out: str | Path, *, say: bool = True, **options: Any) -> dict[str, Any]:
     """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records.
 
-    ``options``: fields of :class:`expunge.demo.settings.Demo`.
+    ``out/inputs`` then holds the models and the rows, for commands of one's own.  ``options``: fields of
+    :class:`expunge.demo.settings.Demo`.
     """
     console = Console(quiet=not say)
     measured: dict[str, dict[str, Any]] = {}
@@ -41,7 +44,19 @@ def demo(out: str | Path, *, say: bool = True, **options: Any) -> dict[str, Any]
             records[name] = result.record
             show(console, result.record)
             console.print(f"\nreport: {result.folder / 'report.html'}")
+        console.print(f"\nmodels and rows, for commands of your own: {copied(here, Path(out) / 'inputs')}")
     return records
+
+
+def copied(here: Path, folder: Path) -> Path:
+    """``folder`` with the demo's models and rows; what is there already stays."""
+    for name in INPUTS:
+        place, source = folder / Path(name).name, here / name
+        if place.exists():
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, place)
+    return folder
 
 
 def planned(out: str | Path, **options: Any) -> dict[str, Any]:

@@ -162,7 +162,8 @@ def neutral_rows(
     if len(questions) < n:
         raise InputError(
             f"the model came up with only {len(questions)} questions of its own that end within {sampling.max_new_tokens} "
-            f"tokens, not {n}; ask for fewer (--self-retain) or longer ones, or give a retain set (--retain)"
+            f"tokens, not {n}; ask for fewer (--self-retain; of a reveal neutral=N) or longer ones, or give a retain set "
+            "(--retain)"
         )
     chosen = list(questions)[:n]
     responses = answers(model, tokenizer, chosen, sampling=sampling, generator=generator, chat_template=chat_template)

@@ -1,0 +1,1 @@
+"""What the site's build needs besides Zensical: formulas as MathML, docstrings as Markdown."""
