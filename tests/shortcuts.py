@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import sqlite3
 import stat
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import accelerate.utils.imports
 import accelerate.utils.memory
 import torch
 import typer.testing
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 torch.set_num_threads(1)  # tiny models drown in thread hand-over
 # Every forward pass asks whether DeepSpeed is installed, and the answer is searched for on the disk.
@@ -45,6 +47,19 @@ def _flushed(file: Any) -> None:
 
 os.fsync = _flushed  # type: ignore[assignment]
 
+_connect = sqlite3.dbapi2.connect
+
+
+def _connected(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+    """A study's file waits for the disk at every step of a trial."""
+    connection = _connect(*args, **kwargs)
+    with contextlib.suppress(sqlite3.DatabaseError):  # it is no study
+        connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+sqlite3.dbapi2.connect = _connected
+
 # A seed for a device that is not there waits for it with a whole traceback.
 for _device in (torch.cuda, torch.xpu):
     if not _device.is_available():
@@ -63,3 +78,27 @@ def _if_stored(fill: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 
 for _name in ("normal_", "uniform_", "kaiming_uniform_"):
     setattr(torch.nn.init, _name, _if_stored(getattr(torch.nn.init, _name)))
+
+
+def of_a_llama(decide: Callable[..., bool]) -> Callable[..., bool]:
+    """``decide``, a comparison of two ways of running its first argument, until a Llama of that kind has passed: weights do
+    not matter to it.  A model with a forward pass of its own is compared itself."""
+    passed = set()
+
+    @functools.wraps(decide)
+    def decided(model: Any, *given: Any) -> bool:
+        adapters = getattr(model, "peft_config", {})
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if type(base) is not LlamaForCausalLM or "forward" in vars(model) or "forward" in vars(base):
+            return decide(model, *given)
+        settings = base.config
+        kind = (
+            *(type(model).forward, LlamaForCausalLM.forward, LlamaModel.forward, base.dtype),
+            *(settings.num_hidden_layers, settings.hidden_size, settings._attn_implementation),
+            *(base.is_gradient_checkpointing, *(a.peft_type for a in adapters.values())),
+        )
+        if kind not in passed and decide(model, *given):
+            passed.add(kind)
+        return kind in passed
+
+    return decided

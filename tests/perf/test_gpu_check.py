@@ -134,9 +134,10 @@ def test_a_step_that_raises_leaves_no_watch(monkeypatch):
 
 @pytest.mark.parametrize("name", ["run", "guard"])
 def test_a_command_is_compared_with_itself_on_the_cpu(name, tmp_path, monkeypatch):
-    assert commands.compared(name, CPU, tmp_path / "a")["off"] == 0
-    right = commands.COMMANDS[name]
-    wrong = lambda device, here, out: {k: v + ("-there" in out.name) for k, v in right(device, here, out).items()}  # noqa: E731
+    said, right = [], commands.COMMANDS[name]
+    monkeypatch.setattr(commands, "COMMANDS", {name: lambda *given: said.append(right(*given)) or said[-1]})
+    assert commands.compared(name, CPU, tmp_path / "a")["off"] == 0 and len(said) == 2
+    wrong = lambda device, here, out: {k: v + ("-there" in out.name) for k, v in said[0].items()}  # noqa: E731
     monkeypatch.setattr(commands, "COMMANDS", {name: wrong})
     with pytest.raises(rows.Differs, match="on the CPU"):
         commands.compared(name, CPU, tmp_path / "b")

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 CPU_TOKENS = 256  # tokens per batch, padding included: in 1024 a token costs less, but more are padding
 TOKENS = 1024  # tokens per batch on an accelerator
 CLOSE = 1e-2  # mean difference of the log-probabilities between a reused prompt and a whole pass
+NOT_APART = "each text is run whole, for the cache cannot be taken apart: %r"
 MIN_PREFIX = 4  # tokens of a common prefix: shorter ones are not worth reusing
 
 
@@ -68,17 +69,26 @@ def fastest_run(model: nn.Module, coded: Sequence[Coded], pad: int) -> Run:
     shortest = [min(coded, key=lambda c: (c.width - len(c.prompt) < 2, c.width))]
     if not family.by_position(model) or not _windows_are_wide(model, coded):
         return run_whole
-    expected = run_whole(model, shortest, pad)[0]
     try:
         run = _reusing(model, coded)
-        actual = run(model, shortest, pad)[0]
     except Exception as error:  # a model with a cache of its own, which may fail in any way
-        log.debug("each text is run whole, for the cache cannot be taken apart: %r", error)
+        log.debug(NOT_APART, error)
         return run_whole
+    return run if _agrees(model, run, shortest, pad) else run_whole
+
+
+def _agrees(model: nn.Module, run: Run, batch: Sequence[Coded], pad: int) -> bool:
+    """Whether ``run`` gives the texts of ``batch`` the log-probabilities of a whole pass."""
+    expected = run_whole(model, batch, pad)[0]
+    try:
+        actual = run(model, batch, pad)[0]
+    except Exception as error:
+        log.debug(NOT_APART, error)
+        return False
     if not expected:
-        return run
+        return True
     difference = torch.cat([f.logp for f in expected]) - torch.cat([f.logp for f in actual])
-    return run if float(difference.abs().mean()) < CLOSE else run_whole
+    return float(difference.abs().mean()) < CLOSE
 
 
 def _windows_are_wide(model: nn.Module, coded: Sequence[Coded]) -> bool:
