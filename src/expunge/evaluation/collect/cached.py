@@ -24,12 +24,13 @@ from expunge import cache, files, models
 from expunge.data import template
 from expunge.errors import InputError
 from expunge.evaluation import table
-from expunge.evaluation.collect.one_pass import code, collect, processes
+from expunge.evaluation.collect.one_pass import code, collect
 from expunge.evaluation.probe import EvaluationOptions, Probe, fingerprint
 from expunge.files import cache_folder
 from expunge.models.check import check_attention, check_device
 from expunge.models.tokenizer import check_tokens, load_tokenizer
 from expunge.processes import device
+from expunge.processes import state as processes
 
 logger = logging.getLogger(__name__)
 REMEDY = "set EXPUNGE_CACHE to another folder"
