@@ -172,8 +172,8 @@ def by_seed(
     points: Mapping[str, Sequence[Point]], before: Mapping[str, Array], target: Array, seed: int
 ) -> list[dict[str, Any]]:
     """A line a seed of a random attack: recovery, and with a control the excess; none where there was one seed alone."""
-    each = {role: [p.by_seed for p in some if p.by_seed is not None] for role, some in points.items()}
-    several = {role: np.stack(found, axis=1) for role, found in each.items() if len(found) == len(points[role]) > 0}
+    drawn = {role: [p.by_seed for p in some if p.by_seed is not None] for role, some in points.items()}
+    several = {role: np.stack(of, axis=1) for role, of in drawn.items() if of}
     if "unlearned" not in several:
         return []
     u, out = before["unlearned"], []
