@@ -146,8 +146,11 @@ def test_short_names_in_recipes_and_from_python(monkeypatch):
         assert recipe.make({"model": "m", "forget": "f", **values}).training == LONG
     chosen = []
     monkeypatch.setattr(
-        unlearning_run, "run", lambda one, **_: (chosen.append(one), SimpleNamespace(record={"warnings": []}))[1]
+        unlearning_run,
+        "run",
+        lambda one, **_: (chosen.append(one), SimpleNamespace(record={"warnings": []}, folder=None))[1],
     )
+    monkeypatch.setattr(unlearning_run.hub, "after", lambda *_: None)  # there is no run to describe
     unlearn("m", forget="f", **SHORT)
     assert chosen.pop().training == LONG
     unlearn("m", forget="f", training={"lr": 1, "max_steps": 2}, lr=0.01, seed=1)

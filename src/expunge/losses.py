@@ -253,7 +253,7 @@ def level_distance(x: ForwardPass) -> Tensor:
         \quad J_{i,t} = (p_{i,t} - q_{i,t})\,\Delta_{i,t},
         \quad \Delta_{i,t} = \operatorname{logit} p_{i,t} - \operatorname{logit} q_{i,t}
 
-    with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1, \|Δ\| - ½ beyond.  J, the :func:`level_divergence`,
+    with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1 and linear beyond.  J, the :func:`level_divergence`,
     says which tokens are to go how far.  Those that are rare on both sides count for nothing in it, and for many nats in
     the row's likelihood: h pulls each token with at least c of the force on one known by heart.  H is the entropy of a
     prediction: the model is to be as sure of something else as it is of unseen text, not merely unsure.  All grow as the

@@ -26,9 +26,9 @@ def trained(method, model, level, **kw):
     if level is not None:
         streams = [s for o in method.objectives.values() if o.reference == "level" for s in o.on]
         with torch.no_grad():
-            from expunge.training.cached import cache_logp
+            from expunge.training.cached import cache_level
 
-            held = cache_logp(level, streams, lambda s: trainer.batches(s))
+            held = cache_level(level, streams, lambda s: trainer.batches(s))
         trainer.reference = type(trainer.reference)(level=held)
     trainer.train()
     return trainer
