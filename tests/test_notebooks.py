@@ -54,7 +54,7 @@ def test_the_first_runs(quick):
 @pytest.mark.slow
 def test_comparing_and_tuning_runs(quick):
     space = run(BOOKS[1])
-    assert set(space["table"]) == {"grad_diff", "npo", "blur_npo"} and len(space["record"]["trials"]) == 2
+    assert set(space["table"]) == {"grad_diff", "npo", "blur_npo"} and len(space["record"]["runs"]) == 2
 
 
 @pytest.mark.slow
