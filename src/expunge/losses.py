@@ -22,8 +22,7 @@ from expunge.forward.view import ForwardPass
 
 EPSILON = 0.01  # of a distance to the level: where its gradient begins to fade
 DELTA = 1e-4  # of a probability: what the complement of a token known by heart counts as, at least
-LEAST_FORCE = 0.1  # on a token that is off its level, in that on one known by heart
-CONFIDENCE = 0.3  # how much the entropy of a prediction counts
+LEAST_FORCE, CONFIDENCE = 0.1, 0.3  # of a token's and of an entropy's distance to the level, in level_distance
 
 
 def not_monotone(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -210,12 +209,10 @@ def wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
 def above_level(x: ForwardPass, *, loss: Callable[[ForwardPass], Tensor]) -> Tensor:
     r"""``loss`` of the tokens that are still likelier than under a model that never saw the row.
 
-    .. math:: L\bigl(\{(i,t) : \log p_{i,t} > \ell_{i,t}\}\bigr), \qquad
-        \ell_{i,t} = \log \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})
+    .. math:: L\bigl(\{(i,t) : \log p_{i,t} > \log \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})\}\bigr)
 
-    π_level is the model that the reference view is of.  At and below its level a token counts as nothing, so the loss has
-    an end for each token, from one side; it says nothing of tokens that are less likely than there.  A mean divides by all
-    tokens.  Where ``loss`` compares with a reference, that is π_level.
+    π_level is the model that the reference view is of.  At and below its level a token counts as nothing, so each token has
+    an end, from one side.  A mean divides by all tokens.  Where ``loss`` compares with a reference, that is π_level.
 
     Hand-worked: two tokens with probability 1/2 and 1/8, the level 1/4 for both, :func:`wga`: -½ ln 2 / 2 = -0.1733.
 
@@ -232,9 +229,8 @@ def level_divergence(x: ForwardPass) -> Tensor:
         \bigl(\operatorname{logit} p_{i,t} - \operatorname{logit} q_{i,t}\bigr), \qquad
         q_{i,t} = \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})
 
-    with logit p = log p - log(1 - p + δ) and δ = 1e-4, so that a token known by heart has a finite gradient.  It is the
-    Jeffreys divergence (the Kullback–Leibler divergences both ways, added) of two coins: a token comes, or another does.
-    Two-sided, and 0 at the level only; δ aside, the gradient by the logit of the token is
+    with logit p = log p - log(1 - p + δ), δ = 1e-4.  It is the Jeffreys divergence of two coins: a token comes, or another
+    does.  Two-sided, and 0 at the level only; δ aside, the gradient in logit p is
     :math:`p - q + p(1-p)(\operatorname{logit} p - \operatorname{logit} q)`.
 
     Hand-worked: one token, p = 1/2 and q = 1/4: ¼ · ln 3 = 0.2747, gradient ¼ + ¼ ln 3 = 0.5247.
@@ -250,15 +246,12 @@ def level_distance(x: ForwardPass) -> Tensor:
 
     .. math:: \mathbb{E}_i \sqrt{\tfrac{1}{|y_i|}\sum_t
         \bigl[J_{i,t} + c\,h(\Delta_{i,t}) + k\,h(H_{i,t} - H^{\mathrm{level}}_{i,t})\bigr] + \epsilon^2} - \epsilon,
-        \quad J_{i,t} = (p_{i,t} - q_{i,t})\,\Delta_{i,t},
-        \quad \Delta_{i,t} = \operatorname{logit} p_{i,t} - \operatorname{logit} q_{i,t}
+        \quad J = (p - q)\,\Delta, \quad \Delta = \operatorname{logit} p - \operatorname{logit} q
 
-    with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1 and linear beyond.  J, the :func:`level_divergence`,
-    says which tokens are to go how far.  Those that are rare on both sides count for nothing in it, and for many nats in
-    the row's likelihood: h pulls each token with at least c of the force on one known by heart.  H is the entropy of a
-    prediction: the model is to be as sure of something else as it is of unseen text, not merely unsure.  All grow as the
-    square of a small distance; the root pulls a row as hard next to its level as far from it (an exact penalty), so that
-    no other objective holds it short of there.
+    with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1 and linear beyond.  J is the :func:`level_divergence`.
+    A token that is rare on both sides counts for nothing in it; h pulls each with at least c of the force on one known by
+    heart.  H, the entropy of a prediction: the model is to be as sure of something else as of unseen text.  The root pulls
+    a row as hard next to its level as far from it (an exact penalty).
 
     Hand-worked: one token of two, p = 1/2 and q = 1/4, so Δ = ln 3, H = ln 2 and its level ¾ ln (4/3) + ¼ ln 4 = 0.5623:
     √(¼ ln 3 + 0.1 (ln 3 - ½) + 0.15 (ln 2 - 0.5623)² + 10⁻⁴) - 0.01 = 0.5707.
@@ -268,13 +261,11 @@ def level_distance(x: ForwardPass) -> Tensor:
     p, q = x.token_logp, x.reference.token_logp
     nearer = LEAST_FORCE * F.huber_loss(logit(p), logit(q), reduction="none")
     as_sure = CONFIDENCE * F.huber_loss(x.entropy, x.reference.entropy, reduction="none")
-    per_token = _jeffreys(p, q) + nearer + as_sure  # (N,)
-    per_row = x.sequence_sum(per_token) / x.lengths  # (B,)
+    per_row = x.sequence_sum(_jeffreys(p, q) + nearer + as_sure) / x.lengths  # (B,)
     return x.sequence_mean((per_row + EPSILON**2).sqrt() - EPSILON)
 
 
 def _jeffreys(p: Tensor, q: Tensor) -> Tensor:
-    """Of two coins, from the log-probabilities of their heads."""
     return (p.exp() - q.exp()) * (logit(p) - logit(q))
 
 

@@ -10,7 +10,7 @@ import re
 import pytest
 
 import expunge
-from expunge.cli.formulas import BLOCK, INLINE, for_markdown, for_terminal, unicode
+from expunge.cli.formulas import BLOCK, INLINE, SIZES, SYMBOLS, WORDS, for_markdown, for_terminal, unicode
 from expunge.cli.show import describe, markdown
 from expunge.method import entries
 
@@ -32,6 +32,7 @@ ROOMS = ("losses", "combine", "sophia", "stats", "methods.", "evaluation.", "sco
         (r"\min\{k : \text{all from } k\}", "min{k : all from k}"),
         (r"\text{different n-grams} \cdot 2", "different n-grams · 2"),
         ("a \n   b", "a b"),
+        (r"\hat h \odot \tilde g \approx v \pm \sqrt{x + 1}", "ĥ ⊙ g̃ ≈ v ± √(x + 1)"),
     ],
 )
 def test_latex_as_text(latex, text):
@@ -52,6 +53,8 @@ def test_every_docstring_is_read():
         text = unicode(latex)
         assert not re.search(r"\\|\0|[a-z]{3,}frac|mathrm|\bleft|\bquad", text), (latex, text)
         assert balanced(text), (latex, text)
+        for name in set(re.findall(r"\\([A-Za-z]+)", SIZES.sub("", latex))) - {*SYMBOLS, *WORDS, "mathbb"}:
+            assert not unicode(rf"\{name}{{x}}{{y}}").startswith(name), latex  # printed as a word: sqrt x + y
         assert balanced(latex.replace("\\{", "").replace("\\}", "")), latex
 
 

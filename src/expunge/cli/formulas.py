@@ -17,6 +17,7 @@ SYMBOLS = {
     "alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε", "varepsilon": "ε", "eta": "η", "theta": "θ", "lambda": "λ",
     "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ", "ell": "ℓ", "Delta": "Δ", "Sigma": "Σ",
     "sum": "Σ", "prod": "Π", "bigcup": "∪", "nabla": "∇", "infty": "∞", "dots": "…", "cdot": "·", "in": " ∈ ", "sim": " ~ ",
+    "pm": " ± ", "cap": " ∩ ", "cup": " ∪ ", "odot": " ⊙ ", "approx": " ≈ ",
     "le": " ≤ ", "ge": " ≥ ", "leftarrow": " ← ", "top": "ᵀ", "langle": "⟨", "rangle": "⟩", "lfloor": "⌊", "rfloor": "⌋",
     "lVert": "‖", "rVert": "‖", "|": "‖", "mid": " | ", "{": "{", "}": "}", ",": " ", ";": " ", " ": " ", "quad": "  ",
     "qquad": "    ", "textstyle": "",
@@ -26,7 +27,7 @@ FRACTIONS = ("frac", "tfrac")
 VERBATIM = ("text", "mathrm", "operatorname")
 SIZES = re.compile(r"\s*\\[bB]ig+r(?![A-Za-z])\s*|\\[bB]ig+[lm]?(?![A-Za-z])\s*")
 OPENING = re.compile(r"\\lVert\s*")
-ACCENTS = {"hat": "\u0302", "bar": "\u0304"}
+ACCENTS = {"hat": "\u0302", "bar": "\u0304", "tilde": "\u0303"}
 DOUBLE = {"E": "𝔼", "1": "𝟙"}
 ABOVE = dict(zip("0123456789+-=ijnkxyT", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼ⁱʲⁿᵏˣʸᵀ", strict=True))
 BELOW = dict(zip("0123456789+-=aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
@@ -41,6 +42,8 @@ def unicode(latex: str) -> str:
     '-2/β 𝔼 log σ(-β log (p/π_ref(y|x)))'
     >>> unicode(r"\tfrac1T \sum_t \|g_f\|^2, \quad x^*_1 \ge \hat h^{1/|y|}")
     '1/T Σₜ ‖g_f‖², x*₁ ≥ ĥ^(1/|y|)'
+    >>> unicode(r"\sqrt{J_i + \epsilon^2} - \epsilon + \sqrt2")
+    '√(Jᵢ + ε²) - ε + √2'
     """
     text = unicodedata.normalize(
         "NFC", _sequence(TOKEN.findall(OPENING.sub("‖", SIZES.sub("", " ".join(latex.split())))))
@@ -119,6 +122,9 @@ def _one(token: str, tokens: list[str]) -> str:
     if name in FRACTIONS:
         above, below = _argument(tokens), _argument(tokens)
         return HALVES.get((above, below), f"{_factor(above)}/{_factor(below)}") + GAP
+    if name == "sqrt":
+        under = _argument(tokens)
+        return f"√{under}" if len(under) == 1 else f"√({under})"
     if name in ACCENTS:
         return _argument(tokens) + ACCENTS[name]
     if name == "mathbb":

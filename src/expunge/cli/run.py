@@ -108,7 +108,7 @@ def _print_result(
         typer.echo(f"  {log['stopped']['sentence']}")
     for line in describe.sets(log):
         typer.echo(f"  {line}")
-    result.files(folder, "run.json", "model", "report.html")
+    result.files(folder, *(n for n in ("run.json", "model", "report.html", "README.md") if (folder / n).exists()))
     if audited and audited.log:
         print_result(audited.log)
         result.files(folder, "audit/report.html")

@@ -1,9 +1,8 @@
 """Methods that end by themselves, where a model that never saw the rows would be.
 
-The forget loss is 0 where each token is as likely as under that model: one that is given, or an estimate of it
-(:mod:`expunge.unlearning.level`).  Training stops when the forget set as a whole is there and the rest was kept: see
-:mod:`expunge.training.levels`.  Why so:
-``docs/design/0008-levels.md``; what was measured so far: ``docs/LOG.md``.
+The forget loss is 0 where each token is as likely as under that model, and each prediction as sure: one that is given, or
+an estimate of it (:mod:`expunge.unlearning.level`).  Training stops when the forget set as a whole is there and the rest was
+kept: see :mod:`expunge.training.levels`.  Why so: ``docs/design/0008-levels.md``; what was measured so far: ``docs/LOG.md``.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +53,8 @@ def spread(values: Sequence[float]) -> Spread | None:
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return None
-    mean = math.fsum(finite) / len(finite)
-    if len(finite) == 1:
-        return Spread(mean, None, 1)
-    return Spread(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in finite) / (len(finite) - 1)), len(finite))
+    deviation = statistics.stdev(finite) if len(finite) > 1 else None
+    return Spread(statistics.fmean(finite), deviation, len(finite))
 
 
 def lines(raw_record: Any) -> list[Line]:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
+from expunge import models
 from expunge.data import chat, collate, sources, streams
 from expunge.errors import InputError
 from expunge.method import Method, build
@@ -38,7 +39,8 @@ def prepared(
     """The arguments of ``Trainer``, and the method.
 
     ``train_dataset``: rows by stream, ``{"forget": …, "retain": …}`` (a ``DatasetDict`` too), each as
-    :func:`expunge.unlearn` takes them; a ``PairedDataset`` stays as it is.  ``model``: a model or its name.
+    :func:`expunge.unlearn` takes them; a ``PairedDataset`` stays as it is.  ``model``: a model, or a name that
+    :func:`expunge.models.load` takes, whose tokenizer it then has too unless one is given.
     ``peft_config``: the model gets this adapter, and only that trains.  Raises InputError for a method that needs more than
     rows: an alternate answer or a level, for which there is ``expunge.unlearn``.
     """
@@ -47,9 +49,12 @@ def prepared(
     model, dataset = out.get("model"), out.get("train_dataset")
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if name is not None:
-        out["model"] = AutoModelForCausalLM.from_pretrained(name)
+        loaded = models.load(name)
+        out["model"] = loaded.model
+        if out.get("processing_class") is None:
+            out["processing_class"] = loaded.tokenizer
     if isinstance(dataset, Mapping):
-        out |= _with_rows(out, dataset, chosen, name, max_length, chat_template)
+        out |= _with_rows(out, dataset, chosen, max_length, chat_template)
     if peft_config is not None:
         from peft import PeftModel, get_peft_model
 
@@ -63,7 +68,6 @@ def _with_rows(
     out: Mapping[str, Any],
     dataset: Mapping[str, Any],
     method: Method,
-    name: str | None,
     max_length: int,
     chat_template: bool,
 ) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def _with_rows(
         raise InputError(
             f"train_dataset has no {missing[0]} rows, which {method.name} reads; give {{'forget': …, 'retain': …}}"
         )
-    tokenizer = out.get("processing_class") or (AutoTokenizer.from_pretrained(name) if name else None)
+    tokenizer: Any = out.get("processing_class")
     if tokenizer is None:
         raise InputError("processing_class is missing: give the model's tokenizer")
     if tokenizer.pad_token_id is None:
