@@ -56,5 +56,7 @@ def limits(limit: float, severe: float, beyond: float, *, lenient: bool, control
 
     >>> limits(0.2, 0.5, 1.0, lenient=True, control="base"), limits(0.2, 0.5, 1.0, lenient=True, control="retrained")
     ((0.5, 1.0), (0.2, 0.5))
+    >>> limits(0.2, 0.5, 1.0, lenient=True, control=None), limits(0.2, 0.5, 1.0, lenient=False, control=None)
+    ((0.5, 1.0), (0.2, 0.5))
     """
     return (severe, beyond) if lenient and control != "retrained" else (limit, severe)
