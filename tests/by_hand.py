@@ -9,7 +9,7 @@ import tiny
 import torch
 from method_rows import LR
 
-from expunge import losses, sophia
+from expunge import level_losses, losses, sophia
 from expunge.combine import MGDA, Bilevel, NormalizedDifference, PCGrad, PrimalDual, TorchJD, WeightedSum
 from expunge.method import Objective
 
@@ -131,7 +131,7 @@ def hand_written(method, steps=3, start=1.0):
                 asked = torch.tensor([refusal[t % len(refusal)] for t in range(len(lp))])
                 parts.append(js(lp.exp(), torch.nn.functional.one_hot(asked, tiny.V).float()))
             return token_mean(parts)
-        if fn is losses.above_level:  # the tokens above the level; what is divided by is as of all
+        if fn is level_losses.above_level:  # the tokens above the level; what is divided by is as of all
             inner = fn_of(Objective(kw["loss"], ()))
             with torch.no_grad():
                 level = [lp for lp, _, _ in stats(never, [w["forget"] for w in window])]
@@ -144,22 +144,20 @@ def hand_written(method, steps=3, start=1.0):
                 return (-2 / 0.1 * torch.log(torch.sigmoid(-0.1 * torch.stack(ratios)))).mean()
             weights = [lp.detach().exp() if inner is losses.wga else torch.ones_like(lp) for lp, _, _ in own]
             return token_mean([w * a * lp for w, a, (lp, _, _) in zip(weights, above, own, strict=True)])
-        if fn in (losses.level_divergence, losses.level_distance):
+        if fn in (level_losses.level_divergence, level_losses.level_distance):
             with torch.no_grad():
                 there = stats(never, [w["forget"] for w in window])
             level = [lp.exp() for lp, _, _ in there]
             pairs = [(lp.exp(), q) for (lp, _, _), q in zip(own, level, strict=True)]
             logits = [[(v / (1.0001 - v)).log() for v in pair] for pair in pairs]
             squares = [(p - q) * (a - b) for (p, q), (a, b) in zip(pairs, logits, strict=True)]
-            if fn is losses.level_divergence:
+            if fn is level_losses.level_divergence:
                 return token_mean(squares)
             apart = [(a - b).abs() for a, b in logits]
             huber = [torch.where(d < 1, d * d / 2, d - 0.5) for d in apart]
-            sure, as_sure = ([-(lp.exp() * lp).sum(-1) for _, lp, _ in of] for of in (own, there))
-            surer = [
-                torch.nn.functional.smooth_l1_loss(a, b, reduction="none") for a, b in zip(sure, as_sure, strict=True)
-            ]
-            per_row = [(s + 0.1 * h + 0.3 * d).mean() for s, h, d in zip(squares, huber, surer, strict=True)]
+            assert tiny.V == 32  # so that no token is among the others
+            whole = [(lq.exp() * (lq - lp)).sum(-1) for (_, lp, _), (_, lq, _) in zip(own, there, strict=True)]
+            per_row = [(kl + 0.3 * h).mean() for kl, h in zip(whole, huber, strict=True)]
             return torch.stack([(r + 1e-4).sqrt() - 0.01 for r in per_row]).mean()
         beta = kw["beta"]
         if fn is losses.wga:

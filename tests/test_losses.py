@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from expunge import losses
+from expunge import level_losses, losses
 from expunge.forward.view import ForwardPass
 
 
@@ -129,7 +129,7 @@ def test_weighted_ascent_with_a_level_by_hand():
     level = ForwardPass.from_token_logp(torch.log(torch.tensor([0.25, 0.25])), labels, sequence, 1)
     x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logp), reference=lambda: level)
     x.__dict__["token_logp"] = logp
-    loss = losses.above_level(x, loss=losses.wga)
+    loss = level_losses.above_level(x, loss=losses.wga)
     assert loss.item() == pytest.approx(-0.5 * LN2 / 2)
     (g,) = torch.autograd.grad(loss, logp)
     assert g.tolist() == pytest.approx([0.25, 0.0])
@@ -151,13 +151,13 @@ def of_a_coin(p):
 
 def test_divergence_to_a_level_by_hand():
     logits, x = level_view([0.5], [0.25])
-    loss = losses.level_divergence(x)
+    loss = level_losses.level_divergence(x)
     assert loss.item() == pytest.approx(0.25 * math.log(3), abs=2e-4)
     (g,) = torch.autograd.grad(loss, logits)
     assert g[0].tolist() == pytest.approx([0.25 + 0.25 * math.log(3), -0.25 - 0.25 * math.log(3)], abs=1e-3)
 
 
-@pytest.mark.parametrize("loss", [losses.level_divergence, losses.level_distance])
+@pytest.mark.parametrize("loss", [level_losses.level_divergence, level_losses.level_distance])
 def test_a_pull_to_a_level_has_its_bottom_there_and_two_sides(loss):
     logits, x = level_view([0.3, 1e-5], [0.3, 1e-5])
     (g,) = torch.autograd.grad(loss(x), logits)
@@ -173,7 +173,7 @@ HALF_TO_A_QUARTER = math.sqrt(0.25 * math.log(3) + 0.1 * (math.log(3) - 0.5) + 0
 
 def test_distance_to_a_level_by_hand():
     _, x = level_view([0.5], [0.25])
-    assert losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER, abs=2e-4)
+    assert level_losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER, abs=2e-4)
 
 
 def test_a_row_is_pulled_as_hard_next_to_its_level_as_far_from_it():
@@ -184,8 +184,8 @@ def test_a_row_is_pulled_as_hard_next_to_its_level_as_far_from_it():
         (g,) = torch.autograd.grad(loss(x), logits)
         return g[0, 0].item()
 
-    assert pull(losses.level_divergence, 0.51) / pull(losses.level_divergence, 0.75) < 0.05
-    assert pull(losses.level_distance, 0.51) / pull(losses.level_distance, 0.75) > 0.8
+    assert pull(level_losses.level_divergence, 0.51) / pull(level_losses.level_divergence, 0.75) < 0.05
+    assert pull(level_losses.level_distance, 0.51) / pull(level_losses.level_distance, 0.75) > 0.8
 
 
 def test_tokens_that_are_rare_on_both_sides_are_pulled_too():
@@ -197,7 +197,7 @@ def test_tokens_that_are_rare_on_both_sides_are_pulled_too():
         (g,) = torch.autograd.grad(loss(x), logits)
         return (g[0, 0] / g[1, 0]).item()
 
-    assert share(losses.level_divergence) < 0.02 < 0.1 < share(losses.level_distance) < 0.2
+    assert share(level_losses.level_divergence) < 0.02 < 0.1 < share(level_losses.level_distance) < 0.2
 
 
 def test_a_prediction_is_drawn_to_be_as_sure_as_the_level_is():
@@ -208,7 +208,7 @@ def test_a_prediction_is_drawn_to_be_as_sure_as_the_level_is():
     level = ForwardPass.from_token_logp(sure[:1].log(), labels, sequence, 1, entropy=at)
     logits = even.log()[None].requires_grad_()
     x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
-    (g,) = torch.autograd.grad(losses.level_distance(x), logits)
+    (g,) = torch.autograd.grad(level_losses.level_distance(x), logits)
     assert g[0, 1] < 0 < g[0, 0]  # the greater of the two rises, and it is not the forget token that does
 
 
@@ -219,7 +219,7 @@ def test_each_row_has_a_root_of_its_own():
     level = ForwardPass.from_token_logp(quarter.log(), labels, torch.tensor([0, 1]), 2, entropy=of_a_coin(quarter))
     logits = torch.tensor([[0.5, 0.5], [0.25, 0.75]]).log()
     x = ForwardPass(labels, torch.tensor([0, 1]), 2, lambda _: ("logits", logits), reference=lambda: level)
-    assert losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER / 2, abs=2e-4)
+    assert level_losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER / 2, abs=2e-4)
 
 
 def test_a_token_known_by_heart_is_pushed():
@@ -228,7 +228,7 @@ def test_a_token_known_by_heart_is_pushed():
     level = ForwardPass.from_token_logp(torch.tensor([-3.0]), labels, sequence, 1)
     logits = torch.tensor([[30.0, 0.0]], requires_grad=True)
     x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
-    value = losses.level_divergence(x)
+    value = level_losses.level_divergence(x)
     assert value.item() == pytest.approx((1 - math.exp(-3)) * (math.log(1e4) + math.log(math.exp(3) - 1)), rel=1e-3)
     (slope,) = torch.autograd.grad(value, x.token_logp)
     assert slope.item() == pytest.approx((1 - math.exp(-3)) * 1e4, rel=2e-2)

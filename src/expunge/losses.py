@@ -20,10 +20,6 @@ from expunge.forward import kernels
 from expunge.forward.transfer import to_device
 from expunge.forward.view import ForwardPass
 
-EPSILON = 0.01  # of a distance to the level: where its gradient begins to fade
-DELTA = 1e-4  # of a probability: what the complement of a token known by heart counts as, at least
-LEAST_FORCE, CONFIDENCE = 0.1, 0.3  # of a token's and of an entropy's distance to the level, in level_distance
-
 
 def not_monotone(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Mark a forget loss that does not fall all the way as a text is forgotten: its value does not say what is known."""
@@ -203,79 +199,6 @@ def wga(x: ForwardPass, *, beta: float = 1.0) -> Tensor:
     Wang et al. 2025, arXiv:2502.19301.
     """
     return x.token_mean((beta * x.token_logp).exp().detach() * x.token_logp)
-
-
-@not_monotone
-def above_level(x: ForwardPass, *, loss: Callable[[ForwardPass], Tensor]) -> Tensor:
-    r"""``loss`` of the tokens that are still likelier than under a model that never saw the row.
-
-    .. math:: L\bigl(\{(i,t) : \log p_{i,t} > \log \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})\}\bigr)
-
-    π_level is the model that the reference view is of.  At and below its level a token counts as nothing, so each token has
-    an end, from one side.  A mean divides by all tokens.  Where ``loss`` compares with a reference, that is π_level.
-
-    Hand-worked: two tokens with probability 1/2 and 1/8, the level 1/4 for both, :func:`wga`: -½ ln 2 / 2 = -0.1733.
-
-    A gate of this library.
-    """
-    return loss(x.only(x.token_logp > x.reference.token_logp))
-
-
-@not_monotone
-def level_divergence(x: ForwardPass) -> Tensor:
-    r"""How far each token is, in probability and in logits, from what it is to a model that never saw the row.
-
-    .. math:: \tfrac{1}{\sum_i|y_i|}\sum_{i,t} (p_{i,t} - q_{i,t})\,
-        \bigl(\operatorname{logit} p_{i,t} - \operatorname{logit} q_{i,t}\bigr), \qquad
-        q_{i,t} = \pi_{\mathrm{level}}(y_{i,t}\mid x_i, y_{i,<t})
-
-    with logit p = log p - log(1 - p + δ), δ = 1e-4.  It is the Jeffreys divergence of two coins: a token comes, or another
-    does.  Two-sided, and 0 at the level only; δ aside, the gradient in logit p is
-    :math:`p - q + p(1-p)(\operatorname{logit} p - \operatorname{logit} q)`.
-
-    Hand-worked: one token, p = 1/2 and q = 1/4: ¼ · ln 3 = 0.2747, gradient ¼ + ¼ ln 3 = 0.5247.
-
-    A loss of this library; the divergence is of Jeffreys 1946.
-    """
-    return x.token_mean(_jeffreys(x.token_logp, x.reference.token_logp))
-
-
-@not_monotone
-def level_distance(x: ForwardPass) -> Tensor:
-    r"""How far each row is from what it is to a model that never saw it.
-
-    .. math:: \mathbb{E}_i \sqrt{\tfrac{1}{|y_i|}\sum_t
-        \bigl[J_{i,t} + c\,h(\Delta_{i,t}) + k\,h(H_{i,t} - H^{\mathrm{level}}_{i,t})\bigr] + \epsilon^2} - \epsilon,
-        \quad J = (p - q)\,\Delta, \quad \Delta = \operatorname{logit} p - \operatorname{logit} q
-
-    with c = 0.1, k = 0.3, ε = 0.01 and Huber's h(Δ) = ½ Δ² up to 1 and linear beyond.  J is the :func:`level_divergence`.
-    A token that is rare on both sides counts for nothing in it; h pulls each with at least c of the force on one known by
-    heart.  H, the entropy of a prediction: the model is to be as sure of something else as of unseen text.  The root pulls
-    a row as hard next to its level as far from it (an exact penalty).
-
-    Hand-worked: one token of two, p = 1/2 and q = 1/4, so Δ = ln 3, H = ln 2 and its level ¾ ln (4/3) + ¼ ln 4 = 0.5623:
-    √(¼ ln 3 + 0.1 (ln 3 - ½) + 0.15 (ln 2 - 0.5623)² + 10⁻⁴) - 0.01 = 0.5707.
-
-    A loss of this library; h: Huber 1964.
-    """
-    p, q = x.token_logp, x.reference.token_logp
-    nearer = LEAST_FORCE * F.huber_loss(logit(p), logit(q), reduction="none")
-    as_sure = CONFIDENCE * F.huber_loss(x.entropy, x.reference.entropy, reduction="none")
-    per_row = x.sequence_sum(_jeffreys(p, q) + nearer + as_sure) / x.lengths  # (B,)
-    return x.sequence_mean((per_row + EPSILON**2).sqrt() - EPSILON)
-
-
-def _jeffreys(p: Tensor, q: Tensor) -> Tensor:
-    return (p.exp() - q.exp()) * (logit(p) - logit(q))
-
-
-def logit(logp: Tensor) -> Tensor:
-    """log p - log(1 - p + δ) of ``logp``, with δ = 1e-4.
-
-    >>> [round(v, 2) for v in logit(torch.tensor([0.5, 0.25, 1.0]).log()).tolist()]
-    [-0.0, -1.1, 9.21]
-    """
-    return logp - torch.log(DELTA - logp.expm1())
 
 
 @not_monotone

@@ -15,7 +15,7 @@ from by_hand import fn_of, hand_written, keywords
 from ddp_worker import FEW
 from method_rows import FIRST_OF_PATH, IDS, LR, ROWS, three_steps, trained
 
-from expunge import losses
+from expunge import level_losses, losses
 from expunge.combine import PrimalDual
 from expunge.forward.view import ForwardPass, see
 from expunge.method import Activations, build, entries
@@ -90,7 +90,7 @@ def test_no_gradient_where_there_is_no_label(name, parameters):
             for i in range(1, 1 + keywords(o).get("ignore_first", 0)):  # of each row, what CE-U leaves alone
                 predicts &= ~(predicts & (predicts.cumsum(1) == i))
             moved = z.grad[predicts].abs().sum(-1) > 0
-            if fn_of(o) is losses.above_level:  # tokens at their level are left alone, too
+            if fn_of(o) is level_losses.above_level:  # tokens at their level are left alone, too
                 (own,) = views
                 assert torch.equal(moved, own.token_logp > own.reference.token_logp) and 0 < moved.sum() < len(moved)
             else:

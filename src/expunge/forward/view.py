@@ -60,6 +60,7 @@ class ForwardPass:
         self._of_real = of_real  # (all real tokens,) which of them M counts; None: all
         self._real = real if real is None or of_real is None else real[of_real]  # (M,)
         self._activations = activations
+        self.likeliest: tuple[Tensor, Tensor] | None = None  # what a cached reference knows: see from_token_logp
 
     @classmethod
     def from_logits(
@@ -96,10 +97,21 @@ class ForwardPass:
 
     @classmethod
     def from_token_logp(
-        cls, token_logp: Tensor, labels: Tensor, sequence: Tensor, size: int, *, entropy: Tensor | None = None
+        cls,
+        token_logp: Tensor,
+        labels: Tensor,
+        sequence: Tensor,
+        size: int,
+        *,
+        entropy: Tensor | None = None,
+        likeliest: tuple[Tensor, Tensor] | None = None,
     ) -> ForwardPass:
-        """A view that knows only log-probabilities (N,) of its labelled tokens, and entropies (N,): a cached reference."""
+        """A view that knows only log-probabilities (N,) of its labelled tokens: a cached reference.
+
+        And entropies (N,) of their predictions, or the ``likeliest`` K tokens of each and their log-probabilities (N, K).
+        """
         view = cls(labels, sequence, size, _nothing_else)
+        view.likeliest = likeliest
         view.__dict__ |= {"token_logp": token_logp} | ({} if entropy is None else {"entropy": entropy})
         return view
 
@@ -113,6 +125,11 @@ class ForwardPass:
     def token_logp(self) -> Tensor:
         """(N,) log-probability of each labelled token: its logit minus the log-sum-exp, in fp32."""
         return kernels.token_logp(self.logits, self.labels)
+
+    def logp_of(self, tokens: Tensor) -> Tensor:
+        """(N, K) log-probabilities of ``tokens`` (N, K) in place of the labelled ones, in fp32."""
+        own = self.logits.gather(1, self.labels[:, None]).float()
+        return self.logits.gather(1, tokens).float() - (own - self.token_logp[:, None])
 
     @cached_property
     def entropy(self) -> Tensor:

@@ -14,19 +14,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from expunge import losses
+from expunge import level_losses, losses
 from expunge.combine import Combiner, PrimalDual, WeightedSum
 from expunge.method import Method, Objective, method
 from expunge.methods.published import RETAIN, NonNegative, Positive, Retain, bilevel
 
 Forget = Literal["distance", "divergence", "wga", "npo", "margin", "gradient_ascent"]
 LOSSES: dict[str, Callable[..., Tensor]] = {
-    "distance": losses.level_distance,
-    "divergence": losses.level_divergence,
-    "wga": partial(losses.above_level, loss=losses.wga),
-    "npo": partial(losses.above_level, loss=losses.npo),
-    "margin": partial(losses.above_level, loss=losses.flattened_margin),
-    "gradient_ascent": partial(losses.above_level, loss=losses.gradient_ascent),
+    "distance": level_losses.level_distance,
+    "divergence": level_losses.level_divergence,
+    "wga": partial(level_losses.above_level, loss=losses.wga),
+    "npo": partial(level_losses.above_level, loss=losses.npo),
+    "margin": partial(level_losses.above_level, loss=losses.flattened_margin),
+    "gradient_ascent": partial(level_losses.above_level, loss=losses.gradient_ascent),
 }
 RATE, LORA_RATE = 2.5e-5, 5e-4
 WARMUP = 10  # steps in which the learning rate rises from 0, and λ waits

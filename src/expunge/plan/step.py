@@ -25,6 +25,7 @@ from expunge.forward.view import ForwardPass, see
 from expunge.method import Activations, Method, Objective
 from expunge.plan import setup, trace
 from expunge.plan.trace import Passes
+from expunge.training.predictions import LIKELIEST
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,9 @@ def _view(net: Any, objective: Objective, batch: Mapping[str, Any], compute: tor
         if what == "token_logp":
             return ForwardPass.from_token_logp(torch.zeros(len(own.labels)), own.labels, own.sequence, own.size)
         if what == "level":
-            logp, entropy = torch.zeros(2, len(own.labels))
-            return ForwardPass.from_token_logp(logp, own.labels, own.sequence, own.size, entropy=entropy)
+            logp = torch.zeros(len(own.labels))
+            likeliest = torch.zeros(len(own.labels), LIKELIEST, dtype=torch.long), logp[:, None].expand(-1, LIKELIEST)
+            return ForwardPass.from_token_logp(logp, own.labels, own.sequence, own.size, likeliest=likeliest)
         return ForwardPass(own.labels, own.sequence, own.size, lambda _: ("logits", logits()))
 
     def logits() -> Tensor:

@@ -21,6 +21,7 @@ from expunge.forward.family import is_sharded, kind, reshard, unwrap, whole
 from expunge.forward.layers import hidden_after, output_embedding
 from expunge.forward.transfer import Arriving, to_device
 from expunge.forward.view import ForwardPass, hidden_at, see
+from expunge.training.predictions import AS_IT_IS, Calibration, predictions, unpacked
 
 Batches = Callable[[str], Iterable[Mapping[str, Any]]]
 
@@ -39,15 +40,29 @@ class CachedLogp:
 
 @dataclass(frozen=True)
 class CachedLevel:
-    """What a model that never saw the rows makes of them: ``rows[stream][i]`` is (|y_i|, 2), the log-probability of each
+    """Levels of the tokens of some rows, without a model: ``rows[stream][i]`` is (|y_i|, 2), the log-probability of each
     labelled token and the entropy of its prediction."""
 
     rows: Mapping[str, Mapping[int, Tensor]]
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
-        """That model's view of ``batch``, aligned with the own model's."""
+        """That of ``batch``, aligned with the model's own view."""
         logp, entropy = _rows(self.rows[stream], batch, own.labels.device).unbind(-1)
         return ForwardPass.from_token_logp(logp, own.labels, own.sequence, own.size, entropy=entropy)
+
+
+@dataclass(frozen=True)
+class CachedPredictions:
+    """What a model that never saw the rows predicts in them: ``rows[stream][i]`` is (|y_i|, 1 + 2K), see
+    :mod:`expunge.training.predictions`; ``calibration``: how that model's predictions were changed."""
+
+    rows: Mapping[str, Mapping[int, Tensor]]
+    calibration: Calibration = AS_IT_IS
+
+    def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
+        """That model's view of ``batch``, aligned with the own model's."""
+        logp, likeliest = unpacked(_rows(self.rows[stream], batch, own.labels.device))
+        return ForwardPass.from_token_logp(logp, own.labels, own.sequence, own.size, likeliest=likeliest)
 
 
 @dataclass(frozen=True)
@@ -119,16 +134,9 @@ def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> Ca
 
 
 @torch.no_grad()
-def cache_level(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedLevel:
-    """The same of a model that never saw the rows, with the entropies of its predictions."""
-    return CachedLevel({s: _collect(batches(s), lambda batch: predictions(model, batch)) for s in streams})
-
-
-@torch.no_grad()
-def predictions(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """(N, 2) the log-probability of each labelled token of ``batch``, and the entropy of its prediction."""
-    x = see(unwrap(model), batch, grad=False)
-    return torch.stack([x.token_logp, x.entropy], -1).float()
+def cache_level(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedPredictions:
+    """What ``model``, one that never saw the rows, predicts in them."""
+    return CachedPredictions({s: _collect(batches(s), lambda batch: predictions(model, batch)) for s in streams})
 
 
 @torch.no_grad()

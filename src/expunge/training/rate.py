@@ -19,7 +19,7 @@ import torch
 
 from expunge.data.example import evenly
 from expunge.forward.family import local
-from expunge.losses import logit
+from expunge.level_losses import logit
 from expunge.method import Method
 from expunge.training.gradients import trained
 

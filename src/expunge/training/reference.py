@@ -31,6 +31,7 @@ from expunge.training.cached import (
     CachedHidden,
     CachedLevel,
     CachedLogp,
+    CachedPredictions,
     as_target,
     cache_activations,
     cache_hidden,
@@ -42,7 +43,8 @@ from expunge.training.cached import (
 )
 from expunge.training.sharded import Shards, placed
 
-Level = Callable[[], nn.Module] | CachedLevel  # loads a model that never saw the forget rows, or what it says of them
+# loads a model that never saw the forget rows; or what one predicts in them; or what is known of their tokens without one
+Level = Callable[[], nn.Module] | CachedPredictions | CachedLevel
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Reference:
     hidden: CachedHidden | None = None
     activations: CachedActivations | None = None
     copy: nn.Module | None = None
-    level: CachedLevel | None = None
+    level: CachedPredictions | CachedLevel | None = None
 
     @property
     def described(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def build(
         if level is None:
             raise InputError("the method ends at the level of a model that never saw the rows; give one as level")
         with autocast():
-            held = level if isinstance(level, CachedLevel) else cache_level(level().to(device), streams, batches)
+            held = cache_level(level().to(device), streams, batches) if callable(level) else level
         built = replace(built, level=held)
     placed(model, device)
     if streams := reading(objectives, "token_logp"):

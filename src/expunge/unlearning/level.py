@@ -94,10 +94,9 @@ def loader(
     warnings: list[str] = []
     own, pad = data.examples["forget"], target.tokenizer.pad_token_id
     if source == "model and holdout":
-        levels = unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad)
-    else:
-        rows = data.examples.get("holdout")
-        if rows is None:
-            rows, warnings = unseen.made_up(data, target, settings, folder)
-        levels = unseen.levels(own, rows, unseen.predictions(target.model, rows, pad))
+        return unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad), []
+    rows = data.examples.get("holdout")
+    if rows is None:
+        rows, warnings = unseen.made_up(data, target, settings, folder)
+    levels = unseen.levels(own, rows, unseen.predictions(target.model, rows, pad))
     return CachedLevel({"forget": levels}), warnings

@@ -11,15 +11,13 @@ with :math:`\bar\ell` the mean over all of them.  The kind κ is whether the tok
 in the text before, and in what share of the *other* unseen answers it is.  It reads token ids alone, so no language and no
 tokenizer is special.
 
-What another model says of a token is nearer than that, but for its confidence: a model before fine-tuning is less certain
-of everything, right or wrong.  So its odds of a token are divided by one number, at which the mean over holdout rows H is
-what it is under the start model,
-
-.. math:: \ell_{i,t} = \log\sigma\bigl(\operatorname{logit}\pi_{\mathrm{level}}(y_{i,t} \mid x_i, y_{i,<t}) - s\bigr), \qquad
-    s: \; \mathrm{nll}_s(H) = \mathrm{nll}_{\mathrm{start}}(H).
-
 The entropy of a prediction, how unsure a model is of what comes next whatever does, has a level, too: the mean over the
-unseen rows' tokens of the kind, or that of the model times c = H_start(H) / H_level(H), means over holdout rows again.
+unseen rows' tokens of the kind.
+
+What another model predicts is nearer than that, but for its confidence: a model before fine-tuning is less certain of
+everything, right or wrong.  So it is calibrated (:mod:`expunge.training.predictions`): its temperature T and shift s are
+those at which the log-probabilities of the holdout rows' tokens have the mean and the standard deviation that they have
+under the start model.
 
 How near each is to a retrained model: ``python -m perf.levels``.
 """
@@ -28,7 +26,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,8 +39,12 @@ from expunge import processes
 from expunge.data import chat, collate
 from expunge.data.example import Example
 from expunge.errors import InputError
-from expunge.forward.view import IGNORE
-from expunge.training import cached
+from expunge.forward import kernels
+from expunge.forward.family import unwrap
+from expunge.forward.view import IGNORE, see
+from expunge.training.cached import CachedPredictions
+from expunge.training.predictions import Calibration, moved
+from expunge.training.predictions import predictions as at_level
 from expunge.unlearning import alternates
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
@@ -54,7 +56,7 @@ SHARES = (
     0.3,
 )  # between kinds: in none of the other answers, in fewer than a tenth, than three tenths, in more
 BATCH = 8  # rows of a forward pass
-ROUNDING = 1e-7  # of 1 - p, at least: what float32 tells from 1
+TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
@@ -73,24 +75,33 @@ def levels(own: Sequence[Example], unseen: Sequence[Example], of: Sequence[Tenso
 
 def calibrated(
     model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
-) -> dict[int, Tensor]:
-    """Row number -> (|y_i|, 2) what ``model`` makes of the labelled tokens of ``own``, by the module's s and c."""
-    theirs, here = (predictions(of, unseen, pad_id) for of in (model, start))
-    shift = logit_shift([v[:, 0] for v in theirs], _mean([v[:, 0] for v in here]))
-    scale = _mean([v[:, 1] for v in here]) / _mean([v[:, 1] for v in theirs])
-    found = enumerate(predictions(model, own, pad_id))
-    return {i: torch.stack([moved(v[:, 0], shift), scale * v[:, 1]], -1) for i, v in found}
+) -> CachedPredictions:
+    """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream."""
+    by_temperature = _by_row(model, unseen, pad_id, tempered)
+    here = [v[:, 0] for v in _by_row(start, unseen, pad_id, at_level)]
+    how = calibration(by_temperature, here)
+    found = _by_row(model, own, pad_id, partial(at_level, how=how))
+    return CachedPredictions({"forget": dict(enumerate(found))}, how)
 
 
-def moved(logp: Tensor, shift: float) -> Tensor:
-    """log σ(logit p - ``shift``) of ``logp`` = log p: the odds p / (1 - p) divided by exp(``shift``).
+def tempered(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """(N, G) the log-probability of each labelled token of ``batch`` at each of the G temperatures."""
+    x = see(unwrap(model), batch, grad=False)
+    return torch.stack([kernels.token_logp(x.logits / t, x.labels) for t in TEMPERATURES], -1)
 
-    >>> [round(v, 4) for v in moved(torch.tensor([0.5, 0.9]).log(), 1.0986).exp().tolist()]  # ln 3
-    [0.25, 0.75]
+
+def calibration(by_temperature: Sequence[Tensor], here: Sequence[Tensor]) -> Calibration:
+    """T and s from log-probabilities of tokens of unseen rows: (|y|, G) each under the model, (|y|,) under the start model.
+
+    T is that of :data:`TEMPERATURES` at which, with the shift that gives the mean, the standard deviation is nearest.
     """
-    wide = logp.double()
-    logit = wide - (-wide.expm1()).clamp(min=ROUNDING).log()
-    return torch.nn.functional.logsigmoid(logit - shift).to(logp.dtype)
+    mean, spread = _mean(here), float(torch.cat([*here]).std())
+    found = []
+    for k, temperature in enumerate(TEMPERATURES):
+        logp = [v[:, k] for v in by_temperature]
+        shift = logit_shift(logp, mean)
+        found.append((abs(float(moved(torch.cat(logp), shift).std()) - spread), Calibration(temperature, shift)))
+    return min(found)[1]
 
 
 def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
@@ -99,10 +110,12 @@ def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
     >>> round(logit_shift([torch.tensor([0.5]).log()], -1.3863), 3)  # from odds of 1 to 1/3, p = 1/4 = exp(-1.3863): ln 3
     1.099
     """
+    rows = [v for v in logp if len(v)]
+    every, weight = torch.cat(rows), torch.cat([torch.full((len(v),), 1 / (len(v) * len(rows))) for v in rows])
     low, high = -WIDEST, WIDEST  # of two: the mean falls as the shift rises
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _mean([moved(values, middle) for values in logp]) > mean else (low, middle)
+        low, high = (middle, high) if float(moved(every, middle) @ weight) > mean else (low, middle)
     return (low + high) / 2
 
 
@@ -176,10 +189,21 @@ def labels(example: Example) -> list[int]:
     return [y for y in example.labels[1:] if y != IGNORE]
 
 
-@torch.no_grad()
 def predictions(model: nn.Module, examples: Sequence[Example], pad_id: int) -> list[Tensor]:
-    """Of each example (|y|, 2): the log-probabilities of its labelled tokens and the entropies of their predictions, on the
-    host; rows of like length together."""
+    """Of each example (|y|, 2): the log-probabilities of its labelled tokens and the entropies of their predictions."""
+
+    def of(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        x = see(unwrap(model), batch, grad=False)
+        return torch.stack([x.token_logp, x.entropy], -1).float()
+
+    return _by_row(model, examples, pad_id, of)
+
+
+@torch.no_grad()
+def _by_row(
+    model: nn.Module, examples: Sequence[Example], pad_id: int, of: Callable[[nn.Module, Mapping[str, Any]], Tensor]
+) -> list[Tensor]:
+    """``of(model, batch)``, one entry a labelled token, of each example, on the host; rows of like length together."""
     device: Any = next(model.parameters()).device
     was = model.training
     out: dict[int, Tensor] = {}
@@ -189,7 +213,7 @@ def predictions(model: nn.Module, examples: Sequence[Example], pad_id: int) -> l
         some = order[start : start + BATCH]
         batch = collate.collate([vars(examples[i]) | {"index": i} for i in some], pad_id=pad_id)
         batch = {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
-        values = cached.predictions(model, batch).cpu()
+        values = of(model, batch).cpu()
         out |= dict(zip(some, values.split([len(labels(examples[i])) for i in some]), strict=True))
     model.train(was)
     return [out[i] for i in range(len(examples))]
