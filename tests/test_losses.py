@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from expunge import level_losses, losses
+from expunge import losses
 from expunge.forward.view import ForwardPass
 
 
@@ -120,118 +120,6 @@ def test_weighted_ascent_by_hand():
     half = seen([[math.log(1 / 2)]])
     assert losses.satimp(half).item() == pytest.approx(-LN2 / 64)
     assert losses.satimp(x, beta_saturation=1.0, beta_importance=0.0).item() == pytest.approx(losses.wga(x).item())
-
-
-def test_weighted_ascent_with_a_level_by_hand():
-    """Tokens with probability 1/2 and 1/8 under the level 1/4: the second is forgotten, and has no gradient."""
-    labels, sequence = torch.tensor([0, 0]), torch.tensor([0, 0])
-    logp = torch.log(torch.tensor([0.5, 0.125])).requires_grad_()
-    level = ForwardPass.from_token_logp(torch.log(torch.tensor([0.25, 0.25])), labels, sequence, 1)
-    x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logp), reference=lambda: level)
-    x.__dict__["token_logp"] = logp
-    loss = level_losses.above_level(x, loss=losses.wga)
-    assert loss.item() == pytest.approx(-0.5 * LN2 / 2)
-    (g,) = torch.autograd.grad(loss, logp)
-    assert g.tolist() == pytest.approx([0.25, 0.0])
-
-
-def level_view(probabilities, levels):
-    """One row of tokens with two-way logits whose first way has these probabilities, and their levels."""
-    own, there = (torch.tensor(p, dtype=torch.float64) for p in (probabilities, levels))
-    logits = torch.stack([own, 1 - own], -1).log().float().requires_grad_()
-    labels, sequence = torch.zeros(len(own), dtype=torch.long), torch.zeros(len(own), dtype=torch.long)
-    level = ForwardPass.from_token_logp(there.log().float(), labels, sequence, 1, entropy=of_a_coin(there).float())
-    return logits, ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
-
-
-def of_a_coin(p):
-    """Its entropy."""
-    return torch.distributions.Bernoulli(p).entropy()
-
-
-def test_divergence_to_a_level_by_hand():
-    logits, x = level_view([0.5], [0.25])
-    loss = level_losses.level_divergence(x)
-    assert loss.item() == pytest.approx(0.25 * math.log(3), abs=2e-4)
-    (g,) = torch.autograd.grad(loss, logits)
-    assert g[0].tolist() == pytest.approx([0.25 + 0.25 * math.log(3), -0.25 - 0.25 * math.log(3)], abs=1e-3)
-
-
-@pytest.mark.parametrize("loss", [level_losses.level_divergence, level_losses.level_distance])
-def test_a_pull_to_a_level_has_its_bottom_there_and_two_sides(loss):
-    logits, x = level_view([0.3, 1e-5], [0.3, 1e-5])
-    (g,) = torch.autograd.grad(loss(x), logits)
-    assert loss(x).item() == pytest.approx(0, abs=1e-8) and g.abs().max() < 1e-5
-    logits, x = level_view([0.9, 0.1], [0.5, 0.5])
-    (g,) = torch.autograd.grad(loss(x), logits)
-    assert g[0, 0] > 0 > g[1, 0]
-
-
-SURER = math.log(2) - (0.75 * math.log(4 / 3) + 0.25 * math.log(4))  # entropy of 1/2, less that of 1/4
-HALF_TO_A_QUARTER = math.sqrt(0.25 * math.log(3) + 0.1 * (math.log(3) - 0.5) + 0.15 * SURER**2 + 1e-4) - 0.01
-
-
-def test_distance_to_a_level_by_hand():
-    _, x = level_view([0.5], [0.25])
-    assert level_losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER, abs=2e-4)
-
-
-def test_a_row_is_pulled_as_hard_next_to_its_level_as_far_from_it():
-    """The divergence pulls a hundredth as hard at a hundredth of the distance; its root nine tenths, ε being 0.01."""
-
-    def pull(loss, probability):
-        logits, x = level_view([probability], [0.5])
-        (g,) = torch.autograd.grad(loss(x), logits)
-        return g[0, 0].item()
-
-    assert pull(level_losses.level_divergence, 0.51) / pull(level_losses.level_divergence, 0.75) < 0.05
-    assert pull(level_losses.level_distance, 0.51) / pull(level_losses.level_distance, 0.75) > 0.8
-
-
-def test_tokens_that_are_rare_on_both_sides_are_pulled_too():
-    """From a thousandth to a hundredth of that: 4.6 nats that the divergence does not see."""
-
-    def share(loss):
-        """Of the force on the rare token in that on the one known by heart beside it."""
-        logits, x = level_view([1e-3, 0.999], [1e-5, 0.5])
-        (g,) = torch.autograd.grad(loss(x), logits)
-        return (g[0, 0] / g[1, 0]).item()
-
-    assert share(level_losses.level_divergence) < 0.02 < 0.1 < share(level_losses.level_distance) < 0.2
-
-
-def test_a_prediction_is_drawn_to_be_as_sure_as_the_level_is():
-    """A token as likely as its level, whose other two tokens share the rest evenly: they are to share it unevenly."""
-    labels, sequence = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
-    sure, even = (torch.tensor(p) for p in ([0.2, 0.75, 0.05], [0.2, 0.401, 0.399]))
-    at = torch.distributions.Categorical(sure).entropy()[None]
-    level = ForwardPass.from_token_logp(sure[:1].log(), labels, sequence, 1, entropy=at)
-    logits = even.log()[None].requires_grad_()
-    x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
-    (g,) = torch.autograd.grad(level_losses.level_distance(x), logits)
-    assert g[0, 1] < 0 < g[0, 0]  # the greater of the two rises, and it is not the forget token that does
-
-
-def test_each_row_has_a_root_of_its_own():
-    """Two rows, one at its level: half of the other's distance, not the root of half of its divergence."""
-    labels = torch.zeros(2, dtype=torch.long)
-    quarter = torch.tensor([0.25, 0.25])
-    level = ForwardPass.from_token_logp(quarter.log(), labels, torch.tensor([0, 1]), 2, entropy=of_a_coin(quarter))
-    logits = torch.tensor([[0.5, 0.5], [0.25, 0.75]]).log()
-    x = ForwardPass(labels, torch.tensor([0, 1]), 2, lambda _: ("logits", logits), reference=lambda: level)
-    assert level_losses.level_distance(x).item() == pytest.approx(HALF_TO_A_QUARTER / 2, abs=2e-4)
-
-
-def test_a_token_known_by_heart_is_pushed():
-    """Where 1 - p is nothing in float32, too."""
-    labels, sequence = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
-    level = ForwardPass.from_token_logp(torch.tensor([-3.0]), labels, sequence, 1)
-    logits = torch.tensor([[30.0, 0.0]], requires_grad=True)
-    x = ForwardPass(labels, sequence, 1, lambda _: ("logits", logits), reference=lambda: level)
-    value = level_losses.level_divergence(x)
-    assert value.item() == pytest.approx((1 - math.exp(-3)) * (math.log(1e4) + math.log(math.exp(3) - 1)), rel=1e-3)
-    (slope,) = torch.autograd.grad(value, x.token_logp)
-    assert slope.item() == pytest.approx((1 - math.exp(-3)) * 1e4, rel=2e-2)
 
 
 def test_the_weights_of_weighted_ascent_are_constants_to_the_gradient():

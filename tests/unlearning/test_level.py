@@ -103,8 +103,8 @@ def test_holdout_rows_scale_what_a_model_says(tmp_path):
         made, methods.level(), lambda name: SimpleNamespace(model=loaded[name]), data, target, tmp_path
     )
     expected = unseen.calibrated(loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0)
-    assert warnings == [] and held.rows["forget"].keys() == expected.keys() == {0, 1, 2}
-    assert all(torch.equal(held.rows["forget"][i], values) for i, values in expected.items())
+    assert warnings == [] and held.rows["forget"].keys() == {0, 1, 2} and held.calibration == expected.calibration
+    assert all(torch.equal(held.rows["forget"][i], values) for i, values in expected.rows["forget"].items())
 
 
 def test_without_any_the_model_makes_answers_up(workplace, monkeypatch):

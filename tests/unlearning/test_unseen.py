@@ -74,26 +74,41 @@ def test_log_probabilities_are_those_of_transformers():
 
 
 def test_another_model_is_calibrated_on_holdout_rows():
-    """The mean that agrees is one over rows, not over tokens; odds of all tokens are divided by one number."""
+    """Mean over rows and standard deviation over tokens agree with the start model's, by a plain loop of transformers."""
     model, start = tiny.model(seed=1), tiny.model()
     own, rows = tiny.examples(0, 3), tiny.examples(50, 4)
     made = unseen.calibrated(model, start, own, rows, 0)
-    before = unseen.predictions(model, own, 0)
-    theirs, here = (unseen.predictions(m, rows, 0) for m in (model, start))
+    (temperature, shift), held = made.calibration, made.rows["forget"]
+    assert abs(temperature - 1) > 0.01 and abs(shift) > 1e-3
 
-    def odds(logp: list[torch.Tensor]) -> torch.Tensor:
-        p = torch.cat([*logp]).double().exp()
-        return p / (1 - p)
+    def logp(of, example, temperature=1.0, shift=0.0):
+        with torch.no_grad():
+            logits = of.eval()(torch.tensor([example.input_ids])).logits[0].double() / temperature
+        out = []
+        for t, y in enumerate(example.labels):
+            if t and y != -100:
+                p = logits[t - 1].softmax(-1)[y]
+                odds = p / (1 - p) / torch.tensor(shift).double().exp()
+                out.append((odds / (1 + odds)).log())
+        return torch.stack(out)
 
-    factors = odds([v[:, 0] for v in made.values()]) / odds([v[:, 0] for v in before])
-    factor = float(factors.mean())
-    assert abs(factor - 1) > 1e-3
-    torch.testing.assert_close(factors, torch.full_like(factors, factor), rtol=1e-4, atol=0)
-    nll = [
-        [float((lambda o: o / (1 + o))(odds([v[:, 0]]) * f).log().mean()) for v in of]
-        for of, f in ((theirs, factor), (here, 1))
-    ]
-    assert sum(nll[0]) == pytest.approx(sum(nll[1]), rel=1e-5)
-    scale = sum(float(v[:, 1].mean()) for v in here) / sum(float(v[:, 1].mean()) for v in theirs)
-    for i, values in enumerate(before):
-        torch.testing.assert_close(made[i][:, 1], scale * values[:, 1])
+    for i, example in enumerate(own):
+        torch.testing.assert_close(
+            held[i][:, 0].double(), logp(model, example, temperature, shift), atol=1e-5, rtol=1e-5
+        )
+    here, there = ([logp(*of, e) for e in rows] for of in ((start,), (model,)))
+    there = [logp(model, e, temperature, shift) for e in rows]
+    means = [sum(float(v.mean()) for v in of) / len(of) for of in (here, there)]
+    assert means[1] == pytest.approx(means[0], abs=1e-5)
+    off = [abs(float(torch.cat(there).std() - torch.cat(here).std()))]
+    for other in (temperature * 2 ** (1 / 16), temperature / 2 ** (1 / 16)):  # the temperatures beside it are no nearer
+        moved = unseen.logit_shift([logp(model, e, other) for e in rows], means[0])
+        spread = torch.cat([logp(model, e, other, moved) for e in rows]).std()
+        off.append(abs(float(spread - torch.cat(here).std())))
+    assert off[0] == min(off)
+
+
+def test_a_model_is_calibrated_to_itself_by_nothing():
+    model = tiny.model()
+    how = unseen.calibrated(model, model, tiny.examples(0, 1), tiny.examples(50, 4), 0).calibration
+    assert how.temperature == 1 and how.shift == pytest.approx(0, abs=1e-3)

@@ -170,13 +170,16 @@ class KeepInfo(TypedDict):
 class LevelInfo(TypedDict):
     """How far the forget set is from its level, in nats a token: the mean ``difference`` over ``rows`` with its 90 %
     interval, against ``margin``; ``verdict``: short, near, at or beyond.  ``source``: ``model``, what gave the level is
-    ``model``; ``model and holdout``, which was calibrated on holdout rows; ``holdout``; or ``alternates``, which the start
-    model made up.  It was tested ``every`` so many steps; the weights lie ``share_of_last_steps`` of the way from the test
-    before to the last step, and keep the share ``kept`` of the probability of retain rows.
+    ``model``; ``model and holdout``, which was calibrated on holdout rows by a ``temperature`` and a ``shift``;
+    ``holdout``; or ``alternates``, which the start model made up.  It was tested ``every`` so many steps; the weights lie
+    ``share_of_last_steps`` of the way from the test before to the last step, and keep the share ``kept`` of the probability
+    of retain rows.
     """
 
     source: NotRequired[str | None]
     model: str | None
+    temperature: NotRequired[float | None]
+    shift: NotRequired[float | None]
     rows: float | None
     distance_before: float | None
     margin: float | None

@@ -14,6 +14,7 @@ from expunge.errors import InputError
 from expunge.method import Method, entries
 from expunge.record_types import MethodInfo, ModelInfo, OutputInfo
 from expunge.sophia import Settings
+from expunge.training.predictions import AS_IT_IS
 from expunge.training.stops import stop_of
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
@@ -187,8 +188,14 @@ def watched(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
         | ({"budget": trainer.budget} if trainer.budget else {})
         | ({"keep": guard.described()} if guard else {})
         | ({"out_of_memory": fit.described()} if fit.halved else {})
-        | ({"level": level | trainer.level.described()} if trainer.level and trainer.level.found else {})
+        | ({"level": ended_at(trainer, level)} if trainer.level and trainer.level.found else {})
     )
+
+
+def ended_at(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
+    """How far the forget set is from its level; ``level``: what gave that, and here how its predictions were calibrated."""
+    how = getattr(trainer.reference.level, "calibration", AS_IT_IS)
+    return level | ({} if how == AS_IT_IS else how._asdict()) | trainer.level.described()
 
 
 def reference(trainer: Any) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
     1.099
     """
     rows = [v for v in logp if len(v)]
-    every, weight = torch.cat(rows), torch.cat([torch.full((len(v),), 1 / (len(v) * len(rows))) for v in rows])
+    every = torch.cat(rows).double()
+    weight = torch.cat([torch.full((len(v),), 1 / (len(v) * len(rows))).double() for v in rows])
     low, high = -WIDEST, WIDEST  # of two: the mean falls as the shift rises
     for _ in range(HALVINGS):
         middle = (low + high) / 2
