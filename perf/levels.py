@@ -30,6 +30,7 @@ from expunge.data import chat
 from expunge.data.example import Example, Row
 from expunge.data.sources import load_rows
 from expunge.generation import sample
+from expunge.training import predictions
 from expunge.unlearning import alternates, unseen
 from perf import renamed
 
@@ -91,6 +92,15 @@ def written(target: Any, forget: Sequence[Row], seed: int) -> list[Row]:
     return [replace(r, answer=a.text or r.answer) for r, a in zip(rows, made, strict=True)]
 
 
+def calibrated(
+    base: Any, target: Any, own: Sequence[Example], holdout: Sequence[Row], tokenizer: Any
+) -> list[np.ndarray]:
+    """Of each example the levels of its tokens, as ``expunge run --level BASE --holdout H`` takes them."""
+    held = unseen.calibrated(base, target, own, encoded(holdout, tokenizer), tokenizer.pad_token_id)
+    print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict()}), flush=True)
+    return [-held.rows["forget"][i][:, 0].double().numpy() for i in range(len(own))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("target", "retrained", "base", "forget", "holdout", "out"):
@@ -149,7 +159,8 @@ def main() -> None:
         shift = unseen.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
         for name, estimate in (
             ("scaled", [v * scale for v in kept["base"]]),
-            ("calibrated", [-unseen.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]]),
+            ("odds divided", [-predictions.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]]),
+            ("calibrated", calibrated(loaded.model, target.model, own, load_rows(asked.holdout), loaded.tokenizer)),
         ):
             kept[f"base, {name}"] = estimate
             note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))

@@ -67,6 +67,18 @@ def test_recovery_excess_and_half():
     assert alone[0]["excess"] is None and found[0].value == pytest.approx(0.5) and found[0].hidden
 
 
+def test_what_needs_the_target_decides_beside_a_control_alone():
+    """Half of the way back to the target brings back half of what any model lacks."""
+    points = {"unlearned": [Point(0.5, "50 %", flat(0.5))]}
+    knows = {role: {"probability": flat(v)} for role, v in (("target", 0.9), ("unlearned", 0.1), ("control", 0.1))}
+    merging = ATTACKS["merging"]
+    _, found = attacking.summarised([attacking.Attacked(merging, points)], knows, policy.read(), 0)
+    assert found[0].value == pytest.approx(0.5) and not found[0].decides
+    beside = points | {"control": [Point(0.5, "50 %", flat(0.5))]}
+    _, found = attacking.summarised([attacking.Attacked(merging, beside)], knows, policy.read(), 0)
+    assert found[0].value == pytest.approx(0, abs=0.01) and found[0].decides
+
+
 def test_an_attack_with_a_figure_of_its_own_starts_at_its_own_zero_and_ends_at_the_targets():
     points = {
         "unlearned": [Point(0, "as it is", flat(0.2)), Point(1, "x", flat(0.4))],

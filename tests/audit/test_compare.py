@@ -73,6 +73,9 @@ def test_without_a_control_ignorance_is_what_the_target_says_of_wrong_answers():
     assert of(found, "remaining/probability").value == pytest.approx((0.46 - 0.02) / (0.9 - 0.02), abs=0.01)
     assert any("no such model" in line or "none was given" in line for line in found.not_concluded)
     assert all(not f.decides for f in found.findings if f.family == "membership")
+    assert not of(found, "remaining/preference").decides and of(found, "remaining/probability").decides
+    beside = compared({"target": TARGET, "unlearned": model(0.46), "control": model(0.1)}, "base")
+    assert of(beside, "remaining/preference").decides
 
 
 def test_a_target_that_knows_nothing_and_a_control_that_knows_are_no_basis():

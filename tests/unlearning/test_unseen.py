@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 
-from expunge.data.example import Example
+from expunge.data.example import Example, Row
+from expunge.training.predictions import packed
 from expunge.unlearning import unseen
 
 
@@ -112,3 +114,35 @@ def test_a_model_is_calibrated_to_itself_by_nothing():
     model = tiny.model()
     how = unseen.calibrated(model, model, tiny.examples(0, 1), tiny.examples(50, 4), 0).calibration
     assert how.temperature == 1 and how.shift == pytest.approx(0, abs=1e-3)
+
+
+def test_from_made_up_rows_the_temperature_alone_is_taken():
+    model, start = tiny.model(seed=1), tiny.model()
+    own, rows = tiny.examples(0, 3), tiny.examples(50, 4)
+    whole, made = (f(model, start, own, rows, 0) for f in (unseen.calibrated, unseen.as_sure))
+    assert made.calibration == (whole.calibration.temperature, 0.0) and abs(whole.calibration.shift) > 1e-3
+    expected = packed(*logits_of(model, own[0]), made.calibration)
+    torch.testing.assert_close(made.rows["forget"][0], expected, atol=1e-5, rtol=1e-5)
+    assert unseen.as_sure(model, start, own, [], 0).calibration == (1, 0)  # of plain texts none are made up
+
+
+def logits_of(model, example):
+    labels = torch.tensor(example.labels)
+    with torch.no_grad():
+        logits = model(torch.tensor([example.input_ids])).logits[0]
+    return logits[:-1][labels[1:] != -100], labels[1:][labels[1:] != -100]
+
+
+def test_a_few_answers_are_made_up_and_none_of_plain_texts(monkeypatch, tmp_path):
+    asked = []
+
+    def answers(forget, *_, **how):
+        asked.append((len(forget), how["max_new_tokens"]))
+        return ["made up"] * (len(forget) - 1) + [""]
+
+    monkeypatch.setattr(unseen.alternates, "answers", answers)
+    monkeypatch.setattr(unseen.chat, "encode", lambda row, *_, **__: (row.prompt, row.answer))
+    rows = [Row(f"question {k}", "answer") for k in range(40)] + [Row(None, "plain")]
+    settings, target = SimpleNamespace(seed=0, chat_template=True), SimpleNamespace(tokenizer=None)
+    made = unseen.few_made_up(SimpleNamespace(rows={"forget": rows}, max_length=9), target, settings, tmp_path)
+    assert asked == [(16, 64)] and len(made) == 15 and {answer for _, answer in made} == {"made up"}

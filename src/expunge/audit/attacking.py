@@ -110,7 +110,8 @@ def summarised(
 ) -> tuple[list[dict[str, Any]], list[Finding]]:
     """What the record says of each attack, and the findings.
 
-    ``knows``: role -> ``probability`` and ``asked`` (n,) before any attack.
+    ``knows``: role -> ``probability`` and ``asked`` (n,) before any attack.  An attack that needs the target, as merging
+    does, puts in what it brings back: it decides beside a control alone.
     """
     out, findings = [], []
     for one in attacked:
@@ -133,7 +134,7 @@ def summarised(
             finding(
                 f"back/{one.attack.name}", "back", "back", deciding, policy, limit=policy.recovery,
                 severe=policy.recovered, better="lower", meaning=f"what the attack {one.attack.name} brings back{beyond}",
-                hidden=not one.attack.trains,
+                hidden=not one.attack.trains, decides="control" in one.points or "target" not in one.attack.needs,
             )
         )  # fmt: skip
     return out, findings

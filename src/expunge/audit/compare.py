@@ -95,7 +95,7 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
         out.findings.append(
             finding(
                 f"remaining/{name}", "gone", "remaining", share, policy, limit=limit, severe=severe, better="lower",
-                meaning=f"the share left of the {said}",
+                meaning=f"the share left of the {said}", decides=control is not None or name not in OF_TRAINING,
             )
         )  # fmt: skip
     if not known:
@@ -115,6 +115,8 @@ def _gone(out: Compared, tables: Mapping[str, Collected], policy: Policy, contro
             "whether the answers are those of a model that never saw the rows: none was given (--retrained, --base)",
             "whether forgetting went too far, which can be seen too: there is no control to compare with",
             "how much of what an attack brings back it would teach any model: there is no control to attack as well",
+            "whether right answers are preferred more than training on the other rows explains: a retrained model is above "
+            "one half, too",
         ]
     elif control != "retrained":
         out.not_concluded += [

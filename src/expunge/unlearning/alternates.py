@@ -93,7 +93,15 @@ def alternate_rows(
     return rows, [warning] if none else []
 
 
-def answers(forget: Sequence[Row], target: Any, folder: Path, *, seed: int, chat_template: bool = True) -> list[str]:
+def answers(
+    forget: Sequence[Row],
+    target: Any,
+    folder: Path,
+    *,
+    seed: int,
+    chat_template: bool = True,
+    max_new_tokens: int = TOKENS,
+) -> list[str]:
     """The alternate of each forget row, "" where there is none.
 
     They are read from ``alternates.json`` in ``folder`` if it is of the same rows, model, seed and prompt; else generated
@@ -105,8 +113,9 @@ def answers(forget: Sequence[Row], target: Any, folder: Path, *, seed: int, chat
         "seed": seed,
         "chat_template": chat_template,
         "prompt": PROMPT,
-    }
-    write = partial(generated, forget, target.model, target.tokenizer, seed=seed, chat_template=chat_template)
+    } | ({} if max_new_tokens == TOKENS else {"max_new_tokens": max_new_tokens})
+    how: dict[str, Any] = {"seed": seed, "chat_template": chat_template, "max_new_tokens": max_new_tokens}
+    write = partial(generated, forget, target.model, target.tokenizer, **how)
     texts: list[str] = once(folder / FILE, "alternates", key, write)
     return texts
 

@@ -1,7 +1,8 @@
 """What gives the level at which some methods end, that of a model that never saw the forget rows.
 
-In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows, on
-which a model is calibrated; answers that the start model makes up itself (:mod:`expunge.unlearning.unseen`).
+In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows;
+answers that the start model makes up itself.  A model is calibrated on holdout rows, else on a few such answers
+(:mod:`expunge.unlearning.unseen`).
 """
 
 from __future__ import annotations
@@ -78,21 +79,21 @@ def check(settings: Recipe, method: Method, tokenizer: Any, forget: Sequence[Row
 def loader(
     settings: Recipe, method: Method, load: Callable[[str], Any], data: Data, target: Any, folder: Path
 ) -> tuple[Any, list[str]]:
-    """What gives the model when it is called, or the levels of the forget rows' tokens; None for a method that reads none.
-    And what is to be warned of.
+    """What gives the levels of the forget rows' tokens; None for a method that reads none.  And what is to be warned of.
 
     ``target``: what :func:`expunge.models.load.load` gave of the model that is unlearned.
     """
     if not method.reads_level:
         return None, []
     name, source = model_of(settings), source_of(settings)
-    if source == "model":
-        return lambda: load(str(name)).model, []
     from expunge.training.cached import CachedLevel
     from expunge.unlearning import unseen
 
     warnings: list[str] = []
     own, pad = data.examples["forget"], target.tokenizer.pad_token_id
+    if source == "model":
+        few = unseen.few_made_up(data, target, settings, folder)
+        return unseen.as_sure(load(str(name)).model, target.model, own, few, pad), []
     if source == "model and holdout":
         return unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad), []
     rows = data.examples.get("holdout")

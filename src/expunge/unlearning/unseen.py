@@ -17,7 +17,8 @@ unseen rows' tokens of the kind.
 What another model predicts is nearer than that, but for its confidence: a model before fine-tuning is less certain of
 everything, right or wrong.  So it is calibrated (:mod:`expunge.training.predictions`): its temperature T and shift s are
 those at which the log-probabilities of the holdout rows' tokens have the mean and the standard deviation that they have
-under the start model.
+under the start model.  Without holdout rows T comes from answers that the start model makes up, and s is 0: it finds those
+likelier than unseen ones, but is no surer of them.
 
 How near each is to a retrained model: ``python -m perf.levels``.
 """
@@ -37,13 +38,13 @@ from torch import Tensor, nn
 
 from expunge import processes
 from expunge.data import chat, collate
-from expunge.data.example import Example
+from expunge.data.example import Example, Row, evenly
 from expunge.errors import InputError
 from expunge.forward import kernels
 from expunge.forward.family import unwrap
 from expunge.forward.view import IGNORE, see
 from expunge.training.cached import CachedPredictions
-from expunge.training.predictions import Calibration, moved
+from expunge.training.predictions import AS_IT_IS, Calibration, moved
 from expunge.training.predictions import predictions as at_level
 from expunge.unlearning import alternates
 from expunge.unlearning.rows import Data
@@ -57,6 +58,7 @@ SHARES = (
 )  # between kinds: in none of the other answers, in fewer than a tenth, than three tenths, in more
 BATCH = 8  # rows of a forward pass
 TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
+FEW, FEW_TOKENS = 16, 64  # answers that are made up for a temperature alone, and tokens of each at most
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
@@ -77,11 +79,25 @@ def calibrated(
     model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
 ) -> CachedPredictions:
     """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream."""
-    by_temperature = _by_row(model, unseen, pad_id, tempered)
-    here = [v[:, 0] for v in _by_row(start, unseen, pad_id, at_level)]
-    how = calibration(by_temperature, here)
+    return _predicted(model, own, pad_id, _calibration(model, start, unseen, pad_id))
+
+
+def as_sure(
+    model: nn.Module, start: nn.Module, own: Sequence[Example], made_up: Sequence[Example], pad_id: int
+) -> CachedPredictions:
+    """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones."""
+    how = _calibration(model, start, made_up, pad_id) if made_up else AS_IT_IS
+    return _predicted(model, own, pad_id, how._replace(shift=0.0))
+
+
+def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calibration) -> CachedPredictions:
     found = _by_row(model, own, pad_id, partial(at_level, how=how))
     return CachedPredictions({"forget": dict(enumerate(found))}, how)
+
+
+def _calibration(model: nn.Module, start: nn.Module, unseen: Sequence[Example], pad_id: int) -> Calibration:
+    here = [v[:, 0] for v in _by_row(start, unseen, pad_id, at_level)]
+    return calibration(_by_row(model, unseen, pad_id, tempered), here)
 
 
 def tempered(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -126,21 +142,34 @@ def made_up(data: Data, target: Any, settings: Recipe, folder: Path) -> tuple[li
     Kept in ``alternates.json`` in ``folder`` (:mod:`expunge.unlearning.alternates`).
     Raises InputError where it makes up none.
     """
-    forget = data.rows["forget"]
-    how: dict[str, Any] = {"seed": settings.seed, "chat_template": settings.chat_template}
-    texts = processes.on_main(partial(alternates.answers, forget, target, folder, **how))
-    rows = [replace(r, answer=t, message=None, every_turn=False) for r, t in zip(forget, texts, strict=True) if t]
+    rows = _answered(data.rows["forget"], data, target, settings, folder)
     if not rows:
         raise InputError(
             "the model made up no other answers to the forget questions, from which the level of an answer that it never "
             "saw could be told; name a model with --level, or give rows of the same kind that it never saw with --holdout"
         )
-    options: dict[str, Any] = {"max_length": data.max_length, "chat_template": settings.chat_template}
     warning = (
         "the level is estimated from answers that the model made up, which can be a nat a token off; rows of the same kind "
         "that it never saw (--holdout), or an earlier model (--level), give a better one"
     )
-    return [chat.encode(r, target.tokenizer, **options) for r in rows], [warning]
+    return rows, [warning]
+
+
+def few_made_up(data: Data, target: Any, settings: Recipe, folder: Path) -> list[Example]:
+    """The same of a few of the forget rows, and of no more than their beginnings; none of plain texts."""
+    questions = [r for r in data.rows["forget"] if r.prompt is not None]
+    return _answered(evenly(questions, FEW), data, target, settings, folder, max_new_tokens=FEW_TOKENS)
+
+
+def _answered(
+    forget: Sequence[Row], data: Data, target: Any, settings: Recipe, folder: Path, **how: Any
+) -> list[Example]:
+    """``forget`` with answers that ``target`` makes up, as tokens; without those of which it made up none."""
+    how |= {"seed": settings.seed, "chat_template": settings.chat_template}
+    texts = processes.on_main(partial(alternates.answers, forget, target, folder, **how))
+    rows = [replace(r, answer=t, message=None, every_turn=False) for r, t in zip(forget, texts, strict=True) if t]
+    options: dict[str, Any] = {"max_length": data.max_length, "chat_template": settings.chat_template}
+    return [chat.encode(r, target.tokenizer, **options) for r in rows]
 
 
 def kinds(example: Example, found: Mapping[int, int], rows: int, but: set[int] | None = None) -> list[Kind]:
