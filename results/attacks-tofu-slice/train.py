@@ -1,70 +1,52 @@
-"""The methods of this comparison, one budget: a run each, one after another; those that are finished are left alone.
+"""The methods of a comparison under attack, one budget: a run each, one after another; those that are finished are left alone.
 
-python train.py TARGET ROWS OUT [METHOD…]
+python train.py TARGET ROWS OUT BUDGET.toml [--level MODEL] [METHOD…]
 """
 
+import argparse
 import gc
-import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
+from expunge import method
 from expunge.unlearning import run, settings
 
-BUDGET: dict[str, Any] = {
-    "adapter": "lora",
-    "lora": {"r": 16, "alpha": 32},
-    "training": {
-        "max_steps": 32,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": 1e-3,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0.1,
-    },
-    "eval_rows": 1,
-    "fluency_rows": 0,
-    "seed": 0,
-}
-METHODS: dict[str, dict[str, Any]] = {
-    "pdu": {},
-    "npo": {},
-    "wga": {},
-    "blur_margin": {},
-    "rmu": {
-        "steering_coefficient": 480,
-        "retain_weight": 10,
-    },  # an activation of this model is about 120 long at layer 7
-    "idk_dpo": {},
-    "undial": {"retain": "nll"},
-    "blur_npo": {},
-    "pdu_level": {},
-}
 
-
-def main(target: str, rows: Path, out: Path, methods: list[str]) -> None:
-    """Train ``methods``, all of them without one."""
+def main() -> None:
+    """Train the methods that are named, all of the budget's without one."""
+    parser = argparse.ArgumentParser()
+    for name in ("target", "rows", "out", "budget"):
+        parser.add_argument(name, type=str if name == "target" else Path)
+    parser.add_argument("methods", nargs="*")
+    parser.add_argument("--level", help="for methods that end at a level: the model before fine-tuning")
+    asked = parser.parse_args()
+    budget = tomllib.loads(asked.budget.read_text(encoding="utf-8"))
+    parameters = budget.pop("methods")
     measured: dict[str, dict[str, Any]] = {}  # so that the target is measured once
-    for method in methods or METHODS:
-        folder = out / method
+    for name in asked.methods or parameters:
+        folder = asked.out / name
         if (folder / "run.json").exists():
             continue
         began, cpu = time.time(), time.process_time()
         given = {
-            **BUDGET,
-            "model": target,
-            "forget": str(rows / "forget.jsonl"),
-            "retain": str(rows / "retain.jsonl"),
-            "method": method,
-            "parameters": METHODS[method],
+            **budget,
+            "model": asked.target,
+            "forget": str(asked.rows / "forget.jsonl"),
+            "retain": str(asked.rows / "retain.jsonl"),
+            "method": name,
+            "parameters": parameters[name],
             "out": str(folder),
             "overwrite": True,
         }
+        if asked.level and method.build(name, **parameters[name]).reads_level:
+            given["level"] = asked.level
         run.run(settings.make(given), measured=measured)
         gc.collect()
         wall, own = time.time() - began, time.process_time() - cpu
-        print(f"{method}: {wall:.0f} s, {own:.0f} s of processor time", flush=True)
+        print(f"{name}: {wall:.0f} s, {own:.0f} s of processor time", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+    main()
