@@ -49,11 +49,37 @@ def test_the_guides_script_runs(workplace, monkeypatch):
     assert moved and (workplace / "forgetful" / "adapter_model.safetensors").is_file()
 
 
+def test_a_method_with_a_level_takes_a_model_or_its_name(tokenizer, tmp_path):
+    """Both train alike; the level is the model's as it is."""
+    other = tiny.model(seed=1, vocab_size=len(tokenizer))
+    with torch.no_grad():
+        other.lm_head.weight.mul_(4)  # so that the forget rows are less likely to it
+    other.save_pretrained(tmp_path / "earlier")
+    tokenizer.save_pretrained(tmp_path / "earlier")
+    trained = []
+    for level in (other, str(tmp_path / "earlier"), lambda: other):
+        model = tiny.model(vocab_size=len(tokenizer))
+        trainer = UnlearningTrainer(
+            model,
+            tiny.arguments(max_steps=1),
+            train_dataset=SETS,
+            processing_class=tokenizer,
+            method="pdu_level",
+            level=level,
+        )
+        trainer.train()
+        trained.append(tiny.delta(model, tiny.model(vocab_size=len(tokenizer))))
+    assert trained[0].abs().max() > 0
+    torch.testing.assert_close(trained[1], trained[0])
+    torch.testing.assert_close(trained[2], trained[0])
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"train_dataset": {"forget": ROWS}}, "no retain rows, which npo reads"),
-        ({"method": "pdu_level"}, "use expunge.unlearn"),
+        ({"method": "pdu_level"}, r"needs a level \(level=, .* use expunge.unlearn"),
+        ({"method": "altpo"}, "needs other answers .* use expunge.unlearn"),
         ({"processing_class": None}, "processing_class is missing"),
         ({"method": "nop"}, "did you mean"),
     ],

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from expunge import models
@@ -33,6 +34,7 @@ def prepared(
     method: Method | str | None,
     peft_config: Any = None,
     *,
+    level: Any = None,
     max_length: int = 512,
     chat_template: bool = True,
 ) -> tuple[dict[str, Any], Method]:
@@ -41,8 +43,9 @@ def prepared(
     ``train_dataset``: rows by stream, ``{"forget": …, "retain": …}`` (a ``DatasetDict`` too), each as
     :func:`expunge.unlearn` takes them; a ``PairedDataset`` stays as it is.  ``model``: a model, or a name that
     :func:`expunge.models.load` takes, whose tokenizer it then has too unless one is given.
-    ``peft_config``: the model gets this adapter, and only that trains.  Raises InputError for a method that needs more than
-    rows: an alternate answer or a level, for which there is ``expunge.unlearn``.
+    ``peft_config``: the model gets this adapter, and only that trains.  ``level``: what the trainer was given, for a
+    method that reads one.  Raises InputError where a method needs an alternate answer, or a level and there
+    is none: ``expunge.unlearn`` makes them.
     """
     out = dict(given)
     chosen = build(method or DEFAULT) if method is None or isinstance(method, str) else method
@@ -54,7 +57,7 @@ def prepared(
         if out.get("processing_class") is None:
             out["processing_class"] = loaded.tokenizer
     if isinstance(dataset, Mapping):
-        out |= _with_rows(out, dataset, chosen, max_length, chat_template)
+        out |= _with_rows(out, dataset, chosen, level, max_length, chat_template)
     if peft_config is not None:
         from peft import PeftModel, get_peft_model
 
@@ -64,18 +67,27 @@ def prepared(
     return out, chosen
 
 
+def level_of(given: Any) -> Any:
+    """What the reference takes as its level: a loader of a model or of its name; anything else as it is."""
+    if isinstance(given, str | os.PathLike):
+        return lambda: models.load(os.fspath(given)).model
+    return (lambda: given) if isinstance(given, nn.Module) else given
+
+
 def _with_rows(
     out: Mapping[str, Any],
     dataset: Mapping[str, Any],
     method: Method,
+    level: Any,
     max_length: int,
     chat_template: bool,
 ) -> dict[str, Any]:
     """Data set, collator, tokenizer and arguments."""
-    if method.alternate or method.reads_level:
+    if method.alternate or (method.reads_level and level is None):
+        needs = "other answers to the forget questions" if method.alternate else "a level (level=, a model or its name)"
         raise InputError(
-            f"{method.name} needs more than forget and retain rows; use expunge.unlearn, which makes it, or a method "
-            "such as npo"
+            f"{method.name} needs {needs} beside forget and retain rows; use expunge.unlearn, which makes what is missing, "
+            "or a method such as npo"
         )
     if missing := [stream for stream in method.streams if stream not in dataset]:
         raise InputError(

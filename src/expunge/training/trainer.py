@@ -61,9 +61,9 @@ class UnlearningTrainer(SteppingTrainer):
     Batches are ``{stream: {"input_ids", "attention_mask", "labels", "index"}}``; a plain batch (with ``labels``) goes to
     ``Trainer``'s own loss, so ``evaluate`` works unchanged.  ``start_loss`` is the start model's loss of the second
     objective, which a combiner may ask for; left out it is measured then.  ``holdout``: rows the model never saw, see
-    :mod:`expunge.training.stopping`.  ``level()``: loads a model that never saw the forget rows, or is
-    what such a model says of them, for methods that end there (:mod:`expunge.training.levels`).  ``keep``: rows that it must
-    not lose, see :mod:`expunge.training.utility`.
+    :mod:`expunge.training.stopping`.  ``level``: a model that never saw the forget rows, its name or what
+    loads it, or what it predicts in them, for methods that end there (:mod:`expunge.training.levels`).  ``keep``: rows that
+    it must not lose, see :mod:`expunge.training.utility`.
     ``plan``: see :class:`expunge.training.resume.ResumableTrainer`.
     """
 
@@ -80,12 +80,12 @@ class UnlearningTrainer(SteppingTrainer):
         start_loss: float | None = None,
         holdout: Any = None,
         keep: utility.Keep | None = None,
-        level: reference.Level | None = None,
+        level: reference.Level | nn.Module | str | None = None,
         **kwargs: Any,
     ):
         given = like_trl.named(args) | kwargs
         kwargs, method = like_trl.prepared(
-            given, method, peft_config, max_length=max_length, chat_template=chat_template
+            given, method, peft_config, level=level, max_length=max_length, chat_template=chat_template
         )
         super().__init__(**kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # the step divides; with older transformers backward would too
@@ -119,7 +119,7 @@ class UnlearningTrainer(SteppingTrainer):
             autocast=self.compute_loss_context_manager,
             device=self.args.device,
             shards=self.shards,
-            level=level,
+            level=like_trl.level_of(level),
         )
         self.level: levels.StopAtModelLevel | None = None
         self.curvature: Curvature | None = None

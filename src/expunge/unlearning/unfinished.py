@@ -203,9 +203,12 @@ def naming_saved_step(folder: Path) -> Iterator[None]:
     try:
         yield
     except signals.Interrupted as error:
-        newest = next(_candidates(folder), None)
-        if error.step is not None or newest is None:
+        if error.step is not None:
             raise
+        newest = next(_candidates(folder), None)
+        if newest is None:
+            what = "interrupted before anything was saved; the same call starts over"
+            raise signals.Interrupted(error.number, what) from None
         what = f"interrupted; the run is saved up to step {newest.step}"
         raise signals.Interrupted(error.number, what, step=newest.step) from None
 
