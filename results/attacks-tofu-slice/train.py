@@ -40,7 +40,7 @@ def main() -> None:
             "out": str(folder),
             "overwrite": True,
         }
-        if asked.level and method.build(name, **parameters[name]).reads_level:
+        if asked.level and method.build(name, parameters[name]).reads_level:
             given["level"] = asked.level
         run.run(settings.make(given), measured=measured)
         gc.collect()
