@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerFast
 
 
@@ -129,19 +131,23 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
-    """The folder of a tiny model with its tokenizer, saved once; a test takes a copy."""
+def saved(folder: Path, layers: int) -> Path:
+    """A tiny model of so many layers with its tokenizer, in ``folder``."""
     import tiny
     import tiny_tokenizer
 
     words = tiny_tokenizer.make()
-    m = tiny.model(vocab_size=len(words))
+    m = tiny.model(vocab_size=len(words), num_hidden_layers=layers)
     m.generation_config.eos_token_id = words.eos_token_id
-    folder = tmp_path_factory.mktemp("tiny") / "model"
     m.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """The folder of a tiny model of one layer, saved once; a test takes a copy."""
+    return saved(tmp_path_factory.mktemp("tiny") / "model", 1)
 
 
 @pytest.fixture
@@ -156,3 +162,9 @@ def workplace(tmp_path, monkeypatch, tiny_model):
     for name, rows in (("forget", QUESTIONS[:3]), ("retain", QUESTIONS[3:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path
+
+
+@pytest.fixture
+def two_layers(workplace):
+    """``model/`` has two layers, for what one layer cannot show."""
+    return saved(workplace / "model", 2)

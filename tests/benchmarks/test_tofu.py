@@ -36,7 +36,7 @@ def folder(workplace, tokenizer, monkeypatch):
     """The benchmark's files, a target and a retrained model; the cache is the test's own."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
     monkeypatch.setattr(tofu, "ANSWER", Ask(16))
-    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
+    tiny.model(1, vocab_size=len(tokenizer), num_hidden_layers=1).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
     return tiny_tofu.write(workplace / "tofu")
 
