@@ -164,9 +164,7 @@ def test_what_a_run_no_longer_has_is_another_setting_too(warm):
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_stops_at_a_holdout_set_says_so_and_is_not_the_same_without_it(warm):
     (warm / "r.toml").write_text(RECIPE.replace('method = "npo"\nbeta = 0.05', 'method = "grad_diff"'))
-    text = "\n".join(
-        json.dumps({"question": f"Who {i}?", "answer": f"uvw {i} xyz"}) for i in range(3)
-    )
+    text = "\n".join(json.dumps({"question": f"Who {i}?", "answer": f"uvw {i} xyz"}) for i in range(3))
     (warm / "h.jsonl").write_text(text)
     given = ("max_steps=12", "learning_rate=0.05")
     call("holdout=h.jsonl", *given)
