@@ -5,14 +5,17 @@ xdist's controller loads this file too and runs no test: what is large is import
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import json
+import logging
 import shutil
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.logging import catching_logs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +38,26 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    if "attached_loggers" in catching_logs.__slots__:
+        catching_logs.__enter__ = _attached
+
+
+@functools.lru_cache(maxsize=1)
+def _closed(n: int) -> list[logging.Logger]:
+    """Of the ``n`` loggers those that pass nothing on to the root."""
+    loggers = logging.Logger.manager.loggerDict.values()
+    return [one for one in loggers if isinstance(one, logging.Logger) and not one.propagate]
+
+
+def _attached(self: catching_logs, _whole: Any = catching_logs.__enter__) -> Any:
+    """As pytest's own, which asks the libraries' thousands of loggers six times a test whether they pass on what they are
+    given."""
+    if self.level is not None:
+        return _whole(self)
+    for logger in (logging.getLogger(), *_closed(len(logging.Logger.manager.loggerDict))):
+        logger.addHandler(self.handler)
+        self.attached_loggers.append(logger)
+    return self.handler
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
