@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import shutil
+import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,14 @@ def _attached(self: catching_logs, _whole: Any = catching_logs.__enter__) -> Any
         logger.addHandler(self.handler)
         self.attached_loggers.append(logger)
     return self.handler
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """xdist's controller imports the library whose class a warning is of, for the summary at the end: PEFT, with torch."""
+    if warning_message.category.__module__ != "builtins":
+        said = f"{warning_message.category.__name__}: {warning_message.message}"
+        warning_message.message, warning_message.category = UserWarning(said), UserWarning
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
