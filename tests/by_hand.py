@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 
 import tiny
@@ -40,12 +41,25 @@ def sampled_curvature(m, method, window, step):
     return len(values) * torch.cat([g.flatten() for g in got]) ** 2
 
 
+@functools.cache
+def frozen(taught):
+    """The start model, or the one that gives the level."""
+    return (tiny.model() if taught else tiny.never_taught()).eval()
+
+
+@functools.cache
+def frozen_logits(taught, ids):
+    """Of one text: (T, V).  The loops of all methods read the same few."""
+    with torch.no_grad():
+        return frozen(taught)(input_ids=torch.tensor([ids])).logits[0]
+
+
 def hand_written(method, steps=3, start=1.0):
-    """The same steps in a plain loop: padded logits, masks, autograd, a deep copy as reference, flat gradients.
+    """The same steps in a plain loop: logits of a text at a time, autograd, a model of its own as reference, flat gradients.
 
     ``start``: the start model's retain loss.
     """
-    m, ref, never = tiny.model(), tiny.model().eval(), tiny.never_taught().eval()
+    m, ref, never = tiny.model(), functools.partial(frozen_logits, True), functools.partial(frozen_logits, False)
     data = tiny.paired()
     rows = [data[k] for k in range(4 * steps)]
     combine = copy.deepcopy(method.combine)
@@ -55,12 +69,15 @@ def hand_written(method, steps=3, start=1.0):
     size = sum(p.numel() for p in m.parameters())
     momentum, curvature = torch.zeros(size), torch.zeros(size)
 
-    def stats(model, items):
+    def now(ids):
+        return m(input_ids=torch.tensor([ids])).logits[0]
+
+    def stats(logits, items):
         """Per row: log-probabilities (T,), full log-softmax rows and logits rows of the answer's predictions."""
         out = []
         for r in items:
-            ids, labels = torch.tensor([list(r["input_ids"])]), torch.tensor(list(r["labels"]))
-            z = model(input_ids=ids).logits[0]
+            labels = torch.tensor(list(r["labels"]))
+            z = logits(tuple(r["input_ids"]))
             at = [t for t in range(len(labels) - 1) if labels[t + 1] != -100]
             lp = z.log_softmax(-1)
             out.append((torch.stack([lp[t, labels[t + 1]] for t in at]), lp[at], z[at]))
@@ -84,14 +101,14 @@ def hand_written(method, steps=3, start=1.0):
         if fn is losses.steering:
             v = torch.rand(16, generator=torch.Generator().manual_seed(kw["seed"]))
             to = kw["steering_coefficient"] * v / v.pow(2).sum().sqrt()
-            now = activations(m, [w["forget"] for w in window], kw["layer"])
-            return torch.stack([((h - to) ** 2).mean() for h in now]).mean()
+            here = activations(m, [w["forget"] for w in window], kw["layer"])
+            return torch.stack([((h - to) ** 2).mean() for h in here]).mean()
         if fn is losses.activation_matching:
-            now = activations(m, [w["retain"] for w in window], kw["layer"])
+            here = activations(m, [w["retain"] for w in window], kw["layer"])
             with torch.no_grad():
-                then = activations(ref, [w["retain"] for w in window], kw["layer"])
-            return torch.stack([((a - b) ** 2).mean() for a, b in zip(now, then, strict=True)]).mean()
-        own = stats(m, [w[o.on[0]] for w in window])
+                then = activations(frozen(True), [w["retain"] for w in window], kw["layer"])
+            return torch.stack([((a - b) ** 2).mean() for a, b in zip(here, then, strict=True)]).mean()
+        own = stats(now, [w[o.on[0]] for w in window])
         with torch.no_grad():
             base = stats(ref, [w[o.on[0]] for w in window])
         if fn is losses.nll:
@@ -118,7 +135,7 @@ def hand_written(method, steps=3, start=1.0):
                 count += len(ys)
             return total / count
         if fn is losses.flat:
-            alt = stats(m, [w["alternate"] for w in window])
+            alt = stats(now, [w["alternate"] for w in window])
             p, q = (torch.stack([lp.exp().mean() for lp, _, _ in rows]) for rows in (own, alt))
             if kw["divergence"] == "total_variation":
                 return (p.tanh() / 2 - q.tanh() / 2).mean()
@@ -180,7 +197,7 @@ def hand_written(method, steps=3, start=1.0):
             mean = torch.stack([a.mean() for a, _, _ in own])
             return (-2 / beta * torch.log(torch.sigmoid(-beta * mean - kw["margin"]))).mean()
         if fn is losses.dpo:
-            alt = stats(m, [w["alternate"] for w in window])
+            alt = stats(now, [w["alternate"] for w in window])
             with torch.no_grad():
                 alt_base = stats(ref, [w["alternate"] for w in window])
             chosen = torch.stack([a.sum() - b.sum() for (a, _, _), (b, _, _) in zip(alt, alt_base, strict=True)])

@@ -5,16 +5,22 @@ xdist's controller loads this file too and runs no test: what is large is import
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import json
+import logging
 import shutil
+import warnings
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.logging import catching_logs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerFast
 
 
@@ -33,6 +39,34 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    if "attached_loggers" in catching_logs.__slots__:
+        catching_logs.__enter__ = _attached
+
+
+@functools.lru_cache(maxsize=1)
+def _closed(n: int) -> list[logging.Logger]:
+    """Of the ``n`` loggers those that pass nothing on to the root."""
+    loggers = logging.Logger.manager.loggerDict.values()
+    return [one for one in loggers if isinstance(one, logging.Logger) and not one.propagate]
+
+
+def _attached(self: catching_logs, _whole: Any = catching_logs.__enter__) -> Any:
+    """As pytest's own, which asks the libraries' thousands of loggers six times a test whether they pass on what they are
+    given."""
+    if self.level is not None:
+        return _whole(self)
+    for logger in (logging.getLogger(), *_closed(len(logging.Logger.manager.loggerDict))):
+        logger.addHandler(self.handler)
+        self.attached_loggers.append(logger)
+    return self.handler
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """xdist's controller imports the library whose class a warning is of, for the summary at the end: PEFT, with torch."""
+    if warning_message.category.__module__ != "builtins":
+        said = f"{warning_message.category.__name__}: {warning_message.message}"
+        warning_message.message, warning_message.category = UserWarning(said), UserWarning
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -129,19 +163,23 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
-    """The folder of a tiny model with its tokenizer, saved once; a test takes a copy."""
+def saved(folder: Path, layers: int) -> Path:
+    """A tiny model of so many layers with its tokenizer, in ``folder``."""
     import tiny
     import tiny_tokenizer
 
     words = tiny_tokenizer.make()
-    m = tiny.model(vocab_size=len(words))
+    m = tiny.model(vocab_size=len(words), num_hidden_layers=layers)
     m.generation_config.eos_token_id = words.eos_token_id
-    folder = tmp_path_factory.mktemp("tiny") / "model"
     m.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """The folder of a tiny model of one layer, saved once; a test takes a copy."""
+    return saved(tmp_path_factory.mktemp("tiny") / "model", 1)
 
 
 @pytest.fixture
@@ -156,3 +194,9 @@ def workplace(tmp_path, monkeypatch, tiny_model):
     for name, rows in (("forget", QUESTIONS[:3]), ("retain", QUESTIONS[3:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path
+
+
+@pytest.fixture
+def two_layers(workplace):
+    """``model/`` has two layers, for what one layer cannot show."""
+    return saved(workplace / "model", 2)

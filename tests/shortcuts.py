@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import sqlite3
 import stat
@@ -25,6 +26,9 @@ accelerate.utils.imports._is_package_available = functools.cache(accelerate.util
 
 # Every end of a training run walks all objects of the session, most of which live to its end.
 accelerate.utils.memory.gc = SimpleNamespace(collect=int)
+# So does every run that frees its memory: here what is young is walked, and the rest when the collector itself finds it due.
+_collect = gc.collect
+gc.collect = lambda generation=2: _collect(min(generation, 1))  # type: ignore[assignment]
 
 # Every command line that a test types begins with the table of all commands.
 typer.testing._get_command = functools.cache(typer.testing._get_command)

@@ -46,7 +46,7 @@ def prepare(workplace: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None
     (workplace / "tofu").mkdir()
     for name, content in files.items():
         (workplace / "tofu" / f"{name}.json").write_text("\n".join(map(json.dumps, content)))
-    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
+    tiny.model(1, vocab_size=len(tokenizer), num_hidden_layers=1).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
 
 

@@ -1,4 +1,4 @@
-"""``perf.gpu.tofu`` at tiny size: a random model of two layers, a few made-up rows, two methods, two trials, one seed."""
+"""``perf.gpu.tofu`` at tiny size: a random model of one layer, a few made-up rows, two methods, two trials, one seed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write(folder: Path) -> None:
     import tiny_tokenizer
 
     tokenizer = tiny_tokenizer.make()
-    model = helpers.model(vocab_size=len(tokenizer), hidden_size=32)
+    model = helpers.model(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")

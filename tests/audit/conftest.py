@@ -42,7 +42,7 @@ def home(tmp_path_factory, tiny_model) -> Path:
     folder = tmp_path_factory.mktemp("audited")
     shutil.copytree(tiny_model, folder / "target")
     tokenizer = tiny_tokenizer.make()
-    other = tiny.model(3, vocab_size=len(tokenizer))
+    other = tiny.model(3, vocab_size=len(tokenizer), num_hidden_layers=1)
     other.generation_config.eos_token_id = tokenizer.eos_token_id
     other.save_pretrained(folder / "other")
     tokenizer.save_pretrained(folder / "other")

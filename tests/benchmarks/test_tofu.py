@@ -14,6 +14,7 @@ import tiny
 import tiny_bench
 import tiny_tofu
 import torch
+from intervals import few_resamples
 from launch import TESTS
 from typer.testing import CliRunner
 
@@ -36,7 +37,7 @@ def folder(workplace, tokenizer, monkeypatch):
     """The benchmark's files, a target and a retrained model; the cache is the test's own."""
     monkeypatch.setenv("EXPUNGE_CACHE", str(workplace / "cache"))
     monkeypatch.setattr(tofu, "ANSWER", Ask(16))
-    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
+    tiny.model(1, vocab_size=len(tokenizer), num_hidden_layers=1).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
     return tiny_tofu.write(workplace / "tofu")
 
@@ -138,7 +139,8 @@ def test_a_model_is_asked_once(folder, monkeypatch):
         evaluate(TOFU, "model", "out", data=folder)
 
 
-def test_rescoring_needs_no_torch(cached_data):
+def test_rescoring_needs_no_torch(cached_data, monkeypatch):
+    few_resamples(monkeypatch.setattr)
     figures = evaluate(TOFU, "model", "out", data=cached_data, retrained="retrained")
     before = (cached_data.parent / "out" / "figures.json").read_text()
     code = (
@@ -149,7 +151,7 @@ def test_rescoring_needs_no_torch(cached_data):
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         f"sys.path.append({str(TESTS)!r})\n"
-        "import intervals; intervals.few_resamples(setattr, 200)\n"
+        "import intervals; intervals.few_resamples(setattr)\n"
         "from expunge.cli import app; app(['rescore', 'out'])"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -103,17 +103,18 @@ def test_what_is_published_names_no_path_and_quotes_no_data(warm):
 
 
 def test_what_is_there_is_not_made_again(finished, monkeypatch):
+    (finished / "r.toml").write_text(ONE)
     assert call("seeds=0,1").exit_code == 0
     before = said()
-    assert [r["name"] for r in before["runs"]] == ["pdu-seed0", "npo_low-seed0", "pdu-seed1", "npo_low-seed1"]
-    assert before["runs"][0]["fingerprint"] != before["runs"][2]["fingerprint"]
-    shutil.rmtree(finished / "out/runs/npo_low-seed1")
+    assert [r["name"] for r in before["runs"]] == ["pdu-seed0", "pdu-seed1"]
+    assert before["runs"][0]["fingerprint"] != before["runs"][1]["fingerprint"]
+    shutil.rmtree(finished / "out/runs/pdu-seed1")
     (finished / "out/compare.json").unlink()
     trained, own = [], unlearning_run.run
     monkeypatch.setattr(unlearning_run, "run", lambda plan, **k: (trained.append(plan.out), own(plan, **k))[1])
     done = call("seeds=0,1")
-    assert done.exit_code == 0 and done.output.count("which is there already") == 3, done.output
-    assert trained == ["out/runs/npo_low-seed1/run"]
+    assert done.exit_code == 0 and done.output.count("which is there already") == 1, done.output
+    assert trained == ["out/runs/pdu-seed1/run"]
     times = ("seconds", "created", "command")
     again = said()
     for r, s in zip(before["runs"], again["runs"], strict=True):
@@ -163,9 +164,7 @@ def test_what_a_run_no_longer_has_is_another_setting_too(warm):
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_that_stops_at_a_holdout_set_says_so_and_is_not_the_same_without_it(warm):
     (warm / "r.toml").write_text(RECIPE.replace('method = "npo"\nbeta = 0.05', 'method = "grad_diff"'))
-    text = "\n".join(
-        json.dumps({"question": f"Who {i}?", "answer": f"a zebra {i} under flat yonder"}) for i in range(3)
-    )
+    text = "\n".join(json.dumps({"question": f"Who {i}?", "answer": f"uvw {i} xyz"}) for i in range(3))
     (warm / "h.jsonl").write_text(text)
     given = ("max_steps=12", "learning_rate=0.05")
     call("holdout=h.jsonl", *given)
@@ -246,6 +245,8 @@ def test_a_grid_makes_a_run_of_every_choice(place):
     assert [t.settings.run["parameters"] for t in found[:3]] == [{"step_size": 1.0}, {"step_size": 5.0}, {"beta": 0.05}]
     assert [t.settings.run["training"]["learning_rate"] for t in found] == [0.02, 0.02, 0.01, 0.02]
     assert found[2].shown == "npo_low learning_rate=0.01"
+    of_both_seeds = compare.trials(compare.make(compare.read_file("r.toml") | {"seeds": [0, 1]}))
+    assert [t.name for t in of_both_seeds] == [t.name.replace("seed0", f"seed{s}") for s in (0, 1) for t in found]
 
 
 def test_a_level_is_left_to_the_methods_that_read_it(place):

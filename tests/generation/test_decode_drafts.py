@@ -42,7 +42,7 @@ def starts(model, prompts, limits, is_complete=lambda tokens: False):
 def drawn(seed):
     """A model that soon says the same again and again, and prompts of different lengths."""
     draw = random.Random(seed)
-    model = tiny.model(seed, initializer_range=draw.choice((0.02, 0.1, 0.3))).eval()
+    model = tiny.model(seed, initializer_range=draw.choice((0.02, 0.1, 0.3)), num_hidden_layers=1 + seed % 2).eval()
     return draw, model, [tuple(draw.choices(range(2, 32), k=draw.randint(1, 9))) for _ in range(draw.randint(1, 9))]
 
 

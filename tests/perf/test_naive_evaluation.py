@@ -20,7 +20,7 @@ def models(workplace, tokenizer, monkeypatch):
     few_resamples(monkeypatch.setattr)
     monkeypatch.setattr(tofu, "ANSWER", Ask(16))
     monkeypatch.setattr(naive_evaluation, "NEW", 16)
-    tiny.model(1, vocab_size=len(tokenizer)).save_pretrained("retrained")
+    tiny.model(1, vocab_size=len(tokenizer), num_hidden_layers=1).save_pretrained("retrained")
     tokenizer.save_pretrained("retrained")
     tiny_tofu.write(workplace / "tofu")
     return workplace

@@ -201,7 +201,7 @@ def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     tokenizer = tiny_tokenizer.make()
     for seed, name in enumerate(("model", "retrained")):
-        model = tiny.model(seed, vocab_size=len(tokenizer))
+        model = tiny.model(seed, vocab_size=len(tokenizer), num_hidden_layers=1)
         model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)

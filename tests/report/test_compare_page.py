@@ -209,6 +209,7 @@ def test_a_record_of_nonsense_still_gives_a_page(record):
 
 
 def test_the_files_are_whole_the_same_each_time_and_need_no_torch(record, tmp_path):
+    record["runs"] = record["runs"][::4]
     compared.write_report(record, tmp_path)
     first = {
         name: (tmp_path / name).read_bytes() for name in ("report.html", "tradeoff.svg", "tradeoff.png", "tradeoff.pdf")

@@ -25,7 +25,7 @@ SMALL = {
 
 
 @pytest.fixture
-def settings(workplace, monkeypatch):
+def settings(workplace, two_layers, monkeypatch):
     """What a tiny untrained model needs: any line is a question, whether or not it came to an end."""
     monkeypatch.setattr(
         module.generate,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from launch import once
 from transformers import AutoTokenizer
 
 from expunge import methods, record, unlearn
@@ -36,11 +38,20 @@ def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     assert done.record["training"]["stopped_after"] < 60 * 2
 
 
+@pytest.fixture
+def taught(workplace, tmp_path_factory):
+    """``taught/``: ``model/``, taught the forget rows for a few epochs; once for many tests."""
+
+    def make(shared):
+        made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 5}})
+        teach(load_rows("forget.jsonl"), made, shared / "taught")
+
+    shutil.copytree(once(tmp_path_factory, "level", make) / "taught", "taught")
+
+
 @pytest.mark.parametrize(("given", "used"), [({}, 0.0123), ({"learning_rate": 1e-2}, 1e-2), ({"lr": 1e-2}, 1e-2)])
-def test_the_learning_rate_is_found_unless_it_is_given(workplace, monkeypatch, given, used):
+def test_the_learning_rate_is_found_unless_it_is_given(taught, monkeypatch, given, used):
     monkeypatch.setattr(rate, "suited", lambda trainer: 0.0123)
-    made = settings.make({"model": "model", "forget": "-", "training": {**FAST, "num_train_epochs": 5}})
-    teach(load_rows("forget.jsonl"), made, Path("taught"))
     quick = {k: v for k, v in FAST.items() if k != "learning_rate"} | given
     done = unlearn("taught", **ROWS, method="level", level="model", max_steps=1, out="out", **quick)
     first = done.record["steps"][0]["learning_rate"]  # a tenth, in the first of ten steps of warm-up
@@ -66,8 +77,6 @@ def test_a_level_that_nothing_reads(workplace):
 
 
 def test_another_vocabulary_is_no_level(workplace, tiny_model):
-    import shutil
-
     shutil.copytree("model", "other")
     tokenizer = AutoTokenizer.from_pretrained("other")
     tokenizer.add_tokens(["zzz"])

@@ -118,7 +118,7 @@ def test_a_model_whose_figures_are_not_finite_goes_back(workplace, monkeypatch):
     assert weights(workplace / "unlearned" / "model")["lm_head.weight"].abs().max() < 1
 
 
-def test_a_model_that_is_broken_is_refused_before_it_is_trained(workplace):
+def test_a_model_that_is_broken_is_refused_before_it_is_trained(workplace, two_layers):
     model = AutoModelForCausalLM.from_pretrained("model")
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")

@@ -182,7 +182,7 @@ def test_bad_input_is_told_before_a_model_is_loaded(workplace, monkeypatch, chan
         ({"method": "npo", "trainable": "gate_x"}, "trainable='gate_x' matches no weight"),
     ],
 )
-def test_what_the_model_does_not_have_is_told_before_it_is_measured(workplace, monkeypatch, adapter, change, said):
+def test_what_the_model_does_not_have_is_told_before_it_is_measured(two_layers, monkeypatch, adapter, change, said):
     def never(*args, **kw):
         raise AssertionError("measured")
 
@@ -204,7 +204,7 @@ def test_alternates_and_refusals(workplace):
 
 
 @pytest.mark.parametrize("adapter", [None, "lora"])
-def test_a_task_vector_is_learnt_then_subtracted(workplace, adapter):
+def test_a_task_vector_is_learnt_then_subtracted(two_layers, adapter):
     log = go(method="task_vector", retain=None, adapter=adapter, max_steps=6).record
     learnt = [s["loss/forget"] for s in log["steps"]]
     assert learnt[-1] < learnt[0]  # what the training itself does
@@ -262,7 +262,7 @@ def test_only_the_weights_that_the_method_names_move(workplace):
     assert [n for n in before if not torch.equal(before[n], after[n])] == ["model.layers.0.mlp.down_proj.weight"]
 
 
-def test_lora_goes_where_the_method_or_the_user_says(workplace):
+def test_lora_goes_where_the_method_or_the_user_says(workplace, two_layers):
     small = {"r": 2, "alpha": 4}
     for given, modules in (
         ({}, ["model.layers.0.mlp.down_proj"]),

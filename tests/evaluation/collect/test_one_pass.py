@@ -54,11 +54,10 @@ def by_hand(model, tokenizer, row, text):
     for t in range(1, len(example.input_ids)):
         if example.labels[t] == -100:
             continue
-        before = logp[t - 1]
-        p = before.exp()
-        mean = sum(float(p[v] * before[v]) for v in range(len(before)))
-        spread = math.sqrt(sum(float(p[v]) * (float(before[v]) - mean) ** 2 for v in range(len(before))))
-        out.append((float(before[example.input_ids[t]]), mean, spread, int(before.argmax()) == example.input_ids[t]))
+        before, label = logp[t - 1].tolist(), example.input_ids[t]
+        mean = sum(math.exp(x) * x for x in before)
+        spread = math.sqrt(sum(math.exp(x) * (x - mean) ** 2 for x in before))
+        out.append((before[label], mean, spread, max(before) == before[label]))
     return [np.array(c) for c in zip(*out, strict=True)]
 
 

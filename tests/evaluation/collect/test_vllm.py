@@ -173,7 +173,7 @@ def test_the_model_waits_in_main_memory(place, monkeypatch):
 def test_an_adapter_is_answered_for_merged(place, tokenizer):
     from peft import LoraConfig, get_peft_model
 
-    base = tiny.model(vocab_size=len(tokenizer))
+    base = tiny.model(vocab_size=len(tokenizer), num_hidden_layers=1)
     base.name_or_path = base.config._name_or_path = str(place / "model")
     adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     adapted.peft_config["default"].base_model_name_or_path = str(place / "model")
