@@ -5,7 +5,6 @@ xdist's controller loads this file too and runs no test: what is large is import
 
 from __future__ import annotations
 
-import functools
 import gc
 import io
 import json
@@ -13,12 +12,12 @@ import logging
 import shutil
 import warnings
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from _pytest.logging import catching_logs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerFast
@@ -39,26 +38,18 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    if "attached_loggers" in catching_logs.__slots__:
-        catching_logs.__enter__ = _attached
 
 
-@functools.lru_cache(maxsize=1)
-def _closed(n: int) -> list[logging.Logger]:
-    """Of the ``n`` loggers those that pass nothing on to the root."""
-    loggers = logging.Logger.manager.loggerDict.values()
-    return [one for one in loggers if isinstance(one, logging.Logger) and not one.propagate]
-
-
-def _attached(self: catching_logs, _whole: Any = catching_logs.__enter__) -> Any:
-    """As pytest's own, which asks the libraries' thousands of loggers six times a test whether they pass on what they are
-    given."""
-    if self.level is not None:
-        return _whole(self)
-    for logger in (logging.getLogger(), *_closed(len(logging.Logger.manager.loggerDict))):
-        logger.addHandler(self.handler)
-        self.attached_loggers.append(logger)
-    return self.handler
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The messages of warnings and above that are logged meanwhile.  pytest's own plugin (``caplog``) is off, since it asks
+    thousands of loggers six times a test."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    yield messages
+    logging.getLogger().removeHandler(handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -155,7 +155,7 @@ def test_a_critic_that_talks_nonsense_is_a_refusal(client):
     assert response.status_code == 200 and response.json()["choices"][0]["message"]["content"] == REFUSAL
 
 
-def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch, caplog):
+def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch, logged):
     def broken(*args, **kwargs):
         raise KeyError("Ada Oru lived in Lim.")
 
@@ -166,7 +166,7 @@ def test_what_nobody_thought_of_is_a_500_without_text(client, monkeypatch, caplo
         and "Lim" not in response.text
         and response.json()["error"]["message"] == "the guard failed"
     )
-    assert caplog.messages == ["the guard failed with KeyError"]
+    assert logged == ["the guard failed with KeyError"]
 
 
 def test_names_of_a_host():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -167,13 +166,12 @@ def adapter(tiny_model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", quantize.KINDS)
-def test_an_adapter_runs_beside_a_quantised_base_as_in_peft(held, adapter, tiny_model, kind, caplog):
+def test_an_adapter_runs_beside_a_quantised_base_as_in_peft(held, adapter, tiny_model, kind, logged):
     from peft import PeftModel
 
     quantize.warn_once.cache_clear()
-    with caplog.at_level(logging.WARNING):
-        got = models.load(adapter, quantize=kind)
-    assert "trained on a base in full precision" in caplog.text
+    got = models.load(adapter, quantize=kind)
+    assert "trained on a base in full precision" in "\n".join(logged)
     fresh = models.load(tiny_model, quantize=kind).model
     torch.testing.assert_close(
         logits(got.model), logits(PeftModel.from_pretrained(fresh, adapter)), atol=1e-5, rtol=1e-5
