@@ -1,4 +1,4 @@
-"""The methods of a comparison under attack, one budget: a run each, one after another; those that are finished are left alone.
+"""The methods of a comparison under attack, one budget: a run each, one after another; finished ones are left alone.
 
 python train.py TARGET ROWS OUT BUDGET.toml [--level MODEL] [METHOD…]
 """
