@@ -28,10 +28,11 @@ def keys(value):
 
 
 def quotable(said):
-    """A record without the word that says which of an audit's three questions a finding answers."""
+    """A record without the word that says which of an audit's three questions a finding answers, and a count of 0."""
     if said.get("kind") != "audit":
         return said
     findings = [{k: v for k, v in f.items() if k != "question"} for f in said["verdict"]["findings"]]
+    said = {k: v for k, v in said.items() if (k, v) != ("examples", 0)}  # how many are shown
     return said | {"verdict": said["verdict"] | {"findings": findings}}
 
 
