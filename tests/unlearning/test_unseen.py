@@ -145,4 +145,4 @@ def test_a_few_answers_are_made_up_and_none_of_plain_texts(monkeypatch, tmp_path
     rows = [Row(f"question {k}", "answer") for k in range(40)] + [Row(None, "plain")]
     settings, target = SimpleNamespace(seed=0, chat_template=True), SimpleNamespace(tokenizer=None)
     made = unseen.few_made_up(SimpleNamespace(rows={"forget": rows}, max_length=9), target, settings, tmp_path)
-    assert asked == [(16, 64)] and len(made) == 15 and {answer for _, answer in made} == {"made up"}
+    assert asked == [(32, 64)] and len(made) == 31 and {answer for _, answer in made} == {"made up"}

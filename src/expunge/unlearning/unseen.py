@@ -58,7 +58,7 @@ SHARES = (
 )  # between kinds: in none of the other answers, in fewer than a tenth, than three tenths, in more
 BATCH = 8  # rows of a forward pass
 TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
-FEW, FEW_TOKENS = 16, 64  # answers that are made up for a temperature alone, and tokens of each at most
+FEW, FEW_TOKENS = 32, 64  # answers that are made up for a temperature alone, and tokens of each at most
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
