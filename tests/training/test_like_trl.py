@@ -51,7 +51,7 @@ def test_the_guides_script_runs(workplace, monkeypatch):
 
 def test_a_method_with_a_level_takes_a_model_or_its_name(tokenizer, tmp_path):
     """Both train alike; the level is the model's as it is."""
-    other = tiny.model(seed=1, vocab_size=len(tokenizer))
+    other = tiny.model(seed=1, vocab_size=len(tokenizer), attention_dropout=0.5).train()  # which is off
     with torch.no_grad():
         other.lm_head.weight.mul_(4)  # so that the forget rows are less likely to it
     other.save_pretrained(tmp_path / "earlier")

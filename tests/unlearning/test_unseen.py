@@ -146,3 +146,12 @@ def test_a_few_answers_are_made_up_and_none_of_plain_texts(monkeypatch, tmp_path
     settings, target = SimpleNamespace(seed=0, chat_template=True), SimpleNamespace(tokenizer=None)
     made = unseen.few_made_up(SimpleNamespace(rows={"forget": rows}, max_length=9), target, settings, tmp_path)
     assert asked == [(32, 64)] and len(made) == 31 and {answer for _, answer in made} == {"made up"}
+
+
+def test_a_calibration_is_of_some_of_many_rows(monkeypatch):
+    monkeypatch.setattr(unseen, "CALIBRATED", 2)
+    model, start, rows = tiny.model(seed=1), tiny.model(), tiny.examples(50, 6)
+    some = unseen.calibrated(model, start, tiny.examples(0, 1), rows, 0).calibration
+    monkeypatch.undo()
+    again, whole = (unseen.calibrated(model, start, tiny.examples(0, 1), of, 0).calibration for of in (rows[::3], rows))
+    assert some == again != whole

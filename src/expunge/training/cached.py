@@ -135,8 +135,12 @@ def cache_logp(model: nn.Module, streams: Sequence[str], batches: Batches) -> Ca
 
 @torch.no_grad()
 def cache_level(model: nn.Module, streams: Sequence[str], batches: Batches) -> CachedPredictions:
-    """What ``model``, one that never saw the rows, predicts in them."""
-    return CachedPredictions({s: _collect(batches(s), lambda batch: predictions(model, batch)) for s in streams})
+    """What ``model``, one that never saw the rows, predicts in them; without dropout, with its adapter if it has one."""
+    training = model.training
+    model.eval()
+    rows = {s: _collect(batches(s), lambda batch: predictions(model, batch)) for s in streams}
+    model.train(training)
+    return CachedPredictions(rows)
 
 
 @torch.no_grad()

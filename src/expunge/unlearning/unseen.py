@@ -58,6 +58,7 @@ SHARES = (
 )  # between kinds: in none of the other answers, in fewer than a tenth, than three tenths, in more
 BATCH = 8  # rows of a forward pass
 TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
+CALIBRATED = 128  # unseen rows that a calibration is of, at most
 FEW, FEW_TOKENS = 32, 64  # answers that are made up for a temperature alone, and tokens of each at most
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
@@ -96,8 +97,9 @@ def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calib
 
 
 def _calibration(model: nn.Module, start: nn.Module, unseen: Sequence[Example], pad_id: int) -> Calibration:
-    here = [v[:, 0] for v in _by_row(start, unseen, pad_id, at_level)]
-    return calibration(_by_row(model, unseen, pad_id, tempered), here)
+    some = evenly(unseen, CALIBRATED)
+    here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
+    return calibration(_by_row(model, some, pad_id, tempered), here)
 
 
 def tempered(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
