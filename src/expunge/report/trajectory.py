@@ -11,7 +11,7 @@ from typing import Any
 
 from expunge.record import complete
 from expunge.record_types import ReleaseInfo, ReleaseStep, RunRecord
-from expunge.report.draw.curves import COLOURS, Chart, svg
+from expunge.report.draw.curves import COLOURS, Chart, Size, svg
 from expunge.report.format import DASH, count, duration, number, plain
 from expunge.report.run_page import Row, Table, Tile
 
@@ -115,7 +115,7 @@ def chart(raw_record: Any) -> Chart | None:
     )
     heading = f"{_label(y)} against {_label(x).lower()}, step by step"
     budget = "" if limit is None else f" The budget ends at {limit:.3g}."
-    picture = svg("trajectory", f"{heading}. {description}.{budget}", draw, width=580, height=264, left=58)
+    picture = svg("trajectory", f"{heading}. {description}.{budget}", draw, size=Size(580, 264, left=58))
     better = "below" if release["better"] != "higher" else "above"
     note = "Full dot: the step that was kept." + ("" if limit is None else f" Inside the budget is {better} the line.")
     return Chart(heading, picture, note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from expunge.record_types import AttackInfo, AuditRecord
-from expunge.report.draw.curves import COLOURS, Chart, svg
+from expunge.report.draw.curves import COLOURS, Chart, Size, svg
 from expunge.report.draw.tradeoff import TARGET, Point, frame, put, words_of, write_names
 
 WIDTH, ROW = 912, 30  # points of a figure, of a line of the forest
@@ -56,7 +56,7 @@ def tradeoff(record: AuditRecord) -> Chart | None:
         write_names(axes, [], {p.label: p for p in points.values()}, {})
 
     text = "Forget against utility. " + " ".join(words_of(p) for p in points.values())
-    picture = svg("tradeoff", text, draw, width=WIDTH, height=420, left=52, right=16, top=34, colours=RUN)
+    picture = svg("tradeoff", text, draw, size=Size(WIDTH, 420, left=52, right=16, top=34), colours=RUN)
     return Chart(
         "Forget against utility",
         picture,
@@ -95,7 +95,7 @@ def recoveries(record: AuditRecord) -> Chart | None:
     text = "What attacks bring back. " + " ".join(map(_words, done))
     height = round(48 + ROW * len(done))
     note = "Square: the unlearned model; diamond: the control; dashed: the limit. 100 %: all that was lost is back."
-    return Chart("What attacks bring back", svg("recoveries", text, draw, width=WIDTH, height=height, left=150), note)
+    return Chart("What attacks bring back", svg("recoveries", text, draw, size=Size(WIDTH, height, left=150)), note)
 
 
 def _words(a: AttackInfo) -> str:
@@ -146,4 +146,4 @@ def _curve(a: AttackInfo, target: tuple[float, float | None, float | None] | Non
     what = "probability of the right answers" if a["scale"] == "probability" else "score of the answers"
     note = f"The {what}; dashed: the target." if target else f"The {what}."
     slug = "".join(c if c.isalnum() else "-" for c in name)
-    return Chart(f"{name[:1].upper()}{name[1:]}", svg(f"curve-{slug}", text, draw, right=78), note)
+    return Chart(f"{name[:1].upper()}{name[1:]}", svg(f"curve-{slug}", text, draw, size=Size(right=78)), note)

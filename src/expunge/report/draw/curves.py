@@ -14,13 +14,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from expunge.record import complete
 from expunge.record_types import RunRecord
 from expunge.report.format import number, probability
 
-WIDTH, HEIGHT, LEFT = 448, 208, 46  # points; the page shows a chart at about one pixel a point
+
+class Size(NamedTuple):
+    """Of a drawing, in points, and of what is left free around its axes; a page shows it at about one pixel a point."""
+
+    width: int = 448
+    height: int = 208
+    left: int = 46
+    right: int = 8
+    top: int = 10
+
+
+SMALL = Size()
 # What a line means -> (the colour matplotlib draws, the CSS variable that replaces it).  Okabe–Ito hues.
 COLOURS = {
     "forget": ("#d55e01", "--forget"),
@@ -148,7 +159,7 @@ def movement(raw_record: Any) -> Chart | None:
         for name, (before, after, reference) in probabilities.items()
     )
     heading = "Probability of the expected answers"
-    return Chart(heading, svg("movement", f"{heading}. {description}.", draw, width=580, height=112))
+    return Chart(heading, svg("movement", f"{heading}. {description}.", draw, size=Size(580, 112)))
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -178,7 +189,9 @@ def _chart(
     if missing:
         gap = "Gap: 1 value is not finite." if missing == 1 else f"Gaps: {missing} values are not finite."
         note = f"{note} {gap}".strip()
-    return Chart(heading, svg(name, f"{heading}. {description}", draw, right=60 if len(lines) > 1 else 8), note)
+    return Chart(
+        heading, svg(name, f"{heading}. {description}", draw, size=Size(right=60 if len(lines) > 1 else 8)), note
+    )
 
 
 def _ticks(axes: Any, *, log: bool, unit: bool) -> None:
@@ -259,16 +272,12 @@ def svg(
     words: str,
     draw: Callable[[Any], None],
     *,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    left: int = LEFT,
-    right: int = 8,
-    top: int = 10,
+    size: Size = SMALL,
     colours: Mapping[str, tuple[str, str]] = COLOURS,
 ) -> str:
     """Draw on one pair of axes and return the SVG element, to be embedded in HTML; ``colours`` become CSS variables."""
     with _style(name):
-        figure = _drawn(draw, width, height, left, right, top)
+        figure = _drawn(draw, size)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _clean(out.getvalue(), name, words, colours)
@@ -278,16 +287,12 @@ def png(
     name: str,
     draw: Callable[[Any], None],
     *,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    left: int = LEFT,
-    right: int = 8,
-    top: int = 10,
+    size: Size = SMALL,
     scale: float = 2.0,
 ) -> bytes:
     """The same drawing as a picture on a light page, ``scale`` pixels a point."""
     with _style(name):
-        figure = _drawn(draw, width, height, left, right, top)
+        figure = _drawn(draw, size)
         figure.patch.set_facecolor(COLOURS["page"][0])
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=72 * scale, metadata={"Software": None})
@@ -298,11 +303,7 @@ def pdf(
     name: str,
     draw: Callable[[Any], None],
     *,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    left: int = LEFT,
-    right: int = 8,
-    top: int = 10,
+    size: Size = SMALL,
 ) -> bytes:
     """The same drawing for print: vectors, with the fonts in it as TrueType, which journals take."""
     import matplotlib
@@ -314,14 +315,15 @@ def pdf(
             "Creator": None,
             "Producer": None,
         }  # so that the same record gives the same bytes
-        _drawn(draw, width, height, left, right, top).savefig(out, format="pdf", metadata=dates)
+        _drawn(draw, size).savefig(out, format="pdf", metadata=dates)
     return out.getvalue()
 
 
-def _drawn(draw: Callable[[Any], None], width: int, height: int, left: int, right: int, top: int) -> Any:
-    """The figure with one pair of axes, all sizes in points."""
+def _drawn(draw: Callable[[Any], None], size: Size) -> Any:
+    """The figure with one pair of axes."""
     from matplotlib.figure import Figure
 
+    width, height, left, right, top = size
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     axes = figure.add_axes((left / width, 34 / height, (width - left - right) / width, (height - 34 - top) / height))
     axes.patch.set_alpha(0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.report.draw.curves import COLOURS, Chart, svg
+from expunge.report.draw.curves import COLOURS, Chart, Size, svg
 
 # Model -> a key of COLOURS, and how its mark looks; base.html.j2 draws the same ones beside the names.
 MARKS = {"target": "ink", "model": "forget", "retrained": "retain"}
@@ -56,7 +56,7 @@ def forest(name: str, heading: str, lines: Sequence[Line], models: Mapping[str, 
     description = " ".join(_words(line, models) for line in drawn)
     step = STEP if len(models) > 1 else STEP * 0.7
     height = round(44 + step * len(drawn))
-    picture = svg(f"forest-{name}", f"{heading}. {description}", draw, width=912, height=height, left=200)
+    picture = svg(f"forest-{name}", f"{heading}. {description}", draw, size=Size(912, height, left=200))
     missing = "Figures without an interval between 0 and 1 are in the table only."
     return Chart(heading, picture, "" if len(drawn) == len(lines) else missing)
 

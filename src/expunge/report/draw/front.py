@@ -46,7 +46,7 @@ def chart(raw_record: Any, axes_names: tuple[str, str]) -> Chart | None:
         return None
     shown = [*(replace(p, label=str(run["name"])) for run, p in trials), *_models(record).values()]
     description = " ".join([f"{axes_names[1]} against {axes_names[0]}.", *map(tradeoff.words_of, shown)])
-    picture = svg("front", description, _painter(record, axes_names), colours=RUN_COLOURS, **SIZE)
+    picture = svg("front", description, _painter(record, axes_names), colours=RUN_COLOURS, size=SIZE)
     return Chart(description.partition(".")[0], picture)
 
 
@@ -63,7 +63,7 @@ def write(raw_record: Any, axes_names: tuple[str, str], folder: str | os.PathLik
     css = tradeoff.css(alone=True)
     replace_text(Path(folder) / FILES[0], f"{head}{close}<style>{css}</style>{body}\n")
     with replacing_file(Path(folder) / FILES[1]) as temporary:
-        temporary.write_bytes(png("front", _painter(record, axes_names), **SIZE))
+        temporary.write_bytes(png("front", _painter(record, axes_names), size=SIZE))
 
 
 def _trials(record: TuneRecord) -> list[tuple[TunedRun, Point]]:

@@ -9,7 +9,7 @@ from typing import Any
 from expunge.record import complete
 from expunge.record_types import CompareRecord
 from expunge.report.draw import tradeoff
-from expunge.report.draw.curves import COLOURS, Chart, svg
+from expunge.report.draw.curves import COLOURS, Chart, Size, svg
 
 SCORE = "all/score"
 NAMES = {"all/score": "Score", "all/memorisation": "Memorisation", "all/privacy": "Privacy", "all/utility": "Utility"}
@@ -56,7 +56,7 @@ def chart(raw_record: Any) -> Chart | None:
     height = round(60 + len(drawn) * (24 + 7 * (many - 1)))
     description = in_words(drawn, models)
     picture = svg(
-        "scores", description, _painter(drawn, models), width=912, height=height, left=200, top=26,
+        "scores", description, _painter(drawn, models), size=Size(912, height, left=200, top=26),
         colours=tradeoff.RUN_COLOURS,
     )  # fmt: skip
     return Chart("Scores", picture)

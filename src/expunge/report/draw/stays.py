@@ -12,7 +12,7 @@ from expunge.files import PathLike, replace_text, replacing_file
 from expunge.record import complete
 from expunge.record_types import AuditRecord
 from expunge.report.draw import tradeoff
-from expunge.report.draw.curves import COLOURS, png, svg
+from expunge.report.draw.curves import COLOURS, Size, png, svg
 
 NAME = "stays"
 SUFFIXES = (".svg", ".png")
@@ -80,13 +80,13 @@ def write(named: Sequence[tuple[str, Mapping[str, Any]]], path: PathLike) -> Pat
         raise InputError(f"{target}: a figure is written as {' or '.join(SUFFIXES)}")
     lines = [line(label, said) for label, said in named]
     limits = [complete(AuditRecord, said)["policy"].get("remaining") for _, said in named]
-    size: dict[str, Any] = {"width": 912, "height": 70 + 34 * len(lines), "left": 130, "right": 250, "top": 26}
+    size = Size(912, 70 + 34 * len(lines), left=130, right=250, top=26)
     draw = _painter(lines, next((x for x in limits if isinstance(x, float)), None))
     if target.suffix == ".png":
         with replacing_file(target) as temporary:
-            temporary.write_bytes(png(NAME, draw, **size))
+            temporary.write_bytes(png(NAME, draw, size=size))
         return target
-    picture = svg(NAME, in_words(lines), draw, **size)
+    picture = svg(NAME, in_words(lines), draw, size=size)
     head, close, body = picture.partition(">")
     head = f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif"{head.removeprefix("<svg")}'
     return replace_text(target, f"{head}{close}<style>{tradeoff.css(alone=True)}:root{{{_hues()}}}</style>{body}\n")

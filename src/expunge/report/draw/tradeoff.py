@@ -15,10 +15,10 @@ from typing import Any
 from expunge.files import replace_text, replacing_file
 from expunge.record import complete
 from expunge.record_types import ComparedModel, ComparedRun, CompareRecord
-from expunge.report.draw.curves import COLOURS, Chart, pdf, png, svg
+from expunge.report.draw.curves import COLOURS, Chart, Size, pdf, png, svg
 from expunge.report.draw.labels import Label, place
 
-SIZE = {"width": 912, "height": 560, "left": 52, "right": 16, "top": 34}
+SIZE = Size(912, 560, left=52, right=16, top=34)
 # CSS variable -> its value in light and in dark; Okabe–Ito's hues, dark enough on white, light enough on black.
 PALETTE = {
     "--run-0": ("#0067a3", "#5db1ea"),
@@ -119,7 +119,7 @@ def chart(raw_record: Any, axes_names: tuple[str, str]) -> Chart | None:
     if not points(record):
         return None
     description = in_words(record, axes_names)
-    picture = svg("tradeoff", description, _painter(record, axes_names), colours=RUN_COLOURS, **SIZE)
+    picture = svg("tradeoff", description, _painter(record, axes_names), colours=RUN_COLOURS, size=SIZE)
     return Chart(description.partition(".")[0], picture)
 
 
@@ -144,9 +144,9 @@ def write(raw_record: Any, axes_names: tuple[str, str], folder: str | os.PathLik
     head, close, body = standalone.partition(">")
     replace_text(Path(folder) / "tradeoff.svg", f"{head}{close}<style>{css(alone=True)}</style>{body}\n")
     with replacing_file(Path(folder) / "tradeoff.png") as temporary:
-        temporary.write_bytes(png("tradeoff", _painter(record, axes_names), **SIZE))
+        temporary.write_bytes(png("tradeoff", _painter(record, axes_names), size=SIZE))
     with replacing_file(Path(folder) / "tradeoff.pdf") as temporary:
-        temporary.write_bytes(pdf("tradeoff", _painter(record, axes_names), **SIZE))
+        temporary.write_bytes(pdf("tradeoff", _painter(record, axes_names), size=SIZE))
 
 
 def css(*, alone: bool = False) -> str:
