@@ -35,7 +35,7 @@ def unlearn(
     *,
     forget: Any,
     retain: Any = None,
-    method: str | Method = "pdu_level",
+    method: str | Method | None = None,
     out: str | Path = "unlearned",
     adapter: str | None = None,
     tokenizer: Any = None,
@@ -48,7 +48,7 @@ def unlearn(
     copy is unlearned: yours stays as it is (for want of memory give its folder).  ``tokenizer``: an object or a name, where
     it is not the model's own.  ``forget``, ``retain``: a file, a folder, a hub name, a ``datasets.Dataset``, or a list of
     dicts or of texts.  ``callbacks``: of ``transformers.Trainer``, such as a ``TrainerCallback``.  ``method``: a name or a
-    value such as ``methods.blur_npo(beta=0.1)``.
+    value such as ``methods.blur_npo(beta=0.1)``; left out it is that of ``expunge run``, which ends by itself.
     ``adapter="lora"`` trains LoRA factors and saves the adapter.  ``optimizer="sophia"`` makes the steps second-order, with
     ``optimizer_parameters={"rho": …}``; left out it is the method's, AdamW as a rule.  ``settings`` are fields of
     :class:`expunge.unlearning.settings.Recipe`, or of ``transformers.TrainingArguments`` by name (``learning_rate=…``; for
@@ -66,11 +66,14 @@ def unlearn(
     chosen, inputs = from_python(model, tokenizer, callbacks, settings | {"adapter": adapter})
     place = os.fspath(out) if isinstance(out, os.PathLike) else out
     values = {"forget": forget, "retain": retain, "out": place, **chosen}
-    own = None if isinstance(method, str) else method
-    if own is not None and not isinstance(own, Method):
-        called = f"call it, methods.{own.__name__}()" if callable(own) and hasattr(own, "__name__") else "give a name"
-        raise InputError(f"method is a {type(own).__name__} and no Method; {called}")
-    values |= {"method": method} if own is None else {"method": own.name, "parameters": dict(own.parameters)}
+    own = method if isinstance(method, Method) else None
+    if own is not None:
+        values |= {"method": own.name, "parameters": dict(own.parameters)}
+    elif isinstance(method, str):
+        values["method"] = method
+    elif method is not None:
+        called = f"call it, methods.{method.__name__}()" if hasattr(method, "__name__") else "give a name"
+        raise InputError(f"method is a {type(method).__name__} and no Method; {called}")
     processes.complete_environment()
     processes.leave_at_exit()
     made = recipe.make(values)
