@@ -56,7 +56,7 @@ def test_the_demo_forgets_and_keeps(tmp_path):
     from expunge.demo.show import demo
 
     demo(tmp_path)
-    for name in ("blur_npo", "pdu"):
+    for name in RUNS:
         log = record.read(tmp_path / name)
         assert log["after"]["forget"]["probability"] <= 0.2 * log["before"]["forget"]["probability"]
         assert log["after"]["retain"]["probability"] >= 0.8 * log["before"]["retain"]["probability"]

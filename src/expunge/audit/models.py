@@ -79,7 +79,7 @@ def attacked(
     for attack in attacks:
         groups.setdefault(tuple(n for n in ("target", "retrained") if n in attack.needs), []).append(attack)
     out: dict[str, list[Point] | str] = {}
-    how = {"desc": f"attacking the {role} model", "leave": False, "bar_format": "{desc}: {postfix} [{elapsed}]"}
+    how = {"desc": f"attacking the {role} model", "leave": False, "bar_format": "{desc}{postfix} [{elapsed}]"}
     for needed, some in groups.items():
         with beside(needed, settings) as others, tqdm(**how) as bar:
             out |= attacking.carried_out(
