@@ -1,7 +1,10 @@
-"""A benchmark of expunge as a task of Inspect: the model answers, ROUGE-L recall of the right answer is its score.
+r"""A benchmark of expunge as a task of Inspect: the model answers, ROUGE-L recall of the right answer is its score.
 
-    inspect eval examples/inspect_ai/expunge_benchmark.py --model hf/MODEL -T benchmark=tofu/forget10 -T part=forget
+    inspect eval examples/inspect_ai/expunge_benchmark.py --model hf/MODEL -M do_sample=false \
+        -T benchmark=tofu/forget10 -T part=forget
 
+``do_sample=false``: Inspect's ``hf`` samples otherwise, and then refuses temperature 0, by which a server is asked for the
+likeliest answer.
 ``part``: what was to be forgotten (low is good) or kept (high is good); ``data``: a folder, in place of the Hub.
 Needs ``pip install inspect-ai``.
 """
