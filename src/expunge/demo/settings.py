@@ -14,10 +14,10 @@ def _help(name: str) -> str:
 
 
 class Demo(BaseModel):
-    """The settings of the two runs that a user may change; all others are the demo's own."""
+    """The settings of the run that a user may change; all others are the demo's own."""
 
     model_config = ConfigDict(extra="forbid")
-    out: str = Field("expunge-demo", description="Folder for both runs.")
+    out: str = Field("expunge-demo", description="Folder for the run and its inputs.")
     seed: int = Field(0, ge=0, description="Seed of the data order and the adapter.")
     device: str | None = Field(None, description=_help("device"))
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of the frozen weights.")

@@ -1,4 +1,4 @@
-"""The demo: one target, two methods, and the answers side by side with those of the retrained model."""
+"""The demo: a method makes the target forget, and its answers stand side by side with those of the retrained model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from expunge.unlearning import ready
 from expunge.unlearning import run as unlearning_run
 from expunge.unlearning import settings as recipe
 
-RUNS = ("blur_level", "pdu_level")  # with no setting of their own: both end by themselves
+RUNS = ("blur_level",)  # with no setting of its own: it ends by itself
 INPUTS = ("forget.jsonl", "retain.jsonl", "adapters/target", "adapters/retrained")
 TRAINING = {"per_device_train_batch_size": 4}
 
 
 def demo(out: str | Path, *, say: bool = True, **options: Any) -> dict[str, Any]:
-    """Run both methods into ``out/<method>``, print what the models answer if ``say``, and return the records.
+    """Run the method into ``out/<method>``, print what the models answer if ``say``, and return the record by its name.
 
     ``out/inputs`` then holds the models and the rows, for commands of one's own.  ``options``: fields of
     :class:`expunge.demo.settings.Demo`.
