@@ -22,8 +22,9 @@ class Audit(BaseModel):
     """Everything that decides an audit.
 
     ``model``: the unlearned model, or the folder of a finished ``expunge run``, which then gives target, rows, how they are
-    read, and as ``base`` the model that gave its level, where these are left out.  ``retrained``: a model that never saw the forget rows; without one the control is
-    ``base``, the model that the target was fine-tuned from (of an adapter its base).  ``rows``: of each set, evenly spaced;
+    read, and as ``base`` the model that gave its level, where these are left out.  ``retrained``: a model that never saw the
+    forget rows; without one the control is ``base``, the model that the target was fine-tuned from (of an adapter its
+    base).  ``rows``: of each set, evenly spaced;
     ``known``: the share of the forget rows that the attacker is given and that are not measured.  ``attacks``: ``none``,
     ``quick`` (those that train nothing), ``all``, or names with commas.  ``rewrite``: let the target write paraphrased
     questions and wrong answers for rows that bring none.  ``examples``: that many of the best-known rows are *shown*.
