@@ -59,6 +59,24 @@ def test_a_conversation_of_several_turns(tokenizer):
     assert scored == "D<|end|>" and "B<|end|>" in before
 
 
+def test_a_tokenizer_without_offsets_labels_the_same_turns(tokenizer):
+    class Slow:
+        is_fast = False
+
+        def __call__(self, text, *, return_offsets_mapping=False, **how):
+            assert not return_offsets_mapping
+            return tokenizer(text, **how)
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+    turns = [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D")]
+    (row,) = load_rows([{"messages": [{"role": r, "content": c} for r, c in turns]}])
+    for chat in (True, False):
+        assert encode(row, Slow(), chat_template=chat) == encode(row, tokenizer, chat_template=chat)
+    assert decoded(tokenizer, encode(row, Slow()))[1] == "B<|end|>D<|end|>"
+
+
 def test_no_chat_template(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="chat_template=false"):

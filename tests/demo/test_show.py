@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from expunge import record
+from expunge.cli import app
 from expunge.data.check import check
 from expunge.data.sources import load_rows
+from expunge.demo import show
 from expunge.demo.settings import Demo
-from expunge.demo.show import RUNS, copied, recipe_of
+from expunge.demo.show import INPUTS, RUNS, copied, recipe_of
+from expunge.unlearning import settings as recipe
 
 HERE = files("expunge.demo")
 
@@ -44,6 +52,68 @@ def test_models_and_rows_are_there_for_commands_of_ones_own(tmp_path):
     assert (folder / "forget.jsonl").read_text() == "mine"
     for name in ("target", "retrained"):
         assert {f.name for f in (folder / name).iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.fixture
+def tiny_demo(workplace, monkeypatch):
+    """The demo, of a tiny model and its rows."""
+
+    def made(name, here, out, **options):
+        values = {
+            "model": "model",
+            "forget": "forget.jsonl",
+            "retain": "retain.jsonl",
+            "method": "npo",
+            "out": f"{out}/{name}",
+            "training": {"max_steps": 1, "use_cpu": True, "disable_tqdm": True},
+            "compare_with": "model",
+            "examples": 1,
+            "max_new_tokens": 4,
+        }
+        return recipe.make(values | options)
+
+    monkeypatch.setattr(show, "recipe_of", made)
+    return workplace
+
+
+def test_figures_and_answers_stand_under_the_right_model():
+    figures = {"before": (0.9, 0.8), "after": (0.1, 0.7), "reference": (0.2, 0.6)}
+    said = {when: {"forget": {"probability": f}, "retain": {"probability": r}} for when, (f, r) in figures.items()}
+    examples = [
+        {"set": name, "question": f"{name}?", "before": f"{name} known", "after": "", "reference": f"{name} guessed"}
+        for name in ("forget", "retain")
+    ]
+    console = Console(file=io.StringIO(), width=200)
+    show.show(console, said | {"examples": examples})
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["forget", "set", "0.900", "0.100", "0.200"] in lines and [
+        "retain",
+        "set",
+        "0.800",
+        "0.700",
+        "0.600",
+    ] in lines
+    assert ["forgotten:", "forget?"] in lines and ["kept:", "retain?"] in lines
+    for name in ("forget", "retain"):
+        assert ["target", name, "known"] in lines and ["retrained", name, "guessed"] in lines
+    assert lines.count(["unlearned", "(nothing)"]) == 2
+
+
+def test_the_command_writes_a_run_and_leaves_models_and_rows(tiny_demo):
+    done = CliRunner().invoke(app, ["demo", "--out", "shown"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert record.read(tiny_demo / "shown" / RUNS[0])["command"] == "expunge demo"
+    assert "forgotten: Where does" in done.output and "kept: Where does" in done.output
+    assert {f.name for f in (tiny_demo / "shown" / "inputs").iterdir()} == {Path(name).name for name in INPUTS}
+
+
+def test_the_command_as_json_and_as_a_plan(tiny_demo):
+    planned = json.loads(CliRunner().invoke(app, ["demo", "--out", "shown", "--dry-run", "--json"]).stdout)
+    assert planned["method"] == ["npo"] and planned["steps"] == [1] and not (tiny_demo / "shown").exists()
+    said = json.loads(CliRunner().invoke(app, ["demo", "--out", "shown", "--json"]).stdout)
+    assert said["out"] == "shown" and list(said["runs"]) == list(RUNS)
+    log = record.read(tiny_demo / "shown" / RUNS[0])
+    assert all(said["runs"][RUNS[0]][when] == log[when] for when in ("before", "after", "reference"))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny_bench
 import torch
-from tiny_tune import call, said, settings
+from tiny_tune import SETTINGS, call, said, settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from expunge import jobs, record, tune
@@ -121,6 +121,18 @@ def test_the_same_again_runs_nothing_and_more_trials_go_on(finished, monkeypatch
         r | {"front": next(n["front"] for n in more["runs"] if n["name"] == r["name"])} for r in before["runs"]
     ]
     assert (finished / "out/trials/npo-0001/model").is_dir() and not (finished / "out/trials/npo-0002/model").exists()
+
+
+def test_the_command_tells_the_best_trial_and_runs_none_again(place, monkeypatch):
+    (place / "tuning.yaml").write_text(json.dumps(SETTINGS | {"methods": {"npo": {}}, "search": {"lr": "1e-3,1e-2"}}))
+    told = call("tuning.yaml", "--trials", 1)
+    assert told.exit_code == 0, told.output
+    (method,) = said()["methods"]
+    assert any(line.startswith(method["best"]) for line in told.stdout.splitlines()), told.stdout
+    assert "out/best-npo.toml" in told.stdout and Path("out/best-npo.toml").is_file()
+    monkeypatch.setattr(unlearning_run, "run", never)
+    again = json.loads(call("tuning.yaml", "--trials", 1, "--json").stdout)
+    assert again["out"] == "out" and again["runs"] == said()["runs"]
 
 
 def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(finished, monkeypatch):

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from expunge import InputError, methods, unlearn
+from expunge.unlearning.settings import Recipe
 
 FAST = {"max_steps": 2, "use_cpu": True, "disable_tqdm": True, "learning_rate": 0.01}
 
@@ -82,6 +83,20 @@ def test_callbacks_hear_of_every_step(workplace):
     own = Count()
     go("model", callbacks=[own], report_to="none")
     assert own.steps == 2
+
+
+def test_without_a_method_it_is_the_command_lines(workplace, monkeypatch):
+    built = []
+
+    def run(settings, **_):
+        built.append(settings.method)
+        raise InputError("enough")
+
+    monkeypatch.setattr("expunge.unlearning.run.run", run)
+    for given in ({}, {"method": "npo"}):
+        with pytest.raises(InputError, match="enough"):
+            unlearn("model", forget=rows("forget"), retain=rows("retain"), **given)
+    assert built == [Recipe.model_fields["method"].default, "npo"]
 
 
 def test_a_result_shows_its_figures(workplace, capsys):

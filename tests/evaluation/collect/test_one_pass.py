@@ -61,6 +61,16 @@ def by_hand(model, tokenizer, row, text):
     return [np.array(c) for c in zip(*out, strict=True)]
 
 
+def test_on_a_cpu_batches_are_small_unless_their_size_is_given(model, tokenizer, monkeypatch):
+    sizes = []
+    whole = collecting._batches
+    monkeypatch.setattr(collecting, "_batches", lambda coded, size, n: sizes.append(n) or whole(coded, size, n))
+    monkeypatch.setattr(score, "fastest_run", lambda *_: score.run_whole)
+    collect(model, tokenizer, probes())
+    collect(model, tokenizer, probes(), batch_tokens=60)
+    assert sizes == [collecting.BATCH_TOKENS_CPU, 60] and collecting.BATCH_TOKENS_CPU < collecting.BATCH_TOKENS
+
+
 @pytest.mark.parametrize("budget", [1, 60, 4096])
 def test_every_token_equals_a_loop(model, tokenizer, budget):
     collected = collect(model, tokenizer, probes(), batch_tokens=budget)
