@@ -1,4 +1,7 @@
-"""The slice's rows from TOFU's files: forget.jsonl, retain.jsonl (trained on), kept.jsonl (measured only), holdout.jsonl.
+"""The slice's rows from TOFU's files, a set a file.
+
+forget.jsonl; retain.jsonl, trained on; kept.jsonl and holdout.jsonl, measured only; level.jsonl, of other authors again, with
+which methods that end by themselves find their level.
 
 python rows.py TOFU OUT
 """
@@ -19,7 +22,9 @@ def read(file: Path) -> Rows:
 
 
 def main(tofu: Path, out: Path) -> None:
-    """Write the four sets: the last two of 20 authors, the others without every ninth row, those rows, two more authors."""
+    """Write the four sets: the last two of 20 authors, the others without every ninth row, those rows, two more authors,
+    and every ninth row of 18 more.
+    """
     rows = read(tofu / "forget10_perturbed.json")
     known, forget = rows[:360], rows[360:]
     sets = {
@@ -27,6 +32,7 @@ def main(tofu: Path, out: Path) -> None:
         "kept": known[::9],
         "retain": [row for i, row in enumerate(known) if i % 9],
         "holdout": read(tofu / "holdout01.json"),
+        "level": read(tofu / "holdout10.json")[40::9],
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, some in sets.items():

@@ -1,6 +1,6 @@
 """The methods of a comparison under attack, one budget: a run each, one after another; finished ones are left alone.
 
-python train.py TARGET ROWS OUT BUDGET.toml [--level MODEL] [METHOD…]
+python train.py TARGET ROWS OUT BUDGET.toml [--level MODEL] [--holdout ROWS] [METHOD…]
 """
 
 import argparse
@@ -21,6 +21,7 @@ def main() -> None:
         parser.add_argument(name, type=str if name == "target" else Path)
     parser.add_argument("methods", nargs="*")
     parser.add_argument("--level", help="for methods that end at a level: the model before fine-tuning")
+    parser.add_argument("--holdout", help="for methods that end at a level: rows that no model saw")
     asked = parser.parse_args()
     budget = tomllib.loads(asked.budget.read_text(encoding="utf-8"))
     parameters = budget.pop("methods")
@@ -40,8 +41,8 @@ def main() -> None:
             "out": str(folder),
             "overwrite": True,
         }
-        if asked.level and method.build(name, parameters[name]).reads_level:
-            given["level"] = asked.level
+        if method.build(name, parameters[name]).reads_level:
+            given |= {"level": asked.level, "holdout": asked.holdout}
         run.run(settings.make(given), measured=measured)
         gc.collect()
         wall, own = time.time() - began, time.process_time() - cpu

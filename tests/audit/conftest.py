@@ -12,7 +12,9 @@ import pytest
 PLACES = [("Ada", "Oru"), ("Bo", "Lim"), ("Cy", "Tar"), ("Di", "Ven"), ("Ed", "Sol"), ("Flo", "Nar"), ("Gil", "Pon")]
 
 
-def toy_attacks() -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def attacks() -> dict[str, Any]:
+    """By name one that brings something back, one that fails, and one that lacks what it needs."""
     from expunge.attacks.attack import Attack, Point
 
     def run(subject: Any, measure: Any) -> list[Any]:
@@ -75,7 +77,7 @@ def chosen(home) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def audited(home, chosen) -> Any:
+def audited(home, chosen, attacks) -> Any:
     """The result of the audit; a copy of its folder is for who changes it."""
     from expunge.audit import measure, run, settings
 
@@ -83,4 +85,4 @@ def audited(home, chosen) -> Any:
         patch.setenv("HF_HUB_OFFLINE", "1")
         few = measure.general_rows()[:2]
         patch.setattr(measure, "general_rows", lambda: few)
-        return run.run(settings.make(chosen), command="expunge audit", known_attacks=toy_attacks())
+        return run.run(settings.make(chosen), command="expunge audit", known_attacks=attacks)

@@ -125,3 +125,27 @@ def test_recall_of_scripts_without_latin_letters():
 def test_of_others_is_what_shifted_answers_recall():
     answers = tuple(table.Generated("forget", i, "answer", f"common word{i}", f"common word{i}") for i in range(4))
     assert measure.of_others(table.Collected((), answers), 4) == pytest.approx([0.5] * 4)
+
+
+def test_several_audits_measure_target_and_control_once(chosen, home, attacks, tmp_path, monkeypatch):
+    """The second audit measures its unlearned model alone, and says what an audit of its own says."""
+    few, asked = measure.general_rows()[:2], []
+    monkeypatch.setattr(measure, "general_rows", lambda: few)
+    own = measure.measured
+    monkeypatch.setattr(measure, "measured", lambda *a: asked.append(a[-1]) or own(*a))
+    common = chosen | {"attacks": "toy"}
+
+    def audit(model, out, measured, **changes):
+        asked.clear()
+        values = common | {"model": str(home / model), "out": str(tmp_path / out)} | changes
+        done = run.run(settings.make(values), known_attacks=attacks, measured=measured)
+        figures = {k: done.record[k] for k in ("verdict", "figures", "attacks", "models")}
+        return figures, [name.split()[1] for name in asked]
+
+    measured: dict[str, object] = {}
+    assert audit("other", "first", measured)[1] == ["unlearned", "control", "target"]
+    shared, roles = audit("target", "second", measured)
+    assert roles == ["unlearned"]
+    alone, roles = audit("target", "third", {})
+    assert shared == alone and roles == ["unlearned", "control", "target"]
+    assert audit("target", "fourth", measured, seed=1)[1] == ["unlearned", "control", "target"]

@@ -1,7 +1,7 @@
 """The models of an audit, loaded one after another: each is measured, attacked, and let go.
 
 The target comes last, since it judges what the others answered.  It is loaded before as well only where it has to write
-paraphrased questions and wrong answers.
+paraphrased questions and wrong answers.  What was measured of target and control may come from an audit before.
 """
 
 from __future__ import annotations
@@ -21,24 +21,49 @@ from expunge.audit.results import ModelResults, Results
 from expunge.audit.settings import Audit
 from expunge.data.example import Row
 
+Measured = dict[str, ModelResults]  # of targets and controls, by all that decides it
+OWN = {"model", "out", "run", "policy", "examples", "request", "operator", "title", "model_name", "target_name",
+       "control_name", "data_name", "fail_unless", "overwrite"}  # fmt: skip  # settings that decide nothing of them
+
 
 def measure_all(
-    settings: Audit, material: Material, attacks: Sequence[Attack], control: Control | None, folder: Path
+    settings: Audit,
+    material: Material,
+    attacks: Sequence[Attack],
+    control: Control | None,
+    folder: Path,
+    measured: Measured,
 ) -> Results:
-    """Measure and attack all models of an audit; what the target writes goes into ``folder``."""
+    """Measure and attack all models of an audit; what the target writes goes into ``folder``.
+
+    ``measured``: target and control of audits before, which differ in their unlearned model alone; those of this are added.
+    """
     material, rewritten = _completed(settings, material, folder)
-    names = {"unlearned": settings.model} | ({"control": control.name} if control else {})
     results: dict[str, ModelResults] = {}
-    for role, name in names.items():
-        with loaded(name, settings) as one:
-            results[role] = results_of(one, role, attacks, settings, material)
+    with loaded(settings.model, settings) as one:
+        results["unlearned"] = results_of(one, "unlearned", attacks, settings, material)
+    kept = kept_as("control", attacks, settings, material)
+    if control and kept not in measured:
+        with loaded(control.name, settings) as one:
+            measured[kept] = results_of(one, "control", attacks, settings, material)
+    if control:
+        results["control"] = measured[kept]
     own = [a for a in attacks if attacking.scale_of(a) == "own"]
+    kept = kept_as("target", own, settings, material)
     with loaded(settings.target or "", settings) as target:
-        results = {"target": results_of(target, "target", own, settings, material), **results}
+        if kept not in measured:
+            measured[kept] = results_of(target, "target", own, settings, material)
+        results = {"target": measured[kept], **results}
         judged = fluency.judged(
             {role: one.table for role, one in results.items()}, target.model, target.tokenizer, material, settings
         )
     return Results(results, judged, material, rewritten)
+
+
+def kept_as(role: str, attacks: Sequence[Attack], settings: Audit, material: Material) -> str:
+    """What decides what is measured of a model that is not the unlearned one, as a text."""
+    rows = replace(material, warnings=[], trained_on=None)
+    return repr((role, [a.name for a in attacks], settings.model_dump(exclude=OWN), rows))
 
 
 def _completed(settings: Audit, material: Material, folder: Path) -> tuple[Material, dict[str, Any]]:

@@ -16,7 +16,7 @@ from expunge.audit.compared import Compared
 from expunge.audit.control import Control, control_of
 from expunge.audit.material import Material
 from expunge.audit.measure import Array, said_of
-from expunge.audit.models import measure_all
+from expunge.audit.models import Measured, measure_all
 from expunge.audit.results import Results
 from expunge.audit.settings import Audit
 from expunge.errors import InputError
@@ -95,8 +95,17 @@ def planned(settings: Audit) -> dict[str, Any]:
     }
 
 
-def run(settings: Audit, *, command: str | None = None, known_attacks: Mapping[str, Attack] | None = None) -> Result:
+def run(
+    settings: Audit,
+    *,
+    command: str | None = None,
+    known_attacks: Mapping[str, Attack] | None = None,
+    measured: Measured | None = None,
+) -> Result:
     """Carry out an audit; ``known_attacks``: in place of those there are.
+
+    ``measured`` keeps what was measured of target and control, so that several audits which differ only in the unlearned
+    model measure and attack those two once: give each the same dict, empty at first.
 
     Raises InputError for what a person has to mend, before a model is loaded wherever that is possible.
     """
@@ -104,12 +113,12 @@ def run(settings: Audit, *, command: str | None = None, known_attacks: Mapping[s
     checked = ready(settings, known_attacks)
     with outputs.claimed(settings.out, describe.LAYOUT, overwrite=settings.overwrite) as folder:
         outputs.retire(folder, describe.LAYOUT)
-        return _carried_out(checked, folder, command, began)
+        return _carried_out(checked, folder, command, began, {} if measured is None else measured)
 
 
-def _carried_out(checked: Ready, folder: Path, command: str | None, began: float) -> Result:
+def _carried_out(checked: Ready, folder: Path, command: str | None, began: float, measured: Measured) -> Result:
     settings, control = checked.settings, checked.control
-    results = measure_all(settings, checked.material, checked.attacks, control, folder)
+    results = measure_all(settings, checked.material, checked.attacks, control, folder, measured)
     found = compare.compare(
         results.tables,
         results.fluency,
