@@ -1,6 +1,6 @@
 """The slice's rows from TOFU's files, a set a file.
 
-forget.jsonl; retain.jsonl, trained on; kept.jsonl and holdout.jsonl, measured only; level.jsonl, of other authors again, with
+forget.jsonl; retain.jsonl, trained on; kept.jsonl and holdout.jsonl, measured only; level.jsonl, of other authors again, by
 which methods that end by themselves find their level.
 
 python rows.py TOFU OUT
