@@ -28,15 +28,15 @@ def main() -> None:
     asked = parser.parse_args()
     names = {key: os.environ.get(f"{key.upper()}_NAME", value) for key, value in NAMES.items()}
     models = {names["control"]: asked.retrained, names["target"]: asked.target}
-    models |= {one.parent.name: str(one.parent / "model") for one in sorted(asked.runs.glob("*/run.json"))}
+    runs = sorted(one.parent.name for one in asked.runs.glob("*/run.json"))
     measured: run.Measured = {}
-    for name in asked.models or models:
+    for name in asked.models or [*models, *runs]:
         out = asked.out / name
         if (out / "audit.json").exists():
             continue
         began, cpu = time.time(), time.process_time()
         given = {
-            "model": models[name],
+            "model": models.get(name, str(asked.runs / name / "model")),
             "target": asked.target,
             "retrained": asked.retrained,
             **{part: str(asked.measured_rows / f"{file}.jsonl")

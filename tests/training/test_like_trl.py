@@ -77,7 +77,7 @@ def test_a_method_with_a_level_takes_a_model_or_its_name(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"train_dataset": {"forget": ROWS}}, "no retain rows, which npo reads"),
+        ({"train_dataset": {"forget": ROWS}}, "npo reads retain rows, and there are none"),
         ({"method": "pdu_level"}, r"needs a level \(level=, .* use expunge.unlearn"),
         ({"method": "altpo"}, "needs other answers .* use expunge.unlearn"),
         ({"processing_class": None}, "processing_class is missing"),

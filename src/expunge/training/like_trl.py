@@ -67,6 +67,20 @@ def prepared(
     return out, chosen
 
 
+def check_complete(method: Method, given: Mapping[str, Any], level: Any) -> None:
+    """Raise InputError where ``method`` reads more than the rows that are ``given``, by stream, and the ``level``."""
+    if method.alternate or (method.reads_level and level is None):
+        needs = "other answers to the forget questions" if method.alternate else "a level (level=, a model or its name)"
+        raise InputError(
+            f"{method.name} needs {needs} beside forget and retain rows; use expunge.unlearn, which makes what is missing, "
+            "or a method such as npo"
+        )
+    if missing := [stream for stream in method.streams if stream not in given]:
+        raise InputError(
+            f"{method.name} reads {missing[0]} rows, and there are none; give them beside the {', '.join(given)} rows"
+        )
+
+
 def level_of(given: Any) -> Any:
     """What the reference takes as its level: a loader of a model or of its name; anything else as it is."""
     if isinstance(given, str | os.PathLike):
@@ -83,16 +97,7 @@ def _with_rows(
     chat_template: bool,
 ) -> dict[str, Any]:
     """Data set, collator, tokenizer and arguments."""
-    if method.alternate or (method.reads_level and level is None):
-        needs = "other answers to the forget questions" if method.alternate else "a level (level=, a model or its name)"
-        raise InputError(
-            f"{method.name} needs {needs} beside forget and retain rows; use expunge.unlearn, which makes what is missing, "
-            "or a method such as npo"
-        )
-    if missing := [stream for stream in method.streams if stream not in dataset]:
-        raise InputError(
-            f"train_dataset has no {missing[0]} rows, which {method.name} reads; give {{'forget': …, 'retain': …}}"
-        )
+    check_complete(method, dataset, level)
     tokenizer: Any = out.get("processing_class")
     if tokenizer is None:
         raise InputError("processing_class is missing: give the model's tokenizer")
