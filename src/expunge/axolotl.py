@@ -21,7 +21,7 @@ from expunge.training import like_trl
 from expunge.training.trainer import UnlearningTrainer
 
 if TYPE_CHECKING:
-    BasePlugin: Any = object
+    BasePlugin = object
 else:
     try:
         from axolotl.integrations.base import BasePlugin
