@@ -113,7 +113,7 @@ def test_the_same_again_runs_nothing_and_more_trials_go_on(finished, monkeypatch
     with monkeypatch.context() as m:
         m.setattr(on_rows, "measured_model", never)
         m.setattr(unlearning_run, "run", never)
-        again = tune.run(settings(keep_models=True, overwrite=True))  # which is of other settings only
+        again = tune.run(settings(keep_models=True, overwrite=True, lora={}))  # overwrite is for other settings only
     assert again["runs"] == before["runs"] and again["target"] == before["target"]
     more = tune.run(settings(trials=3))
     assert [r["number"] for r in more["runs"]] == [0, 1, 2, 0, 1, 2]

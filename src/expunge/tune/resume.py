@@ -52,13 +52,23 @@ def setup_of(settings: Tune, folder: Path, key: Mapping[str, Any]) -> dict[str, 
     if not file.exists():
         return {}
     said = record.check_schema(files.read_json(file, description="record", remedy=REMEDY), file)
-    old = said.get("made_of") or {}
+    old, key = filled(said.get("made_of") or {}), filled(key)
     for name in {**old, **key}:
         if old.get(name) != key.get(name):
             if settings.overwrite:
                 return {}
             raise InputError(f"{folder} holds a tuning with other settings ({_difference(name, old, key)}); {REMEDY}")
     return said
+
+
+def filled(key: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without settings that are empty: a table that says nothing is as good as none.
+
+    >>> filled({"settings": {"lora": {}, "seed": 0, "dtype": None}, "methods": {"npo": {}}})
+    {'settings': {'seed': 0}, 'methods': {'npo': {}}}
+    """
+    settings = {k: v for k, v in (key.get("settings") or {}).items() if v is not None and v not in ({}, [])}
+    return {**key, **({"settings": settings} if "settings" in key else {})}
 
 
 def methods_of(folder: Path) -> list[str]:
