@@ -102,6 +102,9 @@ def test_another_model_is_calibrated_on_holdout_rows():
     there = [logp(model, e, temperature, shift) for e in rows]
     means = [sum(float(v.mean()) for v in of) / len(of) for of in (here, there)]
     assert means[1] == pytest.approx(means[0], abs=1e-5)
+    apart = torch.stack([b.mean() - a.mean() for a, b in zip(here, there, strict=True)])
+    half = 1.645 * float(apart.std()) * (1 / 4 + 1 / 3) ** 0.5  # 4 holdout rows, 3 to forget
+    assert made.uncertainty == pytest.approx(half, rel=1e-3) and half > 1e-3
     off = [abs(float(torch.cat(there).std() - torch.cat(here).std()))]
     for other in (temperature * 2 ** (1 / 16), temperature / 2 ** (1 / 16)):  # the temperatures beside it are no nearer
         moved = unseen.logit_shift([logp(model, e, other) for e in rows], means[0])
@@ -131,6 +134,33 @@ def logits_of(model, example):
     with torch.no_grad():
         logits = model(torch.tensor([example.input_ids])).logits[0]
     return logits[:-1][labels[1:] != -100], labels[1:][labels[1:] != -100]
+
+
+def test_what_is_said_of_unseen_rows_holds_for_further_ones():
+    """Of 2000 draws of 20 unseen rows and 10 further ones nine in ten have the mean of those within the interval."""
+    draws = torch.Generator().manual_seed(0)
+    within = 0
+    for _ in range(2000):
+        true = torch.randn(30, generator=draws) * 0.7 - 2.0  # the rows' means under the start model; the level has -2
+        mean = true[:20].mean()
+        half = unseen.uncertainty([mean[None]] * 20, list(true[:20, None]), 10)
+        within += abs(float(true[20:].mean() - mean)) <= half
+    assert 0.875 <= within / 2000 <= 0.925
+    assert unseen.uncertainty([torch.zeros(3)], [torch.ones(3)], 10) is None
+
+
+def test_the_level_of_unseen_rows_is_that_of_their_kinds():
+    rows = [example([1], [5, 6]), example([1], [5, 7]), example([1], [5, 5])]
+    of = [torch.tensor([[a, 0.0], [b, 0.0]]) for a, b in ([-1.0, -4.0], [-2.0, -6.0], [-3.0, -0.5])]
+    every = -16.5 / 6
+    said = torch.tensor(
+        [(-6.0 + 5 * every) / 8] * 2
+    )  # from outside, 5 and 6 are both in more than three tenths of the answers
+    torch.testing.assert_close(unseen.levels(rows[:1], rows, of)[0][:, 0], said)
+    found = unseen.explained(rows, of)
+    assert [len(v) for v in found] == [2, 2, 2]
+    # without its own row, 6 is in none of the others
+    torch.testing.assert_close(found[0], torch.tensor([(-6.0 + 5 * every) / 8, (-10.0 + 5 * every) / 7]))
 
 
 def test_a_few_answers_are_made_up_and_none_of_plain_texts(monkeypatch, tmp_path):

@@ -171,7 +171,8 @@ class LevelInfo(TypedDict):
     """How far the forget set is from its level, in nats a token: the mean ``difference`` over ``rows`` with its 90 %
     interval, against ``margin``; ``verdict``: short, near, at or beyond.  ``source``: ``model``, what gave the level is
     ``model``; ``model and holdout``, which was calibrated on holdout rows by a ``temperature`` and a ``shift``;
-    ``holdout``; or ``alternates``, which the start model made up.  It was tested ``every`` so many steps; the weights lie
+    ``holdout``; or ``alternates``, which the start model made up.  ``uncertainty``: half of the 90 % interval of the level's
+    own mean, from the holdout rows; None where nothing says it.  It was tested ``every`` so many steps; the weights lie
     ``share_of_last_steps`` of the way from the test before to the last step, and keep the share ``kept`` of the probability
     of retain rows.
     """
@@ -180,6 +181,7 @@ class LevelInfo(TypedDict):
     model: str | None
     temperature: NotRequired[float | None]
     shift: NotRequired[float | None]
+    uncertainty: NotRequired[float | None]
     rows: float | None
     distance_before: float | None
     margin: float | None

@@ -68,6 +68,18 @@ LEVELS = {  # source of a level -> how it is told
 }
 
 
+def known(level: Any) -> str:
+    """How well a level is known, as a sentence."""
+    if level.get("uncertainty") is not None:
+        return (
+            f"The level itself is known to ±{level['uncertainty']:.2g} nats a token (90 %), if the forget set is of the "
+            "holdout rows' kind."
+        )
+    if "holdout" in (level["source"] or ""):  # a record of before this was computed
+        return ""
+    return "How near that level is to a retrained model's was not measured: there were no holdout rows."
+
+
 def notes(said: Any) -> list[str]:
     """Sentences about a budget, and about micro-batches that were halved."""
     record = complete(RunRecord, said)
@@ -85,7 +97,7 @@ def notes(said: Any) -> list[str]:
             f"Answers of the forget set are {level['difference']:+.3g} nats a token less likely than under a model that "
             f"never saw them{how} (90 % interval {level['low']:+.3g} to {level['high']:+.3g}, "
             f"margin ±{level['margin']:.2g}, "
-            f"{level['distance_before']:.3g} to go before training): {level['verdict']} that level."
+            f"{level['distance_before']:.3g} to go before training): {level['verdict']} that level. {known(level)}".rstrip()
         )
     if halved := record["out_of_memory"]:
         at = ", ".join(f"{count(one['rows'])} rows from step {count(one['step'])} on" for one in halved)

@@ -41,9 +41,11 @@ class CachedLogp:
 @dataclass(frozen=True)
 class CachedLevel:
     """Levels of the tokens of some rows, without a model: ``rows[stream][i]`` is (|y_i|, 2), the log-probability of each
-    labelled token and the entropy of its prediction."""
+    labelled token and the entropy of its prediction.  ``uncertainty``: half of the 90 % interval of the mean of the first,
+    in nats a token."""
 
     rows: Mapping[str, Mapping[int, Tensor]]
+    uncertainty: float | None = None
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """That of ``batch``, aligned with the model's own view."""
@@ -54,10 +56,12 @@ class CachedLevel:
 @dataclass(frozen=True)
 class CachedPredictions:
     """What a model that never saw the rows predicts in them: ``rows[stream][i]`` is (|y_i|, 1 + 2K), see
-    :mod:`expunge.training.predictions`; ``calibration``: how that model's predictions were changed."""
+    :mod:`expunge.training.predictions`; ``calibration``: how that model's predictions were changed; ``uncertainty``: half of
+    the 90 % interval of the mean log-probability of the labelled tokens, nats a token."""
 
     rows: Mapping[str, Mapping[int, Tensor]]
     calibration: Calibration = AS_IT_IS
+    uncertainty: float | None = None
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """That model's view of ``batch``, aligned with the own model's."""

@@ -193,9 +193,12 @@ def watched(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ended_at(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
-    """How far the forget set is from its level; ``level``: what gave that, and here how its predictions were calibrated."""
+    """How far the forget set is from its level; ``level``: what gave that, and here how its predictions were calibrated, and
+    how well it is known.
+    """
     how = getattr(trainer.reference.level, "calibration", AS_IT_IS)
-    return {**level, **({} if how == AS_IT_IS else how._asdict()), **trainer.level.described()}
+    calibrated = {} if how == AS_IT_IS else how._asdict()
+    return {**level, **calibrated, "uncertainty": trainer.level.uncertainty, **trainer.level.described()}
 
 
 def reference(trainer: Any) -> dict[str, Any]:

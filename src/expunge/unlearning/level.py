@@ -96,8 +96,10 @@ def loader(
         return unseen.as_sure(load(str(name)).model, target.model, own, few, pad), []
     if source == "model and holdout":
         return unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad), []
-    rows = data.examples.get("holdout")
+    rows, unsure = data.examples.get("holdout"), None
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)
-    levels = unseen.levels(own, rows, unseen.predictions(target.model, rows, pad))
-    return CachedLevel({"forget": levels}), warnings
+    of = unseen.predictions(target.model, rows, pad)
+    if source == "holdout":
+        unsure = unseen.uncertainty(unseen.explained(rows, of), [values[:, 0] for values in of], len(own))
+    return CachedLevel({"forget": unseen.levels(own, rows, of)}, unsure), warnings

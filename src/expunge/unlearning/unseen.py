@@ -20,6 +20,9 @@ those at which the log-probabilities of the holdout rows' tokens have the mean a
 under the start model.  Without holdout rows T comes from answers that the start model makes up, and s is 0: it finds those
 likelier than unseen ones, but is no surer of them.
 
+Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
+do not, since they are none of the kind.
+
 How near each is to a retrained model: ``python -m perf.levels``.
 """
 
@@ -44,6 +47,7 @@ from expunge.forward import kernels
 from expunge.forward.family import unwrap
 from expunge.forward.view import IGNORE, see
 from expunge.training.cached import CachedPredictions
+from expunge.training.levels import QUANTILE
 from expunge.training.predictions import AS_IT_IS, Calibration, moved
 from expunge.training.predictions import predictions as at_level
 from expunge.unlearning import alternates
@@ -66,9 +70,7 @@ Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
 def levels(own: Sequence[Example], unseen: Sequence[Example], of: Sequence[Tensor]) -> dict[int, Tensor]:
     """Row number -> (|y_i|, 2) the levels of the labelled tokens of ``own``; ``of``: :func:`predictions` of ``unseen``."""
-    answers = [set(labels(e)) for e in unseen]
-    found = Counter(y for answer in answers for y in answer)
-    by_kind = [kinds(e, found, len(unseen), answer) for e, answer in zip(unseen, answers, strict=True)]
+    found, by_kind = _kinds_of(unseen)
     logp, entropy = (means(by_kind, [values[:, k].tolist() for values in of]) for k in (0, 1))
     return {
         i: torch.tensor([(logp[kind], entropy[kind]) for kind in kinds(e, found, len(unseen))])
@@ -76,18 +78,53 @@ def levels(own: Sequence[Example], unseen: Sequence[Example], of: Sequence[Tenso
     }
 
 
+def explained(unseen: Sequence[Example], of: Sequence[Tensor]) -> list[Tensor]:
+    """Of each of the ``unseen`` rows (|y|,) the level that its tokens have by their kinds."""
+    _, by_kind = _kinds_of(unseen)
+    logp = means(by_kind, [values[:, 0].tolist() for values in of])
+    return [torch.tensor([logp[kind] for kind in row]) for row in by_kind]
+
+
+def _kinds_of(unseen: Sequence[Example]) -> tuple[Counter[int], list[list[Kind]]]:
+    """In how many of the answers each token is, and the kinds of the tokens of each."""
+    answers = [set(labels(e)) for e in unseen]
+    found = Counter(y for answer in answers for y in answer)
+    return found, [kinds(e, found, len(unseen), answer) for e, answer in zip(unseen, answers, strict=True)]
+
+
+def uncertainty(level: Sequence[Tensor], start: Sequence[Tensor], rows: int) -> float | None:
+    r"""Half of the 90 % interval of a level's mean over ``rows`` rows, in nats a token; None from fewer than two rows.
+
+    ``level``, ``start``: (|y|,) of each of m unseen rows, the log-probabilities of its tokens as the level has them and
+    under the start model, which never saw it.  The forget rows are taken for n = ``rows`` more of the same kind: with σ the
+    standard deviation of the differences of the rows' means, it is that of the mean of n further differences,
+
+    .. math:: 1.645\,\sigma\sqrt{\tfrac{1}{m} + \tfrac{1}{n}}.
+
+    >>> pair = [torch.tensor([-1.0, -1.0]), torch.tensor([-3.0])], [torch.tensor([-2.0, -2.0]), torch.tensor([-2.0])]
+    >>> round(uncertainty(*pair, rows=2), 3)  # differences 1 and -1, σ = √2
+    2.326
+    """
+    pairs = [(a, b) for a, b in zip(level, start, strict=True) if len(a)]
+    if len(pairs) < 2:
+        return None
+    apart = torch.stack([(a.double() - b.double()).mean() for a, b in pairs])
+    return QUANTILE * float(apart.std()) * (1 / len(pairs) + 1 / rows) ** 0.5
+
+
 def calibrated(
     model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
 ) -> CachedPredictions:
     """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream."""
-    return _predicted(model, own, pad_id, _calibration(model, start, unseen, pad_id))
+    how, unsure = _calibration(model, start, unseen, pad_id, len(own))
+    return replace(_predicted(model, own, pad_id, how), uncertainty=unsure)
 
 
 def as_sure(
     model: nn.Module, start: nn.Module, own: Sequence[Example], made_up: Sequence[Example], pad_id: int
 ) -> CachedPredictions:
     """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones."""
-    how = _calibration(model, start, made_up, pad_id) if made_up else AS_IT_IS
+    how = _calibration(model, start, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
     return _predicted(model, own, pad_id, how._replace(shift=0.0))
 
 
@@ -96,10 +133,16 @@ def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calib
     return CachedPredictions({"forget": dict(enumerate(found))}, how)
 
 
-def _calibration(model: nn.Module, start: nn.Module, unseen: Sequence[Example], pad_id: int) -> Calibration:
+def _calibration(
+    model: nn.Module, start: nn.Module, unseen: Sequence[Example], pad_id: int, rows: int
+) -> tuple[Calibration, float | None]:
+    """T and s, and the :func:`uncertainty` of the level that they give ``rows`` rows."""
     some = evenly(unseen, CALIBRATED)
     here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
-    return calibration(_by_row(model, some, pad_id, tempered), here)
+    by_temperature = _by_row(model, some, pad_id, tempered)
+    how = calibration(by_temperature, here)
+    at = TEMPERATURES.index(how.temperature)
+    return how, uncertainty([moved(v[:, at], how.shift) for v in by_temperature], here, rows)
 
 
 def tempered(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
