@@ -28,6 +28,7 @@ How near each is to a retrained model: ``python -m perf.levels``.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +110,7 @@ def uncertainty(level: Sequence[Tensor], start: Sequence[Tensor], rows: int) -> 
     if len(pairs) < 2:
         return None
     apart = torch.stack([(a.double() - b.double()).mean() for a, b in pairs])
-    return QUANTILE * float(apart.std()) * (1 / len(pairs) + 1 / rows) ** 0.5
+    return QUANTILE * float(apart.std()) * math.sqrt(1 / len(pairs) + 1 / rows)
 
 
 def calibrated(
