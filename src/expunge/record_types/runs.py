@@ -172,7 +172,8 @@ class LevelInfo(TypedDict):
     interval, against ``margin``; ``verdict``: short, near, at or beyond.  ``source``: ``model``, what gave the level is
     ``model``; ``model and holdout``, which was calibrated on holdout rows by a ``temperature`` and a ``shift``;
     ``holdout``; or ``alternates``, which the start model made up.  ``uncertainty``: half of the 90 % interval of the level's
-    own mean, from the holdout rows; None where nothing says it.  It was tested ``every`` so many steps; the weights lie
+    own mean, from the holdout rows; None where nothing says it.  ``in_context``: whether the model that gave the level read
+    rows to keep before each row.  It was tested ``every`` so many steps; the weights lie
     ``share_of_last_steps`` of the way from the test before to the last step, and keep the share ``kept`` of the probability
     of retain rows.
     """
@@ -182,6 +183,7 @@ class LevelInfo(TypedDict):
     temperature: NotRequired[float | None]
     shift: NotRequired[float | None]
     uncertainty: NotRequired[float | None]
+    in_context: NotRequired[bool | None]
     rows: float | None
     distance_before: float | None
     margin: float | None

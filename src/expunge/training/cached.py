@@ -57,11 +57,14 @@ class CachedLevel:
 class CachedPredictions:
     """What a model that never saw the rows predicts in them: ``rows[stream][i]`` is (|y_i|, 1 + 2K), see
     :mod:`expunge.training.predictions`; ``calibration``: how that model's predictions were changed; ``uncertainty``: half of
-    the 90 % interval of the mean log-probability of the labelled tokens, nats a token."""
+    the 90 % interval of the mean log-probability of the labelled tokens, nats a token; ``in_context``: whether that model
+    read rows to keep before each row.
+    """
 
     rows: Mapping[str, Mapping[int, Tensor]]
     calibration: Calibration = AS_IT_IS
     uncertainty: float | None = None
+    in_context: bool = False
 
     def view(self, stream: str, batch: Mapping[str, Tensor], own: ForwardPass) -> ForwardPass:
         """That model's view of ``batch``, aligned with the own model's."""

@@ -198,7 +198,11 @@ def ended_at(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
     """
     how = getattr(trainer.reference.level, "calibration", AS_IT_IS)
     calibrated = {} if how == AS_IT_IS else how._asdict()
-    return {**level, **calibrated, "uncertainty": trainer.level.uncertainty, **trainer.level.described()}
+    known = {
+        "uncertainty": trainer.level.uncertainty,
+        "in_context": getattr(trainer.reference.level, "in_context", False),
+    }
+    return {**level, **calibrated, **known, **trainer.level.described()}
 
 
 def reference(trainer: Any) -> dict[str, Any]:

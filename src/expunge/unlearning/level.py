@@ -95,7 +95,8 @@ def loader(
         few = unseen.few_made_up(data, target, settings, folder)
         return unseen.as_sure(load(str(name)).model, target.model, own, few, pad), []
     if source == "model and holdout":
-        return unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad), []
+        kept = () if settings.retain is None else data.examples.get("retain", ())
+        return unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad, kept), []
     rows, unsure = data.examples.get("holdout"), None
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)

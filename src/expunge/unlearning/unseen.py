@@ -47,11 +47,12 @@ from expunge.errors import InputError
 from expunge.forward import kernels
 from expunge.forward.family import unwrap
 from expunge.forward.view import IGNORE, see
+from expunge.models.positions import positions
 from expunge.training.cached import CachedPredictions
 from expunge.training.levels import QUANTILE
 from expunge.training.predictions import AS_IT_IS, Calibration, moved
 from expunge.training.predictions import predictions as at_level
-from expunge.unlearning import alternates
+from expunge.unlearning import alternates, in_context
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
@@ -114,18 +115,38 @@ def uncertainty(level: Sequence[Tensor], start: Sequence[Tensor], rows: int) -> 
 
 
 def calibrated(
-    model: nn.Module, start: nn.Module, own: Sequence[Example], unseen: Sequence[Example], pad_id: int
+    model: nn.Module,
+    start: nn.Module,
+    own: Sequence[Example],
+    unseen: Sequence[Example],
+    pad_id: int,
+    kept: Sequence[Example] = (),
 ) -> CachedPredictions:
-    """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream."""
-    how, unsure = _calibration(model, start, unseen, pad_id, len(own))
-    return replace(_predicted(model, own, pad_id, how), uncertainty=unsure)
+    """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream.
+
+    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`); taken is
+    what explains the unseen rows better, by the :func:`uncertainty`.
+    """
+    some = evenly(unseen, CALIBRATED)
+    here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
+    ways: dict[bool, tuple[Sequence[Example], Sequence[Example]]] = {False: (own, some)}
+    if kept:
+        behind = partial(in_context.behind, kept=kept, room=positions(model))
+        ways[True] = behind(own), behind(some)
+    found = {way: _calibration(model, here, seen, pad_id, len(own)) for way, (_, seen) in ways.items()}
+    best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))
+    how, unsure = found[best]
+    return replace(_predicted(model, ways[best][0], pad_id, how), uncertainty=unsure, in_context=best)
 
 
 def as_sure(
     model: nn.Module, start: nn.Module, own: Sequence[Example], made_up: Sequence[Example], pad_id: int
 ) -> CachedPredictions:
     """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones."""
-    how = _calibration(model, start, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
+    if not made_up:
+        return _predicted(model, own, pad_id, AS_IT_IS)
+    here = [v[:, 0] for v in _by_row(start, made_up, pad_id, at_level)]
+    how, _ = _calibration(model, here, made_up, pad_id, len(own))
     return _predicted(model, own, pad_id, how._replace(shift=0.0))
 
 
@@ -135,12 +156,10 @@ def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calib
 
 
 def _calibration(
-    model: nn.Module, start: nn.Module, unseen: Sequence[Example], pad_id: int, rows: int
+    model: nn.Module, here: Sequence[Tensor], unseen: Sequence[Example], pad_id: int, rows: int
 ) -> tuple[Calibration, float | None]:
-    """T and s, and the :func:`uncertainty` of the level that they give ``rows`` rows."""
-    some = evenly(unseen, CALIBRATED)
-    here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
-    by_temperature = _by_row(model, some, pad_id, tempered)
+    """T and s, and the :func:`uncertainty` of the level that they give ``rows`` rows; ``here``: under the start model."""
+    by_temperature = _by_row(model, unseen, pad_id, tempered)
     how = calibration(by_temperature, here)
     at = TEMPERATURES.index(how.temperature)
     return how, uncertainty([moved(v[:, at], how.shift) for v in by_temperature], here, rows)

@@ -1,0 +1,68 @@
+r"""Rows that are to be kept, put before a row: what a model that never saw either then says in their manner.
+
+A model before fine-tuning does not know the form of the answers, "3101 Penland Parkway, Anchorage, AK, 99515." and not "She
+lives in …"; one that was trained on the rows to keep, and on them alone, does.  With a few of those in front it is told the
+form without a step of training (few-shot prompting, Brown et al. 2020, arXiv:2005.14165): the nearest ones, by the tokens
+that the questions share,
+
+.. math:: J(a, b) = \frac{|Q_a \cap Q_b|}{|Q_a \cup Q_b|},
+
+with Q the set of a row's tokens that are not labelled, of a plain text all.  Rows stand there as they would alone, one after
+the other, so that any kind of row does; the nearest last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from expunge.data.example import Example
+from expunge.forward.view import IGNORE
+
+SHOTS = 8  # rows that are put before one, at most
+CONTEXT = 512  # tokens of them, at most
+
+
+def behind(rows: Sequence[Example], kept: Sequence[Example], *, room: int | None = None) -> list[Example]:
+    """``rows``, each behind the nearest of the ``kept`` ones, of which no token is labelled.
+
+    ``room``: the most tokens that a model has positions for.
+    """
+    asked = [_asked(e) for e in kept]
+    out = []
+    for row in rows:
+        context = CONTEXT if room is None else min(CONTEXT, room - len(row.input_ids))
+        out.append(_after(row, [kept[i] for i in _nearest(_asked(row), asked)], context))
+    return out
+
+
+def _nearest(own: frozenset[int], asked: Sequence[frozenset[int]]) -> list[int]:
+    """The numbers of the :data:`SHOTS` nearest, the nearest first; of equals the first."""
+    return sorted(range(len(asked)), key=lambda i: (-overlap(own, asked[i]), i))[:SHOTS]
+
+
+def overlap(a: frozenset[int], b: frozenset[int]) -> float:
+    """J of the module; 0 of two empty sets.
+
+    >>> overlap(frozenset([1, 2, 3]), frozenset([2, 3, 4]))
+    0.5
+    """
+    return len(a & b) / max(1, len(a | b))
+
+
+def _asked(example: Example) -> frozenset[int]:
+    found = frozenset(t for t, y in zip(example.input_ids, example.labels, strict=True) if y == IGNORE)
+    return found or frozenset(example.input_ids)
+
+
+def _after(row: Example, nearest: Sequence[Example], context: int) -> Example:
+    """The nearest that fit, the first of them last, then the row; its first token stays without a prediction."""
+    taken: list[Example] = []
+    for example in nearest:
+        if sum(len(e.input_ids) for e in taken) + len(example.input_ids) > context:
+            break
+        taken.insert(0, example)
+    if not taken:
+        return row
+    before = [token for example in taken for token in example.input_ids]
+    labels = [IGNORE] * len(before) + [IGNORE, *row.labels[1:]]
+    return Example((*before, *row.input_ids), tuple(labels))
