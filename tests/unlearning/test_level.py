@@ -34,7 +34,9 @@ def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     ]["forget"]["rows"]
     assert said["level"]["verdict"] in ("at", "near") and said["stopped"]["reason"] == "level"
     assert abs(said["level"]["difference"]) < said["level"]["distance_before"]
-    assert "level of a model that never saw the forget set" in Path("out/report.html").read_text()
+    page = Path("out/report.html").read_text()
+    assert "level of a model that never saw the forget set" in page and "there were no holdout rows" in page
+    assert said["level"]["uncertainty"] is None and said["level"]["in_context"] is False
     assert done.record["training"]["stopped_after"] < 60 * 2
 
 
@@ -99,7 +101,10 @@ def test_holdout_rows_give_it_where_no_model_is_named(workplace):
     assert (said["source"], said["model"], said["rows"]) == ("holdout", None, 3) and said["distance_before"] > 0
     assert said["verdict"] in ("at", "near") and done.record["training"]["stopped_after"] < 60
     assert done.record["data"]["holdout"]["rows"] == 2 and "holdout_level" not in done.record["training"]
-    assert "as estimated from the holdout rows" in Path("out/report.html").read_text()
+    page = Path("out/report.html").read_text()
+    assert "as estimated from the holdout rows" in page and said["uncertainty"] > 0
+    assert f"The level itself is known to ±{said['uncertainty']:.2g} nats a token" in page
+    assert f"the level itself is known to ± {said['uncertainty']:.2g}" in done.record["stopped"]["sentence"]
 
 
 def test_holdout_rows_scale_what_a_model_says(tmp_path):
@@ -114,6 +119,20 @@ def test_holdout_rows_scale_what_a_model_says(tmp_path):
     expected = unseen.calibrated(loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0)
     assert warnings == [] and held.rows["forget"].keys() == {0, 1, 2} and held.calibration == expected.calibration
     assert all(torch.equal(held.rows["forget"][i], values) for i, values in expected.rows["forget"].items())
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_rows_to_keep_are_read_before_those_of_holdout_where_the_user_gave_them(tmp_path, monkeypatch, given):
+    """Those that the model wrote itself are of other kinds."""
+    made = settings.make(
+        {"model": "m", "forget": "-", "level": "earlier", "holdout": "h"} | ({"retain": "r"} if given else {})
+    )
+    streams = {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4), "retain": tiny.examples(20, 5)}
+    read = []
+    monkeypatch.setattr(unseen, "calibrated", lambda *args: read.append(args[-1]))
+    target = SimpleNamespace(model=tiny.model(), tokenizer=SimpleNamespace(pad_token_id=0))
+    level.loader(made, methods.level(), lambda _: SimpleNamespace(model=None), Data({}, streams, []), target, tmp_path)
+    assert read == [streams["retain"] if given else ()]
 
 
 def test_without_any_the_model_makes_answers_up(workplace, monkeypatch):
