@@ -36,6 +36,12 @@ def test_as_many_as_fit_and_at_most_eight():
     assert in_context.behind([alone], kept, room=50) == [alone] and in_context.behind([alone], []) == [alone]
 
 
+def test_of_very_many_rows_a_part_is_looked_through(monkeypatch):
+    monkeypatch.setattr(in_context, "POOL", 3)
+    (made,) = in_context.behind([row([1], [3])], [row([10 + k, 1], [2]) for k in range(9)])
+    assert made.input_ids[:-2:3] == (16, 13, 10)  # every third
+
+
 def test_a_plain_text_has_the_labels_that_it_had():
     """Its first token has no prediction alone, and none behind others."""
     text = Example((5, 6, 7), (5, 6, 7))

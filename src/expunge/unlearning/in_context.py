@@ -14,12 +14,14 @@ the other, so that any kind of row does; the nearest last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nsmallest
 
-from expunge.data.example import Example
+from expunge.data.example import Example, evenly
 from expunge.forward.view import IGNORE
 
 SHOTS = 8  # rows that are put before one, at most
 CONTEXT = 512  # tokens of them, at most
+POOL = 2048  # rows that are looked through, evenly spaced, at most
 
 
 def behind(rows: Sequence[Example], kept: Sequence[Example], *, room: int | None = None) -> list[Example]:
@@ -27,6 +29,7 @@ def behind(rows: Sequence[Example], kept: Sequence[Example], *, room: int | None
 
     ``room``: the most tokens that a model has positions for.
     """
+    kept = evenly(kept, POOL)
     asked = [_asked(e) for e in kept]
     out = []
     for row in rows:
@@ -37,7 +40,7 @@ def behind(rows: Sequence[Example], kept: Sequence[Example], *, room: int | None
 
 def _nearest(own: frozenset[int], asked: Sequence[frozenset[int]]) -> list[int]:
     """The numbers of the :data:`SHOTS` nearest, the nearest first; of equals the first."""
-    return sorted(range(len(asked)), key=lambda i: (-overlap(own, asked[i]), i))[:SHOTS]
+    return nsmallest(SHOTS, range(len(asked)), key=lambda i: (-overlap(own, asked[i]), i))
 
 
 def overlap(a: frozenset[int], b: frozenset[int]) -> float:
