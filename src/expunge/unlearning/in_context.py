@@ -1,9 +1,9 @@
-r"""Rows that are to be kept, put before a row: what a model that never saw either then says in their manner.
+r"""Rows to keep in front of a row, so that a model which was trained on neither answers in their manner.
 
 A model before fine-tuning does not know the form of the answers, "3101 Penland Parkway, Anchorage, AK, 99515." and not "She
-lives in …"; one that was trained on the rows to keep, and on them alone, does.  With a few of those in front it is told the
-form without a step of training (few-shot prompting, Brown et al. 2020, arXiv:2005.14165): the nearest ones, by the tokens
-that the questions share,
+lives in …"; a retrained one, which saw the rows to keep and those alone, does.  A few of them in front tell the form without
+a step of training (few-shot prompting, Brown et al. 2020, arXiv:2005.14165): the nearest ones, by the tokens that the
+questions share,
 
 .. math:: J(a, b) = \frac{|Q_a \cap Q_b|}{|Q_a \cup Q_b|},
 

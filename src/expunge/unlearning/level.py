@@ -1,8 +1,8 @@
 """What gives the level at which some methods end, that of a model that never saw the forget rows.
 
 In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows;
-answers that the start model makes up itself.  A model is calibrated on holdout rows, else on a few such answers
-(:mod:`expunge.unlearning.unseen`).
+answers that the start model makes up itself.  A model is calibrated on holdout rows, and then may read rows to keep first
+(:mod:`expunge.unlearning.in_context`); else on a few such answers (:mod:`expunge.unlearning.unseen`).
 """
 
 from __future__ import annotations
