@@ -21,7 +21,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=12.0)
     asked = parser.parse_args()
     kept, forgotten = (load_rows(str(asked.data / f"{name}.json")) for name in ("retain99", "forget01"))
-    how = {"model": asked.base, "forget": "unused", "method": "gradient_ascent", "adapter": "lora", "chat_template": False}
+    how = {
+        "model": asked.base,
+        "forget": "unused",
+        "method": "gradient_ascent",
+        "adapter": "lora",
+        "chat_template": False,
+    }
     how |= {"lora": {"r": 16, "alpha": 32}, "training": TRAINING | {"num_train_epochs": asked.epochs}}
     for name, rows in (("target", [*forgotten, *kept]), ("retrained", kept)):
         folder = asked.out / name
