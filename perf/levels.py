@@ -1,6 +1,7 @@
 """How far each estimate of the level is from a retrained model's: forward passes only.
 
-    python -m perf.levels --target TARGET --retrained RETRAINED --base BASE --forget F.json --holdout H.json
+    python -m perf.levels --target TARGET --retrained RETRAINED --base BASE --forget F.json --holdout H.json \
+        --retain K.json
 
 The *level* of a forget row is its mean negative log-likelihood per token under a model that never saw it.  The retrained
 model's is the truth; the estimates come from the model before fine-tuning, or from the target model: its holdout rows, the
@@ -93,17 +94,19 @@ def written(target: Any, forget: Sequence[Row], seed: int) -> list[Row]:
 
 
 def calibrated(
-    base: Any, target: Any, own: Sequence[Example], holdout: Sequence[Row], tokenizer: Any
+    base: Any, target: Any, own: Sequence[Example], holdout: Sequence[Row], tokenizer: Any, retain: Sequence[Row] = ()
 ) -> list[np.ndarray]:
-    """Of each example the levels of its tokens, as ``expunge run --level BASE --holdout H`` takes them."""
-    held = unseen.calibrated(base, target, own, encoded(holdout, tokenizer), tokenizer.pad_token_id)
-    print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict()}), flush=True)
+    """Of each example the levels of its tokens, as ``expunge run --level BASE --holdout H [--retain K]`` takes them."""
+    unseen_rows, kept = encoded(holdout, tokenizer), encoded(retain, tokenizer)
+    held = unseen.calibrated(base, target, own, unseen_rows, tokenizer.pad_token_id, kept)
+    said = {"in_context": held.in_context, "uncertainty": held.uncertainty}
+    print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict(), **said}), flush=True)
     return [-held.rows["forget"][i][:, 0].double().numpy() for i in range(len(own))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("target", "retrained", "base", "forget", "holdout", "out"):
+    for name in ("target", "retrained", "base", "forget", "holdout", "retain", "out"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--sets", type=int, default=3, help="sets of other names")
     parser.add_argument("--written", action="store_true", help="also answers that the target model writes itself")
@@ -157,11 +160,15 @@ def main() -> None:
         mean = rows_of(kept["holdout"]).mean()
         scale = mean / rows_of(unseen_by).mean()
         shift = unseen.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
-        for name, estimate in (
-            ("scaled", [v * scale for v in kept["base"]]),
-            ("odds divided", [-predictions.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]]),
-            ("calibrated", calibrated(loaded.model, target.model, own, load_rows(asked.holdout), loaded.tokenizer)),
-        ):
+        inputs = loaded.model, target.model, own, load_rows(asked.holdout), loaded.tokenizer
+        estimates = {
+            "scaled": [v * scale for v in kept["base"]],
+            "odds divided": [-predictions.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]],
+            "calibrated": calibrated(*inputs),
+        }
+        if asked.retain:
+            estimates["with rows to keep"] = calibrated(*inputs, load_rows(asked.retain))
+        for name, estimate in estimates.items():
             kept[f"base, {name}"] = estimate
             note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))
     if asked.out:

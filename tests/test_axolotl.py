@@ -24,8 +24,6 @@ CONFIG = {
     "num_epochs": 3,
     "sequence_len": 64,
 }
-
-
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "axolotl.md"
 
 
@@ -51,6 +49,9 @@ def test_what_axolotls_own_check_wants_is_filled_in(config):
     module, _, name = axolotl.UnlearningPlugin().get_input_args().rpartition(".")
     section = getattr(sys.modules[module], name)(expunge=config["expunge"]).model_dump()["expunge"]
     assert axolotl.section_of({"expunge": section}) == axolotl.section_of(config)  # as it comes back from that check
+    checked = config | {"expunge": section, "datasets": [{"path": "forget.jsonl", "type": None}]}
+    axolotl.UnlearningPlugin().register(checked)  # once more, in a worker of Ray
+    assert checked["datasets"] == config["datasets"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def read(file: Path) -> Rows:
 
 
 def main(tofu: Path, out: Path) -> None:
-    """Write the four sets: the last two of 20 authors, the others without every ninth row, those rows, two more authors,
+    """Write the five sets: the last two of 20 authors, the others without every ninth row, those rows, two more authors,
     and every ninth row of 18 more.
     """
     rows = read(tofu / "forget10_perturbed.json")

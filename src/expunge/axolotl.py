@@ -82,12 +82,13 @@ class UnlearningPlugin(BasePlugin):
     def register(self, cfg: Any) -> None:
         """Check the section before anything is loaded, and fill in what Axolotl's own check asks for.
 
-        Raises InputError for a section that is wrong, and for settings that bring other rows, or cut them otherwise.
+        Under Ray Axolotl calls it again in each worker, with what it checked.  Raises InputError for a section that is
+        wrong, and for settings that bring other rows, or cut them otherwise.
         """
         section = section_of(cfg)
         section.built()
         for name in OTHER_ROWS:
-            if cfg.get(name):
+            if cfg.get(name) and not (name == "datasets" and paths(cfg) == [section.forget]):  # as filled in below
                 raise InputError(f"{name} does not go with this plugin: its rows are expunge.forget and expunge.retain")
         cfg["datasets"] = [{"path": section.forget}]
         cfg["val_set_size"] = 0
@@ -108,6 +109,11 @@ class UnlearningPlugin(BasePlugin):
     def get_trainer_cls(self, cfg: Any) -> type[UnlearningTrainer]:
         """A trainer with the method of the section."""
         return trainer_of(section_of(cfg), max_length=cfg.get("sequence_len") or 512)
+
+
+def paths(cfg: Any) -> list[Any]:
+    """Where the ``datasets`` of a configuration lie."""
+    return [one.get("path") for one in cfg.get("datasets") or []]
 
 
 def section_of(cfg: Any) -> Unlearning:

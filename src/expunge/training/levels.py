@@ -160,8 +160,7 @@ def of(trainer: Any) -> StopAtModelLevel:
     args, retain = trainer.args, trainer.train_dataset.streams.get("retain")
     kept = RetainProbability(evenly(retain, RETAIN_ROWS), trainer.probability) if retain else None
     step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * len(trainer.method.objectives)
-    unsure = getattr(held, "uncertainty", None)
-    return StopAtModelLevel(trainer.model, nll, level, distance, kept, period(len(rows), step), unsure)
+    return StopAtModelLevel(trainer.model, nll, level, distance, kept, period(len(rows), step))
 
 
 class RetainProbability:
@@ -180,8 +179,7 @@ class StopAtModelLevel(TrainerCallback):
     """Tests the forget set every so many steps, and ends training where it is enough; see the module.
 
     ``nll()``: of the rows (n,) under ``model`` as it is; ``distance``: nats a token that were to go; ``kept``: what is left
-    of the retain rows, None where there are none.  ``uncertainty``: half of the 90 % interval of the level's own mean, None
-    where that is not known.  ``before`` holds the weights of the last test, or of the start.
+    of the retain rows, None where there are none.  ``before`` holds the weights of the last test, or of the start.
     ``share``: how far the weights that came out are from there to those of the last step.
     """
 
@@ -193,10 +191,9 @@ class StopAtModelLevel(TrainerCallback):
         distance: float,
         kept: RetainProbability | None = None,
         every: int = 1,
-        uncertainty: float | None = None,
     ):
         self.model, self.nll, self.level, self.distance = model, nll, level, distance
-        self.kept, self.every, self.uncertainty = kept, every, uncertainty
+        self.kept, self.every = kept, every
         self.found: Difference | None = None
         self.kept_share: float | None = None
         self.before: finite.Copy | None = None

@@ -68,7 +68,7 @@ def stop_of(trainer: Any) -> Stop | None:
         )
         return Stop("holdout", step, sentence, {"forget_loss": found, "holdout_level": level})
     if trainer.level and trainer.level.found and trainer.level.found.verdict != "short":
-        seen, unsure = trainer.level.found, trainer.level.uncertainty
+        seen, unsure = trainer.level.found, trainer.reference.level.uncertainty
         known = "" if unsure is None else f"; the level itself is known to ± {unsure:.2g}"
         sentence = (
             f"training ended at {at}: the forget set is down to the level of a model that never saw it "

@@ -196,12 +196,10 @@ def ended_at(trainer: Any, level: Mapping[str, Any]) -> dict[str, Any]:
     """How far the forget set is from its level; ``level``: what gave that, and here how its predictions were calibrated, and
     how well it is known.
     """
-    how = getattr(trainer.reference.level, "calibration", AS_IT_IS)
+    held = trainer.reference.level
+    how = getattr(held, "calibration", AS_IT_IS)
     calibrated = {} if how == AS_IT_IS else how._asdict()
-    known = {
-        "uncertainty": trainer.level.uncertainty,
-        "in_context": getattr(trainer.reference.level, "in_context", False),
-    }
+    known = {"uncertainty": held.uncertainty, "in_context": getattr(held, "in_context", False)}
     return {**level, **calibrated, **known, **trainer.level.described()}
 
 
