@@ -22,7 +22,7 @@ CONFIG = {
     "micro_batch_size": 2,
     "gradient_accumulation_steps": 1,
     "num_epochs": 3,
-    "sequence_len": 64,
+    "sequence_len": 41,
 }
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "axolotl.md"
 
@@ -98,9 +98,11 @@ def test_its_trainer_trains_as_ours_does(config, of_axolotl, tokenizer):
         model=models[0], args=tiny.arguments(max_steps=2), **common, **of_axolotl_too
     )
     assert isinstance(trainer, UnlearningTrainer)
+    lengths = [len(e.input_ids) for of in trainer.train_dataset.streams.values() for e in of]
+    assert max(lengths) == config["sequence_len"] > min(lengths)  # the longest row is cut there
     trainer.train()
     ours = axolotl.build("npo", {"beta": 0.3})
-    UnlearningTrainer(models[1], tiny.arguments(max_steps=2), method=ours, max_length=64, **common).train()
+    UnlearningTrainer(models[1], tiny.arguments(max_steps=2), method=ours, max_length=41, **common).train()
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(a, b)
     assert tiny.delta(models[0], tiny.model(vocab_size=len(tokenizer))).abs().max() > 0
