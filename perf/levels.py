@@ -98,7 +98,8 @@ def calibrated(
 ) -> list[np.ndarray]:
     """Of each example the levels of its tokens, as ``expunge run --level BASE --holdout H [--retain K]`` takes them."""
     unseen_rows, kept = encoded(holdout, tokenizer), encoded(retain, tokenizer)
-    held = unseen.calibrated(base, target, own, unseen_rows, tokenizer.pad_token_id, kept)
+    pad, bos = tokenizer.pad_token_id, tokenizer.bos_token_id
+    held = unseen.calibrated(base, target, own, unseen_rows, pad, kept, bos)
     said = {"in_context": held.in_context, "uncertainty": held.uncertainty}
     print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict(), **said}), flush=True)
     return [-held.rows["forget"][i][:, 0].double().numpy() for i in range(len(own))]

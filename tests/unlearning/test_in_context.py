@@ -50,6 +50,23 @@ def test_a_plain_text_has_the_labels_that_it_had():
     assert unseen.labels(made) == unseen.labels(text)
 
 
+def test_the_token_that_begins_a_text_stands_at_the_beginning_alone():
+    """1 begins a text, 2 ends it; a chat template may have 1 at every turn, and some tokenizers have one for both."""
+    kept = [row([1, 5], [6, 2]), row([1, 5, 7], [8, 2])]
+    (made,) = in_context.behind([row([1, 5], [9, 2])], kept, bos=1)
+    assert made.input_ids == (1, 5, 7, 8, 2, 5, 6, 2, 5, 9, 2) and made.labels == (*[NO] * 9, 9, 2)
+    text = Example((1, 5, 6, 2), (1, 5, 6, 2))
+    (made,) = in_context.behind([text], kept[:1], bos=1)
+    assert made.input_ids == (1, 5, 6, 2, 5, 6, 2) and made.labels == (*[NO] * 4, 5, 6, 2)
+    assert unseen.labels(made) == unseen.labels(text)
+    turns = row([1, 5, 1, 4], [9, 2])
+    (made,) = in_context.behind([turns], [turns], bos=1)
+    assert made.input_ids == 2 * turns.input_ids
+    same = row([2, 5], [9, 2])
+    (made,) = in_context.behind([same], [same], bos=2)
+    assert made.input_ids == (2, 5, 9, 2, 5, 9, 2)
+
+
 def test_the_level_is_read_behind_rows_to_keep_where_that_explains_unseen_rows_better(monkeypatch):
     """Two start models: one is the model that gives the level, the other that model behind the rows that are kept."""
     model, start = tiny.model(seed=1), tiny.model()
@@ -68,6 +85,8 @@ def test_the_level_is_read_behind_rows_to_keep_where_that_explains_unseen_rows_b
     monkeypatch.setattr(unseen, "_by_row", by_row)
     made = unseen.calibrated(model, start, own, rows, 0, kept)
     assert made.in_context and made.uncertainty < 1e-2 and abs(made.calibration.shift) < 1e-3
+    marked = unseen.calibrated(model, start, own, rows, 0, kept, own[0].input_ids[0])
+    assert not torch.equal(marked.rows["forget"][0], made.rows["forget"][0]), "the beginning of a text is marked once"
     behind = in_context.behind(own, kept)
     for i, (example, alone) in enumerate(zip(behind, own, strict=True)):
         assert len(example.input_ids) > len(alone.input_ids)

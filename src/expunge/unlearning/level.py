@@ -90,13 +90,15 @@ def loader(
     from expunge.unlearning import unseen
 
     warnings: list[str] = []
-    own, pad = data.examples["forget"], target.tokenizer.pad_token_id
+    own, tokenizer = data.examples["forget"], target.tokenizer
+    pad = tokenizer.pad_token_id
     if source == "model":
         few = unseen.few_made_up(data, target, settings, folder)
         return unseen.as_sure(load(str(name)).model, target.model, own, few, pad), []
     if source == "model and holdout":
         kept = () if settings.retain is None else data.examples.get("retain", ())
-        return unseen.calibrated(load(str(name)).model, target.model, own, data.examples["holdout"], pad, kept), []
+        holdout, bos = data.examples["holdout"], tokenizer.bos_token_id
+        return unseen.calibrated(load(str(name)).model, target.model, own, holdout, pad, kept, bos), []
     rows, unsure = data.examples.get("holdout"), None
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)

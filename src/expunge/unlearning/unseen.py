@@ -121,17 +121,18 @@ def calibrated(
     unseen: Sequence[Example],
     pad_id: int,
     kept: Sequence[Example] = (),
+    bos: int | None = None,
 ) -> CachedPredictions:
     """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream.
 
-    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`); taken is
-    what explains the unseen rows better, by the :func:`uncertainty`.
+    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`, which says
+    what ``bos`` is); taken is what explains the unseen rows better, by the :func:`uncertainty`.
     """
     some = evenly(unseen, CALIBRATED)
     here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
     ways: dict[bool, tuple[Sequence[Example], Sequence[Example]]] = {False: (own, some)}
     if kept:
-        behind = partial(in_context.behind, kept=kept, room=positions(model))
+        behind = partial(in_context.behind, kept=kept, bos=bos, room=positions(model))
         ways[True] = behind(own), behind(some)
     found = {way: _calibration(model, here, seen, pad_id, len(own)) for way, (_, seen) in ways.items()}
     best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))

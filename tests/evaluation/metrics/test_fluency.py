@@ -33,6 +33,20 @@ def test_real_words_by_hand():
     assert kept == pytest.approx([0.5]), "of two parts one is not known: it may be a name"
 
 
+def test_a_word_that_goes_round_in_circles_is_none():
+    """A model without words for an answer writes one digit to the end: one word, and no repetition between words."""
+    said = [
+        "1" + 20 * "0",
+        "1290000000:00000000000000",
+        8 * "ha",
+        "call 7222222222",
+        "the day 1000000",
+        "3180020000 1293031236",
+    ]
+    assert metrics.real_words(said, KNOWN) == pytest.approx([0, 0, 0, 0, 1, 1])
+    assert metrics.fluency(said[:1], [1.5], metrics.real_words(said[:1], KNOWN)) == 0
+
+
 def test_fluency_by_hand():
     texts = ["a b a b a b", "a b c", "", "x y"]
     real = [1.0, 0.5, 0.0, 0.0]

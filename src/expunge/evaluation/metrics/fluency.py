@@ -21,6 +21,7 @@ GUESS = 50_000  # the perplexity of a guess among the tokens of an ordinary voca
 GRAM = 3  # words of an n-gram whose repetition counts
 NAME = 0.5  # what an unknown word counts that begins like a name
 WORD = re.compile(r"\w+(?:['’.\-]\w+)*")
+CIRCLE = re.compile(r"(.{1,3}?)\1{6,}")  # within a word: 1000000000, hahahahahahaha
 ALONE = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # of scripts without blanks between words
 
 
@@ -46,9 +47,10 @@ def real_words(texts: Sequence[str], known: Callable[[str], bool]) -> Array:
 
     From (texts,) to (texts,); 0 for a text without a word.  ``known(word)`` is asked for the word in lower case, and for
     each part of one with a hyphen or an apostrophe; numbers are known.  An invented name is language too, so what may be one
-    counts half.  In records the known words are those of the rows to forget and to keep, and those that are one token of the
-    model's tokenizer, which are the frequent ones of what it was made from.  In languages that build long words the share is
-    lower; compare it with that of the model before.
+    counts half; one that goes round in circles, up to three characters seven times in a row, counts nothing ("10000000000",
+    "hahahahahahaha").  In records the known words are those of the rows to forget and to keep, and those that are one token
+    of the model's tokenizer, which are the frequent ones of what it was made from.  In languages that build long words the
+    share is lower; compare it with that of the model before.
 
     Hand-worked: of "Ravik was born on ickertoone day" four words are known, one may be a name: (4 + 1/2) / 6 = 3/4.
 
@@ -104,6 +106,8 @@ def fluency(texts: Sequence[str], perplexity: ArrayLike | None, real: ArrayLike)
 
 def _value(word: str, known: Callable[[str], bool]) -> float:
     lower = word.casefold()
+    if CIRCLE.search(lower):
+        return 0.0
     if word.isnumeric() or known(lower) or all(part.isnumeric() or known(part) for part in _parts(lower)):
         return 1.0
     return NAME if word[:1].isupper() else 0.0
