@@ -106,5 +106,5 @@ def less_fluent(before: Mapping[str, float], after: Mapping[str, float]) -> list
     return [
         f"answers to questions to forget are much less fluent than before ({after['fluency']:.2f}, before "
         f"{before['fluency']:.2f}), most of all by their {NAMES[worst]} ({now}, before {was}): such answers betray what was "
-        "to be forgotten; try a lower learning_rate, fewer steps, or a method that ends at a level (pdu_level)"
+        "to be forgotten; try a lower learning_rate, fewer steps, or a method that ends at a level (blur_level)"
     ]

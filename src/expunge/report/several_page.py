@@ -16,6 +16,7 @@ from expunge.record_types import AuditRecord, RunRecord
 from expunge.report.audit_page import CLASSES, interval, number
 from expunge.report.format import DASH, day
 from expunge.report.html import page
+from expunge.report.worst import worst
 
 COLUMNS = ("Verdict", "Method", "Forget probability", "Probability kept", "Worst attack", "Made")
 
@@ -56,19 +57,14 @@ def _audit(name: str, said: AuditRecord) -> Line:
         (f for f in said["figures"] if (f["part"], f["name"], f["model"]) == ("forget", "probability", "unlearned")),
         None,
     )
-    attacks = [
-        (e["value"], a["name"] or "")
-        for a in said["attacks"]
-        if (e := a["excess"] or a["recovery"]) and e["value"] is not None
-    ]
-    worst = max(attacks, default=None)
+    back = worst(said)
     method = str((said.get("run") or {}).get("method") or DASH)
     cells = (
         (word, ""),
         (method, ""),
         (number(found["value"]), interval(found["low"], found["high"])) if found else (DASH, ""),
         (number(kept["value"]), interval(kept["low"], kept["high"])) if kept else (DASH, ""),
-        (number(worst[0]), worst[1]) if worst else (DASH, ""),
+        (number(back[0]), back[3]) if back else (DASH, ""),
         (day(said["created"]) if said["created"] else DASH, ""),
     )
     return Line(name, cells, CLASSES.get(word, ""))

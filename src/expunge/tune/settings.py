@@ -157,7 +157,9 @@ def make(values: Mapping[str, Any], where: str = "the tuning") -> Tune:
         if values.get(key) not in ({}, None, 1) and values[key] is not False:
             raise InputError(f"{where}: {key} is not for a tuning; use {instead}")
     if values.get("as_published"):
-        raise InputError(f"{where}: as_published is not for a tuning; name the paper's method (pdu for pdu_level)")
+        raise InputError(
+            f"{where}: as_published is not for a tuning; name the paper's method (blur_npo for blur_level)"
+        )
     benchmark = bool(values.get("benchmark"))
     for key in OF_ROWS if benchmark else OF_BENCHMARK:
         if values.get(key) is not None:

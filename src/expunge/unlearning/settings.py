@@ -107,12 +107,12 @@ class Recipe(BaseModel):
         description="With keep: rows of the probe; if not given, one in five retain rows, taken away from training.",
     )
     out: str = Field("unlearned", description="Folder for run.json, model/ and report.html.")
-    method: str = Field("pdu_level", description="One of `expunge methods`, or FILE.py:NAME.")
+    method: str = Field("blur_level", description="One of `expunge methods`, or FILE.py:NAME.")
     parameters: dict[str, Any] = {}
     as_published: bool = Field(
         False,
-        description="The paper's method in place of one of this library that builds on it: pdu for pdu_level, blur_npo for "
-        "blur_level.",
+        description="The paper's method in place of one of this library that builds on it: blur_npo for blur_level, pdu for "
+        "pdu_level.",
     )
     optimizer: str | None = Field(
         None,

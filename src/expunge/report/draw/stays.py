@@ -13,6 +13,7 @@ from expunge.record import complete
 from expunge.record_types import AuditRecord
 from expunge.report.draw import tradeoff
 from expunge.report.draw.curves import COLOURS, Size, png, svg
+from expunge.report.worst import worst
 
 NAME = "stays"
 SUFFIXES = (".svg", ".png")
@@ -23,7 +24,7 @@ Share = tuple[float, float | None, float | None]  # value, low, high
 @dataclass(frozen=True)
 class Line:
     """An audited model: its ``verdict``; of its figures that decide the largest share ``left``, of the attacks on it the one
-    that brings most ``back`` (beyond the control where there is one), and the names of both.
+    that brings most ``back`` (:func:`expunge.report.worst.worst`), and the names of both.
     """
 
     label: str
@@ -42,19 +43,14 @@ def line(label: str, raw_record: Mapping[str, Any]) -> Line:
         for f in record["verdict"]["findings"]
         if f["family"] == "remaining" and f["decides"] and f["value"] is not None
     ]
-    back = [
-        (e["value"], e["low"], e["high"], a["name"] or "")
-        for a in record["attacks"]
-        if (e := a["excess"] or a["recovery"]) and e["value"] is not None
-    ]
-    most, worst = max(left, default=None), max(back, default=None)
+    most, back = max(left, default=None), worst(record)
     return Line(
         label,
         record["verdict"]["word"] or "cannot be told",
         most[:3] if most else None,
         most[3] if most else "",
-        worst[:3] if worst else None,
-        worst[3] if worst else "",
+        back[:3] if back else None,
+        back[3] if back else "",
     )
 
 
