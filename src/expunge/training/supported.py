@@ -22,7 +22,8 @@ def check(method: Method, combiner: Combiner, fixed_weights: Callable[[], Tensor
     if combiner.needs_gram and kind in STEPS_INSIDE_BACKWARD:
         raise InputError(
             f"{name} combines gradients itself, which {kind} does not allow "
-            "(it reduces and steps inside backward); use FSDP2, DDP or one process, or a method with fixed weights such as pdu_level"
+            "(it reduces and steps inside backward); use FSDP2, DDP or one process, or a method with fixed weights such as "
+            "pdu_level"
         )
     if not combiner.needs_gram and (n := len(fixed_weights())) != len(objectives):
         raise InputError(
