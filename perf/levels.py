@@ -32,7 +32,7 @@ from expunge.data.example import Example, Row
 from expunge.data.sources import load_rows
 from expunge.generation import sample
 from expunge.training import predictions
-from expunge.unlearning import alternates, unseen
+from expunge.unlearning import alternates, in_context, unseen
 from perf import renamed
 
 
@@ -98,8 +98,8 @@ def calibrated(
 ) -> list[np.ndarray]:
     """Of each example the levels of its tokens, as ``expunge run --level BASE --holdout H [--retain K]`` takes them."""
     unseen_rows, kept = encoded(holdout, tokenizer), encoded(retain, tokenizer)
-    pad, bos = tokenizer.pad_token_id, tokenizer.bos_token_id
-    held = unseen.calibrated(base, target, own, unseen_rows, pad, kept, bos)
+    marks = in_context.marks(tokenizer, [*own, *unseen_rows, *kept], template=bool(tokenizer.chat_template))
+    held = unseen.calibrated(base, target, own, unseen_rows, tokenizer.pad_token_id, kept, marks)
     said = {"in_context": held.in_context, "uncertainty": held.uncertainty}
     print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict(), **said}), flush=True)
     return [-held.rows["forget"][i][:, 0].double().numpy() for i in range(len(own))]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import tiny
 import torch
 
 from expunge.data.example import Example
+from expunge.training.predictions import packed, unpacked
 from expunge.unlearning import in_context, unseen
+from expunge.unlearning.in_context import Marks
 
 NO = -100
 
@@ -53,18 +56,61 @@ def test_a_plain_text_has_the_labels_that_it_had():
 def test_the_token_that_begins_a_text_stands_at_the_beginning_alone():
     """1 begins a text, 2 ends it; a chat template may have 1 at every turn, and some tokenizers have one for both."""
     kept = [row([1, 5], [6, 2]), row([1, 5, 7], [8, 2])]
-    (made,) = in_context.behind([row([1, 5], [9, 2])], kept, bos=1)
+    (made,) = in_context.behind([row([1, 5], [9, 2])], kept, Marks(1))
     assert made.input_ids == (1, 5, 7, 8, 2, 5, 6, 2, 5, 9, 2) and made.labels == (*[NO] * 9, 9, 2)
     text = Example((1, 5, 6, 2), (1, 5, 6, 2))
-    (made,) = in_context.behind([text], kept[:1], bos=1)
+    (made,) = in_context.behind([text], kept[:1], Marks(1))
     assert made.input_ids == (1, 5, 6, 2, 5, 6, 2) and made.labels == (*[NO] * 4, 5, 6, 2)
     assert unseen.labels(made) == unseen.labels(text)
     turns = row([1, 5, 1, 4], [9, 2])
-    (made,) = in_context.behind([turns], [turns], bos=1)
+    (made,) = in_context.behind([turns], [turns], Marks(1))
     assert made.input_ids == 2 * turns.input_ids
     same = row([2, 5], [9, 2])
-    (made,) = in_context.behind([same], [same], bos=2)
+    (made,) = in_context.behind([same], [same], Marks(2))
     assert made.input_ids == (2, 5, 9, 2, 5, 9, 2)
+
+
+def test_running_text_has_paragraphs_and_no_ends():
+    """Of 2, which ends a text, the level is that of 10, which begins a paragraph; a row that was cut short has none."""
+    marks = Marks(1, 2, (10, 11))
+    kept = [row([1, 5], [6, 2]), row([1, 5, 7], [8])]
+    (made,) = in_context.behind([row([1, 5], [9, 2])], kept, marks)
+    assert made.input_ids == (1, 5, 7, 8, 5, 6, 10, 11, 5, 9, 10)
+    assert made.labels == (*[NO] * 9, 9, 10)
+    (cut,) = in_context.behind([row([1, 5], [9, 4])], kept, marks)
+    assert cut.input_ids[-2:] == (9, 4) == cut.labels[-2:]
+    alone = row([1, 5], [9, 2])
+    assert in_context.behind([alone], [], marks) == [alone]
+
+
+class Words:
+    """A tokenizer of ``words``, of which 1 begins a text and 2 ends it."""
+
+    def __init__(self, words, paragraph, end=2):
+        self.words, self.paragraph, self.bos_token_id, self.eos_token_id = words, paragraph, 1, end
+
+    def encode(self, text, *, add_special_tokens):
+        assert text == "\n\n" and not add_special_tokens
+        return self.paragraph
+
+    def decode(self, ids):
+        return "".join(self.words[t] for t in ids)
+
+
+def test_the_marks_of_rows():
+    words = {10: "\n", 11: "\n\n", 12: " ", 13: ""}
+    rows = [row([1, 5], [6, 2])]
+    assert in_context.marks(Words(words, [10, 10]), rows, template=False) == Marks(1, 2, (10, 10))
+    assert in_context.marks(Words(words, [11]), rows, template=False) == Marks(1, 2, (11,))
+    assert in_context.marks(Words(words, [11]), rows, template=True) == Marks(1), "the template parts the turns"
+    assert in_context.marks(Words(words, [12, 10]), rows, template=False) == Marks(1), "a blank of its own"
+    assert in_context.marks(Words(words, [13, 10]), rows, template=False) == Marks(1)
+    assert in_context.marks(Words(words, []), rows, template=False) == Marks(1)
+    assert in_context.marks(Words(words, [11], end=None), rows, template=False) == Marks(1)
+    paragraphs = [*rows, row([1, 11], [6, 11, 2])]
+    assert in_context.marks(Words(words, [11]), paragraphs, template=False) == Marks(1), "a paragraph does not end them"
+    asked = [*rows, row([1, 11], [6, 2])]
+    assert in_context.marks(Words(words, [11]), asked, template=False).end == 2, "those of a question do not count"
 
 
 def test_the_level_is_read_behind_rows_to_keep_where_that_explains_unseen_rows_better(monkeypatch):
@@ -85,8 +131,6 @@ def test_the_level_is_read_behind_rows_to_keep_where_that_explains_unseen_rows_b
     monkeypatch.setattr(unseen, "_by_row", by_row)
     made = unseen.calibrated(model, start, own, rows, 0, kept)
     assert made.in_context and made.uncertainty < 1e-2 and abs(made.calibration.shift) < 1e-3
-    marked = unseen.calibrated(model, start, own, rows, 0, kept, own[0].input_ids[0])
-    assert not torch.equal(marked.rows["forget"][0], made.rows["forget"][0]), "the beginning of a text is marked once"
     behind = in_context.behind(own, kept)
     for i, (example, alone) in enumerate(zip(behind, own, strict=True)):
         assert len(example.input_ids) > len(alone.input_ids)
@@ -96,3 +140,30 @@ def test_the_level_is_read_behind_rows_to_keep_where_that_explains_unseen_rows_b
         expected = logp[labels[1:] != NO, labels[1:][labels[1:] != NO]]
         torch.testing.assert_close(made.rows["forget"][i][:, 0], expected, atol=1e-4, rtol=1e-4)
         assert len(made.rows["forget"][i]) == len(unseen.labels(alone))
+
+
+def test_the_level_of_an_end_is_that_of_a_new_paragraph(monkeypatch):
+    """By the model itself: the end's logits and those of the token that begins a paragraph, exchanged."""
+    model, start = tiny.model(seed=1), tiny.model()
+    own, rows, kept = tiny.examples(0, 3), tiny.examples(50, 4), tiny.examples(20, 5)
+    end = own[0].labels[-1]
+    marks = Marks(None, end, (9, 10))
+    assert end not in marks.between
+    known = iter((1.0, 0.5))  # alone, behind rows to keep
+    monkeypatch.setattr(unseen, "uncertainty", lambda *_: next(known))
+    held = unseen.calibrated(model, start, own, rows, 0, kept, marks)
+    made = in_context.behind(own, kept, marks)[0]
+    assert made.labels[-1] == 9 and held.in_context
+    with torch.no_grad():
+        logits = model(torch.tensor([made.input_ids])).logits[0, -2]
+    other = torch.arange(logits.shape[0])
+    other[[end, 9]] = other[[9, end]]
+    expected = packed(logits[other][None], torch.tensor([end]), held.calibration)[0]
+    logp, (tokens, likeliest) = unpacked(held.rows["forget"][0][-1:])
+    wanted, (wanted_tokens, wanted_likeliest) = unpacked(expected[None])
+    torch.testing.assert_close(logp, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(likeliest.sort().values, wanted_likeliest.sort().values, atol=1e-4, rtol=1e-4)
+    assert set(tokens[0].tolist()) == set(wanted_tokens[0].tolist())
+    assert dict(zip(tokens[0].tolist(), likeliest[0].tolist(), strict=True))[end] == pytest.approx(
+        float(logp), abs=1e-5
+    )

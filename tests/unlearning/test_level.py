@@ -17,7 +17,8 @@ from expunge.bench.teach import teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.training import rate
-from expunge.unlearning import alternates, level, settings, unseen
+from expunge.unlearning import alternates, in_context, level, settings, unseen
+from expunge.unlearning.in_context import Marks
 from expunge.unlearning.rows import Data
 
 FAST = {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-2, "per_device_train_batch_size": 4}
@@ -111,7 +112,9 @@ def test_holdout_rows_scale_what_a_model_says(tmp_path):
     made = settings.make({"model": "m", "forget": "-", "level": "earlier", "holdout": "h"})
     assert level.described(made) == {"source": "model and holdout", "model": "earlier"}
     loaded = {"m": tiny.model(), "earlier": tiny.model(seed=1)}
-    target = SimpleNamespace(model=loaded["m"], tokenizer=SimpleNamespace(pad_token_id=0))
+    target = SimpleNamespace(
+        model=loaded["m"], tokenizer=SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=None)
+    )
     data = Data({}, {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4)}, [])
     held, warnings = level.loader(
         made, methods.level(), lambda name: SimpleNamespace(model=loaded[name]), data, target, tmp_path
@@ -129,10 +132,28 @@ def test_rows_to_keep_are_read_before_those_of_holdout_where_the_user_gave_them(
     )
     streams = {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4), "retain": tiny.examples(20, 5)}
     read = []
-    monkeypatch.setattr(unseen, "calibrated", lambda *args: read.append(args[-1]))
-    target = SimpleNamespace(model=tiny.model(), tokenizer=SimpleNamespace(pad_token_id=0))
+    monkeypatch.setattr(unseen, "calibrated", lambda *args: read.append(args[-2:]))
+    target = SimpleNamespace(
+        model=tiny.model(), tokenizer=SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=None)
+    )
     level.loader(made, methods.level(), lambda _: SimpleNamespace(model=None), Data({}, streams, []), target, tmp_path)
-    assert read == [streams["retain"] if given else ()]
+    assert read == [(streams["retain"] if given else (), Marks(1))]
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_rows_without_a_template_are_read_as_one_text(tmp_path, monkeypatch, template):
+    """A tokenizer's template parts them where it has one and the run takes it."""
+    made = settings.make({"model": "m", "forget": "-", "level": "earlier", "holdout": "h", "chat_template": template})
+    seen = []
+    monkeypatch.setattr(in_context, "marks", lambda tokenizer, rows, template: seen.append((len(rows), template)))
+    monkeypatch.setattr(unseen, "calibrated", lambda *args: None)
+    streams = {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4)}
+    for own in (None, "{{ messages }}"):
+        tokenizer = SimpleNamespace(pad_token_id=0, chat_template=own)
+        target = SimpleNamespace(model=None, tokenizer=tokenizer)
+        data = Data({}, streams, [])
+        level.loader(made, methods.level(), lambda _: SimpleNamespace(model=None), data, target, tmp_path)
+    assert seen == [(7, False), (7, template)]
 
 
 def test_without_any_the_model_makes_answers_up(workplace, monkeypatch):

@@ -61,6 +61,19 @@ def unpacked(values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     return values[:, 0], (tokens.long(), logp)
 
 
+def exchange(values: Tensor, a: int, b: int) -> None:
+    """Exchange the tokens ``a`` and ``b`` among the likeliest of (N, 1 + 2K), in place.
+
+    >>> values = packed(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([1]))
+    >>> exchange(values, 0, 2)
+    >>> unpacked(values)[1][0]
+    tensor([[2, 1, 0]])
+    """
+    tokens, _ = values[:, 1:].chunk(2, -1)
+    of_a, of_b = tokens == a, tokens == b
+    tokens[of_a], tokens[of_b] = b, a
+
+
 def moved(logp: Tensor, shift: float) -> Tensor:
     """log σ(logit p - ``shift``) of ``logp`` = log p: the odds p / (1 - p) divided by exp(``shift``).
 

@@ -8,14 +8,16 @@ questions share,
 .. math:: J(a, b) = \frac{|Q_a \cap Q_b|}{|Q_a \cup Q_b|},
 
 with Q the set of a row's tokens that are not labelled, of a plain text all.  Rows stand there as they would alone, one after
-the other, so that any kind of row does; the nearest last.  The token that begins a text stands at the beginning alone: a
-model that was pre-trained on packed texts does not read what is before one.
+the other, so that any kind of row does; the nearest last.  But where no chat template parts them they are one running text
+(:class:`Marks`): a model that was pre-trained on packed texts does not read what is before the token that begins a text, and
+ends an answer by going on to the next paragraph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from heapq import nsmallest
+from typing import Any, NamedTuple
 
 from expunge.data.example import Example, evenly
 from expunge.forward.view import IGNORE
@@ -23,22 +25,50 @@ from expunge.forward.view import IGNORE
 SHOTS = 8  # rows that are put before one, at most
 CONTEXT = 512  # tokens of them, at most
 POOL = 2048  # rows that are looked through, evenly spaced, at most
+PARAGRAPH = "\n\n"
+
+
+class Marks(NamedTuple):
+    """Tokens of a tokenizer: the one that begins a text, left out of all rows but the first; the one that ends a text, in
+    whose place a new paragraph is begun, by the tokens ``between``.  None where there is none, or rows stay as they are.
+    """
+
+    begin: int | None = None
+    end: int | None = None
+    between: tuple[int, ...] = ()
+
+
+AS_THEY_ARE = Marks()
+
+
+def marks(tokenizer: Any, rows: Iterable[Example], *, template: bool) -> Marks:
+    """Those of ``rows``, which a chat ``template`` parts by itself; texts of several paragraphs keep their ends."""
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if template or end is None:
+        return Marks(begin)
+    between = tuple(tokenizer.encode(PARAGRAPH, add_special_tokens=False))
+    words = [tokenizer.decode([t]) for t in between]
+    if not between or any(word.strip("\n") or not word for word in words):
+        return Marks(begin)
+    if any(y == between[0] for row in rows for y in row.labels):
+        return Marks(begin)
+    return Marks(begin, end, between)
 
 
 def behind(
-    rows: Sequence[Example], kept: Sequence[Example], *, bos: int | None = None, room: int | None = None
+    rows: Sequence[Example], kept: Sequence[Example], marks: Marks = AS_THEY_ARE, *, room: int | None = None
 ) -> list[Example]:
     """``rows``, each behind the nearest of the ``kept`` ones, of which no token is labelled.
 
-    ``bos``: the token that begins a text, of a tokenizer that has one; ``room``: the most tokens that a model has positions
-    for.
+    Where ``marks`` has an end, the label at a row's end is the first of the tokens in its place.  ``room``: the most tokens
+    that a model has positions for.
     """
     kept = evenly(kept, POOL)
     asked = [_asked(e) for e in kept]
     out = []
     for row in rows:
         context = CONTEXT if room is None else min(CONTEXT, room - len(row.input_ids))
-        out.append(_after(row, [kept[i] for i in _nearest(_asked(row), asked)], context, bos))
+        out.append(_after(row, [kept[i] for i in _nearest(_asked(row), asked)], context, marks))
     return out
 
 
@@ -61,7 +91,7 @@ def _asked(example: Example) -> frozenset[int]:
     return found or frozenset(example.input_ids)
 
 
-def _after(row: Example, nearest: Sequence[Example], context: int, bos: int | None) -> Example:
+def _after(row: Example, nearest: Sequence[Example], context: int, marks: Marks) -> Example:
     """The nearest that fit, the first of them last, then the row; its first token stays without a prediction."""
     taken: list[Example] = []
     for example in nearest:
@@ -70,18 +100,23 @@ def _after(row: Example, nearest: Sequence[Example], context: int, bos: int | No
         taken.insert(0, example)
     if not taken:
         return row
-    before = [*taken[0].input_ids, *(t for example in taken[1:] for t in example.input_ids[_marked(example, bos) :])]
-    begins = _marked(row, bos)
-    labels = [IGNORE] * len(before) + [IGNORE, *row.labels[1:]][begins:]
-    return Example((*before, *row.input_ids[begins:]), tuple(labels))
+    before: list[int] = []
+    for example in taken:
+        ids = example.input_ids[_begins(example, marks) if before else 0 :]
+        before += [*ids[:-1], *marks.between] if marks.end is not None and ids[-1] == marks.end else ids
+    begins = _begins(row, marks)
+    ids, labels = list(row.input_ids[begins:]), [IGNORE, *row.labels[1:]][begins:]
+    if marks.end is not None and labels[-1] == marks.end:
+        ids[-1] = labels[-1] = marks.between[0]
+    return Example((*before, *ids), (*[IGNORE] * len(before), *labels))
 
 
-def _marked(example: Example, bos: int | None) -> int:
-    """1 where the first token is ``bos`` and marks the beginning alone, else 0; some chat templates begin each turn with it.
+def _begins(example: Example, marks: Marks) -> int:
+    """1 where the first token marks the beginning alone, else 0; some chat templates begin each turn with it.
 
     >>> of = lambda *ids: Example(ids, ids)
-    >>> _marked(of(1, 7, 2), 1), _marked(of(1, 7, 1, 8), 1), _marked(of(2, 7, 2), 2), _marked(of(7, 2), None)
-    (1, 0, 1, 0)
+    >>> [_begins(of(*ids), Marks(1)) for ids in ((1, 7, 2), (1, 7, 1, 8), (7, 2))], _begins(of(2, 7, 2), Marks(2))
+    ([1, 0, 0], 1)
     """
     ids = example.input_ids
-    return int(ids[0] == bos and bos not in ids[1:-1])
+    return int(ids[0] == marks.begin and marks.begin not in ids[1:-1])

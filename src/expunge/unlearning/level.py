@@ -87,7 +87,7 @@ def loader(
         return None, []
     name, source = model_of(settings), source_of(settings)
     from expunge.training.cached import CachedLevel
-    from expunge.unlearning import unseen
+    from expunge.unlearning import in_context, unseen
 
     warnings: list[str] = []
     own, tokenizer = data.examples["forget"], target.tokenizer
@@ -97,8 +97,10 @@ def loader(
         return unseen.as_sure(load(str(name)).model, target.model, own, few, pad), []
     if source == "model and holdout":
         kept = () if settings.retain is None else data.examples.get("retain", ())
-        holdout, bos = data.examples["holdout"], tokenizer.bos_token_id
-        return unseen.calibrated(load(str(name)).model, target.model, own, holdout, pad, kept, bos), []
+        holdout = data.examples["holdout"]
+        template = settings.chat_template and bool(getattr(tokenizer, "chat_template", None))
+        marks = in_context.marks(tokenizer, [*own, *holdout, *kept], template=template)
+        return unseen.calibrated(load(str(name)).model, target.model, own, holdout, pad, kept, marks), []
     rows, unsure = data.examples.get("holdout"), None
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)

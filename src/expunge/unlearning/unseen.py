@@ -50,7 +50,7 @@ from expunge.forward.view import IGNORE, see
 from expunge.models.positions import positions
 from expunge.training.cached import CachedPredictions
 from expunge.training.levels import QUANTILE
-from expunge.training.predictions import AS_IT_IS, Calibration, moved
+from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved
 from expunge.training.predictions import predictions as at_level
 from expunge.unlearning import alternates, in_context
 from expunge.unlearning.rows import Data
@@ -121,23 +121,27 @@ def calibrated(
     unseen: Sequence[Example],
     pad_id: int,
     kept: Sequence[Example] = (),
-    bos: int | None = None,
+    marks: in_context.Marks = in_context.AS_THEY_ARE,
 ) -> CachedPredictions:
     """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream.
 
-    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`, which says
-    what ``bos`` is); taken is what explains the unseen rows better, by the :func:`uncertainty`.
+    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`, of
+    which ``marks`` are); taken is what explains the unseen rows better, by the :func:`uncertainty`.
     """
     some = evenly(unseen, CALIBRATED)
     here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
     ways: dict[bool, tuple[Sequence[Example], Sequence[Example]]] = {False: (own, some)}
     if kept:
-        behind = partial(in_context.behind, kept=kept, bos=bos, room=positions(model))
+        behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
         ways[True] = behind(own), behind(some)
     found = {way: _calibration(model, here, seen, pad_id, len(own)) for way, (_, seen) in ways.items()}
     best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))
     how, unsure = found[best]
-    return replace(_predicted(model, ways[best][0], pad_id, how), uncertainty=unsure, in_context=best)
+    held = _predicted(model, ways[best][0], pad_id, how)
+    if best and marks.end is not None:
+        for values in held.rows["forget"].values():
+            exchange(values, marks.end, marks.between[0])
+    return replace(held, uncertainty=unsure, in_context=best)
 
 
 def as_sure(
