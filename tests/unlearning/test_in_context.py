@@ -167,3 +167,15 @@ def test_the_level_of_an_end_is_that_of_a_new_paragraph(monkeypatch):
     assert dict(zip(tokens[0].tolist(), likeliest[0].tolist(), strict=True))[end] == pytest.approx(
         float(logp), abs=1e-5
     )
+
+
+def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
+    model, start = tiny.model(seed=1), tiny.model()
+    own, rows, kept = tiny.examples(0, 3), tiny.examples(50, 4), tiny.examples(20, 5)
+    plain = unseen.calibrated(model, start, own, rows, 0)
+    end = int(unpacked(plain.rows["forget"][0])[1][0][0, 0])
+    known = iter((0.5, 1.0))
+    monkeypatch.setattr(unseen, "uncertainty", lambda *_: next(known))
+    held = unseen.calibrated(model, start, own, rows, 0, kept, Marks(None, end, (9, 10)))
+    assert not held.in_context
+    assert all(torch.equal(held.rows["forget"][i], values) for i, values in plain.rows["forget"].items())
