@@ -42,7 +42,7 @@ def token_nll(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[n
 
 
 def encoded(rows: Sequence[Row], tokenizer: Any) -> list[Example]:
-    return [chat.encode(row, tokenizer, max_length=512, chat_template=True) for row in rows]
+    return [chat.encode(row, tokenizer, max_length=512, chat_template=bool(tokenizer.chat_template)) for row in rows]
 
 
 def rows_of(tokens: Sequence[np.ndarray]) -> np.ndarray:

@@ -41,7 +41,14 @@ def test_a_first_measurement_that_never_varies_has_a_width():
     found = of_row_means(lambda x, y: x - y, [0.0] * 10, [0.5] * 10).interval()
     assert found.low == pytest.approx(-0.5) and found.high == pytest.approx(-0.5 + 1 - 0.025**0.1)
     other = of_row_means(lambda x, y: x - y, [0.1, 0.2, 0.3], [0.5] * 3).interval()
-    assert other.low >= -0.4 - 1e-9 and other.high <= -0.2 + 1e-9
+    assert other.low >= -0.4 - 0.2 and other.high <= -0.2 + 0.2, "its ends would be -0.5 and 0.208"
+
+
+def test_an_interval_of_few_rows_is_at_least_as_long_as_students():
+    """Of 0.1, 0.2, 0.3 the standard error is 0.1 / √3 and t₂ = 4.303: 0.2 ± 0.248; no resample's mean is below 0.1."""
+    found = of_row_means(lambda x: x, [0.1, 0.2, 0.3], resamples=20_000).interval()
+    assert (found.low, found.high) == pytest.approx((0.2 - 0.248, 0.2 + 0.248), abs=0.003)
+    assert of_row_means(lambda x: x, [0.3]).interval().high > 0.3 - 1e-9, "one row has no standard error"
 
 
 def test_p_values_are_shares_of_resamples():

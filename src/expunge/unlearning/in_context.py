@@ -102,8 +102,8 @@ def _after(row: Example, nearest: Sequence[Example], context: int, marks: Marks)
         return row
     before: list[int] = []
     for example in taken:
-        ids = example.input_ids[_begins(example, marks) if before else 0 :]
-        before += [*ids[:-1], *marks.between] if marks.end is not None and ids[-1] == marks.end else ids
+        text = example.input_ids[_begins(example, marks) if before else 0 :]
+        before += [*text[:-1], *marks.between] if marks.end is not None and text[-1] == marks.end else text
     begins = _begins(row, marks)
     ids, labels = list(row.input_ids[begins:]), [IGNORE, *row.labels[1:]][begins:]
     if marks.end is not None and labels[-1] == marks.end:
