@@ -179,3 +179,32 @@ def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
     held = unseen.calibrated(model, start, own, rows, 0, kept, Marks(None, end, (9, 10)))
     assert not held.in_context
     assert all(torch.equal(held.rows["forget"][i], values) for i, values in plain.rows["forget"].items())
+
+
+@pytest.mark.parametrize("made_up", [tiny.examples(50, 4), []], ids=["made up", "plain texts"])
+def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model_alone(made_up):
+    """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said."""
+    model, start = tiny.model(seed=1), tiny.model()
+    own, kept = tiny.examples(0, 3), tiny.examples(20, 5)
+    end = own[0].labels[-1]
+    marks = Marks(None, end, (9, 10))
+    alone, read = (unseen.as_sure(model, start, own, made_up, 0, *more) for more in ((), (kept, marks)))
+    assert not alone.in_context and read.in_context and alone.calibration.shift == 0 != read.calibration.shift
+    assert read.uncertainty is None
+    means = [[float(held.rows["forget"][i][:, 0].mean()) for i in range(3)] for held in (alone, read)]
+    assert sum(means[1]) == pytest.approx(sum(means[0]), abs=1e-4) and means[1] != pytest.approx(means[0], abs=1e-3)
+    here = [v[:, 0] for v in unseen.predictions(start, made_up, 0)]
+    behind = in_context.behind(made_up, kept, marks)
+    tempered = unseen._by_row(model, behind, 0, unseen.tempered)
+    wanted = unseen.calibration(tempered, here).temperature if made_up else 1.0
+    assert read.calibration.temperature == wanted
+    for i, row in enumerate(in_context.behind(own, kept, marks)):
+        labels = torch.tensor(row.labels)[1:]
+        with torch.no_grad():
+            logits = model(torch.tensor([row.input_ids])).logits[0, :-1][labels != NO]
+        expected = packed(logits, labels[labels != NO], read.calibration)
+        torch.testing.assert_close(read.rows["forget"][i][:, 0], expected[:, 0], atol=1e-4, rtol=1e-4)
+        said, wanted_likeliest = (unpacked(v)[1][1].sort().values for v in (read.rows["forget"][i], expected))
+        torch.testing.assert_close(said, wanted_likeliest, atol=1e-4, rtol=1e-4)
+    tokens, likeliest = (v[0].tolist() for v in unpacked(read.rows["forget"][0][-1:])[1])
+    assert likeliest[tokens.index(end)] == pytest.approx(float(read.rows["forget"][0][-1, 0]), abs=1e-4)

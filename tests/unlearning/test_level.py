@@ -37,7 +37,7 @@ def test_a_run_ends_at_the_level_and_says_how_far_it_is(workplace):
     assert abs(said["level"]["difference"]) < said["level"]["distance_before"]
     page = Path("out/report.html").read_text()
     assert "level of a model that never saw the forget set" in page and "there were no holdout rows" in page
-    assert said["level"]["uncertainty"] is None and said["level"]["in_context"] is False
+    assert said["level"]["uncertainty"] is None and said["level"]["in_context"] is True
     assert done.record["training"]["stopped_after"] < 60 * 2
 
 
@@ -125,19 +125,23 @@ def test_holdout_rows_scale_what_a_model_says(tmp_path):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_rows_to_keep_are_read_before_those_of_holdout_where_the_user_gave_them(tmp_path, monkeypatch, given):
+@pytest.mark.parametrize("holdout", [True, False])
+def test_rows_to_keep_are_read_first_where_the_user_gave_them(tmp_path, monkeypatch, given, holdout):
     """Those that the model wrote itself are of other kinds."""
+    said = {"retain": "r"} if given else {}
     made = settings.make(
-        {"model": "m", "forget": "-", "level": "earlier", "holdout": "h"} | ({"retain": "r"} if given else {})
+        {"model": "m", "forget": "-", "level": "earlier", **({"holdout": "h"} if holdout else {}), **said}
     )
-    streams = {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4), "retain": tiny.examples(20, 5)}
-    read = []
-    monkeypatch.setattr(unseen, "calibrated", lambda *args: read.append(args[-2:]))
-    target = SimpleNamespace(
-        model=tiny.model(), tokenizer=SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=None)
-    )
-    level.loader(made, methods.level(), lambda _: SimpleNamespace(model=None), Data({}, streams, []), target, tmp_path)
-    assert read == [(streams["retain"] if given else (), Marks(1))]
+    streams = {"forget": tiny.examples(0, 3), "retain": tiny.examples(20, 5)}
+    few, read = tiny.examples(30, 2), []
+    others = tiny.examples(9, 4) if holdout else few
+    monkeypatch.setattr(unseen, "few_made_up", lambda *args: few)
+    monkeypatch.setattr(unseen, "calibrated" if holdout else "as_sure", lambda *args: read.append(args[3:]))
+    tokenizer = SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=None)
+    target = SimpleNamespace(model=tiny.model(), tokenizer=tokenizer)
+    data = Data({}, streams | ({"holdout": others} if holdout else {}), [])
+    level.loader(made, methods.level(), lambda _: SimpleNamespace(model=None), data, target, tmp_path)
+    assert read == [(others, 0, streams["retain"] if given else (), Marks(1))]
 
 
 @pytest.mark.parametrize("template", [True, False])

@@ -47,12 +47,23 @@ def packed(logits: Tensor, labels: Tensor, how: Calibration = AS_IT_IS) -> Tenso
     """
     scaled = logits.float() / how.temperature
     normaliser = scaled.logsumexp(-1, keepdim=True)
-    label = labels[:, None]
-    before = scaled.gather(1, label) - normaliser
-    after = moved(before, how.shift)
     top, tokens = scaled.topk(min(LIKELIEST, scaled.shape[-1]), -1)
-    likeliest = top - normaliser + (_complement(after) - _complement(before))
-    return torch.cat([after, tokens.float(), torch.where(tokens == label, after, likeliest)], -1)
+    values = torch.cat([scaled.gather(1, labels[:, None]) - normaliser, tokens.float(), top - normaliser], -1)
+    return shifted(values, labels, how.shift)
+
+
+def shifted(values: Tensor, labels: Tensor, shift: float) -> Tensor:
+    """(N, 1 + 2K) with the odds of the ``labels`` (N,) divided by exp(``shift``), and the others in proportion.
+
+    >>> half = packed(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([0]))
+    >>> unpacked(shifted(half, torch.tensor([0]), 1.0986))[1][1].exp()  # ln 3: odds of ⅓
+    tensor([[0.2500, 0.4500, 0.3000]])
+    """
+    before = values[:, :1]
+    after = moved(before, shift)
+    tokens, logp = values[:, 1:].chunk(2, -1)
+    others = logp + (_complement(after) - _complement(before))
+    return torch.cat([after, tokens, torch.where(tokens == labels[:, None], after, others)], -1)
 
 
 def unpacked(values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

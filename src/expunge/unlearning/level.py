@@ -1,8 +1,8 @@
 """What gives the level at which some methods end, that of a model that never saw the forget rows.
 
 In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows;
-answers that the start model makes up itself.  A model is calibrated on holdout rows, and then may read rows to keep first
-(:mod:`expunge.unlearning.in_context`); else on a few such answers (:mod:`expunge.unlearning.unseen`).
+answers that the start model makes up itself.  A model is calibrated on holdout rows, else on a few such answers
+(:mod:`expunge.unlearning.unseen`), and reads rows to keep first (:mod:`expunge.unlearning.in_context`).
 """
 
 from __future__ import annotations
@@ -90,18 +90,15 @@ def loader(
     from expunge.unlearning import in_context, unseen
 
     warnings: list[str] = []
-    own, tokenizer = data.examples["forget"], target.tokenizer
-    pad = tokenizer.pad_token_id
-    if source == "model":
-        few = unseen.few_made_up(data, target, settings, folder)
-        return unseen.as_sure(load(str(name)).model, target.model, own, few, pad), []
-    if source == "model and holdout":
+    own, rows, unsure = data.examples["forget"], data.examples.get("holdout"), None
+    tokenizer, pad = target.tokenizer, target.tokenizer.pad_token_id
+    if name is not None:
+        held = unseen.as_sure if rows is None else unseen.calibrated
+        others = unseen.few_made_up(data, target, settings, folder) if rows is None else rows
         kept = () if settings.retain is None else data.examples.get("retain", ())
-        holdout = data.examples["holdout"]
         template = settings.chat_template and bool(getattr(tokenizer, "chat_template", None))
-        marks = in_context.marks(tokenizer, [*own, *holdout, *kept], template=template)
-        return unseen.calibrated(load(str(name)).model, target.model, own, holdout, pad, kept, marks), []
-    rows, unsure = data.examples.get("holdout"), None
+        marks = in_context.marks(tokenizer, [*own, *others, *kept], template=template)
+        return held(load(str(name)).model, target.model, own, others, pad, kept, marks), []
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)
     of = unseen.predictions(target.model, rows, pad)

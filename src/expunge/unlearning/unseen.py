@@ -17,8 +17,9 @@ unseen rows' tokens of the kind.
 What another model predicts is nearer than that, but for its confidence: a model before fine-tuning is less certain of
 everything, right or wrong.  So it is calibrated (:mod:`expunge.training.predictions`): its temperature T and shift s are
 those at which the log-probabilities of the holdout rows' tokens have the mean and the standard deviation that they have
-under the start model.  Without holdout rows T comes from answers that the start model makes up, and s is 0: it finds those
-likelier than unseen ones, but is no surer of them.
+under the start model.  Without holdout rows T comes from answers that the start model makes up, and s gives the mean that
+there is at 0 without rows to keep in front: the start model finds such answers likelier than unseen ones, but is no surer of
+them.
 
 Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
 do not, since they are none of the kind.
@@ -50,7 +51,7 @@ from expunge.forward.view import IGNORE, see
 from expunge.models.positions import positions
 from expunge.training.cached import CachedPredictions
 from expunge.training.levels import QUANTILE
-from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved
+from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, shifted
 from expunge.training.predictions import predictions as at_level
 from expunge.unlearning import alternates, in_context
 from expunge.unlearning.rows import Data
@@ -137,22 +138,48 @@ def calibrated(
     found = {way: _calibration(model, here, seen, pad_id, len(own)) for way, (_, seen) in ways.items()}
     best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))
     how, unsure = found[best]
-    held = _predicted(model, ways[best][0], pad_id, how)
-    if best and marks.end is not None:
-        for values in held.rows["forget"].values():
-            exchange(values, marks.end, marks.between[0])
-    return replace(held, uncertainty=unsure, in_context=best)
+    held = replace(_predicted(model, ways[best][0], pad_id, how), uncertainty=unsure, in_context=best)
+    return _read(held, marks) if best else held
 
 
 def as_sure(
-    model: nn.Module, start: nn.Module, own: Sequence[Example], made_up: Sequence[Example], pad_id: int
+    model: nn.Module,
+    start: nn.Module,
+    own: Sequence[Example],
+    made_up: Sequence[Example],
+    pad_id: int,
+    kept: Sequence[Example] = (),
+    marks: in_context.Marks = in_context.AS_THEY_ARE,
 ) -> CachedPredictions:
-    """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones."""
-    if not made_up:
-        return _predicted(model, own, pad_id, AS_IT_IS)
+    """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
+
+    With ``kept`` rows the model reads the nearest of them first, which tells it the form of the answers.  Behind them the
+    true answers are too likely, so that the shift is that at which the mean of ``own`` is the same as without them.
+    """
     here = [v[:, 0] for v in _by_row(start, made_up, pad_id, at_level)]
-    how, _ = _calibration(model, here, made_up, pad_id, len(own))
-    return _predicted(model, own, pad_id, how._replace(shift=0.0))
+
+    def held(own: Sequence[Example], made_up: Sequence[Example]) -> CachedPredictions:
+        how = _calibration(model, here, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
+        return _predicted(model, own, pad_id, how._replace(shift=0.0))
+
+    alone = held(own, made_up)
+    if not kept:
+        return alone
+    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
+    rows = behind(own)
+    read = held(rows, behind(made_up))
+    mean = _mean([values[:, 0] for values in alone.rows["forget"].values()])
+    shift = logit_shift([values[:, 0] for values in read.rows["forget"].values()], mean)
+    found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in read.rows["forget"].items()}
+    return _read(CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True), marks)
+
+
+def _read(held: CachedPredictions, marks: in_context.Marks) -> CachedPredictions:
+    """``held``, in which the end of a row stands again where a new paragraph began in its place."""
+    if marks.end is not None:
+        for values in held.rows["forget"].values():
+            exchange(values, marks.end, marks.between[0])
+    return held
 
 
 def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calibration) -> CachedPredictions:
