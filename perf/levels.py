@@ -1,7 +1,7 @@
 """How far each estimate of the level is from a retrained model's: forward passes only.
 
     python -m perf.levels --target TARGET --retrained RETRAINED --base BASE --forget F.json --holdout H.json \
-        --retain K.json
+        --retain K.json --written
 
 The *level* of a forget row is its mean negative log-likelihood per token under a model that never saw it.  The retrained
 model's is the truth; the estimates come from the model before fine-tuning, or from the target model: its holdout rows, the
@@ -28,7 +28,7 @@ from scipy.stats import ks_2samp
 
 from expunge import models
 from expunge.data import chat
-from expunge.data.example import Example, Row
+from expunge.data.example import Example, Row, evenly
 from expunge.data.sources import load_rows
 from expunge.generation import sample
 from expunge.training import predictions
@@ -93,13 +93,29 @@ def written(target: Any, forget: Sequence[Row], seed: int) -> list[Row]:
     return [replace(r, answer=a.text or r.answer) for r, a in zip(rows, made, strict=True)]
 
 
+def few_made_up(target: Any, forget: Sequence[Row]) -> list[Row]:
+    """A few of the rows with the beginnings of other answers, which ``target`` makes up."""
+    some = evenly([r for r in forget if r.prompt is not None], unseen.FEW)
+    made = alternates.generated(some, target.model, target.tokenizer, seed=0, max_new_tokens=unseen.FEW_TOKENS)
+    return [replace(r, answer=a, message=None, every_turn=False) for r, a in zip(some, made, strict=True) if a]
+
+
 def calibrated(
-    base: Any, target: Any, own: Sequence[Example], holdout: Sequence[Row], tokenizer: Any, retain: Sequence[Row] = ()
+    how: Any,
+    base: Any,
+    target: Any,
+    own: Sequence[Example],
+    others: Sequence[Row],
+    tokenizer: Any,
+    retain: Sequence[Row] = (),
 ) -> list[np.ndarray]:
-    """Of each example the levels of its tokens, as ``expunge run --level BASE --holdout H [--retain K]`` takes them."""
-    unseen_rows, kept = encoded(holdout, tokenizer), encoded(retain, tokenizer)
-    marks = in_context.marks(tokenizer, [*own, *unseen_rows, *kept], template=bool(tokenizer.chat_template))
-    held = unseen.calibrated(base, target, own, unseen_rows, tokenizer.pad_token_id, kept, marks)
+    """Of each example the levels of its tokens, as ``expunge run --level BASE [--holdout H] [--retain K]`` takes them.
+
+    ``how``: ``unseen.calibrated`` on ``others``, holdout rows, or ``unseen.as_sure``, of rows that were made up.
+    """
+    other_rows, kept = encoded(others, tokenizer), encoded(retain, tokenizer)
+    marks = in_context.marks(tokenizer, [*own, *other_rows, *kept], template=bool(tokenizer.chat_template))
+    held = how(base, target, own, other_rows, tokenizer.pad_token_id, kept, marks)
     said = {"in_context": held.in_context, "uncertainty": held.uncertainty}
     print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict(), **said}), flush=True)
     return [-held.rows["forget"][i][:, 0].double().numpy() for i in range(len(own))]
@@ -156,22 +172,29 @@ def main() -> None:
         loaded = models.load(asked.base, dtype=torch.float32)
         kept["base"] = token_nll(loaded.model, loaded.tokenizer, own)
         note("base", compared(rows_of(kept["base"]), truth) | over_tokens(kept["base"], kept["retrained"]))
+    estimates: dict[str, list[np.ndarray]] = {}
+    if asked.base and asked.written:
+        few = few_made_up(target, forget)
+        inputs: tuple[Any, ...] = unseen.as_sure, loaded.model, target.model, own, few, loaded.tokenizer
+        estimates["as sure"] = calibrated(*inputs)
+        if asked.retain:
+            estimates["as sure, with rows to keep"] = calibrated(*inputs, load_rows(asked.retain))
     if asked.base and asked.holdout:
         unseen_by = token_nll(loaded.model, loaded.tokenizer, encoded(load_rows(asked.holdout), loaded.tokenizer))
         mean = rows_of(kept["holdout"]).mean()
         scale = mean / rows_of(unseen_by).mean()
         shift = unseen.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
-        inputs = loaded.model, target.model, own, load_rows(asked.holdout), loaded.tokenizer
-        estimates = {
+        inputs = unseen.calibrated, loaded.model, target.model, own, load_rows(asked.holdout), loaded.tokenizer
+        estimates |= {
             "scaled": [v * scale for v in kept["base"]],
             "odds divided": [-predictions.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]],
             "calibrated": calibrated(*inputs),
         }
         if asked.retain:
             estimates["with rows to keep"] = calibrated(*inputs, load_rows(asked.retain))
-        for name, estimate in estimates.items():
-            kept[f"base, {name}"] = estimate
-            note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))
+    for name, estimate in estimates.items():
+        kept[f"base, {name}"] = estimate
+        note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))
     if asked.out:
         Path(asked.out).write_text(
             json.dumps({"figures": said, "tokens": {k: [v.tolist() for v in of] for k, of in kept.items()}})
