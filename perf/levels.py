@@ -178,7 +178,7 @@ def main() -> None:
         inputs: tuple[Any, ...] = unseen.as_sure, loaded.model, target.model, own, few, loaded.tokenizer
         estimates["as sure"] = calibrated(*inputs)
         if asked.retain:
-            estimates["as sure, with rows to keep"] = calibrated(*inputs, load_rows(asked.retain))
+            estimates["as sure, with rows to keep"] = calibrated(*inputs, retain=load_rows(asked.retain))
     if asked.base and asked.holdout:
         unseen_by = token_nll(loaded.model, loaded.tokenizer, encoded(load_rows(asked.holdout), loaded.tokenizer))
         mean = rows_of(kept["holdout"]).mean()
@@ -191,7 +191,7 @@ def main() -> None:
             "calibrated": calibrated(*inputs),
         }
         if asked.retain:
-            estimates["with rows to keep"] = calibrated(*inputs, load_rows(asked.retain))
+            estimates["with rows to keep"] = calibrated(*inputs, retain=load_rows(asked.retain))
     for name, estimate in estimates.items():
         kept[f"base, {name}"] = estimate
         note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))
