@@ -19,6 +19,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,23 +176,24 @@ def main() -> None:
     estimates: dict[str, list[np.ndarray]] = {}
     if asked.base and asked.written:
         few = few_made_up(target, forget)
-        inputs: tuple[Any, ...] = unseen.as_sure, loaded.model, target.model, own, few, loaded.tokenizer
-        estimates["as sure"] = calibrated(*inputs)
+        levels_of = partial(calibrated, unseen.as_sure, loaded.model, target.model, own, few, loaded.tokenizer)
+        estimates["as sure"] = levels_of()
         if asked.retain:
-            estimates["as sure, with rows to keep"] = calibrated(*inputs, retain=load_rows(asked.retain))
+            estimates["as sure, with rows to keep"] = levels_of(load_rows(asked.retain))
     if asked.base and asked.holdout:
         unseen_by = token_nll(loaded.model, loaded.tokenizer, encoded(load_rows(asked.holdout), loaded.tokenizer))
         mean = rows_of(kept["holdout"]).mean()
         scale = mean / rows_of(unseen_by).mean()
         shift = unseen.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
-        inputs = unseen.calibrated, loaded.model, target.model, own, load_rows(asked.holdout), loaded.tokenizer
+        holdout = load_rows(asked.holdout)
+        levels_of = partial(calibrated, unseen.calibrated, loaded.model, target.model, own, holdout, loaded.tokenizer)
         estimates |= {
             "scaled": [v * scale for v in kept["base"]],
             "odds divided": [-predictions.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]],
-            "calibrated": calibrated(*inputs),
+            "calibrated": levels_of(),
         }
         if asked.retain:
-            estimates["with rows to keep"] = calibrated(*inputs, retain=load_rows(asked.retain))
+            estimates["with rows to keep"] = levels_of(load_rows(asked.retain))
     for name, estimate in estimates.items():
         kept[f"base, {name}"] = estimate
         note(f"base, {name}", compared(rows_of(estimate), truth) | over_tokens(estimate, kept["retrained"]))
