@@ -33,7 +33,7 @@ from expunge.data.example import Example, Row, evenly
 from expunge.data.sources import load_rows
 from expunge.generation import sample
 from expunge.training import predictions
-from expunge.unlearning import alternates, in_context, unseen
+from expunge.unlearning import alternates, calibrate, in_context, unseen
 from perf import renamed
 
 
@@ -112,7 +112,7 @@ def calibrated(
 ) -> list[np.ndarray]:
     """Of each example the levels of its tokens, as ``expunge run --level BASE [--holdout H] [--retain K]`` takes them.
 
-    ``how``: ``unseen.calibrated`` on ``others``, holdout rows, or ``unseen.as_sure``, of rows that were made up.
+    ``how``: ``calibrate.calibrated`` on ``others``, holdout rows, or ``calibrate.as_sure``, of rows that were made up.
     """
     other_rows, kept = encoded(others, tokenizer), encoded(retain, tokenizer)
     marks = in_context.marks(tokenizer, [*own, *other_rows, *kept], template=bool(tokenizer.chat_template))
@@ -176,7 +176,7 @@ def main() -> None:
     estimates: dict[str, list[np.ndarray]] = {}
     if asked.base and asked.written:
         few = few_made_up(target, forget)
-        levels_of = partial(calibrated, unseen.as_sure, loaded.model, target.model, own, few, loaded.tokenizer)
+        levels_of = partial(calibrated, calibrate.as_sure, loaded.model, target.model, own, few, loaded.tokenizer)
         estimates["as sure"] = levels_of()
         if asked.retain:
             estimates["as sure, with rows to keep"] = levels_of(load_rows(asked.retain))
@@ -184,9 +184,11 @@ def main() -> None:
         unseen_by = token_nll(loaded.model, loaded.tokenizer, encoded(load_rows(asked.holdout), loaded.tokenizer))
         mean = rows_of(kept["holdout"]).mean()
         scale = mean / rows_of(unseen_by).mean()
-        shift = unseen.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
+        shift = calibrate.logit_shift([torch.from_numpy(-v) for v in unseen_by], -float(mean))
         holdout = load_rows(asked.holdout)
-        levels_of = partial(calibrated, unseen.calibrated, loaded.model, target.model, own, holdout, loaded.tokenizer)
+        levels_of = partial(
+            calibrated, calibrate.calibrated, loaded.model, target.model, own, holdout, loaded.tokenizer
+        )
         estimates |= {
             "scaled": [v * scale for v in kept["base"]],
             "odds divided": [-predictions.moved(torch.from_numpy(-v), shift).numpy() for v in kept["base"]],

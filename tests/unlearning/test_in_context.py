@@ -8,7 +8,7 @@ import torch
 
 from expunge.data.example import Example
 from expunge.training.predictions import packed, unpacked
-from expunge.unlearning import in_context, unseen
+from expunge.unlearning import calibrate, in_context, unseen
 from expunge.unlearning.in_context import Marks
 
 NO = -100
@@ -117,19 +117,19 @@ def test_the_level_is_read_behind_rows_to_keep_where_that_explains_unseen_rows_b
     """Two start models: one is the model that gives the level, the other that model behind the rows that are kept."""
     model, start = tiny.model(seed=1), tiny.model()
     own, rows, kept = tiny.examples(0, 3), tiny.examples(50, 4), tiny.examples(20, 5)
-    plain = unseen.calibrated(model, model, own, rows, 0)
-    alone = unseen.calibrated(model, model, own, rows, 0, kept)
+    plain = calibrate.calibrated(model, model, own, rows, 0)
+    alone = calibrate.calibrated(model, model, own, rows, 0, kept)
     assert not alone.in_context and alone.calibration == plain.calibration
     assert alone.uncertainty == plain.uncertainty < 1e-2
-    measured = unseen._by_row
+    measured = unseen.by_row
 
     def by_row(of, examples, *rest):
         return (
             measured(model, in_context.behind(examples, kept), *rest) if of is start else measured(of, examples, *rest)
         )
 
-    monkeypatch.setattr(unseen, "_by_row", by_row)
-    made = unseen.calibrated(model, start, own, rows, 0, kept)
+    monkeypatch.setattr(calibrate, "by_row", by_row)
+    made = calibrate.calibrated(model, start, own, rows, 0, kept)
     assert made.in_context and made.uncertainty < 1e-2 and abs(made.calibration.shift) < 1e-3
     behind = in_context.behind(own, kept)
     for i, (example, alone) in enumerate(zip(behind, own, strict=True)):
@@ -150,8 +150,8 @@ def test_the_level_of_an_end_is_that_of_a_new_paragraph(monkeypatch):
     marks = Marks(None, end, (9, 10))
     assert end not in marks.between
     known = iter((1.0, 0.5))  # alone, behind rows to keep
-    monkeypatch.setattr(unseen, "uncertainty", lambda *_: next(known))
-    held = unseen.calibrated(model, start, own, rows, 0, kept, marks)
+    monkeypatch.setattr(calibrate, "uncertainty", lambda *_: next(known))
+    held = calibrate.calibrated(model, start, own, rows, 0, kept, marks)
     made = in_context.behind(own, kept, marks)[0]
     assert made.labels[-1] == 9 and held.in_context
     with torch.no_grad():
@@ -172,11 +172,11 @@ def test_the_level_of_an_end_is_that_of_a_new_paragraph(monkeypatch):
 def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
     model, start = tiny.model(seed=1), tiny.model()
     own, rows, kept = tiny.examples(0, 3), tiny.examples(50, 4), tiny.examples(20, 5)
-    plain = unseen.calibrated(model, start, own, rows, 0)
+    plain = calibrate.calibrated(model, start, own, rows, 0)
     end = int(unpacked(plain.rows["forget"][0])[1][0][0, 0])
     known = iter((0.5, 1.0))
-    monkeypatch.setattr(unseen, "uncertainty", lambda *_: next(known))
-    held = unseen.calibrated(model, start, own, rows, 0, kept, Marks(None, end, (9, 10)))
+    monkeypatch.setattr(calibrate, "uncertainty", lambda *_: next(known))
+    held = calibrate.calibrated(model, start, own, rows, 0, kept, Marks(None, end, (9, 10)))
     assert not held.in_context
     assert all(torch.equal(held.rows["forget"][i], values) for i, values in plain.rows["forget"].items())
 
@@ -188,15 +188,15 @@ def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model
     own, kept = tiny.examples(0, 3), tiny.examples(20, 5)
     end = own[0].labels[-1]
     marks = Marks(None, end, (9, 10))
-    alone, read = (unseen.as_sure(model, start, own, made_up, 0, *more) for more in ((), (kept, marks)))
+    alone, read = (calibrate.as_sure(model, start, own, made_up, 0, *more) for more in ((), (kept, marks)))
     assert not alone.in_context and read.in_context and alone.calibration.shift == 0 != read.calibration.shift
     assert read.uncertainty is None
     means = [[float(held.rows["forget"][i][:, 0].mean()) for i in range(3)] for held in (alone, read)]
     assert sum(means[1]) == pytest.approx(sum(means[0]), abs=1e-4) and means[1] != pytest.approx(means[0], abs=1e-3)
     here = [v[:, 0] for v in unseen.predictions(start, made_up, 0)]
     behind = in_context.behind(made_up, kept, marks)
-    tempered = unseen._by_row(model, behind, 0, unseen.tempered)
-    wanted = unseen.calibration(tempered, here).temperature if made_up else 1.0
+    tempered = unseen.by_row(model, behind, 0, calibrate.tempered)
+    wanted = calibrate.calibration(tempered, here).temperature if made_up else 1.0
     assert read.calibration.temperature == wanted
     for i, row in enumerate(in_context.behind(own, kept, marks)):
         labels = torch.tensor(row.labels)[1:]

@@ -17,7 +17,7 @@ from expunge.bench.teach import teach
 from expunge.data.sources import load_rows
 from expunge.errors import InputError
 from expunge.training import rate
-from expunge.unlearning import alternates, in_context, level, settings, unseen
+from expunge.unlearning import alternates, calibrate, in_context, level, settings, unseen
 from expunge.unlearning.in_context import Marks
 from expunge.unlearning.rows import Data
 
@@ -119,7 +119,9 @@ def test_holdout_rows_scale_what_a_model_says(tmp_path):
     held, warnings = level.loader(
         made, methods.level(), lambda name: SimpleNamespace(model=loaded[name]), data, target, tmp_path
     )
-    expected = unseen.calibrated(loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0)
+    expected = calibrate.calibrated(
+        loaded["earlier"], loaded["m"], data.examples["forget"], data.examples["holdout"], 0
+    )
     assert warnings == [] and held.rows["forget"].keys() == {0, 1, 2} and held.calibration == expected.calibration
     assert all(torch.equal(held.rows["forget"][i], values) for i, values in expected.rows["forget"].items())
 
@@ -136,7 +138,7 @@ def test_rows_to_keep_are_read_first_where_the_user_gave_them(tmp_path, monkeypa
     few, read = tiny.examples(30, 2), []
     others = tiny.examples(9, 4) if holdout else few
     monkeypatch.setattr(unseen, "few_made_up", lambda *args: few)
-    monkeypatch.setattr(unseen, "calibrated" if holdout else "as_sure", lambda *args: read.append(args[3:]))
+    monkeypatch.setattr(calibrate, "calibrated" if holdout else "as_sure", lambda *args: read.append(args[3:]))
     tokenizer = SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=None)
     target = SimpleNamespace(model=tiny.model(), tokenizer=tokenizer)
     data = Data({}, streams | ({"holdout": others} if holdout else {}), [])
@@ -150,7 +152,7 @@ def test_rows_without_a_template_are_read_as_one_text(tmp_path, monkeypatch, tem
     made = settings.make({"model": "m", "forget": "-", "level": "earlier", "holdout": "h", "chat_template": template})
     seen = []
     monkeypatch.setattr(in_context, "marks", lambda tokenizer, rows, template: seen.append((len(rows), template)))
-    monkeypatch.setattr(unseen, "calibrated", lambda *args: None)
+    monkeypatch.setattr(calibrate, "calibrated", lambda *args: None)
     streams = {"forget": tiny.examples(0, 3), "holdout": tiny.examples(9, 4)}
     for own in (None, "{{ messages }}"):
         tokenizer = SimpleNamespace(pad_token_id=0, chat_template=own)

@@ -11,7 +11,7 @@ import torch
 
 from expunge.data.example import Example, Row
 from expunge.training.predictions import packed
-from expunge.unlearning import unseen
+from expunge.unlearning import calibrate, unseen
 
 
 def example(prompt, answer):
@@ -79,7 +79,7 @@ def test_another_model_is_calibrated_on_holdout_rows():
     """Mean over rows and standard deviation over tokens agree with the start model's, by a plain loop of transformers."""
     model, start = tiny.model(seed=1), tiny.model()
     own, rows = tiny.examples(0, 3), tiny.examples(50, 4)
-    made = unseen.calibrated(model, start, own, rows, 0)
+    made = calibrate.calibrated(model, start, own, rows, 0)
     (temperature, shift), held = made.calibration, made.rows["forget"]
     assert abs(temperature - 1) > 0.01 and abs(shift) > 1e-3
 
@@ -107,7 +107,7 @@ def test_another_model_is_calibrated_on_holdout_rows():
     assert made.uncertainty == pytest.approx(half, rel=1e-3) and half > 1e-3
     off = [abs(float(torch.cat(there).std() - torch.cat(here).std()))]
     for other in (temperature * 2 ** (1 / 16), temperature / 2 ** (1 / 16)):  # the temperatures beside it are no nearer
-        moved = unseen.logit_shift([logp(model, e, other) for e in rows], means[0])
+        moved = calibrate.logit_shift([logp(model, e, other) for e in rows], means[0])
         spread = torch.cat([logp(model, e, other, moved) for e in rows]).std()
         off.append(abs(float(spread - torch.cat(here).std())))
     assert off[0] == min(off)
@@ -115,18 +115,18 @@ def test_another_model_is_calibrated_on_holdout_rows():
 
 def test_a_model_is_calibrated_to_itself_by_nothing():
     model = tiny.model()
-    how = unseen.calibrated(model, model, tiny.examples(0, 1), tiny.examples(50, 4), 0).calibration
+    how = calibrate.calibrated(model, model, tiny.examples(0, 1), tiny.examples(50, 4), 0).calibration
     assert how.temperature == 1 and how.shift == pytest.approx(0, abs=1e-3)
 
 
 def test_from_made_up_rows_the_temperature_alone_is_taken():
     model, start = tiny.model(seed=1), tiny.model()
     own, rows = tiny.examples(0, 3), tiny.examples(50, 4)
-    whole, made = (f(model, start, own, rows, 0) for f in (unseen.calibrated, unseen.as_sure))
+    whole, made = (f(model, start, own, rows, 0) for f in (calibrate.calibrated, calibrate.as_sure))
     assert made.calibration == (whole.calibration.temperature, 0.0) and abs(whole.calibration.shift) > 1e-3
     expected = packed(*logits_of(model, own[0]), made.calibration)
     torch.testing.assert_close(made.rows["forget"][0], expected, atol=1e-5, rtol=1e-5)
-    assert unseen.as_sure(model, start, own, [], 0).calibration == (1, 0)  # of plain texts none are made up
+    assert calibrate.as_sure(model, start, own, [], 0).calibration == (1, 0)  # of plain texts none are made up
 
 
 def logits_of(model, example):
@@ -143,10 +143,10 @@ def test_what_is_said_of_unseen_rows_holds_for_further_ones():
     for _ in range(2000):
         true = torch.randn(30, generator=draws) * 0.7 - 2.0  # the rows' means under the start model; the level has -2
         mean = true[:20].mean()
-        half = unseen.uncertainty([mean[None]] * 20, list(true[:20, None]), 10)
+        half = calibrate.uncertainty([mean[None]] * 20, list(true[:20, None]), 10)
         within += abs(float(true[20:].mean() - mean)) <= half
     assert 0.875 <= within / 2000 <= 0.925
-    assert unseen.uncertainty([torch.zeros(3)], [torch.ones(3)], 10) is None
+    assert calibrate.uncertainty([torch.zeros(3)], [torch.ones(3)], 10) is None
 
 
 def test_the_level_of_unseen_rows_is_that_of_their_kinds():
@@ -179,9 +179,11 @@ def test_a_few_answers_are_made_up_and_none_of_plain_texts(monkeypatch, tmp_path
 
 
 def test_a_calibration_is_of_some_of_many_rows(monkeypatch):
-    monkeypatch.setattr(unseen, "CALIBRATED", 2)
+    monkeypatch.setattr(calibrate, "CALIBRATED", 2)
     model, start, rows = tiny.model(seed=1), tiny.model(), tiny.examples(50, 6)
-    some = unseen.calibrated(model, start, tiny.examples(0, 1), rows, 0).calibration
+    some = calibrate.calibrated(model, start, tiny.examples(0, 1), rows, 0).calibration
     monkeypatch.undo()
-    again, whole = (unseen.calibrated(model, start, tiny.examples(0, 1), of, 0).calibration for of in (rows[::3], rows))
+    again, whole = (
+        calibrate.calibrated(model, start, tiny.examples(0, 1), of, 0).calibration for of in (rows[::3], rows)
+    )
     assert some == again != whole

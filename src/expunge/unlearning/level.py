@@ -2,7 +2,7 @@
 
 In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows;
 answers that the start model makes up itself.  A model is calibrated on holdout rows, else on a few such answers
-(:mod:`expunge.unlearning.unseen`), and reads rows to keep first (:mod:`expunge.unlearning.in_context`).
+(:mod:`expunge.unlearning.calibrate`), and reads rows to keep first (:mod:`expunge.unlearning.in_context`).
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def loader(
         return None, []
     name, source = model_of(settings), source_of(settings)
     from expunge.training.cached import CachedLevel
-    from expunge.unlearning import in_context, unseen
+    from expunge.unlearning import calibrate, in_context, unseen
 
     warnings: list[str] = []
     own, rows, unsure = data.examples["forget"], data.examples.get("holdout"), None
     tokenizer, pad = target.tokenizer, target.tokenizer.pad_token_id
     if name is not None:
-        held = unseen.as_sure if rows is None else unseen.calibrated
+        held = calibrate.as_sure if rows is None else calibrate.calibrated
         others = unseen.few_made_up(data, target, settings, folder) if rows is None else rows
         kept = () if settings.retain is None else data.examples.get("retain", ())
         template = settings.chat_template and bool(getattr(tokenizer, "chat_template", None))
@@ -103,5 +103,5 @@ def loader(
         rows, warnings = unseen.made_up(data, target, settings, folder)
     of = unseen.predictions(target.model, rows, pad)
     if source == "holdout":
-        unsure = unseen.uncertainty(unseen.explained(rows, of), [values[:, 0] for values in of], len(own))
+        unsure = calibrate.uncertainty(unseen.explained(rows, of), [values[:, 0] for values in of], len(own))
     return CachedLevel({"forget": unseen.levels(own, rows, of)}, unsure), warnings

@@ -14,22 +14,13 @@ tokenizer is special.
 The entropy of a prediction, how unsure a model is of what comes next whatever does, has a level, too: the mean over the
 unseen rows' tokens of the kind.
 
-What another model predicts is nearer than that, but for its confidence: a model before fine-tuning is less certain of
-everything, right or wrong.  So it is calibrated (:mod:`expunge.training.predictions`): its temperature T and shift s are
-those at which the log-probabilities of the holdout rows' tokens have the mean and the standard deviation that they have
-under the start model.  Without holdout rows T comes from answers that the start model makes up, and s gives the mean that
-there is at 0 without rows to keep in front: the start model finds such answers likelier than unseen ones, but is no surer of
-them.
-
-Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
-do not, since they are none of the kind.
+What another model predicts is nearer than that (:mod:`expunge.unlearning.calibrate`).
 
 How near each is to a retrained model: ``python -m perf.levels``.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -45,29 +36,16 @@ from expunge import processes
 from expunge.data import chat, collate
 from expunge.data.example import Example, Row, evenly
 from expunge.errors import InputError
-from expunge.forward import kernels
 from expunge.forward.family import unwrap
 from expunge.forward.view import IGNORE, see
-from expunge.models.positions import positions
-from expunge.training.cached import CachedPredictions
-from expunge.training.levels import QUANTILE
-from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, shifted
-from expunge.training.predictions import predictions as at_level
-from expunge.unlearning import alternates, in_context
+from expunge.unlearning import alternates
 from expunge.unlearning.rows import Data
 from expunge.unlearning.settings import Recipe
 
 SHRINK = 5.0  # tokens' worth of the mean over all that each kind's mean has
-SHARES = (
-    1e-9,
-    0.1,
-    0.3,
-)  # between kinds: in none of the other answers, in fewer than a tenth, than three tenths, in more
+SHARES = (1e-9, 0.1, 0.3)  # between kinds: in none of the other answers, fewer than a tenth, than three tenths, in more
 BATCH = 8  # rows of a forward pass
-TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
-CALIBRATED = 128  # unseen rows that a calibration is of, at most
 FEW, FEW_TOKENS = 32, 64  # answers that are made up for a temperature alone, and tokens of each at most
-WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
 
@@ -93,144 +71,6 @@ def _kinds_of(unseen: Sequence[Example]) -> tuple[Counter[int], list[list[Kind]]
     answers = [set(labels(e)) for e in unseen]
     found = Counter(y for answer in answers for y in answer)
     return found, [kinds(e, found, len(unseen), answer) for e, answer in zip(unseen, answers, strict=True)]
-
-
-def uncertainty(level: Sequence[Tensor], start: Sequence[Tensor], rows: int) -> float | None:
-    r"""Half of the 90 % interval of a level's mean over ``rows`` rows, in nats a token; None from fewer than two rows.
-
-    ``level``, ``start``: (|y|,) of each of m unseen rows, the log-probabilities of its tokens as the level has them and
-    under the start model, which never saw it.  The forget rows are taken for n = ``rows`` more of the same kind: with σ the
-    standard deviation of the differences of the rows' means, it is that of the mean of n further differences,
-
-    .. math:: 1.645\,\sigma\sqrt{\tfrac{1}{m} + \tfrac{1}{n}}.
-
-    >>> pair = [torch.tensor([-1.0, -1.0]), torch.tensor([-3.0])], [torch.tensor([-2.0, -2.0]), torch.tensor([-2.0])]
-    >>> round(uncertainty(*pair, rows=2), 3)  # differences 1 and -1, σ = √2
-    2.326
-    """
-    pairs = [(a, b) for a, b in zip(level, start, strict=True) if len(a)]
-    if len(pairs) < 2:
-        return None
-    apart = torch.stack([(a.double() - b.double()).mean() for a, b in pairs])
-    return QUANTILE * float(apart.std()) * math.sqrt(1 / len(pairs) + 1 / rows)
-
-
-def calibrated(
-    model: nn.Module,
-    start: nn.Module,
-    own: Sequence[Example],
-    unseen: Sequence[Example],
-    pad_id: int,
-    kept: Sequence[Example] = (),
-    marks: in_context.Marks = in_context.AS_THEY_ARE,
-) -> CachedPredictions:
-    """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream.
-
-    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`, of
-    which ``marks`` are); taken is what explains the unseen rows better, by the :func:`uncertainty`.
-    """
-    some = evenly(unseen, CALIBRATED)
-    here = [v[:, 0] for v in _by_row(start, some, pad_id, at_level)]
-    ways: dict[bool, tuple[Sequence[Example], Sequence[Example]]] = {False: (own, some)}
-    if kept:
-        behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
-        ways[True] = behind(own), behind(some)
-    found = {way: _calibration(model, here, seen, pad_id, len(own)) for way, (_, seen) in ways.items()}
-    best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))
-    how, unsure = found[best]
-    held = replace(_predicted(model, ways[best][0], pad_id, how), uncertainty=unsure, in_context=best)
-    return _read(held, marks) if best else held
-
-
-def as_sure(
-    model: nn.Module,
-    start: nn.Module,
-    own: Sequence[Example],
-    made_up: Sequence[Example],
-    pad_id: int,
-    kept: Sequence[Example] = (),
-    marks: in_context.Marks = in_context.AS_THEY_ARE,
-) -> CachedPredictions:
-    """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
-
-    With ``kept`` rows the model reads the nearest of them first, which tells it the form of the answers.  Behind them the
-    true answers are too likely, so that the shift is that at which the mean of ``own`` is the same as without them.
-    """
-    here = [v[:, 0] for v in _by_row(start, made_up, pad_id, at_level)]
-
-    def held(own: Sequence[Example], made_up: Sequence[Example]) -> CachedPredictions:
-        how = _calibration(model, here, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
-        return _predicted(model, own, pad_id, how._replace(shift=0.0))
-
-    alone = held(own, made_up)
-    if not kept:
-        return alone
-    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
-    rows = behind(own)
-    read = held(rows, behind(made_up))
-    mean = _mean([values[:, 0] for values in alone.rows["forget"].values()])
-    shift = logit_shift([values[:, 0] for values in read.rows["forget"].values()], mean)
-    found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in read.rows["forget"].items()}
-    return _read(CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True), marks)
-
-
-def _read(held: CachedPredictions, marks: in_context.Marks) -> CachedPredictions:
-    """``held``, in which the end of a row stands again where a new paragraph began in its place."""
-    if marks.end is not None:
-        for values in held.rows["forget"].values():
-            exchange(values, marks.end, marks.between[0])
-    return held
-
-
-def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calibration) -> CachedPredictions:
-    found = _by_row(model, own, pad_id, partial(at_level, how=how))
-    return CachedPredictions({"forget": dict(enumerate(found))}, how)
-
-
-def _calibration(
-    model: nn.Module, here: Sequence[Tensor], unseen: Sequence[Example], pad_id: int, rows: int
-) -> tuple[Calibration, float | None]:
-    """T and s, and the :func:`uncertainty` of the level that they give ``rows`` rows; ``here``: under the start model."""
-    by_temperature = _by_row(model, unseen, pad_id, tempered)
-    how = calibration(by_temperature, here)
-    at = TEMPERATURES.index(how.temperature)
-    return how, uncertainty([moved(v[:, at], how.shift) for v in by_temperature], here, rows)
-
-
-def tempered(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """(N, G) the log-probability of each labelled token of ``batch`` at each of the G temperatures."""
-    x = see(unwrap(model), batch, grad=False)
-    return torch.stack([kernels.token_logp(x.logits / t, x.labels) for t in TEMPERATURES], -1)
-
-
-def calibration(by_temperature: Sequence[Tensor], here: Sequence[Tensor]) -> Calibration:
-    """T and s from log-probabilities of tokens of unseen rows: (|y|, G) each under the model, (|y|,) under the start model.
-
-    T is that of :data:`TEMPERATURES` at which, with the shift that gives the mean, the standard deviation is nearest.
-    """
-    mean, spread = _mean(here), float(torch.cat([*here]).std())
-    found = []
-    for k, temperature in enumerate(TEMPERATURES):
-        logp = [v[:, k] for v in by_temperature]
-        shift = logit_shift(logp, mean)
-        found.append((abs(float(moved(torch.cat(logp), shift).std()) - spread), Calibration(temperature, shift)))
-    return min(found)[1]
-
-
-def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
-    """The shift at which the mean over rows of the mean over tokens is ``mean``; within ±:data:`WIDEST`.
-
-    >>> round(logit_shift([torch.tensor([0.5]).log()], -1.3863), 3)  # from odds of 1 to 1/3, p = 1/4 = exp(-1.3863): ln 3
-    1.099
-    """
-    rows = [v for v in logp if len(v)]
-    every = torch.cat(rows).double()
-    weight = torch.cat([torch.full((len(v),), 1 / (len(v) * len(rows))).double() for v in rows])
-    low, high = -WIDEST, WIDEST  # of two: the mean falls as the shift rises
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if float(moved(every, middle) @ weight) > mean else (low, middle)
-    return (low + high) / 2
 
 
 def made_up(data: Data, target: Any, settings: Recipe, folder: Path) -> tuple[list[Example], list[str]]:
@@ -306,7 +146,7 @@ def means(of: Sequence[Sequence[Kind]], values: Sequence[Sequence[float]]) -> Ma
     return table | {kind: (sum(some) + SHRINK * mean) / (len(some) + SHRINK) for kind, some in by_kind.items()}
 
 
-def _mean(logp: Sequence[Tensor]) -> float:
+def mean_of_rows(logp: Sequence[Tensor]) -> float:
     """The mean over rows of the mean over tokens."""
     return float(torch.stack([values.mean() for values in logp if len(values)]).mean())
 
@@ -323,11 +163,11 @@ def predictions(model: nn.Module, examples: Sequence[Example], pad_id: int) -> l
         x = see(unwrap(model), batch, grad=False)
         return torch.stack([x.token_logp, x.entropy], -1).float()
 
-    return _by_row(model, examples, pad_id, of)
+    return by_row(model, examples, pad_id, of)
 
 
 @torch.no_grad()
-def _by_row(
+def by_row(
     model: nn.Module, examples: Sequence[Example], pad_id: int, of: Callable[[nn.Module, Mapping[str, Any]], Tensor]
 ) -> list[Tensor]:
     """``of(model, batch)``, one entry a labelled token, of each example, on the host; rows of like length together."""

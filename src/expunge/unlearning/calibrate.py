@@ -1,0 +1,176 @@
+"""What a model that never saw the forget rows predicts in them, as sure of itself as the start model is.
+
+A model before fine-tuning is less certain of everything, right or wrong, than a fine-tuned one.  So it is calibrated
+(:mod:`expunge.training.predictions`): its temperature T and shift s are those at which the log-probabilities of the holdout
+rows' tokens have the mean and the standard deviation that they have under the start model.  Without holdout rows T comes
+from answers that the start model makes up, and s gives the mean that there is at 0 without rows to keep in front: the start
+model finds such answers likelier than unseen ones, but is no surer of them.
+
+Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
+do not, since they are none of the kind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.example import Example, evenly
+from expunge.forward import kernels
+from expunge.forward.family import unwrap
+from expunge.forward.view import see
+from expunge.models.positions import positions
+from expunge.training.cached import CachedPredictions
+from expunge.training.levels import QUANTILE
+from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, shifted
+from expunge.training.predictions import predictions as at_level
+from expunge.unlearning import in_context
+from expunge.unlearning.unseen import by_row, labels, mean_of_rows
+
+TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
+CALIBRATED = 128  # unseen rows that a calibration is of, at most
+WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
+
+
+def uncertainty(level: Sequence[Tensor], start: Sequence[Tensor], rows: int) -> float | None:
+    r"""Half of the 90 % interval of a level's mean over ``rows`` rows, in nats a token; None from fewer than two rows.
+
+    ``level``, ``start``: (|y|,) of each of m unseen rows, the log-probabilities of its tokens as the level has them and
+    under the start model, which never saw it.  The forget rows are taken for n = ``rows`` more of the same kind: with σ the
+    standard deviation of the differences of the rows' means, it is that of the mean of n further differences,
+
+    .. math:: 1.645\,\sigma\sqrt{\tfrac{1}{m} + \tfrac{1}{n}}.
+
+    >>> pair = [torch.tensor([-1.0, -1.0]), torch.tensor([-3.0])], [torch.tensor([-2.0, -2.0]), torch.tensor([-2.0])]
+    >>> round(uncertainty(*pair, rows=2), 3)  # differences 1 and -1, σ = √2
+    2.326
+    """
+    pairs = [(a, b) for a, b in zip(level, start, strict=True) if len(a)]
+    if len(pairs) < 2:
+        return None
+    apart = torch.stack([(a.double() - b.double()).mean() for a, b in pairs])
+    return QUANTILE * float(apart.std()) * math.sqrt(1 / len(pairs) + 1 / rows)
+
+
+def calibrated(
+    model: nn.Module,
+    start: nn.Module,
+    own: Sequence[Example],
+    unseen: Sequence[Example],
+    pad_id: int,
+    kept: Sequence[Example] = (),
+    marks: in_context.Marks = in_context.AS_THEY_ARE,
+) -> CachedPredictions:
+    """What ``model``, calibrated on the ``unseen`` rows, predicts at the labelled tokens of ``own``, the forget stream.
+
+    With ``kept`` rows the model is tried behind the nearest of them, too (:mod:`expunge.unlearning.in_context`, of
+    which ``marks`` are); taken is what explains the unseen rows better, by the :func:`uncertainty`.
+    """
+    some = evenly(unseen, CALIBRATED)
+    here = [v[:, 0] for v in by_row(start, some, pad_id, at_level)]
+    ways: dict[bool, tuple[Sequence[Example], Sequence[Example]]] = {False: (own, some)}
+    if kept:
+        behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
+        ways[True] = behind(own), behind(some)
+    found = {way: _calibration(model, here, seen, pad_id, len(own)) for way, (_, seen) in ways.items()}
+    best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))
+    how, unsure = found[best]
+    held = replace(_predicted(model, ways[best][0], pad_id, how), uncertainty=unsure, in_context=best)
+    return _read(held, marks) if best else held
+
+
+def as_sure(
+    model: nn.Module,
+    start: nn.Module,
+    own: Sequence[Example],
+    made_up: Sequence[Example],
+    pad_id: int,
+    kept: Sequence[Example] = (),
+    marks: in_context.Marks = in_context.AS_THEY_ARE,
+) -> CachedPredictions:
+    """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
+
+    With ``kept`` rows the model reads the nearest of them first, which tells it the form of the answers.  Behind them the
+    true answers are too likely, so that the shift is that at which the mean of ``own`` is the same as without them.
+    """
+    here = [v[:, 0] for v in by_row(start, made_up, pad_id, at_level)]
+
+    def held(own: Sequence[Example], made_up: Sequence[Example]) -> CachedPredictions:
+        how = _calibration(model, here, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
+        return _predicted(model, own, pad_id, how._replace(shift=0.0))
+
+    alone = held(own, made_up)
+    if not kept:
+        return alone
+    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
+    rows = behind(own)
+    read = held(rows, behind(made_up))
+    mean = mean_of_rows([values[:, 0] for values in alone.rows["forget"].values()])
+    shift = logit_shift([values[:, 0] for values in read.rows["forget"].values()], mean)
+    found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in read.rows["forget"].items()}
+    return _read(CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True), marks)
+
+
+def _read(held: CachedPredictions, marks: in_context.Marks) -> CachedPredictions:
+    """``held``, in which the end of a row stands again where a new paragraph began in its place."""
+    if marks.end is not None:
+        for values in held.rows["forget"].values():
+            exchange(values, marks.end, marks.between[0])
+    return held
+
+
+def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calibration) -> CachedPredictions:
+    found = by_row(model, own, pad_id, partial(at_level, how=how))
+    return CachedPredictions({"forget": dict(enumerate(found))}, how)
+
+
+def _calibration(
+    model: nn.Module, here: Sequence[Tensor], unseen: Sequence[Example], pad_id: int, rows: int
+) -> tuple[Calibration, float | None]:
+    """T and s, and the :func:`uncertainty` of the level that they give ``rows`` rows; ``here``: under the start model."""
+    by_temperature = by_row(model, unseen, pad_id, tempered)
+    how = calibration(by_temperature, here)
+    at = TEMPERATURES.index(how.temperature)
+    return how, uncertainty([moved(v[:, at], how.shift) for v in by_temperature], here, rows)
+
+
+def tempered(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """(N, G) the log-probability of each labelled token of ``batch`` at each of the G temperatures."""
+    x = see(unwrap(model), batch, grad=False)
+    return torch.stack([kernels.token_logp(x.logits / t, x.labels) for t in TEMPERATURES], -1)
+
+
+def calibration(by_temperature: Sequence[Tensor], here: Sequence[Tensor]) -> Calibration:
+    """T and s from log-probabilities of tokens of unseen rows: (|y|, G) each under the model, (|y|,) under the start model.
+
+    T is that of :data:`TEMPERATURES` at which, with the shift that gives the mean, the standard deviation is nearest.
+    """
+    mean, spread = mean_of_rows(here), float(torch.cat([*here]).std())
+    found = []
+    for k, temperature in enumerate(TEMPERATURES):
+        logp = [v[:, k] for v in by_temperature]
+        shift = logit_shift(logp, mean)
+        found.append((abs(float(moved(torch.cat(logp), shift).std()) - spread), Calibration(temperature, shift)))
+    return min(found)[1]
+
+
+def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
+    """The shift at which the mean over rows of the mean over tokens is ``mean``; within ±:data:`WIDEST`.
+
+    >>> round(logit_shift([torch.tensor([0.5]).log()], -1.3863), 3)  # from odds of 1 to 1/3, p = 1/4 = exp(-1.3863): ln 3
+    1.099
+    """
+    rows = [v for v in logp if len(v)]
+    every = torch.cat(rows).double()
+    weight = torch.cat([torch.full((len(v),), 1 / (len(v) * len(rows))).double() for v in rows])
+    low, high = -WIDEST, WIDEST  # of two: the mean falls as the shift rises
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(moved(every, middle) @ weight) > mean else (low, middle)
+    return (low + high) / 2
