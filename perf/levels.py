@@ -115,7 +115,8 @@ def calibrated(
     ``how``: ``calibrate.calibrated`` on ``others``, holdout rows, or ``calibrate.as_sure``, of rows that were made up.
     """
     other_rows, kept = encoded(others, tokenizer), encoded(retain, tokenizer)
-    marks = in_context.marks(tokenizer, [*own, *other_rows, *kept], template=bool(tokenizer.chat_template))
+    given = [*own, *kept, *(other_rows if how is calibrate.calibrated else ())]  # not what was made up
+    marks = in_context.marks(tokenizer, given, template=bool(tokenizer.chat_template))
     held = how(base, target, own, other_rows, tokenizer.pad_token_id, kept, marks)
     said = {"in_context": held.in_context, "uncertainty": held.uncertainty}
     print(json.dumps({"estimate": "base, calibrated", **held.calibration._asdict(), **said}), flush=True)

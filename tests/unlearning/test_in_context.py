@@ -208,3 +208,19 @@ def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model
         torch.testing.assert_close(said, wanted_likeliest, atol=1e-4, rtol=1e-4)
     tokens, likeliest = (v[0].tolist() for v in unpacked(read.rows["forget"][0][-1:])[1])
     assert likeliest[tokens.index(end)] == pytest.approx(float(read.rows["forget"][0][-1, 0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("way", ["calibrated", "as_sure"])
+def test_a_row_that_nothing_fits_in_front_of_keeps_its_end(monkeypatch, way):
+    """The rows to keep are longer than the room: each row is read alone, its end among the likeliest where it was."""
+    model, start = tiny.model(seed=1), tiny.model()
+    own, others, kept = tiny.examples(0, 3), tiny.examples(50, 4), [row([5] * 600, [6])]
+    marks = Marks(None, own[0].labels[-1], (9, 10))
+    of = getattr(calibrate, way)
+    alone = of(model, start, own, others, 0)
+    known = iter((1.0, 0.5))
+    monkeypatch.setattr(calibrate, "uncertainty", lambda *_: next(known, None))
+    read = of(model, start, own, others, 0, kept, marks)
+    assert read.in_context
+    for i, values in alone.rows["forget"].items():
+        torch.testing.assert_close(read.rows["forget"][i], values, atol=1e-4, rtol=1e-4)

@@ -146,6 +146,18 @@ def test_rows_to_keep_are_read_first_where_the_user_gave_them(tmp_path, monkeypa
     assert read == [(others, 0, streams["retain"] if given else (), Marks(1))]
 
 
+def test_made_up_answers_of_several_paragraphs_part_no_rows(tmp_path, monkeypatch):
+    """They give a temperature alone; what the user gave says whether a blank line can stand for an end."""
+    made = settings.make({"model": "m", "forget": "-", "level": "earlier", "retain": "r"})
+    seen, streams = [], {"forget": tiny.examples(0, 3), "retain": tiny.examples(20, 5)}
+    monkeypatch.setattr(unseen, "few_made_up", lambda *args: tiny.examples(30, 2))
+    monkeypatch.setattr(in_context, "marks", lambda tokenizer, rows, template: seen.append(list(rows)))
+    monkeypatch.setattr(calibrate, "as_sure", lambda *args: None)
+    target = SimpleNamespace(model=None, tokenizer=SimpleNamespace(pad_token_id=0))
+    level.loader(made, methods.level(), lambda _: SimpleNamespace(model=None), Data({}, streams, []), target, tmp_path)
+    assert seen == [[*streams["forget"], *streams["retain"]]]
+
+
 @pytest.mark.parametrize("template", [True, False])
 def test_rows_without_a_template_are_read_as_one_text(tmp_path, monkeypatch, template):
     """A tokenizer's template parts them where it has one and the run takes it."""

@@ -82,7 +82,7 @@ def calibrated(
     best = min(found, key=lambda way: (found[way][1] is None, found[way][1] or 0.0))
     how, unsure = found[best]
     held = replace(_predicted(model, ways[best][0], pad_id, how), uncertainty=unsure, in_context=best)
-    return _read(held, marks) if best else held
+    return _read(held, own, ways[best][0], marks)
 
 
 def as_sure(
@@ -114,14 +114,21 @@ def as_sure(
     mean = mean_of_rows([values[:, 0] for values in alone.rows["forget"].values()])
     shift = logit_shift([values[:, 0] for values in read.rows["forget"].values()], mean)
     found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in read.rows["forget"].items()}
-    return _read(CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True), marks)
+    made = CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True)
+    return _read(made, own, rows, marks)
 
 
-def _read(held: CachedPredictions, marks: in_context.Marks) -> CachedPredictions:
-    """``held``, in which the end of a row stands again where a new paragraph began in its place."""
+def _read(
+    held: CachedPredictions, own: Sequence[Example], rows: Sequence[Example], marks: in_context.Marks
+) -> CachedPredictions:
+    """``held``, in which the end of a row stands again where a new paragraph began in its place.
+
+    ``rows``: those of ``own`` as they were read; one that nothing fitted in front of is itself, with its own end.
+    """
     if marks.end is not None:
-        for values in held.rows["forget"].values():
-            exchange(values, marks.end, marks.between[0])
+        for i, (row, read) in enumerate(zip(own, rows, strict=True)):
+            if read is not row:
+                exchange(held.rows["forget"][i], marks.end, marks.between[0])
     return held
 
 

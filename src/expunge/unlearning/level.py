@@ -97,7 +97,7 @@ def loader(
         others = unseen.few_made_up(data, target, settings, folder) if rows is None else rows
         kept = () if settings.retain is None else data.examples.get("retain", ())
         template = settings.chat_template and bool(getattr(tokenizer, "chat_template", None))
-        marks = in_context.marks(tokenizer, [*own, *others, *kept], template=template)
+        marks = in_context.marks(tokenizer, [*own, *(rows or ()), *kept], template=template)
         return held(load(str(name)).model, target.model, own, others, pad, kept, marks), []
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)
