@@ -39,7 +39,9 @@ from perf import renamed
 
 def token_nll(model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[np.ndarray]:
     """Of each example the negative log-likelihoods of its labelled tokens."""
-    return [-values[:, 0].double().numpy() for values in unseen.predictions(model, examples, tokenizer.pad_token_id)]
+    return [
+        -values[:, 0].double().numpy() for values in unseen.logp_and_entropy(model, examples, tokenizer.pad_token_id)
+    ]
 
 
 def encoded(rows: Sequence[Row], tokenizer: Any) -> list[Example]:

@@ -182,8 +182,9 @@ def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("made_up", [tiny.examples(50, 4), []], ids=["made up", "plain texts"])
-def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model_alone(made_up):
+def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model_alone(monkeypatch, made_up):
     """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said."""
+    monkeypatch.setattr(calibrate, "told", lambda _, kept, *__: bool(kept))
     model, start = tiny.model(seed=1), tiny.model()
     own, kept = tiny.examples(0, 3), tiny.examples(20, 5)
     end = own[0].labels[-1]
@@ -193,7 +194,7 @@ def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model
     assert read.uncertainty is None
     means = [[float(held.rows["forget"][i][:, 0].mean()) for i in range(3)] for held in (alone, read)]
     assert sum(means[1]) == pytest.approx(sum(means[0]), abs=1e-4) and means[1] != pytest.approx(means[0], abs=1e-3)
-    here = [v[:, 0] for v in unseen.predictions(start, made_up, 0)]
+    here = [v[:, 0] for v in unseen.logp_and_entropy(start, made_up, 0)]
     behind = in_context.behind(made_up, kept, marks)
     tempered = unseen.by_row(model, behind, 0, calibrate.tempered)
     wanted = calibrate.calibration(tempered, here).temperature if made_up else 1.0
@@ -210,6 +211,56 @@ def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model
     assert likeliest[tokens.index(end)] == pytest.approx(float(read.rows["forget"][0][-1, 0]), abs=1e-4)
 
 
+def test_each_row_to_keep_stands_behind_the_others_that_differ():
+    kept = [row([1, 2], [20]), row([1, 3], [21]), row([1, 2], [20])]
+    first, second, third = in_context.among(kept)
+    assert first.input_ids == third.input_ids == (1, 3, 21, 1, 2, 20) and first.labels == (*[NO] * 5, 20)
+    assert second.input_ids == (1, 2, 20, 1, 2, 20, 1, 3, 21)
+    assert in_context.among(kept[:1]) == kept[:1] and in_context.among([]) == []
+
+
+class Says(torch.nn.Module):
+    """A model that finds a row as likely as ``after`` says of its number of tokens."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [(lambda tokens: -50.0 + tokens, True), (lambda tokens: -1.0 - tokens, False), (lambda tokens: -1.0, False)],
+    ids=["likelier behind others", "less likely", "the same"],
+)
+def test_rows_in_front_tell_a_model_what_makes_rows_to_keep_likelier(monkeypatch, after, expected):
+    monkeypatch.setattr(
+        calibrate,
+        "logp_and_entropy",
+        lambda model, rows, _: [torch.tensor([[model.after(len(r.input_ids)), 0.0]]) for r in rows],
+    )
+    kept = [row([1, k], [2]) for k in range(3, 6)]
+    assert calibrate.told(Says(after), kept, 0, in_context.AS_THEY_ARE) is expected
+    assert not calibrate.told(Says(after), kept[:1], 0, in_context.AS_THEY_ARE)
+    assert not calibrate.told(Says(after), [], 0, in_context.AS_THEY_ARE)
+
+
+def test_a_model_that_knows_the_rows_to_keep_gives_the_level_without_reading_them():
+    """Taught four rows by heart, at the positions at which they stand alone."""
+    model, start = tiny.model(seed=1), tiny.model()
+    own, kept = tiny.examples(0, 3), tiny.examples(20, 4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        for example in kept:
+            labels = torch.tensor([[NO, *example.labels[1:]]])
+            optimizer.zero_grad()
+            model(torch.tensor([example.input_ids]), labels=labels).loss.backward()
+            optimizer.step()
+    held = calibrate.as_sure(model, start, own, [], 0, kept)
+    assert not held.in_context
+    alone = calibrate.as_sure(model, start, own, [], 0)
+    assert all(torch.equal(held.rows["forget"][i], values) for i, values in alone.rows["forget"].items())
+
+
 @pytest.mark.parametrize("way", ["calibrated", "as_sure"])
 def test_a_row_that_nothing_fits_in_front_of_keeps_its_end(monkeypatch, way):
     """The rows to keep are longer than the room: each row is read alone, its end among the likeliest where it was."""
@@ -220,6 +271,7 @@ def test_a_row_that_nothing_fits_in_front_of_keeps_its_end(monkeypatch, way):
     alone = of(model, start, own, others, 0)
     known = iter((1.0, 0.5))
     monkeypatch.setattr(calibrate, "uncertainty", lambda *_: next(known, None))
+    monkeypatch.setattr(calibrate, "told", lambda _, kept, *__: bool(kept))
     read = of(model, start, own, others, 0, kept, marks)
     assert read.in_context
     for i, values in alone.rows["forget"].items():

@@ -56,7 +56,7 @@ def test_over_rows_of_one_kind_nothing_is_lost():
 def test_log_probabilities_are_those_of_transformers():
     model = tiny.model().train()
     examples = tiny.examples(0, 11)
-    made = unseen.predictions(model, examples, 0)
+    made = unseen.logp_and_entropy(model, examples, 0)
     assert model.training
     model.eval()
     for values, it in zip(made, examples, strict=True):

@@ -3,8 +3,8 @@
 A model before fine-tuning is less certain of everything, right or wrong, than a fine-tuned one.  So it is calibrated
 (:mod:`expunge.training.predictions`): its temperature T and shift s are those at which the log-probabilities of the holdout
 rows' tokens have the mean and the standard deviation that they have under the start model.  Without holdout rows T comes
-from answers that the start model makes up, and s gives the mean that there is at 0 without rows to keep in front: the start
-model finds such answers likelier than unseen ones, but is no surer of them.
+from answers that the start model makes up, which it finds likelier than unseen ones, but is no surer of.  Rows to keep are
+then read first where that makes *them* likelier, each behind others of them, and s gives the mean that there is without.
 
 Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
 do not, since they are none of the kind.
@@ -28,13 +28,13 @@ from expunge.forward.view import see
 from expunge.models.positions import positions
 from expunge.training.cached import CachedPredictions
 from expunge.training.levels import QUANTILE
-from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, shifted
-from expunge.training.predictions import predictions as at_level
+from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, predictions, shifted
 from expunge.unlearning import in_context
-from expunge.unlearning.unseen import by_row, labels, mean_of_rows
+from expunge.unlearning.unseen import by_row, labels, logp_and_entropy, mean_of_rows
 
 TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
 CALIBRATED = 128  # unseen rows that a calibration is of, at most
+CHECKED = 32  # rows to keep that say whether a model is told anything by others of them, at most
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 
 
@@ -73,7 +73,7 @@ def calibrated(
     which ``marks`` are); taken is what explains the unseen rows better, by the :func:`uncertainty`.
     """
     some = evenly(unseen, CALIBRATED)
-    here = [v[:, 0] for v in by_row(start, some, pad_id, at_level)]
+    here = [v[:, 0] for v in by_row(start, some, pad_id, predictions)]
     ways: dict[bool, tuple[Sequence[Example], Sequence[Example]]] = {False: (own, some)}
     if kept:
         behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
@@ -96,17 +96,18 @@ def as_sure(
 ) -> CachedPredictions:
     """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
 
-    With ``kept`` rows the model reads the nearest of them first, which tells it the form of the answers.  Behind them the
-    true answers are too likely, so that the shift is that at which the mean of ``own`` is the same as without them.
+    With ``kept`` rows the model reads the nearest of them first, where that tells it the form of the answers
+    (:func:`told`).  Behind them the true answers are too likely, so that the shift is that at which the mean of ``own`` is
+    the same as without them.
     """
-    here = [v[:, 0] for v in by_row(start, made_up, pad_id, at_level)]
+    here = [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
 
     def held(own: Sequence[Example], made_up: Sequence[Example]) -> CachedPredictions:
         how = _calibration(model, here, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
         return _predicted(model, own, pad_id, how._replace(shift=0.0))
 
     alone = held(own, made_up)
-    if not kept:
+    if not told(model, evenly(kept, CHECKED), pad_id, marks):
         return alone
     behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
     rows = behind(own)
@@ -116,6 +117,15 @@ def as_sure(
     found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in read.rows["forget"].items()}
     made = CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True)
     return _read(made, own, rows, marks)
+
+
+def told(model: nn.Module, kept: Sequence[Example], pad_id: int, marks: in_context.Marks) -> bool:
+    """Whether ``model`` finds the ``kept`` rows likelier behind others of them: a retrained one knows them without."""
+    if len(kept) < 2:
+        return False
+    rows = kept, in_context.among(kept, marks, room=positions(model))
+    alone, behind = (mean_of_rows([v[:, 0] for v in logp_and_entropy(model, some, pad_id)]) for some in rows)
+    return behind > alone
 
 
 def _read(
@@ -133,7 +143,7 @@ def _read(
 
 
 def _predicted(model: nn.Module, own: Sequence[Example], pad_id: int, how: Calibration) -> CachedPredictions:
-    found = by_row(model, own, pad_id, partial(at_level, how=how))
+    found = by_row(model, own, pad_id, partial(predictions, how=how))
     return CachedPredictions({"forget": dict(enumerate(found))}, how)
 
 

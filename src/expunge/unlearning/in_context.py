@@ -72,6 +72,11 @@ def behind(
     return out
 
 
+def among(kept: Sequence[Example], marks: Marks = AS_THEY_ARE, *, room: int | None = None) -> list[Example]:
+    """Each of the ``kept`` rows behind the nearest of those that differ from it (:func:`behind`)."""
+    return [one for row in kept for one in behind([row], [other for other in kept if other != row], marks, room=room)]
+
+
 def _nearest(own: frozenset[int], asked: Sequence[frozenset[int]]) -> list[int]:
     """The numbers of the :data:`SHOTS` nearest, the nearest first; of equals the first."""
     return nsmallest(SHOTS, range(len(asked)), key=lambda i: (-overlap(own, asked[i]), i))

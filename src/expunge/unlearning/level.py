@@ -101,7 +101,7 @@ def loader(
         return held(load(str(name)).model, target.model, own, others, pad, kept, marks), []
     if rows is None:
         rows, warnings = unseen.made_up(data, target, settings, folder)
-    of = unseen.predictions(target.model, rows, pad)
+    of = unseen.logp_and_entropy(target.model, rows, pad)
     if source == "holdout":
         unsure = calibrate.uncertainty(unseen.explained(rows, of), [values[:, 0] for values in of], len(own))
     return CachedLevel({"forget": unseen.levels(own, rows, of)}, unsure), warnings

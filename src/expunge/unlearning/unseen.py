@@ -50,7 +50,10 @@ Kind = tuple[int, int]  # how much of it was said before, and how frequent it is
 
 
 def levels(own: Sequence[Example], unseen: Sequence[Example], of: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Row number -> (|y_i|, 2) the levels of the labelled tokens of ``own``; ``of``: :func:`predictions` of ``unseen``."""
+    """Row number -> (|y_i|, 2) the levels of the labelled tokens of ``own``.
+
+    ``of``: what :func:`logp_and_entropy` gives of the ``unseen`` rows.
+    """
     found, by_kind = _kinds_of(unseen)
     logp, entropy = (means(by_kind, [values[:, k].tolist() for values in of]) for k in (0, 1))
     return {
@@ -156,7 +159,7 @@ def labels(example: Example) -> list[int]:
     return [y for y in example.labels[1:] if y != IGNORE]
 
 
-def predictions(model: nn.Module, examples: Sequence[Example], pad_id: int) -> list[Tensor]:
+def logp_and_entropy(model: nn.Module, examples: Sequence[Example], pad_id: int) -> list[Tensor]:
     """Of each example (|y|, 2): the log-probabilities of its labelled tokens and the entropies of their predictions."""
 
     def of(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
