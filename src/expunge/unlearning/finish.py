@@ -34,9 +34,10 @@ def finish(result: Result, problems: Sequence[str]) -> Result:
 
 
 def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Stamp ``log`` with versions and write ``run.json`` and ``report.html`` into ``folder``."""
+    """Stamp ``log`` with versions and write ``run.json`` and ``report.html`` into ``folder``; returned is what stands there."""
     from expunge.report import write_report
 
+    private = record.private_files(log, folder)
     stamped = {
         "schema": record.SCHEMA,
         "expunge": __version__,
@@ -45,6 +46,7 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "versions": record.versions(),
         "platform": platform.platform(),
         "peak_memory_bytes": record.peak_memory_bytes(),
+        **({"private_files": private} if private else {}),
     }
     write_report(stamped, folder / "report.html")
     record.write(stamped, folder / "run.json")  # last: a folder with run.json is a whole run
