@@ -34,7 +34,7 @@ def finish(result: Result, problems: Sequence[str]) -> Result:
 
 
 def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Stamp ``log`` with versions and write ``run.json`` and ``report.html`` into ``folder``; returned is what stands there."""
+    """Stamp ``log`` with versions, write ``run.json`` and ``report.html`` into ``folder``, and return what stands there."""
     from expunge.report import write_report
 
     private = record.private_files(log, folder)
