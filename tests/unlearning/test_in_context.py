@@ -184,7 +184,7 @@ def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
 @pytest.mark.parametrize("made_up", [tiny.examples(50, 4), []], ids=["made up", "plain texts"])
 def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model_alone(monkeypatch, made_up):
     """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said."""
-    monkeypatch.setattr(calibrate, "told", lambda _, kept, *__: bool(kept))
+    monkeypatch.setattr(calibrate, "context_helps", lambda _, kept, *__: bool(kept))
     model, start = tiny.model(seed=1), tiny.model()
     own, kept = tiny.examples(0, 3), tiny.examples(20, 5)
     end = own[0].labels[-1]
@@ -239,9 +239,9 @@ def test_rows_in_front_tell_a_model_what_makes_rows_to_keep_likelier(monkeypatch
         lambda model, rows, _: [torch.tensor([[model.after(len(r.input_ids)), 0.0]]) for r in rows],
     )
     kept = [row([1, k], [2]) for k in range(3, 6)]
-    assert calibrate.told(Says(after), kept, 0, in_context.AS_THEY_ARE) is expected
-    assert not calibrate.told(Says(after), kept[:1], 0, in_context.AS_THEY_ARE)
-    assert not calibrate.told(Says(after), [], 0, in_context.AS_THEY_ARE)
+    assert calibrate.context_helps(Says(after), kept, 0, in_context.AS_THEY_ARE) is expected
+    assert not calibrate.context_helps(Says(after), kept[:1], 0, in_context.AS_THEY_ARE)
+    assert not calibrate.context_helps(Says(after), [], 0, in_context.AS_THEY_ARE)
 
 
 def test_a_model_that_knows_the_rows_to_keep_gives_the_level_without_reading_them():
@@ -271,7 +271,7 @@ def test_a_row_that_nothing_fits_in_front_of_keeps_its_end(monkeypatch, way):
     alone = of(model, start, own, others, 0)
     known = iter((1.0, 0.5))
     monkeypatch.setattr(calibrate, "uncertainty", lambda *_: next(known, None))
-    monkeypatch.setattr(calibrate, "told", lambda _, kept, *__: bool(kept))
+    monkeypatch.setattr(calibrate, "context_helps", lambda _, kept, *__: bool(kept))
     read = of(model, start, own, others, 0, kept, marks)
     assert read.in_context
     for i, values in alone.rows["forget"].items():

@@ -34,7 +34,7 @@ from expunge.unlearning.unseen import by_row, labels, logp_and_entropy, mean_of_
 
 TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
 CALIBRATED = 128  # unseen rows that a calibration is of, at most
-CHECKED = 32  # rows to keep that say whether a model is told anything by others of them, at most
+CHECKED = 32  # rows to keep that say whether reading others of them helps a model, at most
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
 
 
@@ -97,8 +97,8 @@ def as_sure(
     """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
 
     With ``kept`` rows the model reads the nearest of them first, where that tells it the form of the answers
-    (:func:`told`).  Behind them the true answers are too likely, so that the shift is that at which the mean of ``own`` is
-    the same as without them.
+    (:func:`context_helps`).  Behind them the true answers are too likely, so that the shift is that at which the mean of
+    ``own`` is the same as without them.
     """
     here = [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
 
@@ -107,7 +107,7 @@ def as_sure(
         return _predicted(model, own, pad_id, how._replace(shift=0.0))
 
     alone = held(own, made_up)
-    if not told(model, evenly(kept, CHECKED), pad_id, marks):
+    if not context_helps(model, evenly(kept, CHECKED), pad_id, marks):
         return alone
     behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
     rows = behind(own)
@@ -119,7 +119,7 @@ def as_sure(
     return _read(made, own, rows, marks)
 
 
-def told(model: nn.Module, kept: Sequence[Example], pad_id: int, marks: in_context.Marks) -> bool:
+def context_helps(model: nn.Module, kept: Sequence[Example], pad_id: int, marks: in_context.Marks) -> bool:
     """Whether ``model`` finds the ``kept`` rows likelier behind others of them: a retrained one knows them without."""
     if len(kept) < 2:
         return False
