@@ -63,9 +63,15 @@ def write(record: Mapping[str, Any], path: PathLike) -> Path:
     cannot be written as JSON; an earlier file then stays as it was.
     """
     file = _file(path)
-    quoted = private_files(record, file.parent)
-    written = {**record, "schema": SCHEMA, **({"private_files": quoted} if quoted else {})}
-    return files.write_json(file, written, mode=files.PRIVATE if record.get("examples") else files.ORDINARY)
+    return files.write_json(
+        file, as_written(record, file.parent), mode=files.PRIVATE if record.get("examples") else files.ORDINARY
+    )
+
+
+def as_written(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """``record`` as it is written into ``folder``: with ``schema``, and ``private_files`` where there are any."""
+    quoted = private_files(record, folder)
+    return {**record, "schema": SCHEMA, **({"private_files": quoted} if quoted else {})}
 
 
 def private_files(record: Mapping[str, Any], folder: Path) -> list[str]:

@@ -219,29 +219,27 @@ def test_each_row_to_keep_stands_behind_the_others_that_differ():
     assert in_context.among(kept[:1]) == kept[:1] and in_context.among([]) == []
 
 
-class Says(torch.nn.Module):
-    """A model that finds a row as likely as ``after`` says of its number of tokens."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.after = after
-
-
 @pytest.mark.parametrize(
     ("after", "expected"),
     [(lambda tokens: -50.0 + tokens, True), (lambda tokens: -1.0 - tokens, False), (lambda tokens: -1.0, False)],
     ids=["likelier behind others", "less likely", "the same"],
 )
-def test_rows_in_front_tell_a_model_what_makes_rows_to_keep_likelier(monkeypatch, after, expected):
-    monkeypatch.setattr(
-        calibrate,
-        "logp_and_entropy",
-        lambda model, rows, _: [torch.tensor([[model.after(len(r.input_ids)), 0.0]]) for r in rows],
-    )
-    kept = [row([1, k], [2]) for k in range(3, 6)]
-    assert calibrate.context_helps(Says(after), kept, 0, in_context.AS_THEY_ARE) is expected
-    assert not calibrate.context_helps(Says(after), kept[:1], 0, in_context.AS_THEY_ARE)
-    assert not calibrate.context_helps(Says(after), [], 0, in_context.AS_THEY_ARE)
+def test_context_helps_where_it_makes_rows_to_keep_likelier(monkeypatch, after, expected):
+    """A row is as likely as ``after`` says of its number of tokens; read as one text, within the model's room."""
+    read = []
+
+    def logp_and_entropy(model, rows, _):
+        read.append(list(rows))
+        return [torch.tensor([[after(len(r.input_ids)), 0.0]]) for r in rows]
+
+    monkeypatch.setattr(calibrate, "logp_and_entropy", logp_and_entropy)
+    monkeypatch.setattr(calibrate, "positions", lambda model: 8)
+    kept, marks = [row([1, k], [2, 7]) for k in range(3, 6)], Marks(None, 7, (9,))
+    assert calibrate.context_helps(tiny.model(), kept, 0, marks) is expected
+    assert read == [kept, in_context.among(kept, marks, room=8)]
+    assert read[1][0].input_ids == (1, 4, 2, 9, 1, 3, 2, 9)  # a second one does not fit
+    assert not calibrate.context_helps(tiny.model(), kept[:1], 0, marks)
+    assert not calibrate.context_helps(tiny.model(), [], 0, marks)
 
 
 def test_a_model_that_knows_the_rows_to_keep_gives_the_level_without_reading_them():

@@ -37,8 +37,7 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Stamp ``log`` with versions, write ``run.json`` and ``report.html`` into ``folder``, and return what stands there."""
     from expunge.report import write_report
 
-    private = record.private_files(log, folder)
-    stamped = {
+    log = {
         "schema": record.SCHEMA,
         "expunge": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -46,8 +45,8 @@ def write(log: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "versions": record.versions(),
         "platform": platform.platform(),
         "peak_memory_bytes": record.peak_memory_bytes(),
-        **({"private_files": private} if private else {}),
     }
+    stamped = record.as_written(log, folder)
     write_report(stamped, folder / "report.html")
     record.write(stamped, folder / "run.json")  # last: a folder with run.json is a whole run
     return stamped

@@ -2,7 +2,8 @@
 
 In this order: a model, the one that was named (``--level``) or the base of an adapter that is unlearned; holdout rows;
 answers that the start model makes up itself.  A model is calibrated on holdout rows, else on a few such answers
-(:mod:`expunge.unlearning.calibrate`), and reads rows to keep first (:mod:`expunge.unlearning.in_context`).
+(:mod:`expunge.unlearning.calibrate`), and reads rows to keep first where that helps it
+(:mod:`expunge.unlearning.in_context`).
 """
 
 from __future__ import annotations
