@@ -35,10 +35,10 @@ def test_questions_in_other_words_come_from_their_column(tmp_path, values):
     source = write(tmp_path / "p.jsonl", 4, paraphrased_question="say {}?", perturbed_answer="wrong {}.")
     found = material.read(settings.make(values | {"forget": source, "rows": 2}))
     assert [(r.question, r.wrong, r.given) for r in found.rewritten] == [
-        ("say 0?", ("wrong 0.",), True),
-        ("say 2?", ("wrong 2.",), True),
+        ("say 1?", ("wrong 1.",), True),
+        ("say 3?", ("wrong 3.",), True),
     ]
-    assert question(found.asked_otherwise()[1]) == "say 2?" and found.wrong
+    assert question(found.asked_otherwise()[1]) == "say 3?" and found.wrong
 
 
 def test_retain_rows_that_a_run_kept_apart_are_the_ones_measured(tmp_path, values):

@@ -144,7 +144,7 @@ def test_what_is_written(workplace, page):
 def test_examples_are_shown_where_asked_for(workplace):
     log = go(steps=1, examples=1, max_new_tokens=3).record
     assert [e["set"] for e in log["examples"]] == ["forget", "retain"]
-    assert log["examples"][0]["question"] == "Where does Ada live?" and log["examples"][0]["after"] is not None
+    assert log["examples"][0]["question"] == "Where does Cy live?" and log["examples"][0]["after"] is not None
 
 
 def test_a_lower_rank_says_what_it_lost_and_is_what_is_measured(workplace):

@@ -93,11 +93,11 @@ def test_plain_texts_are_continued_from_their_middle(workplace):
     assert set(made) == FIGURES and made["answer_real_words"] == 1
 
 
-def test_rows_are_few_and_evenly_spaced(workplace):
+def test_rows_are_few_and_evenly_spread(workplace):
     rows = [json.dumps({"question": f"{i}?", "answer": str(i)}) for i in range(40)]
     (workplace / "forget.jsonl").write_text("\n".join(rows))
     recipe, _, data = prepared(fluency_rows=4)
-    assert [r.answer for r in fluency.rows(data, recipe)] == ["0", "10", "20", "30"]
+    assert [r.answer for r in fluency.rows(data, recipe)] == ["8", "17", "24", "32"]  # one of each ten
     assert len(fluency.rows(data, recipe.model_copy(update={"eval_rows": 2}))) == 2
 
 

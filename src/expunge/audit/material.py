@@ -116,7 +116,7 @@ def check_models(settings: Audit) -> None:
 
 
 def split(n: int, rows: int, known: float) -> tuple[list[int], list[int]]:
-    """(measured, known to the attacker) of ``range(n)``, both evenly spaced; at most ``rows`` are measured.
+    """(measured, known to the attacker) of ``range(n)``, both evenly spread; at most ``rows`` are measured.
 
     >>> split(8, 40, 0.25), split(8, 3, 0.0)
     (([1, 2, 3, 5, 6, 7], [0, 4]), ([0, 2, 5], []))

@@ -24,7 +24,7 @@ class Audit(BaseModel):
     ``model``: the unlearned model, or the folder of a finished ``expunge run``, which then gives target, rows, how they are
     read, and as ``base`` the model that gave its level, where these are left out.  ``retrained``: a model that never saw the
     forget rows; without one the control is ``base``, the model that the target was fine-tuned from (of an adapter its
-    base).  ``rows``: of each set, evenly spaced;
+    base).  ``rows``: of each set, evenly spread;
     ``known``: the share of the forget rows that the attacker is given and that are not measured.  ``attacks``: ``none``,
     ``quick`` (those that train nothing), ``all``, or names with commas.  ``rewrite``: let the target write paraphrased
     questions and wrong answers for rows that bring none.  ``examples``: that many of the best-known rows are *shown*.
@@ -53,7 +53,7 @@ class Audit(BaseModel):
         json_schema_extra={"metavar": "MODEL"},
     )
     out: str = Field("audit", description="Folder for audit.json, report.html, summary.md, junit.xml and evidence/.")
-    rows: int = Field(32, ge=2, description="Rows of each set that are measured, evenly spaced.")
+    rows: int = Field(32, ge=2, description="Rows of each set that are measured, evenly spread.")
     known: float = Field(
         0.25,
         ge=0,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from expunge.data import chat, template
-from expunge.data.example import Example, Row
+from expunge.data.example import Example, Row, evenly
 from expunge.errors import InputError
 from expunge.forward.view import IGNORE
 
@@ -140,13 +140,8 @@ def rendering(rows: Sequence[Row], examples: Sequence[Example], tokenizer: Any, 
     generation prompt that is not a prefix of the conversation, so that answers are generated from another context.
     """
     indices = [i for i, r in enumerate(rows) if not isinstance(r.prompt, str | None)]
-    indices = (
-        [indices[k * len(indices) // MAX_COMPARED] for k in range(MAX_COMPARED)]
-        if len(indices) > MAX_COMPARED
-        else indices
-    )
     merged = mismatched = 0
-    for i in indices:
+    for i in evenly(indices, MAX_COMPARED):
         row, row_ids = rows[i], list(examples[i].input_ids)
         messages, _ = chat.conversation(row)
         accepted = template.accepted_form(tokenizer, messages, row.tools)

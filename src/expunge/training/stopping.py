@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from expunge.data.example import evenly
 from expunge.errors import InputError
 from expunge.method import Activations, Method
 
@@ -44,12 +45,8 @@ def _steers(method: Method) -> bool:
 
 
 def rows_to_check(forget_rows: int, rows_a_step: int) -> Sequence[int]:
-    """Which forget rows a look takes: all, or as many as ``CHECK_STEPS`` steps take, evenly spread.
-
-    Hand-worked: of 100 rows with one row a step, 0, 6, 12, 18, 25, …, 93.
-    """
-    n = min(forget_rows, CHECK_STEPS * rows_a_step)
-    return [i * forget_rows // n for i in range(n)]
+    """Which forget rows a look takes: all, or as many as ``CHECK_STEPS`` steps take, from every part of them."""
+    return evenly(range(forget_rows), CHECK_STEPS * rows_a_step)
 
 
 def at_level_of(trainer: Any, holdout: Sequence[Any]) -> StopAtLevel:

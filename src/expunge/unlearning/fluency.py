@@ -24,7 +24,7 @@ RUN = 8  # words in a row that are taken over from the right answer
 
 
 def rows(data: Data, settings: Recipe) -> list[Row]:
-    """The rows to forget that are answered, evenly spaced among those that are measured; plain texts cut in two."""
+    """The rows to forget that are answered, evenly spread among those that are measured; plain texts cut in two."""
     measured = evenly(data.rows["forget"], settings.eval_rows)
     return [chat.split_prompt(row) for row in evenly(measured, settings.fluency_rows)]
 

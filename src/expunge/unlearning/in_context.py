@@ -24,7 +24,7 @@ from expunge.forward.view import IGNORE
 
 SHOTS = 8  # rows that are put before one, at most
 CONTEXT = 512  # tokens of them, at most
-POOL = 2048  # rows that are looked through, evenly spaced, at most
+POOL = 2048  # rows that are looked through, evenly spread, at most
 PARAGRAPH = "\n\n"
 
 

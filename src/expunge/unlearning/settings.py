@@ -34,7 +34,7 @@ class Recipe(BaseModel):
     """Everything that decides a run.
 
     ``forget`` and ``retain``: a file, a folder, a hub name (or rows in memory, from Python).  ``eval_rows``: how many rows
-    of each set the figures before and after are measured on (evenly spaced).  ``fluency_rows``: how many of those to
+    of each set the figures before and after are measured on (evenly spread).  ``fluency_rows``: how many of those to
     forget are answered for the fluency of the answers, which are not shown.  ``examples``: how many rows of each set are
     answered and *shown* in record and report; 0 keeps all text out of them.  ``compare_with``: a third model,
     such as the retrained one, for the same figures; ``compare_name`` is what the report calls it.  ``model_name`` and
