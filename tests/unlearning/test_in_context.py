@@ -42,7 +42,7 @@ def test_as_many_as_fit_and_at_most_eight():
 def test_of_very_many_rows_a_part_is_looked_through(monkeypatch):
     monkeypatch.setattr(in_context, "POOL", 3)
     (made,) = in_context.behind([row([1], [3])], [row([10 + k, 1], [2]) for k in range(9)])
-    assert made.input_ids[:-2:3] == (16, 13, 10)  # every third
+    assert made.input_ids[:-2:3] == (17, 15, 12)  # one of each three
 
 
 def test_a_plain_text_has_the_labels_that_it_had():
@@ -182,8 +182,11 @@ def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("made_up", [tiny.examples(50, 4), []], ids=["made up", "plain texts"])
-def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model_alone(monkeypatch, made_up):
-    """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said."""
+def test_without_holdout_rows_the_form_is_read_and_the_model_is_right_no_more_often(monkeypatch, made_up):
+    """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said.
+
+    Of plain texts no temperature is known: the log-probability is that of the model alone.
+    """
     monkeypatch.setattr(calibrate, "context_helps", lambda _, kept, *__: bool(kept))
     model, start = tiny.model(seed=1), tiny.model()
     own, kept = tiny.examples(0, 3), tiny.examples(20, 5)
@@ -192,8 +195,9 @@ def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model
     alone, read = (calibrate.as_sure(model, start, own, made_up, 0, *more) for more in ((), (kept, marks)))
     assert not alone.in_context and read.in_context and alone.calibration.shift == 0 != read.calibration.shift
     assert read.uncertainty is None
-    means = [[float(held.rows["forget"][i][:, 0].mean()) for i in range(3)] for held in (alone, read)]
-    assert sum(means[1]) == pytest.approx(sum(means[0]), abs=1e-4) and means[1] != pytest.approx(means[0], abs=1e-3)
+    of = torch.exp if made_up else torch.Tensor.clone  # what keeps its mean over rows
+    means = [[float(of(held.rows["forget"][i][:, 0]).mean()) for i in range(3)] for held in (alone, read)]
+    kept_means = [] if made_up else means[0]
     here = [v[:, 0] for v in unseen.logp_and_entropy(start, made_up, 0)]
     behind = in_context.behind(made_up, kept, marks)
     tempered = unseen.by_row(model, behind, 0, calibrate.tempered)
@@ -204,9 +208,13 @@ def test_without_holdout_rows_the_form_is_read_and_the_mean_is_that_of_the_model
         with torch.no_grad():
             logits = model(torch.tensor([row.input_ids])).logits[0, :-1][labels != NO]
         expected = packed(logits, labels[labels != NO], read.calibration)
+        if made_up:
+            plain = logits.log_softmax(-1).gather(1, labels[labels != NO][:, None])
+            kept_means.append(float(plain.exp().mean()))
         torch.testing.assert_close(read.rows["forget"][i][:, 0], expected[:, 0], atol=1e-4, rtol=1e-4)
         said, wanted_likeliest = (unpacked(v)[1][1].sort().values for v in (read.rows["forget"][i], expected))
         torch.testing.assert_close(said, wanted_likeliest, atol=1e-4, rtol=1e-4)
+    assert sum(means[1]) == pytest.approx(sum(kept_means), abs=1e-4) and means[1] != pytest.approx(kept_means, abs=1e-4)
     tokens, likeliest = (v[0].tolist() for v in unpacked(read.rows["forget"][0][-1:])[1])
     assert likeliest[tokens.index(end)] == pytest.approx(float(read.rows["forget"][0][-1, 0]), abs=1e-4)
 
@@ -272,5 +280,7 @@ def test_a_row_that_nothing_fits_in_front_of_keeps_its_end(monkeypatch, way):
     monkeypatch.setattr(calibrate, "context_helps", lambda _, kept, *__: bool(kept))
     read = of(model, start, own, others, 0, kept, marks)
     assert read.in_context
-    for i, values in alone.rows["forget"].items():
-        torch.testing.assert_close(read.rows["forget"][i], values, atol=1e-4, rtol=1e-4)
+    for i, values in alone.rows["forget"].items():  # with made-up rows the shift is another
+        torch.testing.assert_close(
+            read.rows["forget"][i], values, atol=1e-4 if way == "calibrated" else 1e-2, rtol=1e-3
+        )

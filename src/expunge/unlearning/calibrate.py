@@ -4,7 +4,8 @@ A model before fine-tuning is less certain of everything, right or wrong, than a
 (:mod:`expunge.training.predictions`): its temperature T and shift s are those at which the log-probabilities of the holdout
 rows' tokens have the mean and the standard deviation that they have under the start model.  Without holdout rows T comes
 from answers that the start model makes up, which it finds likelier than unseen ones, but is no surer of.  Rows to keep are
-then read first where that makes *them* likelier, each behind others of them, and s gives the mean that there is without.
+then read first where that makes *them* likelier, each behind others of them, and s is the one at which the model, sure as
+it is made, is right no more often: the answers' tokens keep their mean probability.
 
 Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
 do not, since they are none of the kind.
@@ -13,7 +14,7 @@ do not, since they are none of the kind.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -97,25 +98,26 @@ def as_sure(
     """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
 
     With ``kept`` rows the model reads the nearest of them first, where that tells it the form of the answers
-    (:func:`context_helps`).  Behind them the true answers are too likely, so that the shift is that at which the mean of
-    ``own`` is the same as without them.
+    (:func:`context_helps`).  Then the shift is that at which the mean over rows of the mean probability of a token of
+    ``own`` is what it is at T = 1: who is taught other rows gets surer of these, and is right no more often.  Where nothing
+    was made up, so that T stays 1, it is that at which the mean log-probability is what it is without rows in front.
     """
-    here = [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
-
-    def held(own: Sequence[Example], made_up: Sequence[Example]) -> CachedPredictions:
-        how = _calibration(model, here, made_up, pad_id, len(own))[0] if made_up else AS_IT_IS
-        return _predicted(model, own, pad_id, how._replace(shift=0.0))
-
-    alone = held(own, made_up)
-    if not context_helps(model, evenly(kept, CHECKED), pad_id, marks):
-        return alone
-    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
-    rows = behind(own)
-    read = held(rows, behind(made_up))
-    mean = mean_of_rows([values[:, 0] for values in alone.rows["forget"].values()])
-    shift = logit_shift([values[:, 0] for values in read.rows["forget"].values()], mean)
-    found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in read.rows["forget"].items()}
-    made = CachedPredictions({"forget": found}, read.calibration._replace(shift=shift), in_context=True)
+    read = context_helps(model, evenly(kept, CHECKED), pad_id, marks)
+    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model)) if read else list
+    rows, here = behind(own), [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
+    how = _calibration(model, here, behind(made_up), pad_id, len(own))[0]._replace(shift=0.0) if made_up else AS_IT_IS
+    held = _predicted(model, rows, pad_id, how)
+    if not read:
+        return held
+    now = [v[:, 0] for v in held.rows["forget"].values()]
+    plain = [v[:, 0] for v in by_row(model, rows if made_up else own, pad_id, predictions)]
+    shift = (
+        probability_shift(now, mean_of_rows([v.exp() for v in plain]))
+        if made_up
+        else logit_shift(now, mean_of_rows(plain))
+    )
+    found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in held.rows["forget"].items()}
+    made = CachedPredictions({"forget": found}, how._replace(shift=shift), in_context=True)
     return _read(made, own, rows, marks)
 
 
@@ -178,16 +180,30 @@ def calibration(by_temperature: Sequence[Tensor], here: Sequence[Tensor]) -> Cal
 
 
 def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
-    """The shift at which the mean over rows of the mean over tokens is ``mean``; within ±:data:`WIDEST`.
+    """The shift at which the mean over rows of the mean log-probability is ``mean``; within ±:data:`WIDEST`.
 
     >>> round(logit_shift([torch.tensor([0.5]).log()], -1.3863), 3)  # from odds of 1 to 1/3, p = 1/4 = exp(-1.3863): ln 3
     1.099
     """
+    return _falls_to(mean, logp, lambda moved: moved)
+
+
+def probability_shift(logp: Sequence[Tensor], mean: float) -> float:
+    """The same of the mean probability.
+
+    >>> round(probability_shift([torch.tensor([0.5, 0.5]).log()], 0.25), 3)  # odds of 1/3
+    1.099
+    """
+    return _falls_to(mean, logp, Tensor.exp)
+
+
+def _falls_to(mean: float, logp: Sequence[Tensor], of: Callable[[Tensor], Tensor]) -> float:
+    """The shift at which the mean over rows of the mean of ``of``, a rising function of log-probabilities, is ``mean``."""
     rows = [v for v in logp if len(v)]
     every = torch.cat(rows).double()
     weight = torch.cat([torch.full((len(v),), 1 / (len(v) * len(rows))).double() for v in rows])
-    low, high = -WIDEST, WIDEST  # of two: the mean falls as the shift rises
+    low, high = -WIDEST, WIDEST
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if float(moved(every, middle) @ weight) > mean else (low, middle)
+        low, high = (middle, high) if float(of(moved(every, middle)) @ weight) > mean else (low, middle)
     return (low + high) / 2
