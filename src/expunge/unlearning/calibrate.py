@@ -29,7 +29,7 @@ from expunge.forward.view import see
 from expunge.models.positions import positions
 from expunge.training.cached import CachedPredictions
 from expunge.training.levels import QUANTILE
-from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, predictions, shifted
+from expunge.training.predictions import AS_IT_IS, Calibration, exchange, moved, packed, predictions, shifted
 from expunge.unlearning import in_context
 from expunge.unlearning.unseen import by_row, labels, logp_and_entropy, mean_of_rows
 
@@ -106,19 +106,24 @@ def as_sure(
     behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model)) if read else list
     rows, here = behind(own), [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
     how = _calibration(model, here, behind(made_up), pad_id, len(own))[0]._replace(shift=0.0) if made_up else AS_IT_IS
-    held = _predicted(model, rows, pad_id, how)
-    if not read:
-        return held
-    now = [v[:, 0] for v in held.rows["forget"].values()]
-    plain = [v[:, 0] for v in by_row(model, rows if made_up else own, pad_id, predictions)]
-    shift = (
-        probability_shift(now, mean_of_rows([v.exp() for v in plain]))
-        if made_up
-        else logit_shift(now, mean_of_rows(plain))
-    )
-    found = {i: shifted(v, torch.tensor(labels(rows[i])), shift) for i, v in held.rows["forget"].items()}
-    made = CachedPredictions({"forget": found}, how._replace(shift=shift), in_context=True)
-    return _read(made, own, rows, marks)
+    seen = by_row(model, rows, pad_id, partial(_also_at_1, how=how))
+    values, before = [v[:, :-1] for v in seen], [v[:, -1] for v in seen]
+    if read:
+        now = [v[:, 0] for v in values]
+        if made_up:
+            shift = probability_shift(now, mean_of_rows([v.exp() for v in before]))
+        else:
+            shift = logit_shift(now, mean_of_rows([v[:, 0] for v in by_row(model, own, pad_id, predictions)]))
+        how = how._replace(shift=shift)
+        values = [shifted(v, torch.tensor(labels(row)), shift) for v, row in zip(values, rows, strict=True)]
+    held = CachedPredictions({"forget": dict(enumerate(values))}, how, in_context=read)
+    return _read(held, own, rows, marks)
+
+
+def _also_at_1(model: nn.Module, batch: Mapping[str, Any], how: Calibration) -> Tensor:
+    """(N, 1 + 2K + 1): :func:`expunge.training.predictions.predictions`, and the labels' log-probabilities at T = 1."""
+    x = see(unwrap(model), batch, grad=False)
+    return torch.cat([packed(x.logits, x.labels, how), kernels.token_logp(x.logits, x.labels)[:, None]], -1)
 
 
 def context_helps(model: nn.Module, kept: Sequence[Example], pad_id: int, marks: in_context.Marks) -> bool:
