@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from scipy.optimize import brentq
 
 from expunge.data.example import Example
-from expunge.training.predictions import packed, unpacked
+from expunge.training.predictions import Calibration, packed, unpacked
 from expunge.unlearning import calibrate, in_context, unseen
 from expunge.unlearning.in_context import Marks
 
@@ -182,11 +184,8 @@ def test_an_end_stays_one_where_the_level_is_read_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("made_up", [tiny.examples(50, 4), []], ids=["made up", "plain texts"])
-def test_without_holdout_rows_the_form_is_read_and_the_model_is_right_no_more_often(monkeypatch, made_up):
-    """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said.
-
-    Of plain texts no temperature is known: the log-probability is that of the model alone.
-    """
+def test_without_holdout_rows_the_mean_is_halfway_between_alone_and_right_no_more_often(monkeypatch, made_up):
+    """By a plain loop of transformers behind the rows to keep, at the temperature and the shift that are said."""
     monkeypatch.setattr(calibrate, "context_helps", lambda _, kept, *__: bool(kept))
     model, start = tiny.model(seed=1), tiny.model()
     own, kept = tiny.examples(0, 3), tiny.examples(20, 5)
@@ -195,28 +194,42 @@ def test_without_holdout_rows_the_form_is_read_and_the_model_is_right_no_more_of
     alone, read = (calibrate.as_sure(model, start, own, made_up, 0, *more) for more in ((), (kept, marks)))
     assert not alone.in_context and read.in_context and alone.calibration.shift == 0 != read.calibration.shift
     assert read.uncertainty is None
-    of = torch.exp if made_up else torch.Tensor.clone  # what keeps its mean over rows
-    means = [[float(of(held.rows["forget"][i][:, 0]).mean()) for i in range(3)] for held in (alone, read)]
-    kept_means = [] if made_up else means[0]
     here = [v[:, 0] for v in unseen.logp_and_entropy(start, made_up, 0)]
     behind = in_context.behind(made_up, kept, marks)
     tempered = unseen.by_row(model, behind, 0, calibrate.tempered)
-    wanted = calibrate.calibration(tempered, here).temperature if made_up else 1.0
+    wanted = max(0.5, calibrate.calibration(tempered, here).temperature) if made_up else 1.0
     assert read.calibration.temperature == wanted
+    plain, sharp = [], []
     for i, row in enumerate(in_context.behind(own, kept, marks)):
         labels = torch.tensor(row.labels)[1:]
         with torch.no_grad():
             logits = model(torch.tensor([row.input_ids])).logits[0, :-1][labels != NO]
         expected = packed(logits, labels[labels != NO], read.calibration)
-        if made_up:
-            plain = logits.log_softmax(-1).gather(1, labels[labels != NO][:, None])
-            kept_means.append(float(plain.exp().mean()))
+        of = [(logits / t).log_softmax(-1).gather(1, labels[labels != NO][:, None])[:, 0] for t in (1, wanted)]
+        plain.append(of[0].exp().double().numpy())
+        sharp.append(of[1].exp().double().numpy())
         torch.testing.assert_close(read.rows["forget"][i][:, 0], expected[:, 0], atol=1e-4, rtol=1e-4)
         said, wanted_likeliest = (unpacked(v)[1][1].sort().values for v in (read.rows["forget"][i], expected))
         torch.testing.assert_close(said, wanted_likeliest, atol=1e-4, rtol=1e-4)
-    assert sum(means[1]) == pytest.approx(sum(kept_means), abs=1e-4) and means[1] != pytest.approx(kept_means, abs=1e-4)
+
+    def right(shift):
+        return [1 / (1 + (1 - p) / p * np.exp(shift)) for p in sharp]
+
+    as_often = brentq(lambda s: sum(q.mean() for q in right(s)) - sum(p.mean() for p in plain), -20, 20)
+    likelier = sum(np.log(q).mean() for q in right(as_often)) / 3
+    means = [sum(float(held.rows["forget"][i][:, 0].mean()) for i in range(3)) / 3 for held in (alone, read)]
+    assert means[1] == pytest.approx((means[0] + likelier) / 2, abs=1e-4)
+    assert abs(means[0] - likelier) > 0.01
     tokens, likeliest = (v[0].tolist() for v in unpacked(read.rows["forget"][0][-1:])[1])
     assert likeliest[tokens.index(end)] == pytest.approx(float(read.rows["forget"][0][-1, 0]), abs=1e-4)
+
+
+def test_a_few_made_up_answers_are_believed_no_very_low_temperature(monkeypatch):
+    model, start, own, made_up = tiny.model(seed=1), tiny.model(), tiny.examples(0, 3), tiny.examples(50, 4)
+    for found, taken in ((0.25, 0.5), (0.7, 0.7)):
+        monkeypatch.setattr(calibrate, "calibration", lambda *_, found=found: Calibration(found, 1.0))
+        monkeypatch.setattr(calibrate, "TEMPERATURES", (found,))
+        assert calibrate.as_sure(model, start, own, made_up, 0).calibration == (taken, 0)
 
 
 def test_each_row_to_keep_stands_behind_the_others_that_differ():

@@ -4,8 +4,8 @@ A model before fine-tuning is less certain of everything, right or wrong, than a
 (:mod:`expunge.training.predictions`): its temperature T and shift s are those at which the log-probabilities of the holdout
 rows' tokens have the mean and the standard deviation that they have under the start model.  Without holdout rows T comes
 from answers that the start model makes up, which it finds likelier than unseen ones, but is no surer of.  Rows to keep are
-then read first where that makes *them* likelier, each behind others of them, and s is the one at which the model, sure as
-it is made, is right no more often: the answers' tokens keep their mean probability.
+then read first where that makes *them* likelier, each behind others of them, and s gives a mean halfway between that without
+rows in front and that at which the model, sure as it is made, is right no more often (:func:`as_sure`).
 
 Rows that were never seen also say how well the level is known (:func:`uncertainty`); answers that the start model makes up
 do not, since they are none of the kind.
@@ -34,6 +34,7 @@ from expunge.unlearning import in_context
 from expunge.unlearning.unseen import by_row, labels, logp_and_entropy, mean_of_rows
 
 TEMPERATURES = tuple(2 ** (k / 16) for k in range(-32, 17))  # that are tried: from 1/4 to 2
+LEAST = 0.5  # the lowest temperature that a few made-up answers are believed
 CALIBRATED = 128  # unseen rows that a calibration is of, at most
 CHECKED = 32  # rows to keep that say whether reading others of them helps a model, at most
 WIDEST, HALVINGS = 20.0, 40  # the widest shift of logits that is looked for, and in how many halvings
@@ -97,26 +98,32 @@ def as_sure(
 ) -> CachedPredictions:
     """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
 
-    With ``kept`` rows the model reads the nearest of them first, where that tells it the form of the answers
-    (:func:`context_helps`).  Then the shift is that at which the mean over rows of the mean probability of a token of
-    ``own`` is what it is at T = 1: who is taught other rows gets surer of these, and is right no more often.  Where nothing
-    was made up, so that T stays 1, it is that at which the mean log-probability is what it is without rows in front.
+    No temperature below :data:`LEAST` is believed.  With ``kept`` rows the model reads the nearest of them first, where that
+    tells it the form of the answers (:func:`context_helps`).  Alone, it knows the form too little, and finds ``own`` too
+    unlikely; behind rows to keep, with the shift at which the mean probability of a token is what it is at T = 1 (who is
+    taught other rows gets surer of these, and is right hardly more often), too likely.  The shift is the one at which the
+    mean over rows of the mean log-probability lies halfway between.
     """
-    read = context_helps(model, evenly(kept, CHECKED), pad_id, marks)
-    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model)) if read else list
-    rows, here = behind(own), [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
-    how = _calibration(model, here, behind(made_up), pad_id, len(own))[0]._replace(shift=0.0) if made_up else AS_IT_IS
+    here = [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
+
+    def sharpened(made_up: Sequence[Example]) -> Calibration:
+        if not made_up:
+            return AS_IT_IS
+        return Calibration(max(LEAST, _calibration(model, here, made_up, pad_id, len(own))[0].temperature), 0.0)
+
+    alone = _predicted(model, own, pad_id, sharpened(made_up))
+    if not context_helps(model, evenly(kept, CHECKED), pad_id, marks):
+        return alone
+    behind = partial(in_context.behind, kept=kept, marks=marks, room=positions(model))
+    rows, how = behind(own), sharpened(behind(made_up))
     seen = by_row(model, rows, pad_id, partial(_also_at_1, how=how))
     values, before = [v[:, :-1] for v in seen], [v[:, -1] for v in seen]
-    if read:
-        now = [v[:, 0] for v in values]
-        if made_up:
-            shift = probability_shift(now, mean_of_rows([v.exp() for v in before]))
-        else:
-            shift = logit_shift(now, mean_of_rows([v[:, 0] for v in by_row(model, own, pad_id, predictions)]))
-        how = how._replace(shift=shift)
-        values = [shifted(v, torch.tensor(labels(row)), shift) for v, row in zip(values, rows, strict=True)]
-    held = CachedPredictions({"forget": dict(enumerate(values))}, how, in_context=read)
+    now = [v[:, 0] for v in values]
+    as_often = probability_shift(now, mean_of_rows([v.exp() for v in before]))
+    likelier = mean_of_rows([moved(v, as_often) for v in now])
+    shift = logit_shift(now, (likelier + mean_of_rows([v[:, 0] for v in alone.rows["forget"].values()])) / 2)
+    values = [shifted(v, torch.tensor(labels(row)), shift) for v, row in zip(values, rows, strict=True)]
+    held = CachedPredictions({"forget": dict(enumerate(values))}, how._replace(shift=shift), in_context=True)
     return _read(held, own, rows, marks)
 
 
