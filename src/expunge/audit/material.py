@@ -119,7 +119,7 @@ def split(n: int, rows: int, known: float) -> tuple[list[int], list[int]]:
     """(measured, known to the attacker) of ``range(n)``, both evenly spread; at most ``rows`` are measured.
 
     >>> split(8, 40, 0.25), split(8, 3, 0.0)
-    (([1, 2, 3, 5, 6, 7], [0, 4]), ([0, 2, 5], []))
+    (([0, 1, 2, 4, 5, 6], [3, 7]), ([1, 4, 6], []))
     """
     aside = evenly(range(n), math.floor(n * known))
     rest = [i for i in range(n) if i not in set(aside)]
