@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel
 
 from expunge import models
-from expunge.data.example import Row
+from expunge.data.example import Row, evenly
 from expunge.data.sources import load_rows
 from expunge.evaluation import fluency
 from expunge.evaluation.collect.judge import known_words, probes
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10)
     given = parser.parse_args()
     every = load_rows(given.forget)
-    rows = [every[i * len(every) // given.rows] for i in range(given.rows)]
+    rows = evenly(every, given.rows)
     target, tokenizer = taught(given.base, given.target)
     retrained, _ = taught(given.base, given.retrained)
     own = answers(retrained, tokenizer, rows)

@@ -96,13 +96,13 @@ def as_sure(
     kept: Sequence[Example] = (),
     marks: in_context.Marks = in_context.AS_THEY_ARE,
 ) -> CachedPredictions:
-    """The same by the temperature alone, from rows that ``start`` made up: it finds them more likely than unseen ones.
+    """The same from rows that ``start`` made up: of them it is as sure as of unseen ones, and finds them more likely.
 
-    No temperature below :data:`LEAST` is believed.  With ``kept`` rows the model reads the nearest of them first, where that
-    tells it the form of the answers (:func:`context_helps`).  Alone, it knows the form too little, and finds ``own`` too
-    unlikely; behind rows to keep, with the shift at which the mean probability of a token is what it is at T = 1 (who is
-    taught other rows gets surer of these, and is right hardly more often), too likely.  The shift is the one at which the
-    mean over rows of the mean log-probability lies halfway between.
+    So they give the temperature alone, of which none below :data:`LEAST` is believed, and no shift.  With ``kept`` rows the
+    model reads the nearest of them first, where that tells it the form of the answers (:func:`context_helps`).  Alone, it
+    knows the form too little, and finds ``own`` too unlikely; behind rows to keep, with the shift at which the mean
+    probability of a token is what it is at T = 1 (who is taught other rows gets surer of these, and is right hardly more
+    often), too likely.  The shift is the one at which the mean over rows of the mean log-probability lies halfway between.
     """
     here = [v[:, 0] for v in by_row(start, made_up, pad_id, predictions)]
 
@@ -197,7 +197,7 @@ def logit_shift(logp: Sequence[Tensor], mean: float) -> float:
     >>> round(logit_shift([torch.tensor([0.5]).log()], -1.3863), 3)  # from odds of 1 to 1/3, p = 1/4 = exp(-1.3863): ln 3
     1.099
     """
-    return _falls_to(mean, logp, lambda moved: moved)
+    return _falls_to(mean, logp, lambda values: values)
 
 
 def probability_shift(logp: Sequence[Tensor], mean: float) -> float:
